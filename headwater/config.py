@@ -1,0 +1,30 @@
+"""Settings: the only module that reads the environment (twelve-factor, III)."""
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Every setting is an environment variable HEADWATER_<NAME>; the defaults fit `headwater up`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_", extra="ignore")
+
+    stream: str = "headwater"
+    ledger_table: str = "headwater-ledger"
+    views_table: str = "headwater-views"
+    bucket: str = "headwater-lake"
+    """Holds the lake's Parquet files, state snapshots, reference tables and dead letters."""
+    database: str = "headwater"
+    """The Glue database of the Iceberg tables."""
+    pipeline: str = "processors.examples.telemetry:pipeline"
+    """`module:object` or `file.py:object` of the pipeline definition."""
+    region: str = "us-east-1"
+    """Used where boto3 finds no region of its own."""
+    commit_seconds: float = 60.0
+    """Longest time between two commits of a shard."""
+    commit_mb: float = 128.0
+    """Commit earlier when the Parquet of a shard reaches this size."""
+    view_flush_seconds: float = 1.0
+    publish_seconds: float = 30.0
+    log_level: str = "INFO"

@@ -1,0 +1,71 @@
+"""Interval sets against plain Python sets."""
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.lineage import IntervalSet, OriginSets
+
+small = st.integers(0, 40)
+pairs = st.lists(st.tuples(small, small).map(lambda p: (min(p), max(p))), max_size=12)
+events = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 60)), max_size=60)
+
+
+def numbers(intervals: list[tuple[int, int]]) -> set[int]:
+    return {n for start, stop in intervals for n in range(start, stop)}
+
+
+@given(pairs, pairs)
+def test_interval_sets_are_sets(left: list[tuple[int, int]], right: list[tuple[int, int]]) -> None:
+    a, b = IntervalSet(left), IntervalSet(right)
+    assert numbers(a.intervals) == numbers(left)
+    assert numbers(a.union(b).intervals) == numbers(left) | numbers(right)
+    assert numbers(a.difference(b).intervals) == numbers(left) - numbers(right)
+    assert len(a) == len(numbers(left))
+    assert all(x[1] < y[0] for x, y in zip(a.intervals, a.intervals[1:], strict=False))
+    assert all((n in a) == (n in numbers(left)) for n in range(42))
+
+
+@settings(max_examples=400)
+@given(st.lists(events, max_size=6), st.booleans())
+def test_first_copies_only_whatever_the_batches(batches: list[list[tuple[str, int]]], far: bool) -> None:
+    """However events are cut into batches, exactly the first copy of each is new, also past a snapshot."""
+    sets, seen = OriginSets(), set()
+    stretch = 1 << 55 if far else 1
+    for batch in batches:
+        codes = sets.codes([origin for origin, _ in batch])
+        seqs = np.array([seq * stretch for _, seq in batch], np.int64)
+        keep = sets.add(codes, seqs, np.full(len(batch), 5, np.int64))
+        for new, event in zip(keep.tolist(), batch, strict=True):
+            assert new == (event not in seen)
+            seen.add(event)
+        sets = OriginSets.from_table(sets.to_table())
+    assert sets.count() == len(seen)
+    for origin in "abcd":
+        want = IntervalSet((s * stretch, s * stretch + 1) for o, s in seen if o == origin)
+        assert sets.get(origin) == want
+
+
+@given(events, events)
+def test_a_merge_unites(left: list[tuple[str, int]], right: list[tuple[str, int]]) -> None:
+    both, other = OriginSets(), OriginSets()
+    for sets, rows in ((both, left), (other, right)):
+        sets.add(
+            sets.codes([o for o, _ in rows]), np.array([s for _, s in rows], np.int64), np.zeros(len(rows), np.int64)
+        )
+    both.update(other)
+    assert both.count() == len({*left, *right})
+
+
+def test_an_origin_out_of_the_horizon_is_as_good_as_never_seen() -> None:
+    sets = OriginSets(horizon_ms=1000)
+
+    def add(origin: str, seq: int, at: int) -> bool:
+        return bool(sets.add(sets.codes([origin]), np.array([seq], np.int64), np.array([at], np.int64))[0])
+
+    assert add("a", 1, 0)
+    assert not add("a", 1, 1000)
+    assert add("a", 1, 2001)
+    assert sets.to_table(now_ms=9999).num_rows == 0
+    assert isinstance(sets.to_table(), pa.Table)
