@@ -6,6 +6,7 @@ All intervals are half-open: `[start, stop)`.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +94,7 @@ class OriginSets:
     def __init__(self, horizon_ms: int = 30 * 86_400_000) -> None:
         self.horizon_ms = horizon_ms
         self._index: dict[str, int] = {}
+        self._names: list[str] = []
         self._lo: Ints = np.zeros(0, np.int64)
         self._hi: Ints = np.zeros(0, np.int64)
         self._seen_ms: Ints = np.zeros(0, np.int64)
@@ -105,12 +107,17 @@ class OriginSets:
         """The index of each origin, new ones taken in."""
         index = self._index
         codes = np.fromiter((index.setdefault(name, len(index)) for name in origins), np.int64)
+        self._names.extend(islice(index, len(self._names), None))
         if len(index) > len(self._lo):
             room = max(1024, len(index) * 2) - len(self._lo)
             self._lo = np.concatenate([self._lo, np.zeros(room, np.int64)])
             self._hi = np.concatenate([self._hi, np.zeros(room, np.int64)])
             self._seen_ms = np.concatenate([self._seen_ms, np.zeros(room, np.int64)])
         return codes
+
+    def name(self, code: int) -> str:
+        """The origin of a code."""
+        return self._names[code]
 
     def add(self, codes: Ints, seqs: Ints, arrived_ms: Ints) -> Mask:
         """Add events in their order on the shard; True where the event was not in the set before.
@@ -237,7 +244,7 @@ class OriginSets:
         if now_ms is not None:
             keep &= self._seen_ms[:n] + self.horizon_ms >= now_ms
         at = np.flatnonzero(keep)
-        names = pa.array(list(self._index), pa.string())
+        names = pa.array(self._names, pa.string())
         low = [(c, lo, hi) for c, below in self._below.items() if keep[c] for lo, hi in below]
         codes = np.concatenate([at, np.array([row[0] for row in low], np.int64)])
         return pa.table(

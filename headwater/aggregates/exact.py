@@ -1,0 +1,48 @@
+"""Sums of floats without rounding, so that the order of merging shows in no bit.
+
+A float is an integer over a power of two, and so is any sum of them. As JSON: an int, a float where
+the sum is one, else `"<numerator in hex>p<exponent of two>"`.
+"""
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+
+__all__ = ["Exact", "add", "fraction", "number", "rounded"]
+
+Exact = int | float | str
+
+
+def fraction(value: Exact) -> Fraction:
+    """The exact value of a finite one."""
+    if isinstance(value, str):
+        numerator, _, exponent = value.partition("p")
+        return Fraction(int(numerator, 16), 1 << int(exponent))
+    return Fraction(value)
+
+
+def number(value: Fraction) -> Exact:
+    """The shortest JSON form of an integer over a power of two; never an int, which is for sums of ints alone."""
+    as_float = rounded(value)
+    if math.isfinite(as_float) and Fraction(as_float) == value:
+        return as_float
+    return f"{value.numerator:x}p{value.denominator.bit_length() - 1}"
+
+
+def rounded(value: Fraction) -> float:
+    """The nearest float, or an infinity beyond the largest."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def add(values: Iterable[Exact]) -> Exact:
+    """The sum: int of ints, else exact; infinities and NaN as in IEEE 754, in any order."""
+    terms = list(values)
+    if all(isinstance(term, int) for term in terms):
+        return sum(term for term in terms if isinstance(term, int))
+    odd = [term for term in terms if isinstance(term, float) and not math.isfinite(term)]
+    if odd:
+        return sum(odd)
+    return number(sum((fraction(term) for term in terms), Fraction(0)))

@@ -1,0 +1,123 @@
+"""Columnar state of the sketches: an object a slot, made only for the slots touched."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.aggregates import sketches
+from headwater.aggregates.cells import Cell
+from headwater.aggregates.rows import Int64s, Rows
+
+__all__ = ["Digests", "Distincts"]
+
+
+class Distincts(Cell):
+    """HyperLogLog sketches."""
+
+    def __init__(self, capacity: int, lg_k: int) -> None:
+        super().__init__(capacity)
+        self.lg_k = lg_k
+        self.lane("sketch", object, None)
+
+    def create(self, kind: str) -> None:
+        """The lane is there from the start: sketches can be loaded before any value tells the kind."""
+
+    def fold(self, rows: Rows) -> None:
+        lane = self.lanes["sketch"]
+        codes, words = (rows.values, rows.words) if rows.words is not None else _coded(rows.values)
+        # each value once, in the order of first occurrence: a repeated update changes nothing, a permuted one does
+        _, at = np.unique(rows.slots * len(words) + codes, return_index=True)
+        at.sort()
+        slots, values = rows.slots[at], words[codes[at]]
+        order = np.argsort(slots, kind="stable")
+        slots, values = slots[order], values[order]
+        touched, starts = np.unique(slots, return_index=True)
+        ends = [*starts[1:].tolist(), len(slots)]
+        for slot, start, end in zip(touched.tolist(), starts.tolist(), ends, strict=True):
+            if lane[slot] is None:
+                lane[slot] = sketches.new_distinct(self.lg_k)
+            sketches.update_distinct(lane[slot], values[start:end].tolist())
+
+    def partials(self, idx: Int64s) -> list[Any]:
+        return [None if one is None else [_text(sketches.distinct_bytes(one))] for one in self.lanes["sketch"][idx]]
+
+    def load(self, i: int, value: Any) -> None:
+        if len(value) != 1:
+            raise ValueError("a merged sketch cannot be folded into: load the partial of one slot")
+        self.lanes["sketch"][i] = sketches.read_distinct(base64.b64decode(value[0]))
+
+    def columns(self, n: int) -> dict[str, pa.Array]:
+        found = [None if one is None else sketches.distinct_bytes(one) for one in self.lanes["sketch"][:n]]
+        return {"sketch": pa.array(found, pa.binary())}
+
+    def restore(self, columns: dict[str, pa.Array]) -> None:
+        for at, data in enumerate(columns["sketch"].to_pylist()):
+            self.lanes["sketch"][at] = None if data is None else sketches.read_distinct(data)
+
+
+class Digests(Cell):
+    """t-digests, each with the values that do not fill a block yet."""
+
+    kinds = frozenset({"int", "bool", "float"})
+
+    def __init__(self, capacity: int, k: int) -> None:
+        super().__init__(capacity)
+        self.k = k
+        self.lane("digest", object, None)
+        self.lane("rest", object, None)
+
+    def bind(self, kind: str, field: str | None) -> None:
+        super().bind("float" if kind in self.kinds else kind, field)
+
+    def create(self, kind: str) -> None:
+        """The lanes are there from the start."""
+
+    def fold(self, rows: Rows) -> None:
+        digest, rest = self.lanes["digest"], self.lanes["rest"]
+        order = np.argsort(rows.slots, kind="stable")
+        slots, values = rows.slots[order], rows.floats[order]
+        touched, starts = np.unique(slots, return_index=True)
+        ends = [*starts[1:].tolist(), len(slots)]
+        for slot, start, end in zip(touched.tolist(), starts.tolist(), ends, strict=True):
+            held = values[start:end] if rest[slot] is None else np.concatenate((rest[slot], values[start:end]))
+            while len(held) >= sketches.BLOCK:
+                digest[slot] = sketches.digest_block(digest[slot], held[: sketches.BLOCK], self.k)
+                held = held[sketches.BLOCK :]
+            rest[slot] = held.copy()
+
+    def partials(self, idx: Int64s) -> list[Any]:
+        pairs = zip(self.lanes["digest"][idx], self.lanes["rest"][idx], strict=True)
+        return [
+            None if rest is None else [[None if digest is None else _text(digest), rest.tolist()]]
+            for digest, rest in pairs
+        ]
+
+    def load(self, i: int, value: Any) -> None:
+        if len(value) != 1:
+            raise ValueError("a merged digest cannot be folded into: load the partial of one slot")
+        ((digest, rest),) = value
+        self.lanes["digest"][i] = None if digest is None else base64.b64decode(digest)
+        self.lanes["rest"][i] = np.array(rest, dtype=np.float64)
+
+    def columns(self, n: int) -> dict[str, pa.Array]:
+        return {
+            "digest": pa.array(self.lanes["digest"][:n].tolist(), pa.binary()),
+            "rest": pa.array(self.lanes["rest"][:n].tolist(), pa.list_(pa.float64())),
+        }
+
+    def restore(self, columns: dict[str, pa.Array]) -> None:
+        for at, data in enumerate(columns["digest"].to_pylist()):
+            self.lanes["digest"][at] = data
+        for at, rest in enumerate(columns["rest"].to_pylist()):
+            self.lanes["rest"][at] = None if rest is None else np.array(rest, dtype=np.float64)
+
+
+def _coded(values: Any) -> tuple[Any, Any]:
+    words, codes = np.unique(values, return_inverse=True)
+    return codes, words
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

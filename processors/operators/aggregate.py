@@ -1,0 +1,188 @@
+"""Windows of mergeable partials, one per slot.
+
+A slot is (shard, lateness bucket). Bucket 0 takes what came while its window was open; a late event goes to the
+bucket of the watermark's hour when it came, however late. Once the watermark has left a bucket nothing can enter it
+any more, and after its last write it leaves the state. Everything here depends on the events in their order on the
+shard and on nothing else, not even on how they were cut into calls.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.aggregates import Columns
+from processors.operators.arrays import whole
+from processors.operators.decode import Ints
+from processors.operators.groups import GroupIndex, SlotIndex
+from processors.pipeline import View
+
+__all__ = ["ALWAYS", "HOUR_MS", "Partial", "ViewState"]
+
+HOUR_MS = 3_600_000
+ALWAYS = -(1 << 62)
+"""The watermark before any event, and the start of the only window of a view without windows."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One slot's share of one window, ready to be written. `version` is the last record in it."""
+
+    key: tuple[object, ...]
+    window_start_ms: int | None
+    window_end_ms: int | None
+    bucket: int
+    version: str
+    partial: bytes
+
+
+class ViewState:
+    """The open slots of one view on one shard."""
+
+    def __init__(self, view: View, lateness_ms: int) -> None:
+        self.view = view
+        self._lateness_ms = lateness_ms
+        self._reset()
+
+    def _reset(self) -> None:
+        self.groups = GroupIndex(len(self.view.by))
+        self._slots = SlotIndex()
+        self._columns = Columns(self.view.aggregates)
+        self._version = np.zeros(0, "S56")
+        self._dirty = np.zeros(0, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def fold(self, table: pa.Table, ts_ms: Ints, max_ts_before: Ints, versions: np.ndarray, record: Ints) -> int:  # type: ignore[type-arg]
+        """Take in events; returns how many came late for a window of theirs.
+
+        `max_ts_before` is per event the highest event time in the records before its own; `versions` are the
+        padded sequence numbers of the records, `record` indexes them.
+        """
+        if not table.num_rows:
+            return 0
+        group = self.groups.of([whole(table.column(name)) for name in self.view.by], table.num_rows)
+        table, ts_ms, max_ts_before, record, group, start = self._windows(table, ts_ms, max_ts_before, record, group)
+        bucket = self._buckets(start, max_ts_before)
+        slots = self._slots.of(group, start, bucket, len(self.groups))
+        self._grow()
+        self._columns.fold(slots, table, ts_ms)
+        last = np.zeros(len(self._slots), np.int64)
+        last[slots] = np.arange(len(slots))
+        touched = np.zeros(len(self._slots), np.bool_)
+        touched[slots] = True
+        self._dirty |= touched
+        at = np.flatnonzero(touched)
+        self._version[at] = versions[record[last[at]]]
+        return int(np.count_nonzero(bucket))
+
+    def _windows(
+        self, table: pa.Table, ts_ms: Ints, before: Ints, record: Ints, group: Ints
+    ) -> tuple[pa.Table, Ints, Ints, Ints, Ints, Ints]:
+        window = self.view.window
+        if window is None:
+            return table, ts_ms, before, record, group, np.full(len(ts_ms), ALWAYS, np.int64)
+        newest = ts_ms // window.every_ms * window.every_ms
+        if window.overlap == 1:
+            return table, ts_ms, before, record, group, newest
+        rows = np.repeat(np.arange(len(ts_ms)), window.overlap)
+        start = (newest[:, None] - np.arange(window.overlap) * window.every_ms).ravel()
+        return table.take(pa.array(rows)), ts_ms[rows], before[rows], record[rows], group[rows], start
+
+    def _buckets(self, start: Ints, max_ts_before: Ints) -> Ints:
+        if self.view.window is None:
+            return np.zeros(len(start), np.int64)
+        watermark = max_ts_before - self._lateness_ms
+        late = start + self.view.window.size_ms <= watermark
+        if not late.any():
+            return np.zeros(len(start), np.int64)
+        return np.where(late, np.maximum(watermark // HOUR_MS, 1), 0)
+
+    def _grow(self) -> None:
+        more = len(self._slots) - len(self._dirty)
+        if more > 0:
+            self._columns.grow(len(self._slots))
+            self._version = np.concatenate([self._version, np.zeros(more, "S56")])
+            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
+
+    def dirty(self) -> list[Partial]:
+        """What has changed since the last `clean`."""
+        at = np.flatnonzero(self._dirty)
+        return self._partials(at)
+
+    def clean(self) -> None:
+        """The dirty partials have been written."""
+        self._dirty[:] = False
+
+    def mark_all(self) -> None:
+        """Write everything once more: after a take-over, when it is not known what was written."""
+        self._dirty[:] = True
+
+    def _partials(self, at: Ints) -> list[Partial]:
+        group, start, bucket = self._slots.keys()
+        size = self.view.window.size_ms if self.view.window else 0
+        keys = self.groups.keys(group[at])
+        partials = self._columns.partials(at)
+        return [
+            Partial(
+                key,
+                None if self.view.window is None else begin,
+                None if self.view.window is None else begin + size,
+                late,
+                version.decode(),
+                partial,
+            )
+            for key, begin, late, version, partial in zip(
+                keys, start[at].tolist(), bucket[at].tolist(), self._version[at].tolist(), partials, strict=True
+            )
+        ]
+
+    def evict(self, max_ts: int) -> int:
+        """Drop the slots that nothing can enter any more and that have been written; how many they were."""
+        if self.view.window is None or not len(self):
+            return 0
+        _, start, bucket = self._slots.keys()
+        watermark = max_ts - self._lateness_ms
+        hour = watermark // HOUR_MS
+        done = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour) & ~self._dirty
+        if not done.any():
+            return 0
+        self._keep(np.flatnonzero(~done))
+        return int(done.sum())
+
+    def _keep(self, at: Ints) -> None:
+        group, start, bucket = (array[at] for array in self._slots.keys())
+        keys = self.groups.keys(group)
+        self._columns.keep(at)
+        self._version, self._dirty = self._version[at], self._dirty[at]
+        self.groups = GroupIndex(len(self.view.by))
+        self._slots = SlotIndex()
+        if len(at):
+            renumbered = self.groups.of_keys(keys)
+            self._slots.load(renumbered, start, bucket, len(self.groups))
+
+    def to_tables(self) -> tuple[pa.Table, pa.Table]:
+        """For a snapshot: the slots with their keys, and their aggregates."""
+        group, start, bucket = self._slots.keys()
+        keys = self.groups.keys(group)
+        names = {f"key{i}": _typed([key[i] for key in keys]) for i in range(len(self.view.by))}
+        slots = {"start": start, "bucket": bucket, "version": self._version.astype("U56"), "dirty": self._dirty}
+        return pa.table(names | slots), self._columns.to_table()
+
+    def load_tables(self, slots: pa.Table, aggregates: pa.Table) -> None:
+        self._reset()
+        if not slots.num_rows:
+            return
+        values = [slots.column(f"key{i}").to_pylist() for i in range(len(self.view.by))]
+        keys = list(zip(*values, strict=True)) if values else [()] * slots.num_rows
+        group = self.groups.of_keys(keys)
+        self._slots.load(group, slots["start"].to_numpy(), slots["bucket"].to_numpy(), len(self.groups))
+        self._columns = Columns.from_table(self.view.aggregates, aggregates)
+        self._version = np.array(slots["version"].to_pylist(), "S56")
+        self._dirty = slots["dirty"].to_numpy(zero_copy_only=False).copy()
+
+
+def _typed(values: Sequence[object]) -> pa.Array:
+    return pa.array(values) if any(value is not None for value in values) else pa.nulls(len(values), pa.string())

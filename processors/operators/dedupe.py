@@ -1,0 +1,67 @@
+"""Who each event is, and whether it was seen before."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.contract import Contract
+from headwater.lineage import OriginSets
+from headwater.records import StreamRecord
+from processors.operators.arrays import whole
+from processors.operators.decode import Batch, Ints
+
+__all__ = ["Identities", "first_copies", "identify"]
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Per event: origin and seq; `codes` are the origins in the set of seen ones, -1 for foreign events.
+
+    A foreign event (written by others, without an identity of its own) is named by where it lies in the stream and
+    needs no look-up: the ledger's position says whether it was read.
+    """
+
+    origin: pa.DictionaryArray
+    seq: Ints
+    codes: Ints
+
+
+def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen: OriginSets) -> Identities:
+    """The identity of each event of the batch."""
+    if contract.id is not None:
+        origin = whole(batch.table.column(contract.id.origin))
+        if not pa.types.is_dictionary(origin.type):
+            origin = origin.cast(pa.string()).dictionary_encode()
+        codes = seen.codes(origin.dictionary.to_pylist())[origin.indices.to_numpy()]
+        seq = _numbers(batch.table, contract.id.seq) if contract.id.seq else np.zeros(len(codes), np.int64)
+        return Identities(origin, seq, codes)
+    parts = batch.parts
+    lengths = [part.decoded.table.num_rows for part in parts]
+    names = [
+        part.decoded.origin or f"{records[part.at].shard_id}:{records[part.at].sequence_number}" for part in parts
+    ]
+    distinct = list(dict.fromkeys(names))
+    place = {name: at for at, name in enumerate(distinct)}
+    local = np.repeat(np.array([place[name] for name in names], np.int32), lengths)
+    known = {part.decoded.origin for part in parts}
+    code_of = np.array([int(seen.codes([n])[0]) if n in known else -1 for n in distinct] or [0], np.int64)
+    first = np.repeat(np.array([part.decoded.first_seq for part in parts], np.int64), lengths)
+    origin = pa.DictionaryArray.from_arrays(pa.array(local), pa.array(distinct, pa.string()))
+    return Identities(origin, first + batch.row, code_of[local] if len(local) else np.zeros(0, np.int64))
+
+
+def first_copies(identities: Identities, arrived_ms: Ints, seen: OriginSets) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """True for each event that was not seen before; takes them all into `seen`."""
+    codes, seq = identities.codes, identities.seq
+    named = codes >= 0
+    if named.all():
+        return seen.add(codes, seq, arrived_ms)
+    new = np.ones(len(codes), np.bool_)
+    new[named] = seen.add(codes[named], seq[named], arrived_ms[named])
+    return new
+
+
+def _numbers(table: pa.Table, column: str) -> Ints:
+    values: Ints = table.column(column).to_numpy().astype(np.int64, copy=False)
+    return values

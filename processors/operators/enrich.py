@@ -1,0 +1,106 @@
+"""Join with reference tables, and the user's own functions."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.errors import UsageError
+from processors.operators.arrays import whole
+from processors.pipeline import TYPES, Enrich, Map, Reference, Where
+
+__all__ = ["ReferenceTable", "apply_map", "apply_where", "enrich"]
+
+
+@dataclass(frozen=True)
+class ReferenceTable:
+    """One version of a reference table, ready to join: unique keys, string columns dictionary-encoded."""
+
+    reference: Reference
+    table: pa.Table
+
+    @cached_property
+    def keys(self) -> pa.Array:
+        return whole(self.table.column(self.reference.key))
+
+    @cached_property
+    def columns(self) -> dict[str, pa.Array]:
+        out = {}
+        for name, kind in self.reference.columns.items():
+            column = whole(self.table.column(name)).cast(TYPES[kind])
+            out[name] = column.dictionary_encode() if pa.types.is_string(column.type) else column
+        return out
+
+    @classmethod
+    def of(cls, reference: Reference, table: pa.Table) -> "ReferenceTable":
+        """Checked: every column there and the key unique (of equal keys the last row counts)."""
+        missing = {reference.key, *reference.columns} - set(table.column_names)
+        if missing:
+            raise UsageError(
+                f"reference table {reference.name} ({reference.source}) has no column {sorted(missing)[0]!r}; "
+                f"it has {table.column_names}"
+            )
+        table = table.set_column(
+            table.column_names.index(reference.key), reference.key, table.column(reference.key).cast(pa.string())
+        )
+        last = {key: at for at, key in enumerate(table.column(reference.key).to_pylist()) if key is not None}
+        return cls(reference, table.take(pa.array(sorted(last.values()), pa.int64())))
+
+
+def enrich(table: pa.Table, step: Enrich, reference: ReferenceTable) -> pa.Table:
+    """Left join on one column: the reference's columns appended, null where there is no match."""
+    on = whole(table.column(step.on))
+    if pa.types.is_dictionary(on.type):
+        found = pc.index_in(on.dictionary, value_set=reference.keys)
+        at = found.take(on.indices)
+    else:
+        at = pc.index_in(on.cast(pa.string()), value_set=reference.keys)
+    for name, column in reference.columns.items():
+        table = table.append_column(step.prefix + name, column.take(at))
+    return table
+
+
+def apply_map(table: pa.Table, step: Map) -> pa.Table:
+    """Append the declared columns of what the user's function returns."""
+    plain = plain_strings(table)
+    result = step.function(plain.to_pandas() if step.pandas else plain)
+    name = getattr(step.function, "__name__", "function")
+    for field in step.adds():
+        column = _result_column(result, field, name)
+        if len(column) != table.num_rows:
+            raise ValueError(f"{name} returned {len(column)} rows for {table.num_rows}")
+        table = table.append_column(field, column.dictionary_encode() if pa.types.is_string(field.type) else column)
+    return table
+
+
+def apply_where(table: pa.Table, step: Where) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """The user's mask; null counts as false."""
+    mask = pa.array(np.asarray(pc.fill_null(_array(step.function(plain_strings(table))).cast(pa.bool_()), False)))
+    if len(mask) != table.num_rows:
+        raise ValueError(f"{getattr(step.function, '__name__', 'where')} returned {len(mask)} answers for {table.num_rows}")
+    out: np.ndarray[tuple[int], np.dtype[np.bool_]] = mask.to_numpy(zero_copy_only=False).astype(np.bool_)
+    return out
+
+
+def plain_strings(table: pa.Table) -> pa.Table:
+    """The table with plain string columns, as a user's function expects them."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(at, field.name, table.column(at).cast(field.type.value_type))
+    return table
+
+
+def _result_column(result: object, field: pa.Field, function: str) -> pa.Array:
+    names = getattr(result, "column_names", None) or list(getattr(result, "columns", ()))
+    if field.name not in names:
+        raise ValueError(f"{function} returned no column {field.name!r}")
+    column = result.column(field.name) if isinstance(result, pa.Table) else result[field.name]  # type: ignore[index]
+    return _array(column).cast(field.type)
+
+
+def _array(values: object) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return whole(values)
+    return values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)

@@ -1,0 +1,197 @@
+"""Keys of rows as small integers: a group per key, a slot per (group, window, bucket)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from processors.operators.decode import Ints
+
+__all__ = ["GroupIndex", "SlotIndex"]
+
+_DENSE = 1 << 22
+"""Up to this many combinations of column values are looked up in an array, more in a dict."""
+
+
+class GroupIndex:
+    """Numbers the distinct combinations of the values of some columns, from 0 in order of appearance."""
+
+    def __init__(self, columns: int) -> None:
+        self._values: list[dict[object, int]] = [{} for _ in range(columns)]
+        self._bits = [0] * columns
+        self._codes: list[list[int]] = [[] for _ in range(columns)]
+        self._count = 0
+        self._dense: Ints | None = np.full(1, -1, np.int64)
+        self._sparse: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, columns: Sequence[pa.Array], rows: int) -> Ints:
+        """The group of each row."""
+        codes = [self._column(i, column) for i, column in enumerate(columns)]
+        self._widen()
+        packed = np.zeros(rows, np.int64)
+        for bits, code in zip(self._bits, codes, strict=True):
+            packed = (packed << bits) | code
+        if self._dense is None:
+            return self._look_up_sparse(packed)
+        found = self._dense[packed]
+        if (found < 0).any():
+            fresh, first = np.unique(packed[found < 0], return_index=True)
+            self._take_in(fresh[np.argsort(first)])
+            found = self._dense[packed]
+        return found
+
+    def of_keys(self, keys: Sequence[tuple[object, ...]]) -> Ints:
+        """The group of each key given as a tuple."""
+        columns = [_coded([key[i] for key in keys]) for i in range(len(self._values))]
+        return self.of(columns, len(keys))
+
+    def keys(self, groups: Ints) -> list[tuple[object, ...]]:
+        """The key of each group."""
+        if not self._values:
+            return [()] * len(groups)
+        names = [list(values) for values in self._values]
+        at = groups.tolist()
+        columns = [[name[code[g]] for g in at] for name, code in zip(names, self._codes, strict=True)]
+        return list(zip(*columns, strict=True))
+
+    def _column(self, i: int, column: pa.Array) -> Ints:
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        values = self._values[i]
+        codes = [values.setdefault(value, len(values)) for value in column.dictionary.to_pylist()]
+        if column.null_count:
+            codes.append(values.setdefault(None, len(values)))
+            indices = column.indices.fill_null(len(codes) - 1).to_numpy()
+        else:
+            indices = column.indices.to_numpy()
+        taken: Ints = np.array(codes or [0], np.int64)[indices]
+        return taken
+
+    def _widen(self) -> None:
+        bits = [max(1, len(values).bit_length()) for values in self._values]
+        if bits == self._bits:
+            return
+        self._bits = [max(new, old) for new, old in zip(bits, self._bits, strict=True)]
+        size = 1 << sum(self._bits)
+        packed = np.zeros(self._count, np.int64)
+        for width, code in zip(self._bits, self._codes, strict=True):
+            packed = (packed << width) | np.array(code, np.int64)
+        if size <= _DENSE:
+            self._dense = np.full(size, -1, np.int64)
+            self._dense[packed] = np.arange(self._count)
+        else:
+            self._dense = None
+            self._sparse = {key: at for at, key in enumerate(packed.tolist())}
+
+    def _take_in(self, packed: Ints) -> None:
+        if self._dense is not None:
+            self._dense[packed] = np.arange(self._count, self._count + len(packed))
+        rest = packed.copy()
+        for code, bits in zip(reversed(self._codes), reversed(self._bits), strict=True):
+            code.extend((rest & ((1 << bits) - 1)).tolist())
+            rest >>= bits
+        self._count += len(packed)
+
+    def _look_up_sparse(self, packed: Ints) -> Ints:
+        unique, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        fresh = [key for key in unique[order].tolist() if key not in self._sparse]
+        for key in fresh:
+            self._sparse[key] = len(self._sparse)
+        self._take_in(np.array(fresh, np.int64))
+        found: Ints = np.array([self._sparse[key] for key in unique.tolist()], np.int64)[inverse]
+        return found
+
+
+class SlotIndex:
+    """Numbers the distinct (group, window start, bucket), from 0 in order of appearance."""
+
+    def __init__(self) -> None:
+        self._by_window: dict[tuple[int, int], dict[int, int] | Ints] = {}
+        self._parts: list[tuple[Ints, Ints, Ints]] = []
+        self._count = 0
+        self._keys: tuple[Ints, Ints, Ints] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, group: Ints, start: Ints, bucket: Ints, groups: int) -> Ints:
+        """The slot of each row; `groups` is how many groups there are."""
+        out = np.empty(len(group), np.int64)
+        for rows in _windows(start, bucket):
+            out[rows] = self._in_window(group[rows], int(start[rows[0]]), int(bucket[rows[0]]), groups)
+        return out
+
+    def load(self, group: Ints, start: Ints, bucket: Ints, groups: int) -> None:
+        """Fill an empty index: row i becomes slot i."""
+        for rows in _windows(start, bucket):
+            table = np.full(groups, -1, np.int64)
+            table[group[rows]] = rows
+            members = dict(zip(group[rows].tolist(), rows.tolist(), strict=True))
+            self._by_window[int(start[rows[0]]), int(bucket[rows[0]])] = (
+                table if len(rows) * 16 >= groups else members
+            )
+        self._parts = [(group, start, bucket)]
+        self._count = len(group)
+
+    def _in_window(self, group: Ints, start: int, bucket: int, groups: int) -> Ints:
+        table = self._by_window.get((start, bucket))
+        if table is None:
+            table = np.full(groups, -1, np.int64) if len(group) * 16 >= groups else {}
+        if isinstance(table, dict):
+            at = [table.get(g, -1) for g in group.tolist()]
+            found = np.array(at, np.int64)
+            if len(table) * 16 >= groups:
+                dense = np.full(groups, -1, np.int64)
+                dense[np.fromiter(table.keys(), np.int64, len(table))] = np.fromiter(table.values(), np.int64, len(table))
+                table = dense
+        if isinstance(table, np.ndarray):
+            if len(table) < groups:
+                table = np.concatenate([table, np.full(max(groups, 2 * len(table)) - len(table), -1, np.int64)])
+            found = table[group]
+        self._by_window[start, bucket] = table
+        missing = found < 0
+        if missing.any():
+            fresh, first = np.unique(group[missing], return_index=True)
+            fresh = fresh[np.argsort(first)]
+            numbers = np.arange(self._count, self._count + len(fresh))
+            self._count += len(fresh)
+            self._parts.append((fresh, np.full(len(fresh), start), np.full(len(fresh), bucket)))
+            self._keys = None
+            if isinstance(table, dict):
+                table.update(zip(fresh.tolist(), numbers.tolist(), strict=True))
+                found = np.array([table[g] for g in group.tolist()], np.int64)
+            else:
+                table[fresh] = numbers
+                found = table[group]
+        return found
+
+    def keys(self) -> tuple[Ints, Ints, Ints]:
+        """Group, window start and bucket of each slot."""
+        if self._keys is None:
+            empty = np.zeros(0, np.int64)
+            columns = zip(*self._parts, strict=True) if self._parts else ([empty], [empty], [empty])
+            group, start, bucket = (np.concatenate(list(column)) for column in columns)
+            self._keys = (group, start, bucket)
+            self._parts = [self._keys] if self._count else []
+        return self._keys
+
+
+def _windows(start: Ints, bucket: Ints) -> list[Ints]:
+    """The rows of each (start, bucket), in row order."""
+    if not len(start):
+        return []
+    if (start == start[0]).all() and (bucket == bucket[0]).all():
+        return [np.arange(len(start))]
+    order = np.lexsort((bucket, start))
+    s, b = start[order], bucket[order]
+    return np.split(order, np.flatnonzero((np.diff(s) != 0) | (np.diff(b) != 0)) + 1)
+
+
+def _coded(values: list[object]) -> pa.Array:
+    place = {value: at for at, value in enumerate(dict.fromkeys(value for value in values if value is not None))}
+    indices = pa.array([None if value is None else place[value] for value in values], pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(place)) if place else pa.array([], pa.string()))

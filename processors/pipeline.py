@@ -1,0 +1,245 @@
+"""The pipeline definition: one readable object that a user writes in one file.
+
+    pipeline = (
+        Pipeline("telemetry", contract="telemetry", allowed_lateness="2m")
+        .enrich(Reference("devices", "devices.csv", key="device", columns={"site": "string"}), on="device")
+        .map(fahrenheit, adds={"value_f": "double"})
+        .view("device_1m", by=["device"], window=tumbling("1m"), events=count(), mean=mean("value"))
+        .lake("telemetry", partition="day")
+    )
+
+It says what, never where: streams, tables and buckets come from the settings, threads and clocks from the runner.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from headwater.aggregates import Aggregate
+from headwater.contract import Contract, load_contract
+from headwater.errors import HeadwaterError, UsageError
+from processors.windows import Window, duration_ms
+
+__all__ = ["Enrich", "Lake", "Map", "Pipeline", "Reference", "Step", "View", "Where", "load"]
+
+TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "timestamp": pa.timestamp("ms", "UTC"),
+    "date": pa.date32(),
+}
+IDENTITY = pa.schema(
+    [("_origin", pa.string()), ("_seq", pa.int64()), ("_arrived_at", pa.timestamp("ms", "UTC"))]
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A table to join with: its first source (CSV or Parquet, a path or s3://, or `dynamodb://TABLE`), key and columns.
+
+    The source is read once, when the pipeline first starts, and copied to the lake bucket; a later version is
+    published with `headwater reference publish` and takes effect by a control record in the stream.
+    """
+
+    name: str
+    source: str
+    key: str
+    columns: Mapping[str, str]
+    """The columns to take, by name, and their types as in a contract."""
+
+
+@dataclass(frozen=True)
+class Enrich:
+    """Left join: an event without a match gets nulls."""
+
+    reference: Reference
+    on: str
+    prefix: str = ""
+
+    def adds(self) -> list[pa.Field]:
+        return [pa.field(self.prefix + name, TYPES[kind]) for name, kind in self.reference.columns.items()]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A function of the user's over an Arrow table (or a DataFrame): row by row, pure, adding columns."""
+
+    function: Callable[[Any], Any]
+    columns: Mapping[str, str]
+    pandas: bool = False
+    pure: bool = True
+
+    def adds(self) -> list[pa.Field]:
+        return [pa.field(name, TYPES[kind]) for name, kind in self.columns.items()]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Keeps the events for which the function says true; the others are counted as filtered."""
+
+    function: Callable[[pa.Table], Any]
+
+    def adds(self) -> list[pa.Field]:
+        return []
+
+
+@dataclass(frozen=True)
+class View:
+    """A materialized view: aggregates per key (and window of event time)."""
+
+    name: str
+    by: tuple[str, ...]
+    aggregates: tuple[Aggregate, ...]
+    window: Window | None
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The Iceberg table that every kept event goes into, partitioned by event time."""
+
+    table: str
+    partition: str | None = "day"
+
+
+Step = Enrich | Map | Where
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """See the module. Immutable: every method returns a new pipeline."""
+
+    name: str
+    contract_source: Contract | str
+    steps: tuple[Step, ...] = ()
+    views: tuple[View, ...] = ()
+    lake_table: Lake | None = None
+    lateness_ms: int = 120_000
+    max_future_ms: int = 3_600_000
+    """An event time further than this ahead of its arrival does not move the watermark beyond it."""
+
+    def __init__(self, name: str, contract: Contract | str, allowed_lateness: str = "2m", **fields: Any) -> None:
+        values = {"name": name, "contract_source": contract, "lateness_ms": duration_ms(allowed_lateness)} | fields
+        for field in ("steps", "views"):
+            values.setdefault(field, ())
+        values.setdefault("lake_table", None)
+        values.setdefault("max_future_ms", 3_600_000)
+        for field, value in values.items():
+            object.__setattr__(self, field, value)
+
+    def _with(self, **changes: Any) -> "Pipeline":
+        fields = ("steps", "views", "lake_table", "lateness_ms", "max_future_ms")
+        kept = {field: getattr(self, field) for field in fields}
+        return Pipeline(self.name, self.contract_source, **(kept | changes))
+
+    @cached_property
+    def contract(self) -> Contract:
+        source = self.contract_source
+        return source if isinstance(source, Contract) else load_contract(source)
+
+    @property
+    def lake_to(self) -> Lake:
+        if self.lake_table is None:
+            raise UsageError(f"pipeline {self.name} writes to no lake table: add .lake('NAME')")
+        return self.lake_table
+
+    @cached_property
+    def added(self) -> pa.Schema:
+        """The columns that enrichments and functions add, in order."""
+        return pa.schema([field for step in self.steps for field in step.adds()])
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The contract's columns and the added ones: what views and functions see."""
+        return pa.schema([*self.contract.arrow_schema, *self.added])
+
+    @cached_property
+    def lake_schema(self) -> pa.Schema:
+        """`schema` and the identity columns: what the lake holds."""
+        return pa.schema([*self.schema, *IDENTITY])
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        return tuple({step.reference.name: step.reference for step in self.steps if isinstance(step, Enrich)}.values())
+
+    @property
+    def pure(self) -> bool:
+        """Whether views may be written ahead of the commit."""
+        return all(step.pure for step in self.steps if isinstance(step, Map))
+
+    def enrich(self, reference: Reference, *, on: str, prefix: str = "") -> "Pipeline":
+        self._known(on, f"enrich from {reference.name}")
+        return self._adding(Enrich(reference, on, prefix))
+
+    def map(
+        self, function: Callable[[Any], Any], *, adds: Mapping[str, str], pandas: bool = False, pure: bool = True
+    ) -> "Pipeline":
+        return self._adding(Map(function, dict(adds), pandas, pure))
+
+    def where(self, function: Callable[[pa.Table], Any]) -> "Pipeline":
+        return self._adding(Where(function))
+
+    def view(
+        self, name: str, *, by: Sequence[str], window: Window | None = None, **aggregates: Aggregate
+    ) -> "Pipeline":
+        if any(view.name == name for view in self.views):
+            raise UsageError(f"pipeline {self.name} has two views named {name}")
+        if not aggregates:
+            raise UsageError(f"view {name} has no aggregate: add one, as in events=count()")
+        for column in [*by, *(a.field for a in aggregates.values() if a.field)]:
+            self._known(column, f"view {name}")
+        named = tuple(replace(aggregate, name=output) for output, aggregate in aggregates.items())
+        return self._with(views=(*self.views, View(name, tuple(by), named, window)))
+
+    def lake(self, table: str, *, partition: str | None = "day") -> "Pipeline":
+        if partition not in ("hour", "day", "month", None):
+            raise UsageError(f"lake table {table}: partition by 'hour', 'day', 'month' or None, not {partition!r}")
+        return self._with(lake_table=Lake(table, partition))
+
+    def _adding(self, step: Step) -> "Pipeline":
+        kinds = step.columns if isinstance(step, Map) else step.reference.columns if isinstance(step, Enrich) else {}
+        for column, kind in kinds.items():
+            if kind not in TYPES:
+                raise UsageError(f"pipeline {self.name}: column {column} has no type {kind!r}; use one of {[*TYPES]}")
+        for field in step.adds():
+            if field.name in self.schema.names:
+                raise UsageError(f"pipeline {self.name}: column {field.name} is there already; give a prefix")
+        return self._with(steps=(*self.steps, step))
+
+    def _known(self, column: str, where: str) -> None:
+        if column not in self.schema.names:
+            raise UsageError(f"{where}: no column {column!r} in pipeline {self.name}; it has {self.schema.names}")
+
+
+def load(spec: str) -> Pipeline:
+    """The pipeline named by `module:object` or `path/to/file.py:object`."""
+    where, _, name = spec.partition(":")
+    name = name or "pipeline"
+    try:
+        if where.endswith(".py"):
+            if not Path(where).is_file():
+                raise UsageError(f"no pipeline file {where}")
+            found = importlib.util.spec_from_file_location("headwater_user_pipeline", where)
+            assert found is not None
+            assert found.loader is not None
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+    except HeadwaterError:
+        raise
+    except Exception as error:
+        raise UsageError(f"pipeline {spec} cannot be loaded: {type(error).__name__}: {error}") from error
+    pipeline = getattr(module, name, None)
+    if not isinstance(pipeline, Pipeline):
+        raise UsageError(f"{where} has no pipeline named {name!r}")
+    return pipeline

@@ -1,0 +1,278 @@
+"""One shard from the stream to the sinks: the engine's effects carried out, in the order that makes a crash harmless.
+
+A commit, step by step: data files and dead letters to S3, views to DynamoDB, a large state to S3; then the one
+conditional write to the ledger. A crash before it leaves files that nothing names and views that a replay writes again;
+a crash after it loses nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headwater import sequence
+from headwater.clock import Clock
+from headwater.config import Settings
+from headwater.errors import CommitUnknown, Retryable
+from headwater.ledger import Commit, PendingFile, ShardEntry
+from headwater.records import StreamRecord
+from processors.engine import Effects, Engine, LoadReference
+from processors.operators.aggregate import ALWAYS, ViewState
+from processors.pipeline import Pipeline
+from processors.state import ShardState
+from sinks.deadletter import DeadLetter
+from sinks.lake import LakeBuffer
+from sinks.views import Upsert, ViewSpec
+
+__all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore"]
+
+INLINE_STATE = 64 * 1024
+"""Snapshots up to this size live in the ledger item (a DynamoDB item holds 400 KB, pending files included)."""
+MOST_PENDING = 1500
+"""With more unpublished files than this (about 150 bytes each) a shard waits for the publisher instead of committing."""
+
+log = logging.getLogger("headwater.processor")
+
+
+class _Ledger(Protocol):
+    pipeline: str
+
+    def shard(self, shard_id: str) -> ShardEntry | None: ...
+
+    def claim(self, shard_id: str, owner: str, initial: bytes | None, now_ms: int) -> ShardEntry: ...
+
+    def commit(self, entry: ShardEntry, change: Commit) -> ShardEntry: ...
+
+    def document(self, name: str) -> tuple[dict[str, object], int]: ...
+
+
+class _Objects(Protocol):
+    def put(self, key: str, body: bytes) -> str: ...
+
+    def get(self, key: str) -> bytes: ...
+
+    def delete(self, key: str) -> None: ...
+
+
+class _Views(Protocol):
+    def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> object: ...
+
+
+class _Letters(Protocol):
+    def write(self, pipeline: str, letters: Sequence[DeadLetter]) -> object: ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a worker's effects go."""
+
+    ledger: _Ledger
+    objects: _Objects
+    views: _Views
+    letters: _Letters
+    references: LoadReference
+
+
+class StateStore:
+    """Snapshots: small ones in the ledger item, others in S3."""
+
+    def __init__(self, pipeline: Pipeline, objects: _Objects) -> None:
+        self._pipeline = pipeline
+        self._objects = objects
+
+    def load(self, entry: ShardEntry) -> ShardState:
+        body = entry.state if entry.state is not None else None
+        if entry.state_key:
+            body = self._objects.get(entry.state_key)
+        return ShardState.loads(self._pipeline, body) if body else ShardState(self._pipeline)
+
+    def store(self, entry: ShardEntry, position: str, body: bytes) -> tuple[bytes | None, str | None]:
+        if len(body) <= INLINE_STATE:
+            return body, None
+        key = f"state/{self._pipeline.name}/{entry.shard_id}/{entry.epoch:08d}-{position}.bin"
+        self._objects.put(key, body)
+        return None, key
+
+
+class ShardWorker:
+    """Owns one shard from `claim` to `close`. Not thread-safe: one runner thread drives it."""
+
+    def __init__(
+        self, pipeline: Pipeline, shard_id: str, ports: Ports, settings: Settings, clock: Clock, owner: str
+    ) -> None:
+        self.pipeline = pipeline
+        self.shard_id = shard_id
+        self._ports = ports
+        self._settings = settings
+        self._clock = clock
+        self._owner = owner
+        self._states = StateStore(pipeline, ports.objects)
+        self._specs = {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in pipeline.views}
+        self._stale_key: str | None = None
+
+    def claim(self, parents: Sequence[str] = ()) -> str:
+        """Take the shard over; returns the sequence number to read after, or `sequence.NONE` for its beginning.
+
+        A shard met for the first time starts from its parents' final states, which must be closed.
+        """
+        initial = None
+        if self._ports.ledger.shard(self.shard_id) is None:
+            initial = self._inherited(parents).dumps()
+            if len(initial) > INLINE_STATE:
+                key = f"state/{self.pipeline.name}/{self.shard_id}/initial.bin"
+                self._ports.objects.put(key, initial)
+        now = self._clock.now_ms()
+        small = initial if initial is None or len(initial) <= INLINE_STATE else None
+        self.entry = self._ports.ledger.claim(self.shard_id, self._owner, small, now)
+        fresh = self.entry.position == sequence.NONE and not self.entry.state and not self.entry.state_key
+        state = self._states.load(self.entry)
+        if fresh and initial is not None:
+            state = ShardState.loads(self.pipeline, initial)
+        elif fresh:
+            state = self._inherited(parents)
+        for view in state.views.values():
+            view.mark_all()
+        self.engine = Engine(self.pipeline, self.shard_id, state, self._ports.references)
+        lake = self.pipeline.lake_to
+        self._buffer = LakeBuffer(
+            self.pipeline.lake_schema, self.pipeline.contract.time, self.pipeline.contract.key, lake.partition
+        )
+        self._letters: list[DeadLetter] = []
+        self.position = self.entry.position
+        self._committed_ms = self._flushed_ms = now
+        log.info("shard claimed", extra={"shard": self.shard_id, "epoch": self.entry.epoch, "after": self.position})
+        return self.position
+
+    def _inherited(self, parents: Sequence[str]) -> ShardState:
+        entries = [entry for entry in map(self._ports.ledger.shard, parents) if entry is not None]
+        if not entries:
+            state = ShardState(self.pipeline)
+            initial, _ = self._ports.ledger.document("references")
+            state.references = {name: dict(versions["initial"]) for name, versions in initial.items()}  # type: ignore[index]
+            return state
+        if not all(entry.closed for entry in entries):
+            raise Retryable(f"shard {self.shard_id}: its parents {list(parents)} are not read to their end yet")
+        states = [self._states.load(entry) for entry in entries]
+        return states[0].child(self.pipeline, states[1] if len(states) > 1 else None)
+
+    def process(self, records: Sequence[StreamRecord]) -> None:
+        """Take in the next records. Those at or below the position (a replay) are skipped."""
+        fresh = [record for record in records if sequence.pad(record.sequence_number) > self.position]
+        if not fresh:
+            return
+        effects: Effects = self.engine.process(fresh)
+        for table in effects.lake:
+            if table.num_rows:
+                self._buffer.append(table)
+        self._letters.extend(effects.letters)
+        self.position = sequence.pad(fresh[-1].sequence_number)
+
+    def tick(self) -> None:
+        """Flush views and commit when they are due. Call it often."""
+        now = self._clock.now_ms()
+        if self._buffer.approx_bytes >= self._settings.commit_mb * 1_000_000 or (
+            now - self._committed_ms >= self._settings.commit_seconds * 1000
+        ):
+            self.commit()
+        elif self.pipeline.pure and now - self._flushed_ms >= self._settings.view_flush_seconds * 1000:
+            self._flush_views()
+
+    def commit(self, *, closed: bool = False) -> bool:
+        """Make everything up to the position final; False when there was nothing to do.
+
+        Raises Fenced when another owner has the shard: drop this worker. Raises Retryable when it could not be
+        decided now; nothing in memory has changed, call again.
+        """
+        now = self._clock.now_ms()
+        state = self.engine.state
+        if self.position == self.entry.position and not closed:
+            self._committed_ms = now
+            return False
+        if len(self.entry.pending) > MOST_PENDING:
+            self._wait_for_publisher()
+        files = self._write_files()
+        if self._letters:
+            self._ports.letters.write(self.pipeline.name, self._letters)
+        dirty = {name: view.dirty() for name, view in state.views.items()}
+        if self.pipeline.pure:
+            self._flush_views()
+            for view in state.views.values():
+                view.evict(state.max_ts)
+        body, key = self._states.store(self.entry, self.position, state.dumps())
+        change = Commit(
+            position=self.position,
+            state=body,
+            state_key=key,
+            files=files,
+            counts=state.counts,
+            watermark_ms=None if state.max_ts == ALWAYS else state.max_ts - self.pipeline.lateness_ms,
+            closed=closed,
+            now_ms=now,
+        )
+        self._commit(change)
+        self._written = []
+        self._letters = []
+        self._committed_ms = self._clock.now_ms()
+        if not self.pipeline.pure:
+            self._write_views(dirty)
+            for view in state.views.values():
+                view.evict(state.max_ts)
+        return True
+
+    def _wait_for_publisher(self) -> None:
+        fresh = self._ports.ledger.shard(self.shard_id)
+        if fresh is not None and fresh.epoch == self.entry.epoch:
+            self.entry = fresh
+        if len(self.entry.pending) > MOST_PENDING:
+            raise Retryable(
+                f"shard {self.shard_id}: {len(self.entry.pending)} files wait for the publisher; is one running?"
+            )
+
+    _written: Sequence[PendingFile] = ()
+
+    def _write_files(self) -> list[PendingFile]:
+        """The buffer's files on S3. Kept until the commit, so that a second try names the same files."""
+        table = self.pipeline.lake_to.table
+        base = f"lake/{table}/data/{self.shard_id}/{self.entry.epoch:08d}-{self.entry.position}-{self.position}"
+        written = list(self._written)
+        for file in self._buffer.seal():
+            name = f"{base}-{len(written):04d}.parquet"
+            uri = self._ports.objects.put(name, file.body)
+            written.append(PendingFile(table, uri, file.rows, len(file.body)))
+        self._written = written
+        return written
+
+    def _commit(self, change: Commit) -> None:
+        old = self.entry.state_key
+        for _ in range(5):
+            try:
+                self.entry = self._ports.ledger.commit(self.entry, change)
+                break
+            except CommitUnknown:
+                self._clock.sleep(0.5)
+        else:
+            raise CommitUnknown(f"shard {self.shard_id}: the ledger does not answer")
+        if self._stale_key and self._stale_key != old:
+            self._ports.objects.delete(self._stale_key)
+        self._stale_key = old
+
+    def _flush_views(self) -> None:
+        self._write_views({name: view.dirty() for name, view in self.engine.state.views.items()})
+        self._flushed_ms = self._clock.now_ms()
+
+    def _write_views(self, dirty: dict[str, list]) -> None:  # type: ignore[type-arg]
+        for name, partials in dirty.items():
+            if partials:
+                self._ports.views.write(self._specs[name], [self._upsert(partial) for partial in partials])
+            view: ViewState = self.engine.state.views[name]
+            view.clean()
+
+    def _upsert(self, partial) -> Upsert:  # type: ignore[no-untyped-def]
+        return Upsert(
+            key=partial.key,
+            window_start_ms=partial.window_start_ms,
+            window_end_ms=partial.window_end_ms,
+            slot=f"{self.shard_id}/{partial.bucket}",
+            version=partial.version,
+            partial=partial.partial,
+        )

@@ -1,0 +1,162 @@
+"""How a view's rows look as DynamoDB items: keys, attributes and sizes. No I/O."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from headwater import aggregates as agg
+from headwater.aggregates import Aggregate
+from headwater.errors import UsageError
+
+__all__ = ["Item", "Slot", "Upsert", "ViewSpec", "attribute", "key_text", "partition", "sort_key"]
+
+UNWINDOWED = "-"
+_RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end"})
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: numbers
+_DIGITS, _SMALLEST, _LARGEST = 38, 1e-130, 9.9e125
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """A view: its name, the columns its rows are keyed by, and its values."""
+
+    name: str
+    by: tuple[str, ...]
+    aggregates: tuple[Aggregate, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name or "#" in self.name:
+            raise UsageError(f"a view cannot be named {self.name!r}: a name is not empty and has no '#'")
+        names = [*self.by, *(aggregate.name for aggregate in self.aggregates)]
+        for name in names:
+            if name in _RESERVED or names.count(name) > 1:
+                raise UsageError(f"view {self.name!r}: {name!r} is reserved or used twice; give it another name")
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """A slot's new partial. `version` is the padded sequence number of the last record in it."""
+
+    key: tuple[object, ...]
+    window_start_ms: int | None
+    window_end_ms: int | None
+    slot: str
+    version: str
+    partial: bytes
+
+
+@dataclass(frozen=True)
+class Slot:
+    version: str
+    partial: bytes
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row as stored: its slots, and the versions of those that lie in items of their own."""
+
+    rev: int = 0
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def version(self, slot: str) -> str:
+        """The version held; the empty text, below all others, when there is none."""
+        return self.slots[slot].version if slot in self.slots else self.more.get(slot, "")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the slots as DynamoDB counts them, rounded up."""
+        slots = sum(len(name) * 4 + len(slot.version) + len(slot.partial) + 16 for name, slot in self.slots.items())
+        return slots + sum(len(name) * 4 + len(version) + 8 for name, version in self.more.items())
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Item":
+        slots = {
+            name: Slot(slot["M"]["v"]["S"], bytes(slot["M"]["p"]["B"])) for name, slot in stored["slots"]["M"].items()
+        }
+        more = {name: version["S"] for name, version in stored.get("more", {"M": {}})["M"].items()}
+        return cls(int(stored["rev"]["N"]), slots, more)
+
+
+def key_text(key: Sequence[object]) -> str:
+    """The key's values joined with `|`; within a value, `|` and backslash are escaped, and null is backslash N."""
+    return "|".join(r"\N" if one is None else _text(one).replace("\\", r"\\").replace("|", r"\|") for one in key)
+
+
+def partition(view: str, key: str) -> str:
+    return f"{view}#{key}"
+
+
+def sort_key(window_start_ms: int | None) -> str:
+    """The window's start as ISO text, of fixed width so that windows sort by time."""
+    return UNWINDOWED if window_start_ms is None else agg.iso_ms(window_start_ms)
+
+
+def attribute(value: object) -> dict[str, Any]:
+    """A plain value as an attribute. Reading a number back gives the same float64 or integer.
+
+    What a DynamoDB number cannot hold (NaN, infinities, more than 38 digits, beyond 1e-130 … 1e126) becomes text.
+    """
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, int):
+        return {"N": str(value)} if len(str(abs(value))) <= _DIGITS else {"S": str(value)}
+    if isinstance(value, float):
+        holds = value == 0 or (math.isfinite(value) and _SMALLEST <= abs(value) <= _LARGEST)
+        # repr is the shortest text that reads back as the same float: 17 digits at most
+        return {"N": repr(value)} if holds else {"S": repr(value)}
+    return {"S": _text(value)}
+
+
+def plain(value: Mapping[str, Any]) -> object:
+    """What `attribute` was given, for the columns of a key; numbers as int where they are whole."""
+    ((kind, held),) = value.items()
+    if kind == "NULL":
+        return None
+    if kind == "N":
+        return int(held) if held.lstrip("-").isdigit() else float(held)
+    result: object = held
+    return result
+
+
+def stored(view: ViewSpec, upsert: Upsert, item: Item, overflow: Sequence[bytes]) -> dict[str, Any]:
+    """The attributes of the row: slots, key columns, window, and the final values over all slots."""
+    partials = [*(slot.partial for slot in item.slots.values()), *overflow]
+    values = agg.values(view.aggregates, agg.merge(view.aggregates, partials))
+    found: dict[str, Any] = {name: attribute(value) for name, value in values.items()}
+    found |= {name: attribute(value) for name, value in zip(view.by, upsert.key, strict=True)}
+    found |= {
+        "pk": {"S": partition(view.name, key_text(upsert.key))},
+        "sk": {"S": sort_key(upsert.window_start_ms)},
+        "rev": {"N": str(item.rev)},
+        "slots": {"M": {n: {"M": {"v": {"S": s.version}, "p": {"B": s.partial}}} for n, s in item.slots.items()}},
+    }
+    if item.more:
+        found["more"] = {"M": {name: {"S": version} for name, version in item.more.items()}}
+    if upsert.window_start_ms is not None:
+        found["window_start"] = {"S": sort_key(upsert.window_start_ms)}
+    if upsert.window_end_ms is not None:
+        found["window_end"] = {"S": agg.iso_ms(upsert.window_end_ms)}
+    return found
+
+
+def row(view: ViewSpec, found: Mapping[str, Any], overflow: Sequence[bytes]) -> dict[str, object]:
+    """A stored row with key columns, window and values, these computed from the partials: exact."""
+    item = Item.read(found)
+    partials = [*(slot.partial for slot in item.slots.values()), *overflow]
+    head = {name: plain(found[name]) for name in (*view.by, "window_start", "window_end") if name in found}
+    return head | agg.values(view.aggregates, agg.merge(view.aggregates, partials))
+
+
+def _text(value: object) -> str:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value)
