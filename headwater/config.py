@@ -26,5 +26,9 @@ class Settings(BaseSettings):
     commit_mb: float = 128.0
     """Commit earlier when the Parquet of a shard reaches this size."""
     view_flush_seconds: float = 1.0
+    view_writers: int = 8
+    """How many rows of views are written at a time."""
     publish_seconds: float = 30.0
+    reference_seconds: float = 0.0
+    """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
     log_level: str = "INFO"

@@ -192,6 +192,7 @@ class Engine:
     def _exclude(self, rows: _Rows) -> None:
         codes = rows.identities.codes
         named = codes >= 0
+        self.state.count("foreign_excluded", len(codes) - int(named.sum()))
         if not named.any():
             return
         state = self.state
@@ -215,6 +216,7 @@ class Engine:
                     self.state.excluded.add(self.state.excluded.codes([identity[0]]), seq, arrived)
                 else:
                     self.state.count("foreign")
+                    self.state.count("foreign_excluded")
                 self.state.count("dead_events")
                 effects.letters.append(self._letter(record, row.index, row.reason, row.event))
 
@@ -286,7 +288,9 @@ def _concat(parts: Sequence[_Rows]) -> _Rows:
         return parts[0]
     origin = pa.chunked_array([part.identities.origin for part in parts]).unify_dictionaries().combine_chunks()
     return _Rows(
-        pa.concat_tables([part.table for part in parts], promote_options="permissive").unify_dictionaries().combine_chunks(),
+        pa.concat_tables([part.table for part in parts], promote_options="permissive")
+        .unify_dictionaries()
+        .combine_chunks(),
         Identities(
             origin.chunk(0) if isinstance(origin, pa.ChunkedArray) else origin,
             np.concatenate([part.identities.seq for part in parts]),

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from headwater.contract import Contract, load_contract
 
 from headwater.aggregates import Aggregate
-from headwater.contract import Contract, load_contract
 from headwater.errors import HeadwaterError, UsageError
 from processors.windows import Window, duration_ms
 
@@ -38,9 +38,7 @@ TYPES: dict[str, pa.DataType] = {
     "timestamp": pa.timestamp("ms", "UTC"),
     "date": pa.date32(),
 }
-IDENTITY = pa.schema(
-    [("_origin", pa.string()), ("_seq", pa.int64()), ("_arrived_at", pa.timestamp("ms", "UTC"))]
-)
+IDENTITY = pa.schema([("_origin", pa.string()), ("_seq", pa.int64()), ("_arrived_at", pa.timestamp("ms", "UTC"))])
 
 
 @dataclass(frozen=True)

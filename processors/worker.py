@@ -6,9 +6,12 @@ a crash after it loses nothing.
 """
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from sinks.lake import LakeBuffer, LakeFile
 
 from headwater import sequence
 from headwater.clock import Clock
@@ -17,11 +20,10 @@ from headwater.errors import CommitUnknown, Retryable
 from headwater.ledger import Commit, PendingFile, ShardEntry
 from headwater.records import StreamRecord
 from processors.engine import Effects, Engine, LoadReference
-from processors.operators.aggregate import ALWAYS, ViewState
+from processors.operators.aggregate import ALWAYS, Partial
 from processors.pipeline import Pipeline
 from processors.state import ShardState
 from sinks.deadletter import DeadLetter
-from sinks.lake import LakeBuffer
 from sinks.views import Upsert, ViewSpec
 
 __all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore"]
@@ -29,7 +31,7 @@ __all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore"]
 INLINE_STATE = 64 * 1024
 """Snapshots up to this size live in the ledger item (a DynamoDB item holds 400 KB, pending files included)."""
 MOST_PENDING = 1500
-"""With more unpublished files than this (about 150 bytes each) a shard waits for the publisher instead of committing."""
+"""With more unpublished files than this (about 150 bytes each) a shard waits for the publisher before it commits."""
 
 log = logging.getLogger("headwater.processor")
 
@@ -43,7 +45,7 @@ class _Ledger(Protocol):
 
     def commit(self, entry: ShardEntry, change: Commit) -> ShardEntry: ...
 
-    def document(self, name: str) -> tuple[dict[str, object], int]: ...
+    def document(self, name: str) -> tuple[dict[str, Any], int]: ...
 
 
 class _Objects(Protocol):
@@ -137,6 +139,8 @@ class ShardWorker:
         self._buffer = LakeBuffer(
             self.pipeline.lake_schema, self.pipeline.contract.time, self.pipeline.contract.key, lake.partition
         )
+        self._sealed: deque[LakeFile] = deque()
+        self._written: list[PendingFile] = []
         self._letters: list[DeadLetter] = []
         self.position = self.entry.position
         self._committed_ms = self._flushed_ms = now
@@ -148,7 +152,7 @@ class ShardWorker:
         if not entries:
             state = ShardState(self.pipeline)
             initial, _ = self._ports.ledger.document("references")
-            state.references = {name: dict(versions["initial"]) for name, versions in initial.items()}  # type: ignore[index]
+            state.references = {name: dict(versions["initial"]) for name, versions in initial.items()}
             return state
         if not all(entry.closed for entry in entries):
             raise Retryable(f"shard {self.shard_id}: its parents {list(parents)} are not read to their end yet")
@@ -186,6 +190,8 @@ class ShardWorker:
         now = self._clock.now_ms()
         state = self.engine.state
         if self.position == self.entry.position and not closed:
+            if not self.pipeline.pure:
+                self._flush_views()  # left over when the views failed after a commit
             self._committed_ms = now
             return False
         if len(self.entry.pending) > MOST_PENDING:
@@ -193,7 +199,6 @@ class ShardWorker:
         files = self._write_files()
         if self._letters:
             self._ports.letters.write(self.pipeline.name, self._letters)
-        dirty = {name: view.dirty() for name, view in state.views.items()}
         if self.pipeline.pure:
             self._flush_views()
             for view in state.views.values():
@@ -214,7 +219,7 @@ class ShardWorker:
         self._letters = []
         self._committed_ms = self._clock.now_ms()
         if not self.pipeline.pure:
-            self._write_views(dirty)
+            self._flush_views()
             for view in state.views.values():
                 view.evict(state.max_ts)
         return True
@@ -228,19 +233,17 @@ class ShardWorker:
                 f"shard {self.shard_id}: {len(self.entry.pending)} files wait for the publisher; is one running?"
             )
 
-    _written: Sequence[PendingFile] = ()
-
     def _write_files(self) -> list[PendingFile]:
-        """The buffer's files on S3. Kept until the commit, so that a second try names the same files."""
+        """The buffer's files on S3. Whatever fails, sealed files stay here until the commit names them."""
         table = self.pipeline.lake_to.table
         base = f"lake/{table}/data/{self.shard_id}/{self.entry.epoch:08d}-{self.entry.position}-{self.position}"
-        written = list(self._written)
-        for file in self._buffer.seal():
-            name = f"{base}-{len(written):04d}.parquet"
-            uri = self._ports.objects.put(name, file.body)
-            written.append(PendingFile(table, uri, file.rows, len(file.body)))
-        self._written = written
-        return written
+        self._sealed.extend(self._buffer.seal())
+        while self._sealed:
+            file = self._sealed[0]
+            uri = self._ports.objects.put(f"{base}-{len(self._written):04d}.parquet", file.body)
+            self._written.append(PendingFile(table, uri, file.rows, len(file.body)))
+            self._sealed.popleft()
+        return self._written
 
     def _commit(self, change: Commit) -> None:
         old = self.entry.state_key
@@ -260,14 +263,13 @@ class ShardWorker:
         self._write_views({name: view.dirty() for name, view in self.engine.state.views.items()})
         self._flushed_ms = self._clock.now_ms()
 
-    def _write_views(self, dirty: dict[str, list]) -> None:  # type: ignore[type-arg]
+    def _write_views(self, dirty: dict[str, list[Partial]]) -> None:
         for name, partials in dirty.items():
             if partials:
                 self._ports.views.write(self._specs[name], [self._upsert(partial) for partial in partials])
-            view: ViewState = self.engine.state.views[name]
-            view.clean()
+            self.engine.state.views[name].clean()
 
-    def _upsert(self, partial) -> Upsert:  # type: ignore[no-untyped-def]
+    def _upsert(self, partial: Partial) -> Upsert:
         return Upsert(
             key=partial.key,
             window_start_ms=partial.window_start_ms,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-
 from headwater.codec import Control, Decoded, OtherContract, decode_record
 from headwater.contract import Contract
+
 from headwater.errors import InvalidRecord
 from headwater.records import StreamRecord
 from processors.operators.arrays import whole
@@ -85,8 +85,8 @@ def _column(columns: Sequence[pa.ChunkedArray], kind: pa.DataType) -> pa.Array:
     if not pa.types.is_string(kind):
         return whole(pa.chunked_array(chunks, kind))
     coded = [_coded(chunk) for chunk in chunks]
-    whole = pa.chunked_array(coded, pa.dictionary(pa.int32(), pa.string()))
-    return whole(whole.unify_dictionaries())
+    united = pa.chunked_array(coded, pa.dictionary(pa.int32(), pa.string())).unify_dictionaries()
+    return whole(united)
 
 
 def _coded(chunk: pa.Array) -> pa.DictionaryArray:

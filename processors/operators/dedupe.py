@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-
 from headwater.contract import Contract
+
 from headwater.lineage import OriginSets
 from headwater.records import StreamRecord
 from processors.operators.arrays import whole
@@ -38,9 +38,7 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
         return Identities(origin, seq, codes)
     parts = batch.parts
     lengths = [part.decoded.table.num_rows for part in parts]
-    names = [
-        part.decoded.origin or f"{records[part.at].shard_id}:{records[part.at].sequence_number}" for part in parts
-    ]
+    names = [part.decoded.origin or f"{records[part.at].shard_id}:{records[part.at].sequence_number}" for part in parts]
     distinct = list(dict.fromkeys(names))
     place = {name: at for at, name in enumerate(distinct)}
     local = np.repeat(np.array([place[name] for name in names], np.int32), lengths)
@@ -51,7 +49,9 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
     return Identities(origin, first + batch.row, code_of[local] if len(local) else np.zeros(0, np.int64))
 
 
-def first_copies(identities: Identities, arrived_ms: Ints, seen: OriginSets) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def first_copies(
+    identities: Identities, arrived_ms: Ints, seen: OriginSets
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """True for each event that was not seen before; takes them all into `seen`."""
     codes, seq = identities.codes, identities.seq
     named = codes >= 0

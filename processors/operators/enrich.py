@@ -79,7 +79,9 @@ def apply_where(table: pa.Table, step: Where) -> np.ndarray[tuple[int], np.dtype
     """The user's mask; null counts as false."""
     mask = pa.array(np.asarray(pc.fill_null(_array(step.function(plain_strings(table))).cast(pa.bool_()), False)))
     if len(mask) != table.num_rows:
-        raise ValueError(f"{getattr(step.function, '__name__', 'where')} returned {len(mask)} answers for {table.num_rows}")
+        raise ValueError(
+            f"{getattr(step.function, '__name__', 'where')} returned {len(mask)} answers for {table.num_rows}"
+        )
     out: np.ndarray[tuple[int], np.dtype[np.bool_]] = mask.to_numpy(zero_copy_only=False).astype(np.bool_)
     return out
 

@@ -131,9 +131,7 @@ class SlotIndex:
             table = np.full(groups, -1, np.int64)
             table[group[rows]] = rows
             members = dict(zip(group[rows].tolist(), rows.tolist(), strict=True))
-            self._by_window[int(start[rows[0]]), int(bucket[rows[0]])] = (
-                table if len(rows) * 16 >= groups else members
-            )
+            self._by_window[int(start[rows[0]]), int(bucket[rows[0]])] = table if len(rows) * 16 >= groups else members
         self._parts = [(group, start, bucket)]
         self._count = len(group)
 
@@ -146,7 +144,9 @@ class SlotIndex:
             found = np.array(at, np.int64)
             if len(table) * 16 >= groups:
                 dense = np.full(groups, -1, np.int64)
-                dense[np.fromiter(table.keys(), np.int64, len(table))] = np.fromiter(table.values(), np.int64, len(table))
+                dense[np.fromiter(table.keys(), np.int64, len(table))] = np.fromiter(
+                    table.values(), np.int64, len(table)
+                )
                 table = dense
         if isinstance(table, np.ndarray):
             if len(table) < groups:

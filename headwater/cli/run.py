@@ -1,0 +1,232 @@
+"""Commands that run services: demo, up, process, publish, audit, reference."""
+
+import json
+import signal
+import sys
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.clock import SystemClock
+from headwater.config import Settings
+from headwater.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from headwater.local.demo import DemoResult, Progress
+    from processors.services import Services
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
+reference = typer.Typer(help="Reference tables that events are joined with.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (demo, up, process, publish, audit):
+        app.command()(command)
+    app.add_typer(reference, name="reference")
+
+
+def demo(
+    events: Annotated[int, typer.Option(min=1, help="Events to produce.")] = 100_000,
+    devices: Annotated[int, typer.Option(min=1, help="Devices in the simulated fleet.")] = 100,
+    shards: Annotated[int, typer.Option(min=1, max=64, help="Shards of the stream.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Run the whole pipeline on an embedded AWS and audit it: every event in the lake once, every view right."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from headwater.local.demo import Demo, DemoSettings
+    from processors.pipeline import load
+
+    settings, clock = Settings(), SystemClock()
+    console = Console(stderr=as_json)
+    wanted = DemoSettings(events=events, devices=devices, shards=shards)
+    run = Demo(load(settings.pipeline), settings, wanted, clock)
+    console.print("starting the embedded AWS …")
+    with run.running(), Live(console=console, refresh_per_second=4, transient=True) as live:
+        started = clock.now_ms()
+        said = started
+        while not run.streamed:
+            progress = run.poll()
+            elapsed = (clock.now_ms() - started) / 1000
+            live.update(_progress(progress, events, elapsed))
+            if not console.is_terminal and clock.now_ms() - said > 2000:
+                said = clock.now_ms()
+                console.print(
+                    f"{elapsed:5.1f} s  produced {progress.produced:,}  processed {progress.processed:,}  "
+                    f"in the lake {progress.in_lake:,}  lag {progress.lag_ms / 1000:.1f} s"
+                )
+            clock.sleep(0.2)
+        live.update(
+            _progress(run.progress, events, (clock.now_ms() - started) / 1000, "committing, publishing, auditing")
+        )
+        result = run.result()
+    console.print(_summary(result))
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_json()) + "\n")
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _progress(progress: "Progress", events: int, seconds: float, stage: str = "streaming") -> "RenderableType":
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(title=f"headwater demo: {stage}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in ("", "events", "", "rate/s"):
+        table.add_column(column, justify="right" if column in ("events", "rate/s") else "left")
+    for name, number in (
+        ("produced", progress.produced),
+        ("processed", progress.processed),
+        ("in the lake", progress.in_lake),
+    ):
+        rate = f"{number / seconds:,.0f}" if seconds > 0 else ""
+        table.add_row(name, f"{number:,}", ProgressBar(total=events, completed=number, width=40), rate)
+    table.add_row("lag", f"{progress.lag_ms / 1000:.1f} s", f"copies dropped {progress.duplicates_dropped:,}", "")
+    return table
+
+
+def _summary(result: "DemoResult") -> "RenderableType":
+    from rich.table import Table
+
+    numbers = result.to_json()
+    table = Table(title="exact" if result.ok else "NOT exact", title_justify="left", box=None, show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_row("produced", f"{result.produced:,} events")
+    table.add_row("in the lake", f"{result.report.in_lake:,} rows")
+    table.add_row("missing", f"{numbers['missing']:,}")
+    table.add_row("in the lake twice", f"{numbers['duplicates']:,}")
+    table.add_row("copies on the stream, dropped", f"{result.duplicates_dropped:,}")
+    wrong = len(result.view_differences)
+    table.add_row("view rows, all compared", f"{result.view_rows:,}" + (f", {wrong:,} differ" if wrong else ""))
+    table.add_row("time", f"{result.setup_seconds:.1f} s to set up, {result.seconds:.1f} s to stream")
+    table.add_row("rate", f"{numbers['events_per_second']:,} events/s")
+    for line in result.view_differences[:5]:
+        table.add_row(line, "")
+    return table
+
+
+def up(
+    shards: Annotated[int, typer.Option(min=1, max=64, help="Shards of the stream.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """The embedded AWS and every service, until Ctrl-C; other commands find it by the printed settings."""
+    from headwater.local.up import Up
+    from processors.pipeline import load
+
+    settings = Settings()
+    stop = _stop_on_signals()
+    service = Up(load(settings.pipeline), settings, SystemClock(), shards)
+    with service.running() as found:
+        if as_json:
+            sys.stdout.write(json.dumps(found) + "\n")
+        else:
+            sys.stdout.write("ready; in another terminal:\n\n")
+            for name, value in found["settings"].items():
+                sys.stdout.write(f"  export {name}={value}\n")
+            sys.stdout.write(f"\n  aws       {found['aws']}\n\nCtrl-C ends it.\n")
+        sys.stdout.flush()
+        while not stop.wait(0.5):
+            service.check()
+    sys.stderr.write("ended\n")
+
+
+def process() -> None:
+    """Read every shard of the stream: drop copies, enrich, aggregate; write files and views. SIGTERM ends it cleanly."""
+    from headwater.logs import to_stdout
+    from processors.references import ensure_initial
+    from processors.runners.embedded import EmbeddedRunner
+    from processors.services import new_owner
+
+    services = _services()
+    to_stdout(services.settings.log_level)
+    stop = _stop_on_signals()
+    services.pipeline.lake_to  # noqa: B018 (a pipeline without a lake table is refused before anything starts)
+    ensure_initial(services.pipeline, services.ledger, services.objects, services.client)
+    runner = EmbeddedRunner(
+        services.pipeline, services.kinesis, services.ports, services.settings, services.clock, new_owner()
+    )
+    runner.run(stop)
+    failed = [status for status in runner.status() if status.error and status.state == "restarting"]
+    if failed:
+        raise HeadwaterError(f"shard {failed[0].shard_id} ended with work left: {failed[0].error}")
+
+
+def publish() -> None:
+    """Add committed files to the lake's table, one commit per interval. Run several: one leads."""
+    from producers.controls import put_control
+
+    from headwater.logs import to_stdout
+    from processors.publishing import PublishLoop
+
+    services = _services()
+    to_stdout(services.settings.log_level)
+    PublishLoop(services, partial(put_control, services.kinesis, services.settings.stream)).run(_stop_on_signals())
+
+
+def audit(
+    as_json: Json = False,
+    limit: Annotated[int, typer.Option(min=1, help="Origins and intervals to print.")] = 20,
+) -> None:
+    """Accepted, processed, in the lake: per origin, with each missing interval. Exits 1 when something is amiss."""
+    from headwater.cli.auditing import report_json, report_tables
+    from processors.auditing import run_audit
+
+    services = _services()
+    report = run_audit(services)
+    if as_json:
+        sys.stdout.write(json.dumps(report_json(report)) + "\n")
+    else:
+        report_tables(report, limit)
+    if not report.exact:
+        raise typer.Exit(1)
+
+
+@reference.command("publish")
+def reference_publish(
+    name: Annotated[str, typer.Argument(help="The reference table, as named in the pipeline.")],
+    source: Annotated[
+        str | None, typer.Argument(help="CSV, Parquet, s3:// or dynamodb://; the pipeline's own by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the table's present content a new version, in force from a point in the stream on."""
+    from producers.controls import put_control
+
+    from processors.references import publish as publish_reference
+
+    services = _services()
+
+    announce = partial(put_control, services.kinesis, services.settings.stream)
+    found = publish_reference(
+        services.pipeline, name, source, services.ledger, services.objects, services.client, announce
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(found or {"name": name, "changed": False}) + "\n")
+    elif found:
+        sys.stdout.write(f"{name}: version {found['version']} announced on every shard\n")
+    else:
+        sys.stdout.write(f"{name}: not changed\n")
+
+
+def _services() -> "Services":
+    from processors.pipeline import load
+    from processors.services import Services
+
+    settings = Settings()
+    return Services(settings, load(settings.pipeline))
+
+
+def _stop_on_signals() -> Event:
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

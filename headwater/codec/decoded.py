@@ -1,0 +1,44 @@
+"""The events of one record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.contract import InvalidRow
+
+__all__ = ["Decoded", "Ints", "kept_rows"]
+
+Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The events of one record, in the order written.
+
+    `table` holds the valid ones in the contract's schema (string columns may be dictionary-encoded), `rows` the place
+    of each in the record and `invalid` the others; places count all `total` events from 0. `origin` and `first_seq`
+    name the events of a sealed batch: the one at place i is (origin, first_seq + i). Without an origin they have no
+    identity from the batch.
+    """
+
+    contract: str
+    version: int
+    table: pa.Table
+    rows: Ints
+    invalid: tuple[InvalidRow, ...]
+    total: int
+    origin: str | None = None
+    first_seq: int = 0
+    traceparent: str | None = None
+
+
+def kept_rows(total: int, invalid: Sequence[InvalidRow]) -> Ints:
+    """The places of the valid events among `total`."""
+    rows: Ints = np.arange(total, dtype=np.int64)
+    if not invalid:
+        return rows
+    keep = np.ones(total, np.bool_)
+    keep[[row.index for row in invalid]] = False
+    return rows[keep]

@@ -1,0 +1,74 @@
+"""Decompression with a bound, so that a small record cannot fill the memory."""
+
+import zlib
+
+import zstandard
+
+from headwater.errors import InvalidRecord
+
+__all__ = ["MAX_BYTES", "gunzip", "is_gzip", "is_zstd", "unzstd"]
+
+MAX_BYTES = 64 << 20
+"""What a record may come to when decompressed: six times Kinesis' largest record (10 MiB), far above real batches."""
+
+_STEP = 1 << 20
+
+
+def is_zstd(data: bytes) -> bool:
+    """Whether the bytes begin as a zstd frame."""
+    return data.startswith(b"\x28\xb5\x2f\xfd")
+
+
+def is_gzip(data: bytes) -> bool:
+    """Whether the bytes begin as a gzip member."""
+    return data.startswith(b"\x1f\x8b")
+
+
+def unzstd(data: bytes) -> bytes:
+    """The content of one zstd frame."""
+    # A new decompressor each time (10 µs): one may not be used by two threads.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_BYTES)
+    try:
+        size = zstandard.frame_content_size(data)
+        if size > MAX_BYTES:
+            raise _too_large()
+        if size >= 0:
+            content: bytes = decompressor.decompress(data, max_output_size=max(size, 1), allow_extra_data=False)
+            return content
+        return _unzstd_unsized(decompressor, data)
+    except zstandard.ZstdError as error:
+        raise InvalidRecord(f"a zstd frame that cannot be read: {error}") from error
+
+
+def _unzstd_unsized(decompressor: zstandard.ZstdDecompressor, data: bytes) -> bytes:
+    pieces, total = [], 0
+    with decompressor.stream_reader(data, read_across_frames=False) as reader:
+        while piece := reader.read(_STEP):
+            total += len(piece)
+            if total > MAX_BYTES:
+                raise _too_large()
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def gunzip(data: bytes) -> bytes:
+    """The content of one or several gzip members."""
+    pieces, total = [], 0
+    while data:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            piece = member.decompress(data, MAX_BYTES + 1 - total)
+        except zlib.error as error:
+            raise InvalidRecord(f"a gzip member that cannot be read: {error}") from error
+        total += len(piece)
+        if total > MAX_BYTES:
+            raise _too_large()
+        if not member.eof:
+            raise InvalidRecord("a gzip member that ends too early")
+        pieces.append(piece)
+        data = member.unused_data
+    return b"".join(pieces)
+
+
+def _too_large() -> InvalidRecord:
+    return InvalidRecord(f"more than {MAX_BYTES >> 20} MiB when decompressed")

@@ -1,0 +1,235 @@
+"""The main job from end to end on an embedded AWS, watched and audited."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from typing import Any
+
+import pyarrow as pa
+from botocore.exceptions import ReadTimeoutError
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
+from producers.fleet import Fleet
+from producers.producer import Producer, ProducerSettings
+from sinks.publisher import Publisher
+
+from headwater.clock import Clock
+from headwater.config import Settings
+from headwater.errors import HeadwaterError
+from processors.audit import AuditReport
+from processors.auditing import run_audit
+from processors.pipeline import Pipeline
+from processors.recompute import batch_view, differences, enriched
+from processors.references import ensure_initial, read_source
+from processors.runners.embedded import EmbeddedRunner
+from processors.services import Services, new_owner
+
+__all__ = ["Demo", "DemoResult", "DemoSettings", "Progress"]
+
+log = logging.getLogger("headwater.demo")
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much, and how rough the way is."""
+
+    events: int = 100_000
+    devices: int = 100
+    shards: int = 4
+    events_a_batch: int = 1_000
+    lose_every: int = 5
+    """Of so many PutRecords calls one loses its answer, so that its records are sent again: real duplicates."""
+
+
+@dataclass
+class Progress:
+    """Numbers while it runs; written by several threads, each its own."""
+
+    stage: str = "starting"
+    produced: int = 0
+    processed: int = 0
+    duplicates_dropped: int = 0
+    in_lake: int = 0
+    lag_ms: int = 0
+    producing_done: bool = False
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the audit found."""
+
+    produced: int
+    report: AuditReport
+    view_rows: int
+    view_differences: tuple[str, ...]
+    duplicates_dropped: int
+    setup_seconds: float
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return self.report.exact and self.report.in_lake == self.produced and not self.view_differences
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "produced": self.produced,
+            "in_lake": self.report.in_lake,
+            "missing": max(self.report.missing, self.produced - self.report.in_lake),
+            "duplicates": self.report.duplicates,
+            "views_match": not self.view_differences,
+            "view_rows": self.view_rows,
+            "duplicates_dropped": self.duplicates_dropped,
+            "setup_seconds": round(self.setup_seconds, 2),
+            "seconds": round(self.seconds, 2),
+            "events_per_second": round(self.produced / self.seconds) if self.seconds else 0,
+        }
+
+
+class LosesAnswers:
+    """A Kinesis client of which every n-th PutRecords is carried out and its answer lost."""
+
+    def __init__(self, client: Any, every: int) -> None:
+        self._client = client
+        self._every = every
+        self._calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def put_records(self, **request: Any) -> Any:
+        answer = self._client.put_records(**request)
+        self._calls += 1
+        if self._every and self._calls % self._every == 0:
+            raise ReadTimeoutError(endpoint_url="demo: an answer lost on purpose")
+        return answer
+
+
+class Demo:
+    """`with Demo(...).running() as demo:` then poll `demo.progress` until `demo.finished`, then `demo.result()`."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, demo: DemoSettings, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._settings = settings.model_copy(update={"commit_seconds": 3.0, "view_flush_seconds": 3.0})
+        self._demo = demo
+        self._clock = clock
+        self.progress = Progress()
+        self._events: list[pa.Table] = []
+        self._stop_processing, self._stop_publishing = Event(), Event()
+        self._started_ms = clock.now_ms()
+
+    @contextmanager
+    def running(self) -> Iterator["Demo"]:
+        """Embedded AWS, producer, processor and publisher; all ended on leaving."""
+        with ExitStack() as stack:
+            aws = stack.enter_context(EmbeddedAws())
+            aws.use()
+            provision(self._settings, shards=self._demo.shards)
+            self.services = Services(self._settings, self._pipeline, self._clock)
+            ensure_initial(self._pipeline, self.services.ledger, self.services.objects, self.services.client)
+            self.publisher = Publisher.of(
+                self.services.ledger, self._settings, self._pipeline, self._clock, new_owner()
+            )
+            self.runner = EmbeddedRunner(
+                self._pipeline, self.services.kinesis, self.services.ports, self._settings, self._clock, new_owner()
+            )
+            self._setup_ms = self._clock.now_ms()
+            threads = [
+                Thread(target=self._guarded, args=(job,), daemon=True)
+                for job in (self._produce, self._process, self._publish)
+            ]
+            stack.callback(self._end, threads)
+            for thread in threads:
+                thread.start()
+            self._threads = threads
+            self.progress.stage = "streaming"
+            yield self
+
+    def _end(self, threads: list[Thread]) -> None:
+        self._stop_processing.set()
+        self._stop_publishing.set()
+        for thread in threads:
+            thread.join(timeout=30)
+
+    def _guarded(self, job: Any) -> None:
+        try:
+            job()
+        except Exception as error:
+            log.exception("demo failed")
+            self.progress.errors.append(f"{type(error).__name__}: {error}")
+
+    def _produce(self) -> None:
+        client = LosesAnswers(self.services.kinesis, self._demo.lose_every)
+        fleet = Fleet(devices=self._demo.devices, start_ms=self._clock.now_ms() - 3_600_000)
+        options = ProducerSettings(max_events=self._demo.events_a_batch, linger_ms=200)
+        with Producer(self._settings.stream, self._pipeline.contract, client=client, settings=options) as producer:
+            for table in fleet.batches(self._demo.events, self._demo.events_a_batch * 5):
+                self._events.append(table)
+                producer.put_batch(table)
+                self.progress.produced += table.num_rows
+        self.progress.producing_done = True
+
+    def _process(self) -> None:
+        self.runner.run(self._stop_processing, discover_seconds=0.5)
+
+    def _publish(self) -> None:
+        while not self._stop_publishing.wait(1.0):
+            self.publisher.step()
+
+    def poll(self) -> Progress:
+        """Bring the numbers up to date."""
+        status = self.runner.status()
+        now = self.progress
+        total = {name: sum(s.counts.get(name, 0) for s in status) for name in ("events", "duplicates")}
+        now.processed = total["events"] - total["duplicates"]
+        now.duplicates_dropped = total["duplicates"]
+        now.lag_ms = max((s.lag_ms or 0 for s in status), default=0)
+        now.in_lake = self.publisher.rows_published
+        now.errors += [f"shard {s.shard_id}: {s.error}" for s in status if s.error and s.error not in now.errors]
+        if now.errors:
+            raise HeadwaterError(f"the demo failed: {now.errors[0]}")
+        return now
+
+    @property
+    def streamed(self) -> bool:
+        """Whether everything produced has been processed."""
+        return self.progress.producing_done and self.progress.processed >= self.progress.produced
+
+    def result(self) -> DemoResult:
+        """Stop the services in order, publish the rest, and audit."""
+        self.progress.stage = "committing"
+        self._stop_processing.set()
+        self._threads[1].join(timeout=60)
+        self.progress.stage = "publishing"
+        self._stop_publishing.set()
+        self._threads[2].join(timeout=60)
+        self.publisher.drain()
+        finished_ms = self._clock.now_ms()
+        self.poll()
+        self.progress.stage = "auditing"
+        report = run_audit(self.services)
+        rows, wrong = self._check_views()
+        return DemoResult(
+            produced=self.progress.produced,
+            report=report,
+            view_rows=rows,
+            view_differences=tuple(wrong),
+            duplicates_dropped=self.progress.duplicates_dropped,
+            setup_seconds=(self._setup_ms - self._started_ms) / 1000,
+            seconds=(finished_ms - self._setup_ms) / 1000,
+        )
+
+    def _check_views(self) -> tuple[int, list[str]]:
+        references = {
+            reference.name: read_source(reference.source, reference.name, self.services.client)
+            for reference in self._pipeline.references
+        }
+        frame = enriched(self._pipeline, pa.concat_tables(self._events).unify_dictionaries(), references)
+        rows, wrong = 0, []
+        for view in self._pipeline.views:
+            stored = list(self.services.views.scan(self.services.view_specs[view.name]))
+            rows += len(stored)
+            wrong += differences(view, batch_view(self._pipeline, view, frame), stored)
+        return rows, wrong

@@ -1,0 +1,48 @@
+"""The shipped pipeline: a fleet's telemetry, joined with its devices, in two views and one lake table."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.aggregates import count, distinct, max, mean, min, quantile
+from processors.pipeline import Pipeline, Reference
+from processors.windows import tumbling
+
+devices = Reference(
+    "devices",
+    str(Path(__file__).with_name("devices.csv")),
+    key="device",
+    columns={"site": "string", "model": "string", "limit": "double"},
+)
+
+
+def over_limit(events: pa.Table) -> pa.Table:
+    """Whether the value is above what the device's model is made for."""
+    return pa.table({"over_limit": pc.greater(events["value"], events["limit"])})
+
+
+pipeline = (
+    Pipeline("telemetry", contract="telemetry", allowed_lateness="2m")
+    .enrich(devices, on="device")
+    .map(over_limit, adds={"over_limit": "boolean"})
+    .view(
+        "device_10m",
+        by=["device"],
+        window=tumbling("10m"),
+        events=count(),
+        least=min("value"),
+        most=max("value"),
+        mean=mean("value"),
+    )
+    .view(
+        "fleet_1m",
+        by=["metric"],
+        window=tumbling("1m"),
+        events=count(),
+        mean=mean("value"),
+        p99=quantile("value", 0.99),
+        devices=distinct("device"),
+    )
+    .lake("telemetry", partition="day")
+)

@@ -1,0 +1,186 @@
+"""One shard of Kinesis through one worker: the polling loop of the embedded runner."""
+
+import logging
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from headwater import sequence
+from headwater.clock import Clock
+from headwater.errors import Fenced, HeadwaterError, Retryable
+from headwater.records import StreamRecord
+from processors.worker import ShardWorker
+
+__all__ = ["ReaderSettings", "ReaderStatus", "ShardReader"]
+
+log = logging.getLogger("headwater.processor")
+
+PASSING = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "LimitExceededException",
+        "KMSThrottlingException",
+        "InternalFailure",
+        "InternalServerError",
+        "ServiceUnavailable",
+        "SlowDown",
+        "RequestTimeout",
+        "500",
+        "503",
+    }
+)
+"""Errors of AWS after which the same request may succeed."""
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """How a shard is polled. A shard takes 5 GetRecords a second from all its readers together
+    (https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html)."""
+
+    max_records: int = 10_000
+    idle_seconds: float = 0.25
+    backoff_seconds: float = 1.0
+
+
+@dataclass
+class ReaderStatus:
+    """For people and metrics; read from other threads."""
+
+    shard_id: str
+    state: str = "starting"
+    lag_ms: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    position: str = sequence.NONE
+    committed: str = sequence.NONE
+    error: str | None = None
+    restarts: int = 0
+
+
+class ShardReader:
+    """Reads from the worker's position on until told to stop or until the shard ends."""
+
+    def __init__(
+        self,
+        kinesis: Any,
+        stream: str,
+        worker: ShardWorker,
+        clock: Clock,
+        settings: ReaderSettings,
+        status: ReaderStatus,
+    ) -> None:
+        self._kinesis = kinesis
+        self._stream = stream
+        self._worker = worker
+        self._clock = clock
+        self._settings = settings
+        self.status = status
+
+    def run(self, parents: list[str], stop: Event) -> bool:
+        """True when the shard has ended and everything in it is committed; False when stopped, after a commit.
+
+        Raises Fenced when another owner has the shard. After any other error the worker must be dropped: a new one
+        starts from the ledger.
+        """
+        worker, status = self._worker, self.status
+        worker.claim(parents)
+        status.state = "reading"
+        iterator = self._iterator()
+        while not stop.is_set():
+            if iterator is None:
+                self._commit(closed=True)
+                status.state = "ended"
+                return True
+            answer = self._get(iterator)
+            if answer is None:
+                iterator = self._iterator()
+                continue
+            iterator = answer.get("NextShardIterator")
+            records = self._records(answer)
+            if records:
+                worker.process(records)
+            self._observe(answer)
+            self._tick()
+            if not records and iterator is not None:
+                stop.wait(self._settings.idle_seconds)
+        self._commit(closed=False)
+        status.state = "stopped"
+        return False
+
+    def _iterator(self) -> str | None:
+        position = self._worker.position
+        where = {"ShardIteratorType": "TRIM_HORIZON"}
+        if position != sequence.NONE:
+            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence.unpad(position)}
+        answer = self._kinesis.get_shard_iterator(StreamName=self._stream, ShardId=self.status.shard_id, **where)
+        iterator: str | None = answer["ShardIterator"]
+        return iterator
+
+    def _get(self, iterator: str) -> dict[str, Any] | None:
+        """A GetRecords answer; None when the iterator has expired or the answer was lost, and a new one is needed."""
+        try:
+            answer: dict[str, Any] = self._kinesis.get_records(ShardIterator=iterator, Limit=self._settings.max_records)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code not in PASSING and code != "ExpiredIteratorException":
+                raise
+            if code in PASSING:
+                self._clock.sleep(self._settings.backoff_seconds)
+            log.info("read again", extra={"shard": self.status.shard_id, "reason": code})
+            return None
+        except BotoCoreError as error:
+            self._clock.sleep(self._settings.backoff_seconds)
+            log.info("read again", extra={"shard": self.status.shard_id, "reason": str(error)})
+            return None
+        return answer
+
+    def _records(self, answer: dict[str, Any]) -> list[StreamRecord]:
+        shard = self.status.shard_id
+        return [
+            StreamRecord(
+                shard,
+                record["SequenceNumber"],
+                round(record["ApproximateArrivalTimestamp"].timestamp() * 1000),
+                record["PartitionKey"],
+                record["Data"],
+            )
+            for record in answer["Records"]
+        ]
+
+    def _observe(self, answer: dict[str, Any]) -> None:
+        self.status.lag_ms = answer.get("MillisBehindLatest")
+        self.status.counts = dict(self._worker.engine.state.counts)
+        self.status.position = self._worker.position
+        self.status.committed = self._worker.entry.position
+
+    def _tick(self) -> None:
+        """Flush and commit when due; what passes is tried again at the next tick, with everything still in memory."""
+        try:
+            self._worker.tick()
+        except Fenced:
+            raise
+        except (Retryable, ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING:
+                raise
+            log.warning("will try again", extra={"shard": self.status.shard_id, "reason": str(error)})
+            self._clock.sleep(self._settings.backoff_seconds)
+
+    def _commit(self, *, closed: bool) -> None:
+        for attempt in range(10):
+            try:
+                self._worker.commit(closed=closed)
+                self.status.committed = self._worker.entry.position
+                return
+            except Fenced:
+                raise
+            except (Retryable, ClientError, BotoCoreError) as error:
+                if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING:
+                    raise
+                log.warning("commit again", extra={"shard": self.status.shard_id, "reason": str(error)})
+                self._clock.sleep(self._settings.backoff_seconds * (attempt + 1))
+        raise HeadwaterError(
+            f"stream {self._stream}, shard {self.status.shard_id}: not committed after {self.status.committed}; "
+            "the next start resumes there"
+        )

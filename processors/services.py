@@ -1,0 +1,72 @@
+"""Wiring: the ports of a worker and the publisher's parts from settings. The only place that joins them to boto3."""
+
+import socket
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from headwater.aws import Objects, client
+from headwater.clock import Clock, SystemClock
+from headwater.config import Settings
+from headwater.ledger import Ledger
+from processors.pipeline import Pipeline
+from processors.references import ReferenceLoader
+from processors.worker import Ports
+from sinks.deadletter import DeadLetters
+from sinks.views import ViewSpec, ViewStore
+
+__all__ = ["Services", "new_owner"]
+
+
+def new_owner() -> str:
+    """A name that no other process has: host and a random part."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the settings name, opened when first used."""
+
+    settings: Settings
+    pipeline: Pipeline
+    clock: Clock = SystemClock()  # noqa: RUF009 (it has no state)
+
+    def client(self, service: str) -> Any:
+        return client(service, self.settings)
+
+    @cached_property
+    def kinesis(self) -> Any:
+        return self.client("kinesis")
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.client("s3"), self.settings.bucket)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.client("dynamodb"), self.settings.ledger_table, self.pipeline.name)
+
+    @cached_property
+    def views(self) -> ViewStore:
+        pool = ThreadPoolExecutor(self.settings.view_writers, thread_name_prefix="views")
+        return ViewStore(self.client("dynamodb"), self.settings.views_table, pool=pool)
+
+    @cached_property
+    def letters(self) -> DeadLetters:
+        return DeadLetters(self.objects)
+
+    @cached_property
+    def view_specs(self) -> dict[str, ViewSpec]:
+        return {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in self.pipeline.views}
+
+    @cached_property
+    def ports(self) -> Ports:
+        return Ports(
+            ledger=self.ledger,
+            objects=self.objects,
+            views=self.views,
+            letters=self.letters,
+            references=ReferenceLoader(self.pipeline, self.objects),
+        )
