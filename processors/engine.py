@@ -126,7 +126,7 @@ class Engine:
         arrived_of = np.array([record.arrived_ms for record in records], np.int64)
         identities = identify(batch, records, contract, state.seen)
         arrived = arrived_of[batch.record]
-        before = self._advance(batch, arrived, parts, arrived_of)
+        before = self._advance(batch, arrived, arrived_of)
         rows = _Rows(batch.table, identities, batch.record, batch.row, arrived, before)
         new = first_copies(identities, arrived, state.seen)
         state.count("events", len(new))
@@ -138,7 +138,7 @@ class Engine:
         state.count("lake", rows.table.num_rows)
         self._invalid(parts, records, effects)
 
-    def _advance(self, batch: Batch, arrived: Ints, parts: list[Part], arrived_of: Ints) -> Ints:
+    def _advance(self, batch: Batch, arrived: Ints, arrived_of: Ints) -> Ints:
         """Move the watermark record by record; per event the highest event time in the records before its own."""
         ts = _times(batch.table, self.pipeline.contract.time)
         capped = np.minimum(ts, arrived + self.pipeline.max_future_ms)

@@ -225,7 +225,8 @@ class ViewStore:
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code == "ConditionalCheckFailedException":
-                    raise _Refused(error.response.get("Item")) from None  # type: ignore[call-overload]
+                    answer: Any = error.response
+                    raise _Refused(answer.get("Item")) from None
                 if code not in _THROTTLES:
                     raise self._clear(error) from error
                 reason = code

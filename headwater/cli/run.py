@@ -140,7 +140,7 @@ def up(
 
 
 def process() -> None:
-    """Read every shard of the stream: drop copies, enrich, aggregate; write files and views. SIGTERM ends it cleanly."""
+    """Read every shard: drop copies, enrich, aggregate, write files and views. SIGTERM ends it cleanly."""
     from headwater.logs import to_stdout
     from processors.references import ensure_initial
     from processors.runners.embedded import EmbeddedRunner

@@ -11,7 +11,8 @@ __all__ = ["MAX_BYTES", "gunzip", "is_gzip", "is_zstd", "unzstd"]
 MAX_BYTES = 64 << 20
 """What a record may come to when decompressed: six times Kinesis' largest record (10 MiB), far above real batches."""
 
-_STEP = 1 << 20
+_INPUT_STEP = 1 << 10
+_MAX_MEMBERS = 1_000
 
 
 def is_zstd(data: bytes) -> bool:
@@ -41,20 +42,31 @@ def unzstd(data: bytes) -> bytes:
 
 
 def _unzstd_unsized(decompressor: zstandard.ZstdDecompressor, data: bytes) -> bytes:
-    pieces, total = [], 0
-    with decompressor.stream_reader(data, read_across_frames=False) as reader:
-        while piece := reader.read(_STEP):
-            total += len(piece)
-            if total > MAX_BYTES:
-                raise _too_large()
-            pieces.append(piece)
+    pieces: list[bytes] = []
+    total = at = 0
+    stream = decompressor.decompressobj()
+    # 1 KiB of input comes to at most 32 MiB: the smallest block has 4 bytes and 128 KiB of content.
+    while at < len(data) and not stream.eof:
+        piece = stream.decompress(data[at : at + _INPUT_STEP])
+        at += _INPUT_STEP
+        total += len(piece)
+        if total > MAX_BYTES:
+            raise _too_large()
+        pieces.append(piece)
+    if not stream.eof:
+        raise InvalidRecord("a zstd frame that ends too early")
+    if stream.unused_data or at < len(data):
+        raise InvalidRecord("a zstd frame with something behind it")
     return b"".join(pieces)
 
 
 def gunzip(data: bytes) -> bytes:
     """The content of one or several gzip members."""
-    pieces, total = [], 0
+    pieces: list[bytes] = []
+    total = 0
     while data:
+        if len(pieces) == _MAX_MEMBERS:
+            raise InvalidRecord(f"more than {_MAX_MEMBERS} gzip members")
         member = zlib.decompressobj(wbits=31)
         try:
             piece = member.decompress(data, MAX_BYTES + 1 - total)

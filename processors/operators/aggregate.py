@@ -121,7 +121,7 @@ class ViewState:
         self._dirty[:] = True
 
     def _partials(self, at: Ints) -> list[Partial]:
-        group, start, bucket = self._slots.keys()
+        group, start, bucket = self._slots.columns()
         size = self.view.window.size_ms if self.view.window else 0
         keys = self.groups.keys(group[at])
         partials = self._columns.partials(at)
@@ -143,7 +143,7 @@ class ViewState:
         """Drop the slots that nothing can enter any more and that have been written; how many they were."""
         if self.view.window is None or not len(self):
             return 0
-        _, start, bucket = self._slots.keys()
+        _, start, bucket = self._slots.columns()
         watermark = max_ts - self._lateness_ms
         hour = watermark // HOUR_MS
         done = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour) & ~self._dirty
@@ -153,7 +153,7 @@ class ViewState:
         return int(done.sum())
 
     def _keep(self, at: Ints) -> None:
-        group, start, bucket = (array[at] for array in self._slots.keys())
+        group, start, bucket = (array[at] for array in self._slots.columns())
         keys = self.groups.keys(group)
         self._columns.keep(at)
         self._version, self._dirty = self._version[at], self._dirty[at]
@@ -165,7 +165,7 @@ class ViewState:
 
     def to_tables(self) -> tuple[pa.Table, pa.Table]:
         """For a snapshot: the slots with their keys, and their aggregates."""
-        group, start, bucket = self._slots.keys()
+        group, start, bucket = self._slots.columns()
         keys = self.groups.keys(group)
         names = {f"key{i}": _typed([key[i] for key in keys]) for i in range(len(self.view.by))}
         slots = {"start": start, "bucket": bucket, "version": self._version.astype("U56"), "dirty": self._dirty}

@@ -169,7 +169,7 @@ class SlotIndex:
                 found = table[group]
         return found
 
-    def keys(self) -> tuple[Ints, Ints, Ints]:
+    def columns(self) -> tuple[Ints, Ints, Ints]:
         """Group, window start and bucket of each slot."""
         if self._keys is None:
             empty = np.zeros(0, np.int64)

@@ -77,6 +77,7 @@ class ShardReader:
         self._clock = clock
         self._settings = settings
         self.status = status
+        self._next: str | None = None
 
     def run(self, parents: list[str], stop: Event) -> bool:
         """True when the shard has ended and everything in it is committed; False when stopped, after a commit.
@@ -84,30 +85,40 @@ class ShardReader:
         Raises Fenced when another owner has the shard. After any other error the worker must be dropped: a new one
         starts from the ledger.
         """
-        worker, status = self._worker, self.status
-        worker.claim(parents)
-        status.state = "reading"
-        iterator = self._iterator()
+        self.start(parents)
         while not stop.is_set():
-            if iterator is None:
-                self._commit(closed=True)
-                status.state = "ended"
+            found = self.step()
+            if found is None:
                 return True
-            answer = self._get(iterator)
-            if answer is None:
-                iterator = self._iterator()
-                continue
-            iterator = answer.get("NextShardIterator")
-            records = self._records(answer)
-            if records:
-                worker.process(records)
-            self._observe(answer)
-            self._tick()
-            if not records and iterator is not None:
+            if not found:
                 stop.wait(self._settings.idle_seconds)
         self._commit(closed=False)
-        status.state = "stopped"
+        self.status.state = "stopped"
         return False
+
+    def start(self, parents: list[str]) -> None:
+        """Claim the shard and take up where its ledger entry says."""
+        self._worker.claim(parents)
+        self.status.state = "reading"
+        self._next = self._iterator()
+
+    def step(self) -> int | None:
+        """One GetRecords and what is due: how many records there were, or None once the ended shard is committed."""
+        if self._next is None:
+            self._commit(closed=True)
+            self.status.state = "ended"
+            return None
+        answer = self._get(self._next)
+        if answer is None:
+            self._next = self._iterator()
+            return 0
+        self._next = answer.get("NextShardIterator")
+        records = self._records(answer)
+        if records:
+            self._worker.process(records)
+        self._observe(answer)
+        self._tick()
+        return len(records) or (1 if self._next is None else 0)
 
     def _iterator(self) -> str | None:
         position = self._worker.position

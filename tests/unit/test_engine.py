@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -147,7 +148,7 @@ def run(records: Sequence[StreamRecord], cuts: Sequence[int], *, restore: bool) 
     """Process in pieces; between them flush, evict, and pass the state through its snapshot."""
     sink, state = Sink(), new_state()
     edges = [0, *sorted(set(cuts)), len(records)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         engine = Engine(PIPELINE, "shardId-000000000001", state, load_reference)
         sink.take(engine.process(records[start:stop]))
         if restore:

@@ -1,0 +1,96 @@
+"""A look at an Arrow IPC stream before its columns are built.
+
+Arrow checks the flatbuffers of a stream, not what they ask for: a row count is a bare number in the message, and
+compressed buffers name their own size. Both are bounded here, so that a record of a few bytes cannot ask for gigabytes.
+"""
+
+import struct
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.errors import InvalidRecord
+
+__all__ = ["MAX_ROWS", "check_columns", "check_messages", "check_schema"]
+
+MAX_ROWS = 1 << 23
+"""Six times the rows of a full 10 MiB record at the densest measured encoding."""
+
+_MAX_MESSAGES = 4096
+_MAX_TEXT = 512 << 20
+
+
+def check_messages(data: pa.Buffer) -> int:
+    """The number of rows the stream says it has; refuses one that asks for more than a record may."""
+    reader = pa.ipc.MessageReader.open_stream(data)
+    rows = count = 0
+    while True:
+        try:
+            message = reader.read_next_message()
+        except StopIteration:
+            return rows
+        count += 1
+        if count > _MAX_MESSAGES:
+            raise InvalidRecord(f"more than {_MAX_MESSAGES} messages in one batch")
+        if message.type in ("record batch", "dictionary"):
+            length = _check_batch(memoryview(message.metadata), message.type == "dictionary")
+            rows += length if message.type == "record batch" else 0
+            if not 0 <= length <= MAX_ROWS or rows > MAX_ROWS:
+                raise InvalidRecord(f"more than {MAX_ROWS} rows")
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """Refuse column types that no contract has; nested and run-end-encoded ones could claim any number of values."""
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        simple = pa.types.is_primitive(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind)
+        if not (simple or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InvalidRecord(f"column {field.name!r} has the type {field.type}, which no contract has")
+
+
+def check_columns(table: pa.Table) -> pa.Table:
+    """Refuse columns whose offsets, codes or text are broken; give every dictionary distinct values and no null."""
+    table.validate(full=True)
+    for at, field in enumerate(table.schema):
+        if not pa.types.is_dictionary(field.type):
+            continue
+        column = table.column(at)
+        if not all(_is_plain(chunk.dictionary, len(chunk)) for chunk in column.chunks):
+            plain = column.cast(field.type.value_type).dictionary_encode()
+            table = table.set_column(at, field.name, plain)
+    return table
+
+
+def _is_plain(dictionary: pa.Array, rows: int) -> bool:
+    size = dictionary.nbytes
+    if size * rows > _MAX_TEXT and pc.max(pc.binary_length(dictionary)).as_py() * rows > _MAX_TEXT:
+        raise InvalidRecord(f"more than {_MAX_TEXT >> 20} MiB of text")
+    return dictionary.null_count == 0 and len(dictionary.unique()) == len(dictionary)
+
+
+def _check_batch(metadata: memoryview, dictionary: bool) -> int:
+    """The row count in a message. Arrow has verified the flatbuffer, so every offset lies within it."""
+    root = struct.unpack_from("<I", metadata)[0]
+    batch = _table(metadata, root, 2)
+    if dictionary and batch is not None:
+        batch = _table(metadata, batch, 1)
+    if batch is None:
+        raise InvalidRecord("a batch without a header")
+    if _field(metadata, batch, 3) is not None:
+        raise InvalidRecord("a batch with compressed buffers: compress the whole stream with zstd or gzip in place")
+    at = _field(metadata, batch, 0)
+    return 0 if at is None else int(struct.unpack_from("<q", metadata, at)[0])
+
+
+def _field(metadata: memoryview, table: int, number: int) -> int | None:
+    """Where field `number` of a flatbuffer table lies."""
+    vtable = table - struct.unpack_from("<i", metadata, table)[0]
+    if 4 + 2 * number >= struct.unpack_from("<H", metadata, vtable)[0]:
+        return None
+    offset = struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0]
+    return table + offset if offset else None
+
+
+def _table(metadata: memoryview, table: int, number: int) -> int | None:
+    at = _field(metadata, table, number)
+    return None if at is None else at + struct.unpack_from("<I", metadata, at)[0]

@@ -1,0 +1,229 @@
+"""An in-memory DynamoDB with the boto3 client's calls, as far as the ledger and the views use them.
+
+Single items only: conditions are checked and the write takes place in one step, as the service promises. Values are in
+the wire format (`{"S": "…"}`). Whatever is not supported raises NotImplementedError rather than doing something else.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from threading import Lock
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+__all__ = ["MemoryDynamoDB"]
+
+Item = dict[str, Any]
+_TOKEN = re.compile(r"\s*(<=|>=|<>|[=<>(),]|[#:\w.\[\]]+)")
+
+
+class MemoryDynamoDB:
+    """Tables by name; each with a hash key and, maybe, a range key, both strings."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, tuple[list[str], dict[tuple[str, ...], Item]]] = {}
+        self._lock = Lock()
+
+    def create_table(self, *, TableName: str, KeySchema: list[dict[str, str]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        self._tables[TableName] = ([key["AttributeName"] for key in KeySchema], {})
+        return {}
+
+    def get_item(self, *, TableName: str, Key: Item, **_: Any) -> dict[str, Any]:  # noqa: N803
+        keys, items = self._table(TableName)
+        found = items.get(_place(keys, Key))
+        return {"Item": copy.deepcopy(found)} if found else {}
+
+    def put_item(self, *, TableName: str, Item: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
+        with self._lock:
+            keys, items = self._table(TableName)
+            at = _place(keys, Item)
+            _check(items.get(at), options, "PutItem")
+            items[at] = copy.deepcopy(Item)
+        return {}
+
+    def delete_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
+        with self._lock:
+            keys, items = self._table(TableName)
+            at = _place(keys, Key)
+            _check(items.get(at), options, "DeleteItem")
+            items.pop(at, None)
+        return {}
+
+    def update_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
+        with self._lock:
+            keys, items = self._table(TableName)
+            at = _place(keys, Key)
+            old = items.get(at)
+            _check(old, options, "UpdateItem")
+            items[at] = _updated(copy.deepcopy(old) if old else copy.deepcopy(Key), options)
+        return {}
+
+    def query(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803
+        return {"Items": self._matching(TableName, options, "KeyConditionExpression")}
+
+    def scan(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803
+        return {"Items": self._matching(TableName, options, "FilterExpression")}
+
+    def get_paginator(self, operation: str) -> "_OnePage":
+        return _OnePage(getattr(self, operation))
+
+    def _matching(self, table: str, options: Mapping[str, Any], expression: str) -> list[Item]:
+        with self._lock:
+            _, items = self._table(table)
+            found = [items[at] for at in sorted(items)]
+            if expression in options:
+                test = _Condition(options[expression], options)
+                found = [item for item in found if test.holds(item)]
+            return copy.deepcopy(found)
+
+    def _table(self, name: str) -> tuple[list[str], dict[tuple[str, ...], Item]]:
+        if name not in self._tables:
+            raise _error("ResourceNotFoundException", f"no table {name}", "DynamoDB")
+        return self._tables[name]
+
+
+class _OnePage:
+    def __init__(self, call: Callable[..., dict[str, Any]]) -> None:
+        self._call = call
+
+    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
+        yield self._call(**request)
+
+
+class _Condition:
+    """`a = :b AND (begins_with(c, :d) OR attribute_not_exists(e))`: comparisons, AND, OR and two functions."""
+
+    def __init__(self, text: str, options: Mapping[str, Any]) -> None:
+        self._tokens = _TOKEN.findall(text)
+        self._names = options.get("ExpressionAttributeNames", {})
+        self._values = options.get("ExpressionAttributeValues", {})
+
+    def holds(self, item: Item | None) -> bool:
+        self._at, self._item = 0, item or {}
+        result = self._any()
+        if self._at != len(self._tokens):
+            raise NotImplementedError(f"condition: {' '.join(self._tokens)}")
+        return result
+
+    def _any(self) -> bool:
+        result = self._all()
+        while self._peek() == "OR":
+            self._next()
+            right = self._all()
+            result = result or right
+        return result
+
+    def _all(self) -> bool:
+        result = self._one()
+        while self._peek() == "AND":
+            self._next()
+            right = self._one()
+            result = result and right
+        return result
+
+    def _one(self) -> bool:
+        token = self._next()
+        if token == "(":
+            result = self._any()
+            self._next()
+            return result
+        if token in ("attribute_not_exists", "attribute_exists", "begins_with"):
+            return self._function(token)
+        left = self._operand(token)
+        operator = self._next()
+        return _compare(left, operator, self._operand(self._next()))
+
+    def _function(self, name: str) -> bool:
+        self._next()
+        first = self._operand(self._next())
+        if name == "begins_with":
+            self._next()
+            prefix = self._operand(self._next())
+            self._next()
+            return first is not None and str(first["S"]).startswith(prefix["S"])  # type: ignore[index]
+        self._next()
+        return (first is None) == (name == "attribute_not_exists")
+
+    def _operand(self, token: str) -> Mapping[str, Any] | None:
+        if token.startswith(":"):
+            value: Mapping[str, Any] = self._values[token]
+            return value
+        return self._item.get(self._names.get(token, token))
+
+    def _peek(self) -> str | None:
+        return self._tokens[self._at] if self._at < len(self._tokens) else None
+
+    def _next(self) -> str:
+        self._at += 1
+        token: str = self._tokens[self._at - 1]
+        return token
+
+
+def _compare(left: Mapping[str, Any] | None, operator: str, right: Mapping[str, Any] | None) -> bool:
+    if left is None or right is None:
+        return False
+    (kind, a), (other, b) = next(iter(left.items())), next(iter(right.items()))
+    if kind != other:
+        return operator == "<>"
+    if kind == "N":
+        a, b = float(a), float(b)
+    tests = {"=": a == b, "<>": a != b}
+    if operator in tests:
+        return bool(tests[operator])
+    return bool({"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator])
+
+
+def _updated(item: Item, options: Mapping[str, Any]) -> Item:
+    """SET a = :b, c = list_append(if_not_exists(c, :d), :e) REMOVE f, g[0]"""
+    names, values = options.get("ExpressionAttributeNames", {}), options.get("ExpressionAttributeValues", {})
+    before = copy.deepcopy(item)
+    removed: dict[str, set[int]] = {}
+    for verb, body in re.findall(r"(SET|REMOVE)\s+(.*?)(?=\s+(?:SET|REMOVE)\s|$)", options["UpdateExpression"]):
+        for clause in re.split(r",\s*(?![^()]*\))", body):
+            if verb == "SET":
+                name, _, value = clause.partition("=")
+                item[names.get(name.strip(), name.strip())] = _evaluate(value.strip(), before, names, values)
+                continue
+            match = re.fullmatch(r"([#\w]+)(?:\[(\d+)\])?", clause.strip())
+            if match is None:
+                raise NotImplementedError(f"REMOVE {clause}")
+            name = names.get(match[1], match[1])
+            if match[2] is None:
+                item.pop(name, None)
+            else:
+                removed.setdefault(name, set()).add(int(match[2]))
+    for name, places in removed.items():
+        item[name] = {"L": [one for at, one in enumerate(item[name]["L"]) if at not in places]}
+    return item
+
+
+def _evaluate(text: str, item: Item, names: Mapping[str, str], values: Mapping[str, Any]) -> Any:
+    call = re.fullmatch(r"(\w+)\((.*)\)", text)
+    if call is None:
+        return copy.deepcopy(values[text] if text.startswith(":") else item[names.get(text, text)])
+    first, second = re.split(r",\s*(?![^()]*\))", call[2])
+    if call[1] == "if_not_exists":
+        name = names.get(first, first)
+        return copy.deepcopy(item[name]) if name in item else _evaluate(second, item, names, values)
+    if call[1] == "list_append":
+        return {"L": _evaluate(first, item, names, values)["L"] + _evaluate(second, item, names, values)["L"]}
+    raise NotImplementedError(text)
+
+
+def _check(item: Item | None, options: Mapping[str, Any], operation: str) -> None:
+    condition = options.get("ConditionExpression")
+    if condition is None or _Condition(condition, options).holds(item):
+        return
+    error = _error("ConditionalCheckFailedException", "The conditional request failed", operation)
+    if item is not None and options.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
+        error.response["Item"] = copy.deepcopy(item)  # type: ignore[typeddict-unknown-key]
+    raise error
+
+
+def _error(code: str, message: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+def _place(keys: list[str], item: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(item[key]["S"] for key in keys)

@@ -1,0 +1,129 @@
+"""The ledger: one conditional write moves a shard, and whoever loses the race is fenced. On memory and on moto."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from moto import mock_aws
+
+from headwater import sequence
+from headwater.errors import Fenced
+from headwater.ledger import Commit, Ledger, PendingFile
+from headwater.testing.dynamodb import MemoryDynamoDB
+
+TABLE = {
+    "TableName": "ledger",
+    "KeySchema": [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}],
+    "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pipeline", "item")],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+
+
+@pytest.fixture(params=["memory", "moto"])
+def dynamodb(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "memory":
+        memory = MemoryDynamoDB()
+        memory.create_table(**TABLE)
+        yield memory
+        return
+    with mock_aws():
+        client = boto3.client(
+            "dynamodb", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        )
+        client.create_table(**TABLE)  # type: ignore[arg-type]
+        yield client
+
+
+class Lost:
+    """A client that carries out the next update and loses its answer."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.armed = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def update_item(self, **request: Any) -> Any:
+        answer = self._client.update_item(**request)
+        if self.armed:
+            self.armed = False
+            raise ReadTimeoutError(endpoint_url="test")
+        return answer
+
+
+def change(position: str, *files: str, closed: bool = False) -> Commit:
+    return Commit(
+        position=sequence.pad(position),
+        state=b"state " + position.encode(),
+        state_key=None,
+        files=[PendingFile("t", name, 3, 100) for name in files],
+        counts={"events": 3},
+        watermark_ms=None,
+        closed=closed,
+        now_ms=5,
+    )
+
+
+def test_commit_moves_the_shard_and_adds_files(dynamodb: Any) -> None:
+    ledger = Ledger(dynamodb, "ledger", "p")
+    entry = ledger.claim("s1", "me", b"start", 1)
+    assert (entry.epoch, entry.position, entry.state) == (1, sequence.NONE, b"start")
+    big = "4" * 56
+    entry = ledger.commit(entry, change("7", "a", "b"))
+    entry = ledger.commit(entry, change(big, "c"))
+    assert [file.uri for file in entry.pending] == ["a", "b", "c"]
+    assert entry.position == big
+    assert ledger.shards() == [entry]
+
+
+def test_a_later_claim_fences_the_earlier(dynamodb: Any) -> None:
+    ledger = Ledger(dynamodb, "ledger", "p")
+    old = ledger.claim("s1", "old", None, 1)
+    new = ledger.claim("s1", "new", None, 1)
+    with pytest.raises(Fenced, match="owner 'new'"):
+        ledger.commit(old, change("7", "x"))
+    assert ledger.commit(new, change("8")).pending == ()
+
+
+def test_the_same_position_is_not_committed_twice(dynamodb: Any) -> None:
+    """Two threads of one owner, or a commit sent twice: the files are pending once."""
+    ledger = Ledger(dynamodb, "ledger", "p")
+    entry = ledger.claim("s1", "me", None, 1)
+    ledger.commit(entry, change("7", "a"))
+    assert [file.uri for file in ledger.commit(entry, change("7", "a")).pending] == ["a"]
+
+
+def test_a_lost_answer_is_settled_by_reading_back(dynamodb: Any) -> None:
+    ledger = Ledger(dynamodb, "ledger", "p")
+    entry = ledger.claim("s1", "me", None, 1)
+    lossy = Ledger(Lost(dynamodb), "ledger", "p")
+    after = lossy.commit(entry, change("7", "a"))
+    assert (after.position, len(after.pending)) == (sequence.pad("7"), 1)
+    second = Ledger(Lost(dynamodb), "ledger", "p").claim("s1", "other", None, 1)
+    assert (second.epoch, second.owner) == (2, "other")
+
+
+def test_files_are_taken_once(dynamodb: Any) -> None:
+    ledger = Ledger(dynamodb, "ledger", "p")
+    entry = ledger.commit(ledger.claim("s1", "me", None, 1), change("7", "a", "b", "c"))
+    ledger.take(entry, 2)
+    ledger.commit(entry, change("9", "d"))
+    current = ledger.shard("s1")
+    assert current is not None
+    assert [file.uri for file in current.pending] == ["c", "d"]
+    assert current.taken == 2
+    with pytest.raises(Fenced, match="another publisher"):
+        ledger.take(entry, 1)
+
+
+def test_documents_change_only_from_the_revision_read(dynamodb: Any) -> None:
+    ledger = Ledger(dynamodb, "ledger", "p")
+    assert ledger.document("d") == ({}, 0)
+    assert ledger.put_document("d", {"a": 1}, 0) == 1
+    with pytest.raises(Fenced):
+        ledger.put_document("d", {"a": 2}, 0)
+    assert ledger.put_document("d", {"a": 3}, 1) == 2
+    assert ledger.document("d") == ({"a": 3}, 2)

@@ -1,0 +1,135 @@
+"""Views converge: whatever is written twice, late or from two processes, each slot holds its newest version."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater import sequence
+from headwater.aggregates import Aggregate, Columns, count, merge, sum, values
+from headwater.clock import ManualClock
+from headwater.errors import Throttled, UsageError
+from headwater.testing.dynamodb import MemoryDynamoDB
+from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
+
+AGGREGATES: tuple[Aggregate, ...] = (count("n"), sum("value", "total"))
+VIEW = ViewSpec("v", ("device",), AGGREGATES)
+KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+
+
+def partial(n: int) -> bytes:
+    import numpy as np
+    import pyarrow as pa
+
+    columns = Columns(AGGREGATES)
+    columns.grow(1)
+    columns.fold(np.zeros(n, np.int64), pa.table({"value": np.arange(n) / 4}), np.arange(n))
+    return columns.partial(0)
+
+
+PARTIALS = [partial(n) for n in range(1, 8)]
+
+
+def upsert(device: str, slot: str, version: int) -> Upsert:
+    """A slot's partial follows from its version, as it does from the prefix of a shard."""
+    return Upsert((device,), 60_000, 120_000, slot, sequence.pad(str(version * 10**40)), PARTIALS[version % 7])
+
+
+def memory() -> MemoryDynamoDB:
+    dynamodb = MemoryDynamoDB()
+    dynamodb.create_table(TableName="views", KeySchema=KEYS)
+    return dynamodb
+
+
+def store(client: Any, **bounds: int) -> ViewStore:
+    return ViewStore(client, "views", ViewSettings(**bounds), clock=ManualClock(), chance=lambda: 0.5)
+
+
+upserts = st.builds(upsert, st.sampled_from("ab"), st.sampled_from(["s1/0", "s1/9", "s2/0"]), st.integers(1, 20))
+
+
+@settings(max_examples=80)
+@given(
+    flushes=st.lists(st.tuples(st.integers(0, 2), st.lists(upserts, max_size=6)), max_size=12),
+    bound=st.sampled_from([350_000, 150, 10]),
+)
+def test_slots_converge(flushes: list[tuple[int, list[Upsert]]], bound: int) -> None:
+    """Three writers with caches of their own, in any order, items that outgrow their bound included."""
+    dynamodb = memory()
+    writers = [store(dynamodb, max_item_bytes=bound) for _ in range(3)]
+    newest: dict[tuple[str, str], Upsert] = {}
+    for writer, batch in flushes:
+        writers[writer].write(VIEW, batch)
+        for one in batch:
+            place = (str(one.key[0]), one.slot)
+            if place not in newest or newest[place].version < one.version:
+                newest[place] = one
+    for device in "ab":
+        partials = [one.partial for (key, _), one in newest.items() if key == device]
+        rows = store(dynamodb).get(VIEW, (device,))
+        if not partials:
+            assert rows == []
+            continue
+        expected = values(AGGREGATES, merge(AGGREGATES, partials))
+        assert [{name: row[name] for name in expected} for row in rows] == [expected]
+
+
+def test_a_plain_reader_finds_final_values() -> None:
+    """What DynamoDB holds has the merged values as plain attributes."""
+    dynamodb = memory()
+    store(dynamodb).write(VIEW, [upsert("a", "s1/0", 2), upsert("a", "s2/0", 3)])
+    item = dynamodb.get_item(TableName="views", Key={"pk": {"S": "v#a"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})[
+        "Item"
+    ]
+    assert item["n"] == {"N": "7"}
+    assert Decimal(item["total"]["N"]) == Decimal("2.25")
+    assert item["device"] == {"S": "a"}
+    assert item["window_end"] == {"S": "1970-01-01T00:02:00.000Z"}
+
+
+class Rough:
+    """A client whose puts are throttled, or carried out with the answer lost, as the script says."""
+
+    def __init__(self, client: Any, script: str) -> None:
+        self._client = client
+        self._script = list(script)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def put_item(self, **request: Any) -> Any:
+        step = self._script.pop(0) if self._script else "."
+        if step == "t":
+            raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "-"}}, "PutItem")
+        answer = self._client.put_item(**request)
+        if step == "l":
+            raise ReadTimeoutError(endpoint_url="test")
+        return answer
+
+
+@pytest.mark.parametrize("script", ["tt.", "l", "tl.", "ltl"])
+def test_throttled_and_lost_answers(script: str) -> None:
+    dynamodb = memory()
+    report = store(Rough(dynamodb, script)).write(VIEW, [upsert("a", "s1/0", 2)])
+    assert report.written + report.skipped == 1
+    assert store(dynamodb).get(VIEW, ("a",))[0]["n"] == 3
+
+
+def test_throttled_for_good_says_so() -> None:
+    with pytest.raises(Throttled, match="'views' refused 3 times"):
+        store(Rough(memory(), "t" * 9), attempts=3).write(VIEW, [upsert("a", "s1/0", 2)])
+
+
+def test_a_missing_table_is_named() -> None:
+    with pytest.raises(UsageError, match="no DynamoDB table 'views'"):
+        store(MemoryDynamoDB()).write(VIEW, [upsert("a", "s1/0", 2)])
+
+
+def test_list_by_prefix() -> None:
+    dynamodb = memory()
+    store(dynamodb).write(VIEW, [upsert(device, "s1/0", 2) for device in ("aa", "ab", "b")])
+    assert {row["device"] for row in store(dynamodb).list(VIEW, "a")} == {"aa", "ab"}
+    assert len(store(dynamodb).list(VIEW, limit=1)) == 1
