@@ -10,8 +10,9 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-__all__ = ["IntervalSet", "OriginSets"]
+__all__ = ["IntervalSet", "Names", "OriginSets"]
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -82,6 +83,45 @@ class IntervalSet:
         return f"IntervalSet({self.intervals})"
 
 
+class Names:
+    """Numbers distinct strings, from 0 in order of appearance."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, int] = {}
+        self._list: list[str] = []
+        self._known = pa.array([], pa.string())
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def __getitem__(self, code: int) -> str:
+        return self._list[code]
+
+    def get(self, name: str) -> int | None:
+        return self._code.get(name)
+
+    def codes(self, names: pa.Array) -> Ints:
+        """The number of each string (none of them null), new ones taken in.
+
+        Arrow looks them up unless that would mean hashing many times more known names than there are names to look up.
+        """
+        if len(self._list) > 1024 + 8 * len(names):
+            return self._one_by_one(names.to_pylist())
+        if len(self._known) != len(self._list):
+            self._known = pa.array(self._list, pa.string())
+        found = pc.index_in(names, value_set=self._known)
+        if found.null_count:
+            return self._one_by_one(names.to_pylist())
+        codes: Ints = found.to_numpy().astype(np.int64)
+        return codes
+
+    def _one_by_one(self, names: Iterable[str]) -> Ints:
+        code = self._code
+        codes = np.fromiter((code.setdefault(name, len(code)) for name in names), np.int64)
+        self._list.extend(islice(code, len(self._list), None))
+        return codes
+
+
 class OriginSets:
     """An IntervalSet per origin, laid out in arrays so that a whole batch is looked up and added at once.
 
@@ -93,23 +133,20 @@ class OriginSets:
 
     def __init__(self, horizon_ms: int = 30 * 86_400_000) -> None:
         self.horizon_ms = horizon_ms
-        self._index: dict[str, int] = {}
-        self._names: list[str] = []
+        self._names = Names()
         self._lo: Ints = np.zeros(0, np.int64)
         self._hi: Ints = np.zeros(0, np.int64)
         self._seen_ms: Ints = np.zeros(0, np.int64)
         self._below: dict[int, IntervalSet] = {}
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._names)
 
-    def codes(self, origins: Iterable[str]) -> Ints:
+    def codes(self, origins: pa.Array | Sequence[str]) -> Ints:
         """The index of each origin, new ones taken in."""
-        index = self._index
-        codes = np.fromiter((index.setdefault(name, len(index)) for name in origins), np.int64)
-        self._names.extend(islice(index, len(self._names), None))
-        if len(index) > len(self._lo):
-            room = max(1024, len(index) * 2) - len(self._lo)
+        codes = self._names.codes(origins if isinstance(origins, pa.Array) else pa.array(origins, pa.string()))
+        if len(self._names) > len(self._lo):
+            room = max(1024, len(self._names) * 2) - len(self._lo)
             self._lo = np.concatenate([self._lo, np.zeros(room, np.int64)])
             self._hi = np.concatenate([self._hi, np.zeros(room, np.int64)])
             self._seen_ms = np.concatenate([self._seen_ms, np.zeros(room, np.int64)])
@@ -217,13 +254,14 @@ class OriginSets:
 
     def get(self, origin: str) -> IntervalSet:
         """The numbers of one origin; empty for one never met."""
-        code = self._index.get(origin)
+        code = self._names.get(origin)
         if code is None:
             return IntervalSet()
         return IntervalSet([*self._below.get(code, ()), (int(self._lo[code]), int(self._hi[code]))])
 
     def origins(self) -> list[str]:
-        return [name for name, code in self._index.items() if self._hi[code] > self._lo[code]]
+        known = len(self._names)
+        return [self._names[code] for code in np.flatnonzero(self._hi[:known] > self._lo[:known]).tolist()]
 
     def count(self) -> int:
         """How many events are in all sets together."""
@@ -232,14 +270,19 @@ class OriginSets:
     def update(self, other: "OriginSets") -> None:
         """Unite with another (the other parent of a merged shard)."""
         for origin in other.origins():
-            self.add_intervals(origin, other.get(origin), int(other._seen_ms[other._index[origin]]))
+            self.add_intervals(origin, other.get(origin), other.seen_ms(origin))
+
+    def seen_ms(self, origin: str) -> int:
+        """When something of the origin arrived last; 0 for one never met."""
+        code = self._names.get(origin)
+        return 0 if code is None else int(self._seen_ms[code])
 
     def to_table(self, now_ms: int | None = None) -> pa.Table:
         """Columns origin, lo, hi, seen_ms: one row an interval, each origin's highest first of all rows.
 
         What fell out of the horizon by `now_ms`, the newest arrival time, is left out.
         """
-        n = len(self._index)
+        n = len(self._names)
         keep = self._hi[:n] > self._lo[:n]
         if now_ms is not None:
             keep &= self._seen_ms[:n] + self.horizon_ms >= now_ms
@@ -259,9 +302,8 @@ class OriginSets:
     @classmethod
     def from_table(cls, table: pa.Table, horizon_ms: int = 30 * 86_400_000) -> "OriginSets":
         sets = cls(horizon_ms)
-        names: Sequence[str] = table["origin"].to_pylist()
-        codes = sets.codes(names)
-        n = len(sets._index)
+        codes = sets.codes(table["origin"].combine_chunks())
+        n = len(sets._names)
         sets._lo[:n] = table["lo"].to_numpy()[:n]
         sets._hi[:n] = table["hi"].to_numpy()[:n]
         sets._seen_ms[:n] = table["seen_ms"].to_numpy()[:n]

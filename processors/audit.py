@@ -164,7 +164,7 @@ def _lake(batches: Iterable[pa.RecordBatch]) -> tuple[OriginSets, dict[str, int]
         origin = batch.column("_origin")
         if not pa.types.is_dictionary(origin.type):
             origin = origin.dictionary_encode()
-        codes = found.codes(origin.dictionary.to_pylist())[origin.indices.to_numpy()]
+        codes = found.codes(origin.dictionary)[origin.indices.to_numpy()]
         is_foreign.extend(
             _FOREIGN.fullmatch(found.name(code)) is not None for code in range(len(is_foreign), len(found))
         )

@@ -7,7 +7,8 @@ as the second does; the rules are with each check.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from itertools import accumulate
+from typing import NamedTuple, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +18,10 @@ from headwater.codec.decoded import Decoded, kept_rows
 from headwater.contract import Contract, InvalidRow, conform, validate_row
 from headwater.errors import InvalidEvent, InvalidRecord
 
-__all__ = ["decode_payloads", "decode_text", "event_json"]
+__all__ = ["decode_payloads", "decode_text", "event_json", "one_line"]
 
 MAX_EVENTS = 1 << 20
-_BOUNDS_MS = (-62_135_596_800_000, 253_402_300_799_999)
-"""The years 1 to 9999, which is what Python's datetime holds."""
-_TIMESTAMP = r"^[12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|\+00:00)$"
-_DATE = r"^[12]\d{3}-\d\d-\d\d$"
+_ROW_BY_ROW = 16
 
 
 def decode_text(text: bytes, contract: Contract) -> Decoded:
@@ -37,11 +35,17 @@ def decode_text(text: bytes, contract: Contract) -> Decoded:
 
 
 def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
-    """One JSON object each. What is none, or breaks the contract, is an InvalidRow; the others are not touched by it."""
+    """One JSON object each. What is none, or breaks the contract, is an InvalidRow and leaves the others alone."""
     if len(payloads) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
-    found = _at_once(payloads, contract)
-    table, invalid = found if found is not None else _row_by_row(payloads, contract)
+    parts = _in_parts(payloads, contract)
+    table = pa.concat_tables([part.table for part in parts])
+    bounds = accumulate([part.total for part in parts], initial=0)
+    invalid = tuple(
+        InvalidRow(start + row.index, row.reason, row.event)
+        for start, part in zip(bounds, parts, strict=False)
+        for row in part.invalid
+    )
     return Decoded(
         contract=contract.name,
         version=contract.version,
@@ -52,11 +56,28 @@ def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     )
 
 
+class _Part(NamedTuple):
+    table: pa.Table
+    invalid: tuple[InvalidRow, ...]
+    total: int
+
+
+def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_Part]:
+    """Halve until all events of a part can be read in one pass, so that a bad one costs only its neighbours."""
+    found = _at_once(payloads, contract)
+    if found is not None:
+        return [found]
+    if len(payloads) <= _ROW_BY_ROW:
+        return [_row_by_row(payloads, contract)]
+    middle = len(payloads) // 2
+    return _in_parts(payloads[:middle], contract) + _in_parts(payloads[middle:], contract)
+
+
 def _array(text: bytes) -> list[bytes]:
     try:
         events = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise InvalidRecord(f"not JSON: {error}") from error
+        raise InvalidRecord(f"not JSON: {one_line(error)}") from error
     return [json.dumps(event).encode() for event in events]
 
 
@@ -68,7 +89,7 @@ def _parses(text: bytes) -> bool:
     return True
 
 
-def _at_once(payloads: Sequence[bytes], contract: Contract) -> tuple[pa.Table, tuple[InvalidRow, ...]] | None:
+def _at_once(payloads: Sequence[bytes], contract: Contract) -> _Part | None:
     """All payloads in one pass, or None where row by row must decide."""
     text = b"\n".join(payloads)
     if not _one_object_a_line(text, len(payloads)):
@@ -82,10 +103,9 @@ def _at_once(payloads: Sequence[bytes], contract: Contract) -> tuple[pa.Table, t
                 explicit_schema=_reading_schema(contract, payloads[0]), unexpected_field_behavior="error"
             ),
         )
-        table = _typed(read, contract.arrow_schema)
-        if table is None or table.num_rows != len(payloads):
+        if read.num_rows != len(payloads):
             return None
-        conformed = conform(contract, table)
+        conformed = conform(contract, read)
     except (pa.ArrowException, ValueError, RecursionError, InvalidEvent):
         return None
     invalid = []
@@ -94,7 +114,7 @@ def _at_once(payloads: Sequence[bytes], contract: Contract) -> tuple[pa.Table, t
         if isinstance(verdict, dict):
             return None
         invalid.append(InvalidRow(row.index, verdict, payloads[row.index]))
-    return conformed.table, tuple(invalid)
+    return _Part(conformed.table.cast(contract.arrow_schema), tuple(invalid), len(payloads))
 
 
 def _one_object_a_line(text: bytes, lines: int) -> bool:
@@ -107,48 +127,24 @@ def _one_object_a_line(text: bytes, lines: int) -> bool:
 
 
 def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
-    """What to read each column as: times as the first event writes them, float32 by way of float64 as Python does."""
+    """What to read each column as: names and times as the first event writes them, float32
+    by way of float64 as Python does."""
     event = json.loads(first)
     fields = []
-    for field in contract.arrow_schema:
+    for field, names in zip(contract.arrow_schema, contract.fields, strict=True):
+        name = next((name for name in (field.name, *names.was) if name in event), field.name)
         kind = field.type
-        if pa.types.is_timestamp(kind):
-            kind = pa.int64() if isinstance(event.get(field.name), int) else pa.string()
+        if pa.types.is_timestamp(kind) and isinstance(event.get(name), int):
+            kind = pa.int64()
         elif pa.types.is_date(kind):
             kind = pa.string()
         elif pa.types.is_float32(kind):
             kind = pa.float64()
-        fields.append(pa.field(field.name, kind))
+        fields.append(pa.field(name, kind))
     return pa.schema(fields)
 
 
-def _typed(read: pa.Table, schema: pa.Schema) -> pa.Table | None:
-    """The columns in the contract's types; None where a value is written in a way only the slow path knows."""
-    columns = []
-    for field in schema:
-        column = read.column(field.name)
-        if pa.types.is_timestamp(field.type) or pa.types.is_date(field.type):
-            if not _usual_times(column, field.type):
-                return None
-            column = column.cast(field.type)
-        elif pa.types.is_float32(field.type):
-            column = column.cast(field.type, safe=False)
-        columns.append(column)
-    return pa.table(columns, names=schema.names)
-
-
-def _usual_times(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
-    if column.null_count == len(column):
-        return True
-    if pa.types.is_string(column.type):
-        pattern = _DATE if pa.types.is_date(kind) else _TIMESTAMP
-        return bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
-    span = pc.min_max(column).as_py()
-    return bool(_BOUNDS_MS[0] <= span["min"] and span["max"] <= _BOUNDS_MS[1])
-
-
-def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> tuple[pa.Table, tuple[InvalidRow, ...]]:
-    schema = contract.arrow_schema
+def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _Part:
     rows, invalid = [], []
     for index, payload in enumerate(payloads):
         verdict = _judge(payload, contract)
@@ -156,7 +152,7 @@ def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> tuple[pa.Table
             rows.append(verdict)
         else:
             invalid.append(InvalidRow(index, verdict, payload))
-    return pa.Table.from_pylist(rows, schema=schema), tuple(invalid)
+    return _Part(pa.Table.from_pylist(rows, schema=contract.arrow_schema), tuple(invalid), len(payloads))
 
 
 def _judge(payload: bytes, contract: Contract) -> dict[str, object] | str:
@@ -165,16 +161,18 @@ def _judge(payload: bytes, contract: Contract) -> dict[str, object] | str:
         event = json.loads(payload.decode(), parse_constant=_refuse)
         if not isinstance(event, Mapping):
             return "not a JSON object"
-        for value in event.values():
-            if isinstance(value, str):
-                value.encode()  # half a surrogate pair is no text
         return dict(validate_row(contract, event))
     except InvalidEvent as error:
-        return str(error)
+        return one_line(error)
     except UnicodeError:
         return "not UTF-8 text"
     except (ValueError, OverflowError, RecursionError) as error:
-        return f"not JSON: {error}"
+        return f"not JSON: {one_line(error)}"
+
+
+def one_line(error: Exception) -> str:
+    """An error's text, fit for a log: one line, no half surrogates from hostile field names, not too long."""
+    return " ".join(str(error).encode(errors="replace").decode().split())[:300]
 
 
 def _refuse(token: str) -> NoReturn:

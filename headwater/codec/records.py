@@ -6,13 +6,14 @@ from headwater.codec.columnar import OtherContract, decode_batch, is_arrow
 from headwater.codec.control import Control, decode_control, is_control
 from headwater.codec.decoded import Decoded
 from headwater.codec.inflate import gunzip, is_gzip, is_zstd, unzstd
-from headwater.codec.jsonrows import decode_payloads, decode_text
+from headwater.codec.jsonrows import decode_payloads, decode_text, one_line
 from headwater.codec.kpl import is_kpl, user_payloads
 from headwater.contract import Contract
 from headwater.errors import InvalidEvent, InvalidRecord
 
 __all__ = ["decode_record"]
 
+_BOM = b"\xef\xbb\xbf"
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError, MemoryError)
 """What Arrow, zlib and the contract raise over broken bytes; anything else is a bug and shall be seen."""
 
@@ -29,22 +30,21 @@ def decode_record(data: bytes, contract: Contract) -> Decoded | Control | OtherC
     except InvalidRecord:
         raise
     except InvalidEvent as error:
-        raise InvalidRecord(str(error)) from error
+        raise InvalidRecord(one_line(error)) from error
     except _BROKEN as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidRecord(f"cannot be decoded: {type(error).__name__}: {reason}") from error
+        raise InvalidRecord(f"cannot be decoded: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _decode(data: bytes, contract: Contract) -> Decoded | Control | OtherContract:
     if is_kpl(data):
-        return decode_payloads(user_payloads(data), contract)
+        return decode_payloads([payload.strip() for payload in user_payloads(data)], contract)
     if is_zstd(data):
         data = unzstd(data)
     elif is_gzip(data):
         data = gunzip(data)
     if is_arrow(data):
         return decode_batch(data, contract)
-    text = data.strip()
+    text = data.removeprefix(_BOM).strip()
     if is_control(text):
         return decode_control(text)
     if not text.startswith((b"{", b"[")):

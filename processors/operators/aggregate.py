@@ -49,8 +49,12 @@ class ViewState:
         self.groups = GroupIndex(len(self.view.by))
         self._slots = SlotIndex()
         self._columns = Columns(self.view.aggregates)
-        self._version = np.zeros(0, "S56")
-        self._dirty = np.zeros(0, np.bool_)
+        self._room(0)
+
+    def _room(self, slots: int) -> None:
+        """Arrays with room for more than these slots; the surplus is empty."""
+        self._version = np.zeros(slots, "S56")
+        self._dirty = np.zeros(slots, np.bool_)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -73,7 +77,7 @@ class ViewState:
         last[slots] = np.arange(len(slots))
         touched = np.zeros(len(self._slots), np.bool_)
         touched[slots] = True
-        self._dirty |= touched
+        self._dirty[: len(touched)] |= touched
         at = np.flatnonzero(touched)
         self._version[at] = versions[record[last[at]]]
         return int(np.count_nonzero(bucket))
@@ -103,9 +107,10 @@ class ViewState:
     def _grow(self) -> None:
         more = len(self._slots) - len(self._dirty)
         if more > 0:
-            self._columns.grow(len(self._slots))
-            self._version = np.concatenate([self._version, np.zeros(more, "S56")])
-            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
+            version, dirty = self._version, self._dirty
+            self._room(2 * len(self._slots))
+            self._version[: len(version)], self._dirty[: len(dirty)] = version, dirty
+        self._columns.grow(len(self._slots))
 
     def dirty(self) -> list[Partial]:
         """What has changed since the last `clean`."""
@@ -118,7 +123,7 @@ class ViewState:
 
     def mark_all(self) -> None:
         """Write everything once more: after a take-over, when it is not known what was written."""
-        self._dirty[:] = True
+        self._dirty[: len(self)] = True
 
     def _partials(self, at: Ints) -> list[Partial]:
         group, start, bucket = self._slots.columns()
@@ -146,7 +151,7 @@ class ViewState:
         _, start, bucket = self._slots.columns()
         watermark = max_ts - self._lateness_ms
         hour = watermark // HOUR_MS
-        done = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour) & ~self._dirty
+        done = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour) & ~self._dirty[: len(self)]
         if not done.any():
             return 0
         self._keep(np.flatnonzero(~done))
@@ -168,7 +173,7 @@ class ViewState:
         group, start, bucket = self._slots.columns()
         keys = self.groups.keys(group)
         names = {f"key{i}": _typed([key[i] for key in keys]) for i in range(len(self.view.by))}
-        slots = {"start": start, "bucket": bucket, "version": self._version.astype("U56"), "dirty": self._dirty}
+        slots = {"start": start, "bucket": bucket, "version": self._version[: len(self)].astype("U56"), "dirty": self._dirty[: len(self)]}
         return pa.table(names | slots), self._columns.to_table()
 
     def load_tables(self, slots: pa.Table, aggregates: pa.Table) -> None:

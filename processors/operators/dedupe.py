@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from headwater.contract import Contract
 
+from headwater.contract import Contract
 from headwater.lineage import OriginSets
 from headwater.records import StreamRecord
 from processors.operators.arrays import whole
@@ -33,7 +33,7 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
         origin = whole(batch.table.column(contract.id.origin))
         if not pa.types.is_dictionary(origin.type):
             origin = origin.cast(pa.string()).dictionary_encode()
-        codes = seen.codes(origin.dictionary.to_pylist())[origin.indices.to_numpy()]
+        codes = seen.codes(origin.dictionary)[origin.indices.to_numpy()]
         seq = _numbers(batch.table, contract.id.seq) if contract.id.seq else np.zeros(len(codes), np.int64)
         return Identities(origin, seq, codes)
     parts = batch.parts

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from headwater.lineage import Names
 from processors.operators.decode import Ints
 
 __all__ = ["GroupIndex", "SlotIndex"]
@@ -13,11 +14,41 @@ _DENSE = 1 << 22
 """Up to this many combinations of column values are looked up in an array, more in a dict."""
 
 
+class _Values:
+    """Numbers the distinct values of a column, null among them."""
+
+    def __init__(self) -> None:
+        self._strings = Names()
+        self._others: dict[object, int] = {}
+        self.list: list[object] = []
+        self._of_string: Ints = np.zeros(0, np.int64)
+
+    def of(self, values: pa.Array) -> Ints:
+        if not pa.types.is_string(values.type):
+            return np.array([self._of_other(value) for value in values.to_pylist()], np.int64)
+        codes = self._strings.codes(values)
+        known = len(self._of_string)
+        if len(self._strings) > known:
+            fresh = [self._strings[code] for code in range(known, len(self._strings))]
+            self._of_string = np.append(self._of_string, np.arange(len(fresh)) + len(self.list))
+            self.list.extend(fresh)
+        return self._of_string[codes]
+
+    def of_null(self) -> int:
+        return self._of_other(None)
+
+    def _of_other(self, value: object) -> int:
+        if value not in self._others:
+            self._others[value] = len(self.list)
+            self.list.append(value)
+        return self._others[value]
+
+
 class GroupIndex:
     """Numbers the distinct combinations of the values of some columns, from 0 in order of appearance."""
 
     def __init__(self, columns: int) -> None:
-        self._values: list[dict[object, int]] = [{} for _ in range(columns)]
+        self._values = [_Values() for _ in range(columns)]
         self._bits = [0] * columns
         self._codes: list[list[int]] = [[] for _ in range(columns)]
         self._count = 0
@@ -52,7 +83,7 @@ class GroupIndex:
         """The key of each group."""
         if not self._values:
             return [()] * len(groups)
-        names = [list(values) for values in self._values]
+        names = [values.list for values in self._values]
         at = groups.tolist()
         columns = [[name[code[g]] for g in at] for name, code in zip(names, self._codes, strict=True)]
         return list(zip(*columns, strict=True))
@@ -61,17 +92,16 @@ class GroupIndex:
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
         values = self._values[i]
-        codes = [values.setdefault(value, len(values)) for value in column.dictionary.to_pylist()]
+        codes = values.of(column.dictionary)
         if column.null_count:
-            codes.append(values.setdefault(None, len(values)))
+            codes = np.append(codes, values.of_null())
             indices = column.indices.fill_null(len(codes) - 1).to_numpy()
         else:
             indices = column.indices.to_numpy()
-        taken: Ints = np.array(codes or [0], np.int64)[indices]
-        return taken
+        return codes[indices] if len(codes) else np.zeros(len(indices), np.int64)
 
     def _widen(self) -> None:
-        bits = [max(1, len(values).bit_length()) for values in self._values]
+        bits = [max(1, len(values.list).bit_length()) for values in self._values]
         if bits == self._bits:
             return
         self._bits = [max(new, old) for new, old in zip(bits, self._bits, strict=True)]

@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-from headwater.contract import parse_contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater import sequence
 from headwater.aggregates import count, distinct, first, last, max, mean, merge, min, quantile, sum, values, variance
 from headwater.codec import encode_batch, encode_control, encode_kpl
+from headwater.contract import parse_contract
 from headwater.records import StreamRecord
 from processors.engine import Engine
 from processors.operators.enrich import ReferenceTable
@@ -166,7 +166,7 @@ def test_prefix_decides(records: list[StreamRecord], data: st.DataObject) -> Non
     whole, state = run(records, [], restore=False)
     parts, other = run(records, cuts, restore=True)
     assert parts.lake == whole.lake
-    assert parts.letters == whole.letters
+    assert sorted(parts.letters, key=repr) == sorted(whole.letters, key=repr)
     assert parts.slots == whole.slots
     assert other.counts == state.counts
     assert other.max_ts == state.max_ts

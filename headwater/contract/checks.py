@@ -1,0 +1,89 @@
+"""What a column in its field's type may hold: finite numbers, times that Python can hold, bounds and listed values."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.contract.definition import Field
+from headwater.contract.values import MAX_MS, MIN_MS
+
+__all__ = ["refused_rows"]
+
+_MS_PER_DAY = 86_400_000
+Rows = np.ndarray[tuple[int], np.dtype[np.intp]]
+
+
+def refused_rows(field: Field, column: pa.ChunkedArray) -> Rows | None:
+    """The places of the values that break the contract, None where there are none. Nulls are not looked at."""
+    if field.values:
+        return _places(_unlisted(field, column))
+    kind = field.type
+    if kind in ("double", "float"):
+        return _refused_floats(field, column)
+    if kind == "timestamp":
+        return _outside(column, MIN_MS, MAX_MS)
+    if kind == "date":
+        return _outside(column, MIN_MS // _MS_PER_DAY, MAX_MS // _MS_PER_DAY)
+    low, high = field.bounds
+    return None if low is None and high is None else _outside(column, low, high)
+
+
+def _refused_floats(field: Field, column: pa.ChunkedArray) -> Rows | None:
+    # NaN and infinity stay in a sum, so that one pass shows that there are none. A sum can also overflow by itself.
+    total = pc.sum(column).as_py()
+    if total is not None and not np.isfinite(total):
+        finite = pc.is_finite(column)
+        if not pc.all(finite).as_py():
+            outside = _bad(pc.if_else(finite, column, None), *field.bounds)
+            return _places(pc.or_(pc.invert(finite), outside))
+    low, high = field.bounds
+    return None if low is None and high is None else _outside(column, low, high)
+
+
+def _outside(column: pa.ChunkedArray, low: float | None, high: float | None) -> Rows | None:
+    if column.type in (pa.timestamp("ms", "UTC"), pa.date32()):
+        whole = pa.int64() if pa.types.is_timestamp(column.type) else pa.int32()
+        column = pa.chunked_array([chunk.view(whole) for chunk in column.chunks], whole)
+    for chunk in column.chunks:
+        least, most = _extent(chunk)
+        if least is not None and ((low is not None and least < low) or (high is not None and most > high)):
+            return _places(_bad(column, low, high))
+    return None
+
+
+def _extent(chunk: pa.Array) -> tuple[Any, Any]:
+    if len(chunk) == chunk.null_count:
+        return None, None
+    if chunk.null_count == 0:
+        values = chunk.to_numpy()
+        return values.min(), values.max()
+    span = pc.min_max(chunk).as_py()
+    return span["min"], span["max"]
+
+
+def _bad(column: pa.ChunkedArray, low: float | None, high: float | None) -> pa.ChunkedArray:
+    below = pc.less(column, low) if low is not None else pc.and_(column.is_null(), False)
+    above = pc.greater(column, high) if high is not None else pc.and_(column.is_null(), False)
+    return pc.or_(below.fill_null(False), above.fill_null(False))
+
+
+def _unlisted(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    if not pa.types.is_dictionary(column.type):
+        listed = pc.is_in(column, field.value_set)
+        return None if pc.all(listed).as_py() else pc.and_(pc.invert(listed), column.is_valid())
+    if all(pc.all(pc.is_in(chunk.dictionary, field.value_set)).as_py() for chunk in column.chunks):
+        return None
+    # A dictionary may hold values that no row has.
+    return pa.chunked_array(
+        [pc.invert(pc.is_in(chunk.dictionary, field.value_set)).take(chunk.indices) for chunk in column.chunks],
+        pa.bool_(),
+    )
+
+
+def _places(bad: pa.ChunkedArray | None) -> Rows | None:
+    if bad is None:
+        return None
+    places: Rows = np.flatnonzero(bad.fill_null(False).to_numpy())
+    return places if len(places) else None

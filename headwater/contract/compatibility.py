@@ -1,0 +1,103 @@
+"""Whether a contract may follow another: every event that conforms to the old one has to conform to the new one."""
+
+from dataclasses import replace
+
+from headwater.contract.definition import INTEGER_BOUNDS, Contract, Field
+
+__all__ = ["check_compatible"]
+
+_WIDENED = {("int", "long"), ("float", "double")}
+
+
+def check_compatible(old: Contract, new: Contract) -> list[str]:
+    """Why `new` may not follow `old`, one line each; nothing when it may.
+
+    May change: texts, the order of fields, a new optional field, required to optional, int to long, float to double,
+    wider bounds and values, a new name with the old one in `was`.
+    """
+    faults = _version_faults(old, new)
+    if old.name != new.name:
+        faults.append(f"the name changes from {old.name} to {new.name}")
+    successors = {name: field for field in new.fields for name in (field.name, *field.was)}
+    for field in old.fields:
+        successor = successors.get(field.name)
+        if successor is None:
+            faults.append(f"field {field.name} is removed (renamed? then list it in `was` of the new name)")
+        else:
+            faults += _field_faults(field, successor)
+    taken = {successors[field.name].name for field in old.fields if field.name in successors}
+    for field in new.fields:
+        if field.required and field.name not in taken:
+            faults.append(f"field {field.name} is new and required: earlier events do not have it")
+    return faults + _role_faults(old, new, successors)
+
+
+def _version_faults(old: Contract, new: Contract) -> list[str]:
+    if new.version < old.version:
+        return [f"version {new.version} comes after version {old.version}"]
+    if new.version == old.version and _content(new) != _content(old):
+        return [f"the content changes and the version stays {old.version}"]
+    return []
+
+
+def _content(contract: Contract) -> Contract:
+    """The contract without its texts."""
+    return replace(
+        contract,
+        description="",
+        fields=tuple(replace(field, doc="") for field in contract.fields),
+    )
+
+
+def _field_faults(old: Field, new: Field) -> list[str]:
+    where = f"field {old.name}"
+    faults = []
+    if old.type != new.type and (old.type, new.type) not in _WIDENED:
+        return [f"{where} changes from {old.type} to {new.type}"]
+    if new.required and not old.required:
+        faults.append(f"{where} becomes required: earlier events may lack it")
+    lost = [name for name in old.was if name not in (new.name, *new.was)]
+    if lost:
+        faults.append(f"{where} no longer lists its earlier name {', '.join(lost)}")
+    if old.unit and new.unit and old.unit != new.unit:
+        faults.append(f"{where} changes its unit from {old.unit} to {new.unit}: use a new field")
+    return faults + _range_faults(where, old, new)
+
+
+def _range_faults(where: str, old: Field, new: Field) -> list[str]:
+    faults = []
+    (old_low, old_high), (new_low, new_high) = old.bounds, new.bounds
+    # A whole number has the bounds of its type when it has no others.
+    type_low, type_high = INTEGER_BOUNDS.get(old.type, (None, None))
+    old_low = type_low if old_low is None else old_low
+    old_high = type_high if old_high is None else old_high
+    if old.values and old.type in INTEGER_BOUNDS:
+        numbers = [value for value in old.values if isinstance(value, int)]
+        old_low, old_high = min(numbers), max(numbers)
+    if new_low is not None and (old_low is None or new_low > old_low):
+        faults.append(f"{where} has a higher minimum: {_bound(old.minimum)} becomes {new.minimum}")
+    if new_high is not None and (old_high is None or new_high < old_high):
+        faults.append(f"{where} has a lower maximum: {_bound(old.maximum)} becomes {new.maximum}")
+    if new.values:
+        lost = [str(value) for value in old.values if value not in new.values]
+        if not old.values or lost:
+            faults.append(f"{where} allows fewer values: {', '.join(lost) or 'any'} no longer")
+    return faults
+
+
+def _bound(bound: float | None) -> str:
+    return "none" if bound is None else str(bound)
+
+
+def _role_faults(old: Contract, new: Contract, successors: dict[str, Field]) -> list[str]:
+    def renamed(name: str | None) -> str | None:
+        return successors[name].name if name in successors else name
+
+    faults = []
+    for role, before, after in (("key", old.key, new.key), ("time", old.time, new.time)):
+        if renamed(before) != after:
+            faults.append(f"the {role} changes from {before} to {after}")
+    own = None if old.id is None else replace(old.id, origin=str(renamed(old.id.origin)), seq=renamed(old.id.seq))
+    if own != new.id:
+        faults.append("the id changes: events that were taken would not be recognised")
+    return faults

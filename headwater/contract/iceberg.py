@@ -1,0 +1,72 @@
+"""The Iceberg table schema of a contract. The only module that imports pyiceberg."""
+
+import pyarrow as pa
+from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    BooleanType,
+    DateType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    NestedField,
+    PrimitiveType,
+    StringType,
+    TimestampType,
+    TimestamptzType,
+)
+
+from headwater.contract.definition import TYPES, Contract, Field
+from headwater.errors import InvalidContract
+
+__all__ = ["iceberg_schema"]
+
+_TYPES: dict[str, PrimitiveType] = {
+    "string": StringType(),
+    "boolean": BooleanType(),
+    "int": IntegerType(),
+    "long": LongType(),
+    "float": FloatType(),
+    "double": DoubleType(),
+    "timestamp": TimestamptzType(),
+    "date": DateType(),
+}
+_IDENTITY = (
+    ("_origin", StringType(), "Where the event was numbered: the producer's session, its own id, or shard and record."),
+    ("_seq", LongType(), "The event's number at its origin."),
+    ("_arrived_at", TimestamptzType(), "When the stream took the event."),
+)
+_NO_EXTRA = pa.schema([])
+
+
+def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
+    """The contract's fields, the optional `extra` columns, then the identity columns; field ids count from 1."""
+    names = [field.name for field in contract.fields] + list(extra.names)
+    for name in extra.names:
+        if name.startswith("_") or names.count(name) > 1:
+            raise InvalidContract(f"column {name} cannot be added to contract {contract.name}: the name is taken")
+    columns: list[tuple[str, PrimitiveType, str, bool]] = [
+        (field.name, _TYPES[field.type], _doc(field), field.required) for field in contract.fields
+    ]
+    columns += [(field.name, _extra_type(field), "", False) for field in extra]
+    columns += [(name, kind, doc, True) for name, kind, doc in _IDENTITY]
+    return Schema(
+        *(
+            NestedField(field_id=number, name=name, field_type=kind, required=required, doc=doc or None)
+            for number, (name, kind, doc, required) in enumerate(columns, 1)
+        )
+    )
+
+
+def _doc(field: Field) -> str:
+    return " ".join(part for part in (field.doc, f"(unit: {field.unit})" if field.unit else "") if part)
+
+
+def _extra_type(field: pa.Field) -> PrimitiveType:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_timestamp(kind):
+        return TimestamptzType() if kind.tz else TimestampType()
+    for name, known in TYPES.items():
+        if kind == known:
+            return _TYPES[name]
+    raise InvalidContract(f"column {field.name} has a type that the lake does not take: {field.type}")

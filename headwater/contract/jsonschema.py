@@ -1,0 +1,45 @@
+"""The JSON Schema of a contract, for producers in other languages and for documentation."""
+
+from typing import Any
+
+from headwater.contract.definition import INTEGER_BOUNDS, Contract, Field
+
+__all__ = ["json_schema"]
+
+_TYPES = {"string": "string", "boolean": "boolean", "date": "string", "float": "number", "double": "number"}
+
+
+def json_schema(contract: Contract) -> dict[str, Any]:
+    """JSON Schema 2020-12 of one event as a JSON object. Times are ISO 8601 text or milliseconds since 1970 (UTC)."""
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{contract.name} v{contract.version}",
+        "type": "object",
+        "properties": {field.name: _property(field) for field in contract.fields},
+        "required": [field.name for field in contract.fields if field.required],
+        "additionalProperties": False,
+    }
+    if contract.description:
+        schema["description"] = contract.description
+    return schema
+
+
+def _property(field: Field) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    types = ["string", "integer"] if field.type == "timestamp" else [_TYPES.get(field.type, "integer")]
+    if not field.required:
+        types.append("null")
+    found["type"] = types if len(types) > 1 else types[0]
+    if field.type in ("timestamp", "date"):
+        found["format"] = "date-time" if field.type == "timestamp" else "date"
+    low, high = INTEGER_BOUNDS.get(field.type, (None, None))
+    if field.minimum is not None or low is not None:
+        found["minimum"] = low if field.minimum is None else field.minimum
+    if field.maximum is not None or high is not None:
+        found["maximum"] = high if field.maximum is None else field.maximum
+    if field.values:
+        found["enum"] = [*field.values, *([] if field.required else [None])]
+    doc = " ".join(part for part in (field.doc, f"(unit: {field.unit})" if field.unit else "") if part)
+    if doc:
+        found["description"] = doc
+    return found

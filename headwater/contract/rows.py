@@ -1,0 +1,48 @@
+"""One event as a mapping, held to its contract."""
+
+from collections.abc import Mapping
+
+from headwater.contract.definition import Contract
+from headwater.contract.values import Refused, missing, read_value, shown
+from headwater.errors import InvalidEvent
+
+__all__ = ["validate_row"]
+
+
+def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, object]:
+    """The event with every field of the contract, in order: numbers and times as the contract has them, absent as None.
+
+    Times may be ISO 8601 text (without a zone: UTC), milliseconds since 1970 or datetime, and become datetime in UTC,
+    rounded down to the millisecond. A field's earlier names are taken for it. InvalidEvent names the field.
+    """
+    read: dict[str, object] = {}
+    used = 0
+    for field in contract.fields:
+        name = field.name
+        if name not in row and field.was:
+            name = next((earlier for earlier in field.was if earlier in row), name)
+        used += name in row
+        value = row.get(name)
+        if value is None:
+            if field.required:
+                raise InvalidEvent(missing(field))
+            read[field.name] = None
+            continue
+        try:
+            read[field.name] = read_value(field, value)
+        except Refused as refused:
+            raise InvalidEvent(str(refused)) from None
+    if used < len(row):
+        raise InvalidEvent(_unknown(contract, row))
+    return read
+
+
+def _unknown(contract: Contract, row: Mapping[str, object]) -> str:
+    known = {field.name for field in contract.fields}
+    earlier = {name: field.name for field in contract.fields for name in field.was}
+    for name in row:
+        if name in earlier:
+            return f"field {name}: the event has another name of {earlier[name]} too"
+        if name not in known:
+            return f"field {shown(name)} is not in contract {contract.name} v{contract.version}"
+    raise AssertionError("every field is known")

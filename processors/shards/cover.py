@@ -1,0 +1,181 @@
+"""The fewest shards that keep each under a cap, at the places that move least. Pure.
+
+Load is monotone in the range, so filling shards from the left as far as each will go gives the fewest. The same from
+the right gives for every boundary how far left it may lie. Between the two a boundary may go anywhere: it stays where
+one is already, else it goes where the load left to share is shared evenly (for two shards: the median).
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from processors.shards.limits import HASH_SPACE, MIN_WIDTH
+from processors.shards.load import Floats, LoadCurve
+from processors.shards.topology import Layout
+
+__all__ = ["Cap", "Cells", "cover", "even_count", "over", "split_and_merge"]
+
+GRID = 1 << 64
+"""New boundaries are multiples of it: 2^64 of them are fine enough, and no two are too near for a shard between."""
+_SLACK = 1 + 1e-9
+"""A shard may be over the cap by the rounding of floats."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """The most a shard may carry, per second."""
+
+    bytes_s: float
+    records_s: float
+
+    def scaled(self, factor: float) -> "Cap":
+        return Cap(self.bytes_s * factor, self.records_s * factor)
+
+
+class Cells:
+    """The places where a boundary may lie, ascending from `start` to `stop`, and the load before each."""
+
+    def __init__(
+        self, curve: LoadCurve, start: int, stop: int, fixed: Iterable[int], hints: Iterable[int], wished: Iterable[int]
+    ) -> None:
+        self.fixed = sorted({at for at in fixed if start < at < stop})
+        places = _with([start, *self.fixed, stop], hints)
+        self.at = _with(places, (at - at % GRID for at in wished))
+        self.by, self.records = curve.below(self.at)
+        existing = set(self.fixed)
+        self.existing = np.array([i for i, at in enumerate(self.at) if at in existing], np.int64)
+
+    def reach(self, i: int, cap: Cap) -> int:
+        """How far a shard from place i may go; one cell at least, be it too hot."""
+        far = min(
+            int(np.searchsorted(self.by, self.by[i] + cap.bytes_s * _SLACK, "right")),
+            int(np.searchsorted(self.records, self.records[i] + cap.records_s * _SLACK, "right")),
+        )
+        return max(far - 1, i + 1)
+
+    def back(self, j: int, cap: Cap) -> int:
+        """How far to the left a shard up to place j may begin."""
+        near = max(
+            int(np.searchsorted(self.by, self.by[j] - cap.bytes_s * _SLACK, "left")),
+            int(np.searchsorted(self.records, self.records[j] - cap.records_s * _SLACK, "left")),
+        )
+        return min(near, j - 1)
+
+    def fewest(self, cap: Cap) -> int:
+        """How many shards it takes."""
+        at, count, last = 0, 0, len(self.at) - 1
+        while at < last:
+            at = self.reach(at, cap)
+            count += 1
+        return count
+
+    def place(self, cap: Cap, count: int) -> list[int]:
+        """First hash keys of `count` shards under the cap; `count` is at least `fewest(cap)`."""
+        last = len(self.at) - 1
+        count = min(count, last)
+        leftmost = [last]
+        while len(leftmost) < count:
+            leftmost.append(self.back(leftmost[-1], cap) if leftmost[-1] > 0 else 0)
+        even = self.by / cap.bytes_s + self.records / cap.records_s
+        chosen = [0]
+        for left in range(count - 1, 0, -1):
+            i = chosen[-1]
+            low, high = max(leftmost[left], i + 1), min(self.reach(i, cap), last - left)
+            wish = even[i] + (even[last] - even[i]) / (left + 1)
+            chosen.append(self._nearest(even, wish, min(low, high), high))
+        return [self.at[i] for i in chosen]
+
+    def _nearest(self, even: Floats, wish: float, low: int, high: int) -> int:
+        found = self.existing[np.searchsorted(self.existing, low) : np.searchsorted(self.existing, high, "right")]
+        if len(found):
+            return int(found[np.argmin(np.abs(even[found] - wish))])
+        i = int(np.searchsorted(even, wish))
+        if 0 < i < len(even) and wish - even[i - 1] < even[i] - wish:
+            i -= 1
+        return min(max(i, low), high)
+
+
+def _with(places: list[int], more: Iterable[int]) -> list[int]:
+    """Those places and of the others each that leaves room for a shard on both sides. The others are apart."""
+    free = []
+    for at in set(more):
+        i = bisect_left(places, at)
+        if places[0] < at < places[-1] and at - places[i - 1] >= MIN_WIDTH and places[i] - at >= MIN_WIDTH:
+            free.append(at)
+    return sorted([*places, *free])
+
+
+def over(curve: LoadCurve, layout: Layout, cap: Cap) -> list[int]:
+    """Which shards of the layout are over the cap."""
+    by, records = curve.per_shard(layout)
+    hot = (by > cap.bytes_s * _SLACK) | (records > cap.records_s * _SLACK)
+    return [int(i) for i in np.flatnonzero(hot)]
+
+
+def even_count(curve: LoadCurve, cap: Cap, most: int) -> int | None:
+    """The fewest even shards that are all under the cap; None when `most` do not do.
+
+    More even shards are not always cooler ones (the boundaries move), so each count from the least possible is tried;
+    far from it in steps of one part in 64.
+    """
+    by, records = curve.total
+    count = max(1, int(np.ceil(max(by / cap.bytes_s, records / cap.records_s) * (1 - 1e-9))))
+    while count <= most:
+        layout = tuple(at * HASH_SPACE // count for at in range(count))
+        if not over(curve, layout, cap):
+            return count
+        count += 1 if count < 256 else count // 64
+    return None
+
+
+def cover(curve: LoadCurve, current: Layout, cap: Cap, hints: Layout = (), floor: int = 1) -> Layout:
+    """The fewest shards under the cap over the whole hash space, as few boundaries moved as may be.
+
+    `hints` are further places a boundary may take. A cell too hot by itself (one key) gets a shard of its own.
+    """
+    cells = Cells(curve, 0, HASH_SPACE, current, hints, _wished(curve, cap, 0, HASH_SPACE))
+    count = max(cells.fewest(cap), floor)
+    if count == len(current) and not over(curve, current, cap):
+        return current
+    return tuple(cells.place(cap, count))
+
+
+def split_and_merge(curve: LoadCurve, current: Layout, cap: Cap, merge_below: float, floor: int = 1) -> Layout:
+    """Shards over the cap are split; cold neighbours merged while below that share of it. Nothing else moves."""
+    hot = set(over(curve, current, cap))
+    ends = (*current[1:], HASH_SPACE)
+    by, records = curve.per_shard(current)
+    fill = np.maximum(by / cap.bytes_s, records / cap.records_s)
+    spare = len(current) - floor
+    out: list[int] = []
+    room = 0.0
+    for i, (start, end) in enumerate(zip(current, ends, strict=True)):
+        if i in hot:
+            cells = Cells(curve, start, end, (), (), _wished(curve, cap, start, end))
+            out += cells.place(cap, cells.fewest(cap))
+            room = 0.0
+            continue
+        if out and fill[i] <= room and spare > 0:
+            room -= float(fill[i])
+            spare -= 1
+            continue
+        out.append(start)
+        room = merge_below - float(fill[i])
+    return tuple(out)
+
+
+def _wished(curve: LoadCurve, cap: Cap, start: int, stop: int) -> list[int]:
+    """Where boundaries may be good: around heavy keys, at the parts' edges, at 32 even steps a shard of the load."""
+    wished = [at for at in curve.edges if start < at < stop]
+    for point in curve.points:
+        wished += [point.position - point.position % GRID, point.position - point.position % GRID + GRID]
+    edges = sorted({start, stop, *wished})
+    edges = [at for at in edges if start <= at <= stop]
+    by, records = curve.below(edges)
+    fill = np.maximum(np.diff(by) / cap.bytes_s, np.diff(records) / cap.records_s)
+    steps = np.clip(np.ceil(fill * 32), 1, 1 << 17).astype(int).tolist()
+    for one, other, count in zip(edges, edges[1:], steps, strict=False):
+        wished += [one + (other - one) * k // count for k in range(1, count)]
+    return wished

@@ -1,0 +1,293 @@
+"""From measured load to the cheapest layout that holds it, with the calls to get there and what else it could be.
+
+Pure. The layout has the fewest shards that keep each under `target` of its limits with the forecast `margin` on top;
+provisioned shards cost by the hour, so fewest is cheapest. Where one key alone is hotter than that, no split helps:
+it gets a shard of its own and the plan says what cures it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from headwater.errors import HeadwaterError, UsageError
+from processors.shards.calls import Step, reshard, seconds, step_from_json, updates
+from processors.shards.cover import Cap, cover, even_count, over, split_and_merge
+from processors.shards.limits import LIMITS, Limits
+from processors.shards.load import LoadCurve
+from processors.shards.pricing import Prices, Usage, compare, provisioned
+from processors.shards.topology import Layout, even_layout, fingerprint
+
+__all__ = ["Alternative", "Goal", "HotKey", "Plan", "cap_of", "make_plan", "plan_from_json"]
+
+CURE = "splitting cannot cure one key: spread its batches (ordered=False), or add a part to the partition key"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the plan has to reach."""
+
+    target: float = 0.7
+    """Share of a limit that a shard may use."""
+    margin: float = 0.2
+    """Growth to be ready for, on top of the load measured."""
+    floor: int = 1
+    ceiling: int = 10_000
+    quota: int = LIMITS.account_shards
+    """Shards that this stream may have at a time, also on the way."""
+    method: Literal["auto", "exact", "local"] = "auto"
+    """exact: splits and merges to the cheapest layout. local: hot shards split, cold neighbours merged, the rest stays.
+    auto: exact, or UpdateShardCount where that gets there sooner with hardly more shards."""
+    extra: float = 0.0
+    """How many more shards UpdateShardCount may cost for being sooner, as a share; 0 is none."""
+    updates_left: int = LIMITS.updates_per_day
+    """UpdateShardCount calls that may still be made today."""
+
+    def check(self) -> "Goal":
+        if not (0 < self.target <= 1 and self.margin >= 0 and 1 <= self.floor <= self.ceiling):
+            raise UsageError("a plan needs 0 < target <= 1, margin >= 0 and 1 <= floor <= ceiling")
+        return self
+
+
+@dataclass(frozen=True)
+class HotKey:
+    """A key that alone is over the cap."""
+
+    key: str
+    position: int
+    share: float
+    """Of one shard's limit."""
+    cure: str = CURE
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another way to carry the load, priced."""
+
+    name: str
+    shards: int | None
+    month: float
+    calls: int
+    seconds: float
+    holds: bool
+    """Whether every shard stays under the target."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A layout, how to get there, and what it costs."""
+
+    stream: str
+    old: Layout
+    new: Layout
+    steps: tuple[Step, ...]
+    seconds: float
+    hottest_before: float
+    hottest_after: float
+    """The hottest shard's share of its limit, margin included."""
+    month_before: float
+    month_after: float
+    hot_keys: tuple[HotKey, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    notes: tuple[str, ...] = ()
+    prices: str = ""
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{fingerprint(self.old)}-{fingerprint(self.new)}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "plan": self.id,
+            "stream": self.stream,
+            "old": [str(at) for at in self.old],
+            "new": [str(at) for at in self.new],
+            "steps": [step.to_json() for step in self.steps],
+            "seconds": self.seconds,
+            "hottest_before": self.hottest_before,
+            "hottest_after": self.hottest_after,
+            "month_before": self.month_before,
+            "month_after": self.month_after,
+            "hot_keys": [vars(key) | {"position": str(key.position)} for key in self.hot_keys],
+            "alternatives": [vars(alternative) for alternative in self.alternatives],
+            "notes": list(self.notes),
+            "prices": self.prices,
+            "made": self.made,
+        }
+
+
+def plan_from_json(doc: dict[str, Any]) -> Plan:
+    """What to_json wrote, checked against its own id."""
+    try:
+        plan = Plan(
+            stream=doc["stream"],
+            old=tuple(int(at) for at in doc["old"]),
+            new=tuple(int(at) for at in doc["new"]),
+            steps=tuple(step_from_json(step) for step in doc["steps"]),
+            seconds=doc["seconds"],
+            hottest_before=doc["hottest_before"],
+            hottest_after=doc["hottest_after"],
+            month_before=doc["month_before"],
+            month_after=doc["month_after"],
+            hot_keys=tuple(HotKey(**(key | {"position": int(key["position"])})) for key in doc["hot_keys"]),
+            alternatives=tuple(Alternative(**alternative) for alternative in doc["alternatives"]),
+            notes=tuple(doc["notes"]),
+            prices=doc["prices"],
+            made=doc["made"],
+        )
+        named = doc["plan"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"not a plan of `headwater shards plan`: {type(error).__name__}: {error}") from None
+    if plan.id != named:
+        raise UsageError(f"the plan was changed by hand: it says {named} and its layouts are {plan.id}; make a new one")
+    return plan
+
+
+def cap_of(goal: Goal, consumers: int, limits: Limits = LIMITS) -> Cap:
+    """The most a shard may carry as measured today: share and margin taken off, readers counted in."""
+    part = goal.target / (1 + goal.margin)
+    bytes_s = min(limits.write_bytes, limits.read_bytes / max(1, consumers))
+    return Cap(bytes_s * part, limits.write_records * part)
+
+
+def make_plan(
+    stream: str,
+    current: Layout,
+    curve: LoadCurve,
+    usage: Usage,
+    goal: Goal,
+    prices: Prices,
+    limits: Limits = LIMITS,
+) -> Plan:
+    """The plan for a load. `curve` is what to be sized for (a peak), `usage` the average month to be priced."""
+    goal.check()
+    cap = cap_of(goal, usage.consumers, limits)
+    naive = even_count(curve, cap, min(goal.ceiling, 4 * len(current) + 4 * _least(curve, cap)))
+    new, steps, notes = _layout(current, curve, cap, goal, naive, limits)
+    hot = _hot_keys(curve, cap, limits, goal)
+    if over(curve, new, cap) and not hot:
+        notes.append(f"the ceiling of {goal.ceiling:,} shards does not hold the target; raise it, or send less")
+    if usage.consumers > limits.read_calls:
+        notes.append(f"{usage.consumers} readers share 5 reads/s of a shard: give some of them enhanced fan-out")
+    return Plan(
+        stream=stream,
+        old=current,
+        new=new,
+        steps=tuple(steps),
+        seconds=seconds(steps, limits),
+        hottest_before=_hottest(curve, current, cap) * goal.target,
+        hottest_after=_hottest(curve, new, cap) * goal.target,
+        month_before=provisioned(prices, usage, len(current)).month,
+        month_after=provisioned(prices, usage, len(new)).month,
+        hot_keys=hot,
+        alternatives=_alternatives(current, new, steps, naive, curve, cap, usage, prices, limits),
+        notes=tuple(notes),
+        prices=f"{prices.region}, {prices.date}",
+    )
+
+
+def _least(curve: LoadCurve, cap: Cap) -> int:
+    by, records = curve.total
+    return int(np.ceil(max(by / cap.bytes_s, records / cap.records_s)))
+
+
+def _layout(
+    current: Layout, curve: LoadCurve, cap: Cap, goal: Goal, naive: int | None, limits: Limits
+) -> tuple[Layout, list[Step], list[str]]:
+    """The layout to reach, the calls, and remarks."""
+    notes: list[str] = []
+    if goal.method == "local":
+        new = split_and_merge(curve, current, cap, 0.85, goal.floor)
+    else:
+        hints = even_layout(naive) if naive else ()
+        new = cover(curve, current, cap, hints, goal.floor)
+    if len(new) > goal.ceiling:
+        new = _fitting(current, curve, cap, goal)
+    heat = _fill(curve, current, cap).tolist()
+    steps = reshard(current, new, heat, min(goal.quota, limits.account_shards))
+    if goal.method == "auto" and naive is not None and steps and max(naive, goal.floor) <= len(new) * (1 + goal.extra):
+        even = even_layout(max(naive, goal.floor))
+        chain = updates(len(current), len(even), limits)
+        allowed = chain and len(chain) <= goal.updates_left and len(even) <= min(goal.quota, goal.ceiling)
+        if chain and allowed and not over(curve, even, cap) and seconds(chain, limits) < seconds(steps, limits):
+            notes.append("even shards do as well: UpdateShardCount gets there sooner than splits and merges")
+            return even, chain, notes
+    return new, steps, notes
+
+
+def _fitting(current: Layout, curve: LoadCurve, cap: Cap, goal: Goal) -> Layout:
+    """As many shards as the ceiling allows, as evenly loaded as they can be."""
+    low, high = 1.0, 1e9
+    best: Layout | None = None
+    for _ in range(40):
+        factor = (low * high) ** 0.5
+        layout = cover(curve, current, cap.scaled(factor), floor=min(goal.floor, goal.ceiling))
+        if len(layout) <= goal.ceiling:
+            high, best = factor, layout
+        else:
+            low = factor
+        if high / low < 1.01 and best is not None:
+            break
+    if best is None:
+        raise HeadwaterError(f"no layout of {goal.ceiling:,} shards for this load; check what was measured")
+    return best
+
+
+def _fill(curve: LoadCurve, layout: Layout, cap: Cap) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    by, records = curve.per_shard(layout)
+    fill: np.ndarray[tuple[int], np.dtype[np.float64]] = np.maximum(by / cap.bytes_s, records / cap.records_s)
+    return fill
+
+
+def _hottest(curve: LoadCurve, layout: Layout, cap: Cap) -> float:
+    return float(_fill(curve, layout, cap).max())
+
+
+def _hot_keys(curve: LoadCurve, cap: Cap, limits: Limits, goal: Goal) -> tuple[HotKey, ...]:
+    found = [p for p in curve.points if p.bytes_s > cap.bytes_s or p.records_s > cap.records_s]
+    grown = 1 + goal.margin
+    shares = [(max(p.bytes_s / limits.write_bytes, p.records_s / limits.write_records) * grown, p) for p in found]
+    return tuple(HotKey(p.key, p.position, share) for share, p in sorted(shares, key=lambda row: -row[0]))
+
+
+def _alternatives(
+    current: Layout,
+    new: Layout,
+    steps: Sequence[Step],
+    naive: int | None,
+    curve: LoadCurve,
+    cap: Cap,
+    usage: Usage,
+    prices: Prices,
+    limits: Limits,
+) -> tuple[Alternative, ...]:
+    def priced(name: str, layout: Layout, calls: Sequence[Step], note: str = "") -> Alternative:
+        month = provisioned(prices, usage, len(layout)).month
+        return Alternative(
+            name, len(layout), month, len(calls), seconds(calls, limits), not over(curve, layout, cap), note
+        )
+
+    out = [priced("as it is", current, []), priced("this plan", new, steps)]
+    if naive is None:
+        out.append(Alternative("even shards", None, 0.0, 0, 0.0, False, "no number of even shards holds the target"))
+    else:
+        chain = updates(len(current), naive, limits)
+        out.append(priced("even shards (UpdateShardCount)", even_layout(naive), chain or [], _days(chain, limits)))
+    for name, cost in compare(prices, usage, len(new)).items():
+        if name == "provisioned":
+            continue
+        mode = name.startswith("provisioned")
+        note = "" if not name.startswith("on-demand adv") else "with the account's whole commitment on this stream"
+        shards = len(new) if mode else None
+        out.append(Alternative(name, shards, cost.month, 0 if not mode else len(steps), 0.0, True, note))
+    return tuple(out)
+
+
+def _days(chain: Sequence[Step] | None, limits: Limits) -> str:
+    if chain is None:
+        return f"UpdateShardCount goes no further than {limits.stream_shards:,} shards"
+    days = max(0, len(chain) - 1) // limits.updates_per_day
+    return f"{days} days of ten calls a day" if days else ""

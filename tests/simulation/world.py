@@ -1,0 +1,213 @@
+"""A world of one seed: time, chance, faults and who runs next. No thread, no clock, no randomness from outside.
+
+Every process of the system is a greenlet. Whenever it does I/O or sleeps it hands control back, and the seed decides
+who goes on: so a process can be paused between any two calls while others overtake it, and can die at each of them.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError, ReadTimeoutError
+from greenlet import getcurrent, greenlet
+
+__all__ = ["FAULTS", "Actor", "Crash", "Proxy", "SimClock", "World"]
+
+FAULTS = (
+    "throttled",
+    "lost request",
+    "lost answer",
+    "crash before",
+    "crash after",
+    "pause",
+    "partial put",
+    "expired iterator",
+    "catalog loses",
+    "catalog drops foreign",
+    "clock skew",
+)
+"""Every kind of fault that can be switched off when a failing seed is shrunk."""
+
+
+class Crash(BaseException):
+    """The process dies here: nothing of the system may catch it."""
+
+
+@dataclass
+class Actor:
+    """A process: it runs until it ends, crashes or is stopped."""
+
+    name: str
+    job: Callable[[], None]
+    wake_ms: int = 0
+    skew_ms: int = 0
+    ended: bool = False
+    error: BaseException | None = None
+    on_end: Callable[["Actor"], None] | None = None
+    let: Any = None
+
+
+@dataclass
+class World:
+    """The scheduler. `rates` gives each fault its probability a call."""
+
+    seed: int
+    rates: Mapping[str, float]
+    faults_until_ms: int = 0
+    now: int = 1_762_160_400_000
+    fired: Counter[str] = field(default_factory=Counter)
+    trace: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.actors: list[Actor] = []
+        self._hub = getcurrent()
+        self.current: Actor | None = None
+
+    def spawn(
+        self, name: str, job: Callable[[], None], on_end: Callable[[Actor], None] | None = None, delay_ms: int = 0
+    ) -> Actor:
+        actor = Actor(name, job, self.now + delay_ms, on_end=on_end)
+        if self.chance("clock skew"):
+            actor.skew_ms = self.random.choice([-90_000, -2_000, 2_000, 90_000])
+        actor.let = greenlet(lambda: self._run(actor), self._hub)
+        self.actors.append(actor)
+        return actor
+
+    def _run(self, actor: Actor) -> None:
+        try:
+            actor.job()
+        except Crash:
+            actor.error = None
+        except Exception as error:  # what ends a process is looked at by whoever started it
+            actor.error = error
+        actor.ended = True
+
+    def chance(self, fault: str) -> bool:
+        """Whether this fault strikes now. Draws from the seed in any case, so that switching one off moves no other."""
+        drawn = self.random.random()
+        if self.now >= self.faults_until_ms or drawn >= self.rates.get(fault, 0.0):
+            return False
+        self.fired[fault] += 1
+        self.note(f"! {fault}")
+        return True
+
+    def note(self, what: str) -> None:
+        who = self.current.name if self.current else "world"
+        self.trace.append(f"{(self.now - 1_762_160_400_000) / 1000:9.3f} {who:28} {what}")
+
+    def run(self, finished: Callable[[], bool], until_ms: int) -> bool:
+        """Let actors take turns until `finished` or the time is over; whether it finished."""
+        turns = 0
+        while self.now < until_ms:
+            turns += 1
+            if turns % 20 == 0 and finished():
+                return True
+            alive = [actor for actor in self.actors if not actor.ended]
+            if not alive:
+                return finished()
+            earliest = min(actor.wake_ms for actor in alive)
+            self.now = max(self.now, earliest)
+            ready = [actor for actor in alive if actor.wake_ms <= self.now]
+            self._turn(ready[self.random.randrange(len(ready))])
+        return finished()
+
+    def _turn(self, actor: Actor) -> None:
+        self.current = actor
+        actor.let.switch()
+        self.current = None
+        if actor.ended:
+            self.actors.remove(actor)
+            if actor.on_end is not None:
+                actor.on_end(actor)
+
+    def sleep(self, ms: float) -> None:
+        """The running actor waits; others go on."""
+        actor = self.current
+        assert actor is not None, "only actors sleep"
+        actor.wake_ms = self.now + max(1, round(ms))
+        self._hub.switch()
+
+    def call(self, service: str, operation: str, target: Callable[..., Any], request: Mapping[str, Any], args: Any) -> Any:
+        """One I/O call of the running actor, with whatever goes wrong with it."""
+        if self.current is None:
+            return target(*args, **request)  # the auditors look without disturbing
+        self._latency()
+        if self.chance("crash before"):
+            raise Crash
+        if self.chance("throttled"):
+            code = {"kinesis": "ProvisionedThroughputExceededException", "s3": "SlowDown"}.get(
+                service, "ThrottlingException"
+            )
+            raise ClientError({"Error": {"Code": code, "Message": "simulated"}}, operation)
+        if self.chance("lost request"):
+            raise ReadTimeoutError(endpoint_url=f"simulated {service}")
+        answer = target(*args, **request)
+        self.note(f"{service}.{operation}")
+        if self.chance("crash after"):
+            raise Crash
+        if self.chance("lost answer"):
+            raise ReadTimeoutError(endpoint_url=f"simulated {service}")
+        self._latency()
+        return answer
+
+    def _latency(self) -> None:
+        pause = self.random.randint(1, 30)
+        if self.chance("pause"):
+            pause = self.random.choice([2_000, 20_000, 120_000])
+        self.sleep(pause)
+
+
+class SimClock:
+    """The clock that every part is given: the world's, off by the running actor's skew."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now_ms(self) -> int:
+        actor = self._world.current
+        return self._world.now + (actor.skew_ms if actor else 0)
+
+    def sleep(self, seconds: float) -> None:
+        self._world.sleep(seconds * 1000)
+
+
+class Proxy:
+    """Any client or store, each call of which goes through the world."""
+
+    def __init__(self, world: World, service: str, target: Any) -> None:
+        self._world = world
+        self._service = service
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if not callable(found) or name in ("uri", "get_paginator", "get_waiter") or name.startswith("_"):
+            return _Paged(self, found) if name == "get_paginator" else found
+
+        def call(*args: Any, **request: Any) -> Any:
+            return self._world.call(self._service, name, found, request, args)
+
+        return call
+
+
+class _Paged:
+    """A paginator whose one request goes through the world."""
+
+    def __init__(self, proxy: Proxy, get_paginator: Callable[[str], Any]) -> None:
+        self._proxy = proxy
+        self._get = get_paginator
+
+    def __call__(self, operation: str) -> "_Pages":
+        return _Pages(self._proxy, operation, self._get(operation))
+
+
+class _Pages:
+    def __init__(self, proxy: Proxy, operation: str, paginator: Any) -> None:
+        self._proxy, self._operation, self._paginator = proxy, operation, paginator
+
+    def paginate(self, **request: Any) -> Any:
+        world, service = self._proxy._world, self._proxy._service
+        return world.call(service, self._operation, lambda **r: list(self._paginator.paginate(**r)), request, ())
