@@ -6,10 +6,16 @@ Side by side on one core over the same events; the results are checked equal. Ru
 import argparse
 import gc
 import json
+import pickle
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow as pa
 
@@ -122,44 +128,62 @@ def json_rows(table: pa.Table) -> list[bytes]:
     return event_json(table.set_column(at, "ts", table["ts"].cast(pa.int64())))
 
 
+JOBS = {
+    "a": "(a) per-record Python, JSON",
+    "b": "(b) engine, KPL of JSON",
+    "c5000": "(c) engine, batches of 5,000",
+    "c50000": "(c) engine, batches of 50,000",
+}
+
+
+def prepare(folder: Path, events: int) -> None:
+    """The payloads of each job in a file: records laid end to end, with their lengths beside them."""
+    table = fleet_events(events)
+    plain = json_rows(table)
+    rows = {
+        "a": plain,
+        "b": [encode_kpl(plain[at : at + 100], "k", None) for at in range(0, events, 100)],
+        "c5000": [encode_batch(table.slice(at, 5_000), CONTRACT) for at in range(0, events, 5_000)],
+        "c50000": [encode_batch(table.slice(at, 50_000), CONTRACT) for at in range(0, events, 50_000)],
+    }
+    for job, payloads in rows.items():
+        (folder / job).write_bytes(pickle.dumps(payloads))
+
+
+def one_job(job: str, folder: Path, repeat: int) -> dict[str, Any]:
+    """In a process of its own, so that its peak memory is its own."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    payloads = pickle.loads((folder / job).read_bytes())
+    reference = ReferenceTable.of(DEVICES, devices())
+    if job == "a":
+        sites = dict(zip(*(reference.table[c].to_pylist() for c in ("device", "site")), strict=True))
+        seconds, found = timed(lambda: per_record(payloads, sites))
+        return {"seconds": seconds, "peak_mb": peak_mb(), "result": found}
+    records_a_call = {"b": 100, "c5000": 10, "c50000": 1}[job]
+    seconds, state = min_of(repeat, lambda: engine(payloads, reference, records_a_call))
+    peak = peak_mb()
+    return {"seconds": seconds, "peak_mb": peak, "result": result_of(state)}
+
+
 def main(arguments: Sequence[str]) -> int:
     options = argparse.ArgumentParser()
     options.add_argument("--events", type=int, default=1_000_000)
     options.add_argument("--repeat", type=int, default=3)
-    options.add_argument("--only-columnar", action="store_true", help="for the peak memory of (c) by itself")
     given = options.parse_args(arguments)
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
-    table = fleet_events(given.events)
-    reference = ReferenceTable.of(DEVICES, devices())
-    n = table.num_rows
-    batches = {
-        size: [encode_batch(table.slice(at, size), CONTRACT) for at in range(0, n, size)] for size in (5_000, 50_000)
-    }
-    rates: dict[str, float] = {}
-    results: dict[str, Result] = {}
-    if not given.only_columnar:
-        plain = json_rows(table)
-        sites = dict(zip(*(reference.table[c].to_pylist() for c in ("device", "site")), strict=True))
-        kpl = [encode_kpl(plain[at : at + 100], "k", None) for at in range(0, n, 100)]
-        del table
-        seconds, found = timed(lambda: per_record(plain, sites))
-        rates["(a) per-record Python, JSON"], results["a"] = n / seconds, found  # type: ignore[assignment]
-        del plain
-        seconds, state = min_of(given.repeat, lambda: engine(kpl, reference, 100))
-        rates["(b) engine, KPL of JSON"], results["b"] = n / seconds, result_of(state)
-    before = peak_mb()
-    for size, payloads in batches.items():
-        seconds, state = min_of(given.repeat, lambda p=payloads, s=size: engine(p, reference, max(1, 50_000 // s)))
-        rates[f"(c) engine, batches of {size:,}"] = n / seconds
-        results[f"c{size}"] = result_of(state)
-    base = next(iter(rates.values()))
-    for name, rate in rates.items():
-        print(f"{name:32} {rate / 1e6:7.3f} M events/s   {rate / base:6.1f} x")
-    print(f"peak memory {peak_mb():,.0f} MB (before (c): {before:,.0f} MB)")
-    first, *others = results.values()
-    equal = all(same(first, other) for other in others)
-    print(f"results equal: {equal} ({len(first):,} windows)")
+    with TemporaryDirectory() as name, ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        folder = Path(name)
+        pool.submit(prepare, folder, given.events).result()
+        done = {job: pool.submit(one_job, job, folder, given.repeat).result() for job in JOBS}
+    base = done["a"]["seconds"]
+    for job, title in JOBS.items():
+        one = done[job]
+        print(
+            f"{title:32} {given.events / one['seconds'] / 1e6:7.3f} M events/s  {base / one['seconds']:6.1f} x"
+            f"  peak {one['peak_mb']:5,.0f} MB"
+        )
+    equal = all(same(done["a"]["result"], one["result"]) for one in done.values())
+    print(f"results equal: {equal} ({len(done['a']['result']):,} windows)")
     return 0 if equal else 1
 
 

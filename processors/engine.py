@@ -7,6 +7,7 @@ to there, never of how they were cut into calls.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +92,7 @@ class Engine:
             else:
                 self._events(run, items, effects)
                 run = []
-                self._control(found[1], items[at])
+                self._control(found[1], items[at], effects)
         self._events(run, items, effects)
         if items:
             self.state.max_arrived = max(self.state.max_arrived, max(record.arrived_ms for record in items))
@@ -103,20 +104,32 @@ class Engine:
         span = records[part.at].arrived_ms - records[first.at].arrived_ms
         return span > self.state.seen.horizon_ms or bool(part.decoded.invalid) or bool(last.decoded.invalid)
 
-    def _control(self, control: Control, record: StreamRecord) -> None:
-        body = control.body
-        if control.kind == "reference":
-            old = self.state.references.get(str(body["name"]))
-            if old is None or int(str(old["version"])) < int(body["version"]):
-                self.state.references[str(body["name"])] = {"version": int(body["version"]), "uri": str(body["uri"])}
-        elif control.kind == "receipt":
-            if body.get("contract") == self.pipeline.contract.name:
-                for origin, intervals in body["intervals"].items():
-                    spans = [(int(start), int(stop)) for start, stop in intervals]
-                    self.state.accepted.add_intervals(origin, spans, record.arrived_ms)
-        else:
-            self.state.count("unknown_controls")
-        self.state.count("controls")
+    def _control(self, control: Control, record: StreamRecord, effects: Effects) -> None:
+        """Take a control record's word, or bury it whole when it makes no sense."""
+        body: dict[str, Any] = control.body
+        try:
+            if control.kind == "reference":
+                self._new_reference(str(body["name"]), int(body["version"]), str(body["uri"]))
+            elif control.kind == "receipt":
+                spans = {
+                    str(origin): [(int(start), int(stop)) for start, stop in intervals]
+                    for origin, intervals in body["intervals"].items()
+                }
+                if body["contract"] == self.pipeline.contract.name:
+                    for origin, intervals in spans.items():
+                        self.state.accepted.add_intervals(origin, intervals, record.arrived_ms)
+            else:
+                self.state.count("unknown_controls")
+            self.state.count("controls")
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            reason = f"a control record of kind {control.kind!r} that makes no sense: {type(error).__name__}: {error}"
+            effects.letters.append(self._letter(record, None, reason, record.data))
+            self.state.count("poison_records")
+
+    def _new_reference(self, name: str, version: int, uri: str) -> None:
+        old = self.state.references.get(name)
+        if old is not None and int(str(old["version"])) < version:
+            self.state.references[name] = {"version": version, "uri": uri}
 
     def _events(self, parts: list[Part], records: list[StreamRecord], effects: Effects) -> None:
         if not parts:

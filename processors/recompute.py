@@ -6,7 +6,7 @@ Deliberately a second implementation: it shares no code with the engine's aggreg
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ SKETCH_ERROR = 0.08
 
 def enriched(pipeline: Pipeline, events: pa.Table, references: Mapping[str, pa.Table]) -> pd.DataFrame:
     """The events after the pipeline's steps, each reference table in one version."""
-    frame = plain_strings(events).to_pandas()
+    frame: pd.DataFrame = plain_strings(events).to_pandas()
     for step in pipeline.steps:
         if isinstance(step, Enrich):
             names = list(step.reference.columns)
@@ -56,7 +56,7 @@ def batch_view(pipeline: Pipeline, view: View, frame: pd.DataFrame) -> dict[tupl
     by = [pd.concat([key] * len(parts), ignore_index=True) for key in keys] + [whole["__start"]]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for key, group in whole.groupby([k.rename(f"__k{i}") for i, k in enumerate(by)], dropna=False, sort=False):
-        *names, start = key if isinstance(key, tuple) else (key,)
+        *names, start = cast(tuple[Any, ...], key if isinstance(key, tuple) else (key,))
         place = (*(None if _null(name) else name for name in names), int(start) if view.window else None)
         rows[place] = {aggregate.name: _value(aggregate, group) for aggregate in view.aggregates}
     return rows
@@ -127,7 +127,7 @@ def _agree(aggregate: Aggregate, want: Any, got: Any) -> bool:
     if _null(want) or got is None:
         return _null(want) and got is None
     if isinstance(want, pd.Timestamp):
-        return pd.Timestamp(str(got)) == want
+        return bool(pd.Timestamp(str(got)) == want)
     if isinstance(want, str | bool | np.bool_):
-        return bool(want == got)
+        return str(want) == str(got)
     return math.isclose(float(want), float(got), rel_tol=1e-9, abs_tol=1e-9)

@@ -132,6 +132,10 @@ class ShardWorker:
             state = ShardState.loads(self.pipeline, initial)
         elif fresh:
             state = self._inherited(parents)
+        first, _ = self._ports.ledger.document("references")
+        for reference in self.pipeline.references:
+            if reference.name not in state.references:
+                state.references[reference.name] = dict(first[reference.name]["initial"])
         for view in state.views.values():
             view.mark_all()
         self.engine = Engine(self.pipeline, self.shard_id, state, self._ports.references)
@@ -150,10 +154,7 @@ class ShardWorker:
     def _inherited(self, parents: Sequence[str]) -> ShardState:
         entries = [entry for entry in map(self._ports.ledger.shard, parents) if entry is not None]
         if not entries:
-            state = ShardState(self.pipeline)
-            initial, _ = self._ports.ledger.document("references")
-            state.references = {name: dict(versions["initial"]) for name, versions in initial.items()}
-            return state
+            return ShardState(self.pipeline)
         if not all(entry.closed for entry in entries):
             raise Retryable(f"shard {self.shard_id}: its parents {list(parents)} are not read to their end yet")
         states = [self._states.load(entry) for entry in entries]

@@ -12,6 +12,8 @@ from headwater.contract.values import MAX_MS, MIN_MS
 __all__ = ["refused_rows"]
 
 _MS_PER_DAY = 86_400_000
+_INT64 = pa.int64()
+_INT32 = pa.int32()
 Rows = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
@@ -23,9 +25,9 @@ def refused_rows(field: Field, column: pa.ChunkedArray) -> Rows | None:
     if kind in ("double", "float"):
         return _refused_floats(field, column)
     if kind == "timestamp":
-        return _outside(column, MIN_MS, MAX_MS)
+        return _outside(_counts(column, _INT64), MIN_MS, MAX_MS)
     if kind == "date":
-        return _outside(column, MIN_MS // _MS_PER_DAY, MAX_MS // _MS_PER_DAY)
+        return _outside(_counts(column, _INT32), MIN_MS // _MS_PER_DAY, MAX_MS // _MS_PER_DAY)
     low, high = field.bounds
     return None if low is None and high is None else _outside(column, low, high)
 
@@ -42,10 +44,12 @@ def _refused_floats(field: Field, column: pa.ChunkedArray) -> Rows | None:
     return None if low is None and high is None else _outside(column, low, high)
 
 
+def _counts(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Times as the numbers they are stored as."""
+    return pa.chunked_array([chunk.view(kind) for chunk in column.iterchunks()], kind)
+
+
 def _outside(column: pa.ChunkedArray, low: float | None, high: float | None) -> Rows | None:
-    if column.type in (pa.timestamp("ms", "UTC"), pa.date32()):
-        whole = pa.int64() if pa.types.is_timestamp(column.type) else pa.int32()
-        column = pa.chunked_array([chunk.view(whole) for chunk in column.chunks], whole)
     for chunk in column.chunks:
         least, most = _extent(chunk)
         if least is not None and ((low is not None and least < low) or (high is not None and most > high)):
@@ -65,7 +69,7 @@ def _extent(chunk: pa.Array) -> tuple[Any, Any]:
 
 def _bad(column: pa.ChunkedArray, low: float | None, high: float | None) -> pa.ChunkedArray:
     below = pc.less(column, low) if low is not None else pc.and_(column.is_null(), False)
-    above = pc.greater(column, high) if high is not None else pc.and_(column.is_null(), False)
+    above = pc.greater_equal(column, high) if high is not None else pc.and_(column.is_null(), False)
     return pc.or_(below.fill_null(False), above.fill_null(False))
 
 

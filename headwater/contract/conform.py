@@ -45,15 +45,15 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
     """
     faults: dict[int, str] = {}
     columns = []
-    same = True
-    for field, column in _matched(contract, table):
+    same, matched = _matched(contract, table)
+    for field, column in matched:
         if column is None:
-            column, made = None, nulls(field, table.num_rows)
+            made = nulls(field, table.num_rows)
         else:
             made = _conformed(field, column, faults)
         same = same and made is column
         columns.append(made)
-    if not same or table.num_columns != len(columns) or table.schema.metadata:
+    if not same or table.schema.metadata:
         table = pa.table(columns, names=contract.arrow_schema.names)
     if not faults:
         return Conformed(table)
@@ -63,11 +63,11 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
     return Conformed(table.filter(pa.array(keep)), invalid)
 
 
-def _matched(contract: Contract, table: pa.Table) -> list[tuple[Field, pa.ChunkedArray | None]]:
-    """The column of each field, None for an optional one that is not there."""
+def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Field, pa.ChunkedArray | None]]]:
+    """The column of each field, None for an optional one that is not there; and whether they are the table's as is."""
     names = table.column_names
     if names == contract.arrow_schema.names:
-        return list(zip(contract.fields, table.itercolumns(), strict=True))
+        return True, list(zip(contract.fields, table.itercolumns(), strict=True))
     columns = dict(zip(names, table.itercolumns(), strict=True))
     if len(columns) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -81,7 +81,7 @@ def _matched(contract: Contract, table: pa.Table) -> list[tuple[Field, pa.Chunke
         found.append((field, column))
     for name in columns:
         raise InvalidEvent(f"field {shown(name)} is not in contract {contract.name} v{contract.version}")
-    return found
+    return False, found
 
 
 def _conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:

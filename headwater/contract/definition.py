@@ -35,7 +35,7 @@ Number = int | float
 
 def as_float32(value: float) -> float:
     """The nearest float32; OverflowError beyond its range."""
-    nearest: float = struct.unpack("f", struct.pack("f", value))[0]
+    nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]
     return nearest
 
 

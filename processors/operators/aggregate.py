@@ -20,6 +20,7 @@ from processors.pipeline import View
 
 __all__ = ["ALWAYS", "HOUR_MS", "Partial", "ViewState"]
 
+Versions = np.ndarray[tuple[int], np.dtype[np.bytes_]]
 HOUR_MS = 3_600_000
 ALWAYS = -(1 << 62)
 """The watermark before any event, and the start of the only window of a view without windows."""
@@ -59,7 +60,7 @@ class ViewState:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def fold(self, table: pa.Table, ts_ms: Ints, max_ts_before: Ints, versions: np.ndarray, record: Ints) -> int:  # type: ignore[type-arg]
+    def fold(self, table: pa.Table, ts_ms: Ints, max_ts_before: Ints, versions: Versions, record: Ints) -> int:
         """Take in events; returns how many came late for a window of theirs.
 
         `max_ts_before` is per event the highest event time in the records before its own; `versions` are the
@@ -151,7 +152,8 @@ class ViewState:
         _, start, bucket = self._slots.columns()
         watermark = max_ts - self._lateness_ms
         hour = watermark // HOUR_MS
-        done = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour) & ~self._dirty[: len(self)]
+        left = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour)
+        done = left & ~self._dirty[: len(self)]
         if not done.any():
             return 0
         self._keep(np.flatnonzero(~done))
@@ -173,8 +175,9 @@ class ViewState:
         group, start, bucket = self._slots.columns()
         keys = self.groups.keys(group)
         names = {f"key{i}": _typed([key[i] for key in keys]) for i in range(len(self.view.by))}
-        slots = {"start": start, "bucket": bucket, "version": self._version[: len(self)].astype("U56"), "dirty": self._dirty[: len(self)]}
-        return pa.table(names | slots), self._columns.to_table()
+        version, dirty = self._version[: len(self)].astype("U56"), self._dirty[: len(self)]
+        slots = names | {"start": start, "bucket": bucket, "version": version, "dirty": dirty}
+        return pa.table(slots), self._columns.to_table()
 
     def load_tables(self, slots: pa.Table, aggregates: pa.Table) -> None:
         self._reset()

@@ -26,6 +26,7 @@ __all__ = ["Applied", "Applier", "position_in"]
 _PART = 500
 """Entries an audit document holds: well below the 400 KB of an item."""
 _ATTEMPTS = 8
+_LOOKS = 10
 _REFUSED_FOR_NOW = ("LimitExceededException", "ThrottlingException", "ResourceInUseException")
 
 
@@ -128,32 +129,42 @@ class Applier:
         """The topology after the step; an error at the first surprise."""
         expected = after(before.layout, step)
         for attempt in range(_ATTEMPTS):
-            refused = self._call(step, before)
-            wait_active(self._kinesis, plan.stream, self._clock, self._active_seconds)
-            now = read_topology(self._kinesis, plan.stream)
+            taken = self._call(step, before)
+            now = self._settled(plan.stream, before, looks=_LOOKS if taken else 1)
             if same_layout(now.layout, expected):
                 return now
-            if now.layout != before.layout or not refused:
+            if taken or now.layout != before.layout:
                 raise HeadwaterError(
                     f"stopped: after {step.call} stream {plan.stream} has layout {fingerprint(now.layout)} "
-                    f"({len(now.open)} open shards), not {fingerprint(expected)}; somebody else reshards it, or look at "
-                    f"`headwater shards map` and make a new plan"
+                    f"({len(now.open)} open shards), not {fingerprint(expected)}; does somebody else reshard it? "
+                    f"See `headwater shards map` and make a new plan"
                 )
             self._clock.sleep(min(60.0, 2.0**attempt))
         raise Throttled(f"stream {plan.stream}: Kinesis keeps refusing {step.call}; run the same command again later")
 
+    def _settled(self, stream: str, before: Topology, looks: int) -> Topology:
+        """The topology once the stream is ACTIVE; looked at again while it is the old one, for answers may be stale."""
+        for look in range(looks):
+            if look:
+                self._clock.sleep(3.0)
+            wait_active(self._kinesis, stream, self._clock, self._active_seconds)
+            now = read_topology(self._kinesis, stream)
+            if now.layout != before.layout:
+                break
+        return now
+
     def _call(self, step: Step, topology: Topology) -> bool:
-        """Make the call; True when it may not have taken place and may be made again."""
+        """Make the call; False when it was refused for now or its answer was lost, so that it may be made again."""
         try:
             self._send(step, topology)
         except ClientError as error:
             if code_of(error) in _REFUSED_FOR_NOW:
-                return True
+                return False
             message = error.response["Error"].get("Message", "")
             raise HeadwaterError(f"stopped: {step.call} refused: {code_of(error)}: {message}") from None
         except (ConnectionError, HTTPClientError):
-            return True
-        return False
+            return False
+        return True
 
     def _send(self, step: Step, topology: Topology) -> None:
         stream = topology.stream

@@ -1,7 +1,8 @@
 """When to reshard: a policy, decided by a pure function and explained in words.
 
 `decide` sees the load, the layout, the policy and what it remembers; it returns a decision and the new memory. It
-asks for no more calls than the service takes: one plan at a time, a pause between two, UpdateShardCount ten times a day.
+asks for no more calls than the service takes: one plan at a time, a pause between two, UpdateShardCount ten times
+a day.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from processors.shards.calls import layouts, seconds
 from processors.shards.cover import over
 from processors.shards.limits import LIMITS, Limits
 from processors.shards.load import LoadCurve
-from processors.shards.plan import Goal, Plan, cap_of, make_plan
+from processors.shards.plan import Goal, Plan, cap_of, least_shards, make_plan
 from processors.shards.pricing import Prices, Usage, provisioned
 from processors.shards.topology import Layout
 
@@ -42,6 +43,8 @@ class Policy:
     """How far ahead the time of day is looked up."""
     budget_per_day: float | None = None
     """Dollars: never more shards than this pays for."""
+    patience_seconds: float = 1_800.0
+    """A plan for the whole layout that takes longer gives way to splitting just what is hot."""
     most_calls: int = 200
     """Longest plan; a hotter stream is relieved where it is hottest first."""
 
@@ -158,6 +161,8 @@ def decide(
         return _go("out", now_ms, plan, (why, *note), memory, numbers)
     if since < policy.cool_down_seconds:
         return hold(f"no shard over {policy.target:.0%}; {since:.0f} s since the last reshard, too soon to shrink")
+    if least_shards(expected, goal, reading.usage.consumers, limits) > len(layout) * (1 - policy.least_saving):
+        return hold(f"no shard over {policy.target:.0%}, and hardly one to spare")
     plan = make_plan(stream, layout, expected, reading.usage, goal, prices, limits)
     saved = 1 - len(plan.new) / len(layout)
     if saved < policy.least_saving or len(layout) <= policy.floor:
@@ -187,7 +192,7 @@ def _go(
 
 
 def _goal(policy: Policy, memory: Memory, usage: Usage, prices: Prices, limits: Limits) -> tuple[Goal, tuple[str, ...]]:
-    ceiling, note = policy.ceiling, ()
+    ceiling, note = policy.ceiling, tuple[str, ...]()
     if policy.budget_per_day is not None:
         fixed = provisioned(prices, usage, 0).hour
         each = provisioned(prices, usage, 1).hour - fixed
@@ -217,7 +222,7 @@ def _plan(
 ) -> Plan:
     """Outward: hot shards split and the rest left alone, unless a few calls more make the whole layout cheapest."""
     whole = make_plan(stream, layout, curve, usage, goal, prices, limits)
-    if whole.steps and len(whole.steps) <= 10:
+    if whole.steps and whole.seconds <= policy.patience_seconds:
         return whole
     local = make_plan(stream, layout, curve, usage, replace(goal, method="local"), prices, limits)
     best = min((plan for plan in (whole, local) if plan.steps), key=lambda plan: plan.seconds, default=local)
@@ -230,4 +235,6 @@ def _cut(plan: Plan, most: int) -> Plan:
         return plan
     steps = plan.steps[:most]
     *_, new = layouts(plan.old, steps)
-    return replace(plan, new=new, steps=steps, seconds=seconds(steps))
+    part = (len(new) - len(plan.old)) / (len(plan.new) - len(plan.old) or 1)
+    month = plan.month_before + part * (plan.month_after - plan.month_before)
+    return replace(plan, new=new, steps=steps, seconds=seconds(steps), month_after=month)

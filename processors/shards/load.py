@@ -48,6 +48,8 @@ class LoadCurve:
 
     def below(self, positions: Sequence[int]) -> tuple[Floats, Floats]:
         """For each position (ascending), the load of all hash keys before it."""
+        if tuple(positions) == self.edges and not self.points:
+            return self._cumulative
         part = np.array([min(bisect_right(self.edges, at) - 1, len(self.edges) - 2) for at in positions], np.int64)
         edges = self.edges
         into = np.array(
@@ -96,6 +98,7 @@ def even_load(bytes_s: float, records_s: float, points: Sequence[Point] = ()) ->
 
 def from_samples(topology: Topology, samples: Mapping[str, Sample], peak: bool = False) -> LoadCurve:
     """The measured load; a shard without a sample counts as idle. `peak`: the worst second instead of the mean.
+    A throttled shard is reckoned to want more than it took: what was refused on top, twice as much at most.
 
     A heavy key counts as a point only where the key itself was the partition key: it hashes into the shard it was
     seen on, and the records of that part of the shard's range are at least half as heavy as the key. A key that is
@@ -108,8 +111,9 @@ def from_samples(topology: Topology, samples: Mapping[str, Sample], peak: bool =
     for shard in topology.open:
         sample = samples.get(shard.shard_id)
         shares = list(sample.bins) if sample and sample.bins and shard.width >= 4 * len(sample.bins) else [1.0]
-        bytes_s = (sample.peak_bytes_s if peak else sample.bytes_s) if sample else 0.0
-        records_s = (sample.peak_records_s if peak else sample.records_s) if sample else 0.0
+        tried = 1 + min(1.0, sample.throttles_s / sample.records_s) if sample and sample.records_s else 1.0
+        bytes_s = tried * (sample.peak_bytes_s if peak else sample.bytes_s) if sample else 0.0
+        records_s = tried * (sample.peak_records_s if peak else sample.records_s) if sample else 0.0
         if sample and len(shares) > 1:
             for heavy in sample.heavy:
                 place = hash_key(heavy.key)

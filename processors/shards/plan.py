@@ -19,7 +19,7 @@ from processors.shards.load import LoadCurve
 from processors.shards.pricing import Prices, Usage, compare, provisioned
 from processors.shards.topology import Layout, even_layout, fingerprint
 
-__all__ = ["Alternative", "Goal", "HotKey", "Plan", "cap_of", "make_plan", "plan_from_json"]
+__all__ = ["Alternative", "Goal", "HotKey", "Plan", "cap_of", "least_shards", "make_plan", "plan_from_json"]
 
 CURE = "splitting cannot cure one key: spread its batches (ordered=False), or add a part to the partition key"
 
@@ -165,7 +165,9 @@ def make_plan(
     """The plan for a load. `curve` is what to be sized for (a peak), `usage` the average month to be priced."""
     goal.check()
     cap = cap_of(goal, usage.consumers, limits)
-    naive = even_count(curve, cap, min(goal.ceiling, 4 * len(current) + 4 * _least(curve, cap)))
+    naive = even_count(
+        curve, cap, min(goal.ceiling, 4 * len(current) + 4 * least_shards(curve, goal, usage.consumers, limits))
+    )
     new, steps, notes = _layout(current, curve, cap, goal, naive, limits)
     hot = _hot_keys(curve, cap, limits, goal)
     if over(curve, new, cap) and not hot:
@@ -189,9 +191,11 @@ def make_plan(
     )
 
 
-def _least(curve: LoadCurve, cap: Cap) -> int:
+def least_shards(curve: LoadCurve, goal: Goal, consumers: int, limits: Limits = LIMITS) -> int:
+    """No layout has fewer: what the total load fills."""
+    cap = cap_of(goal, consumers, limits)
     by, records = curve.total
-    return int(np.ceil(max(by / cap.bytes_s, records / cap.records_s)))
+    return int(np.ceil(max(by / cap.bytes_s, records / cap.records_s) * (1 - 1e-9)))
 
 
 def _layout(

@@ -130,7 +130,9 @@ class World:
         actor.wake_ms = self.now + max(1, round(ms))
         self._hub.switch()
 
-    def call(self, service: str, operation: str, target: Callable[..., Any], request: Mapping[str, Any], args: Any) -> Any:
+    def call(
+        self, service: str, operation: str, target: Callable[..., Any], request: Mapping[str, Any], args: Any
+    ) -> Any:
         """One I/O call of the running actor, with whatever goes wrong with it."""
         if self.current is None:
             return target(*args, **request)  # the auditors look without disturbing

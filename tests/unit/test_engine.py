@@ -22,6 +22,13 @@ from processors.recompute import batch_view, differences
 from processors.state import ShardState
 from processors.windows import hopping, tumbling
 
+POISON = [
+    b"\x00\x01",
+    b"\x28\xb5\x2f\xfd\x00",
+    b"not json",
+    encode_control("reference", {"name": "sites"}),
+    encode_control("receipt", {"contract": "reading", "intervals": {"p1": [[1]]}}),
+]
 START = 1_762_160_400_000
 CONTRACT = parse_contract(
     """
@@ -44,7 +51,7 @@ SITES = {
 REFERENCE = Reference("sites", "unused.csv", "device", {"site": "string"})
 
 
-def doubled(events: pa.Table) -> dict[str, Any]:
+def doubled(events: pa.Table) -> pa.Table:
     if any(value == 13 for value in events["value"].to_pylist()):
         raise ValueError("unlucky")
     return pa.table({"double_value": pa.array([value * 2 for value in events["value"].to_pylist()], pa.float64())})
@@ -134,7 +141,7 @@ def streams(draw: st.DrawFn) -> list[StreamRecord]:
         elif kind == "kpl":
             datas.append(encode_kpl(plain, "k", None))
         elif kind == "poison":
-            datas.append(draw(st.sampled_from([b"\x00\x01", b"\x28\xb5\x2f\xfd\x00", b"not json"])))
+            datas.append(draw(st.sampled_from(POISON)))
         else:
             datas.append(encode_control("reference", {"name": "sites", "version": 2, "uri": "v2"}))
     step = draw(st.sampled_from([1, 10**20]))

@@ -13,7 +13,7 @@ from headwater.errors import Fenced
 from headwater.ledger import Commit, Ledger, PendingFile
 from headwater.testing.dynamodb import MemoryDynamoDB
 
-TABLE = {
+TABLE: dict[str, Any] = {
     "TableName": "ledger",
     "KeySchema": [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}],
     "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pipeline", "item")],
@@ -32,7 +32,7 @@ def dynamodb(request: pytest.FixtureRequest) -> Iterator[Any]:
         client = boto3.client(
             "dynamodb", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
         )
-        client.create_table(**TABLE)  # type: ignore[arg-type]
+        client.create_table(**TABLE)
         yield client
 
 
