@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["IntervalSet", "Names", "OriginSets"]
+__all__ = ["IntervalSet", "Names", "OriginSets", "sorted_rows"]
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -165,7 +165,7 @@ class OriginSets:
         new = np.zeros(len(codes), np.bool_)
         if not len(codes):
             return new
-        order, code, seq = _sorted_rows(codes, seqs)
+        order, code, seq = sorted_rows(codes, seqs)
         changed = np.empty(len(code), np.bool_)
         changed[0] = True
         np.not_equal(code[1:], code[:-1], out=changed[1:])
@@ -314,7 +314,7 @@ class OriginSets:
         return sets
 
 
-def _sorted_rows(codes: Ints, seqs: Ints) -> tuple[Ints, Ints, Ints]:
+def sorted_rows(codes: Ints, seqs: Ints) -> tuple[Ints, Ints, Ints]:
     """Rows ordered by (code, seq, row): their indices, codes and seqs.
 
     Packed into one integer with the row number in its lowest bits the sort is several times faster than an

@@ -38,7 +38,13 @@ TYPES: dict[str, pa.DataType] = {
     "timestamp": pa.timestamp("ms", "UTC"),
     "date": pa.date32(),
 }
-IDENTITY = pa.schema([("_origin", pa.string()), ("_seq", pa.int64()), ("_arrived_at", pa.timestamp("ms", "UTC"))])
+IDENTITY = pa.schema(
+    [
+        pa.field("_origin", pa.string(), nullable=False),
+        pa.field("_seq", pa.int64(), nullable=False),
+        pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -162,8 +168,9 @@ class Pipeline:
 
     @cached_property
     def lake_schema(self) -> pa.Schema:
-        """`schema` and the identity columns: what the lake holds."""
-        return pa.schema([*self.schema, *IDENTITY])
+        """`schema` and the identity columns, required ones not nullable: what the lake holds."""
+        own = [pa.field(one.name, one.arrow, nullable=not one.required) for one in self.contract.fields]
+        return pa.schema([*own, *self.added, *IDENTITY])
 
     @property
     def references(self) -> tuple[Reference, ...]:

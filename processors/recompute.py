@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
 def _agree(aggregate: Aggregate, want: Any, got: Any) -> bool:
     if aggregate.function == "distinct":
         exact = want.nunique()
-        return abs(float(got) - exact) <= max(1.0, SKETCH_ERROR * exact)
+        return bool(abs(float(got) - exact) <= max(1.0, SKETCH_ERROR * exact))
     if aggregate.function == "quantile":
         if want.empty:
             return got is None

@@ -2,8 +2,8 @@
 
 A sealed batch never moves: bytes and hash key stay through every retry. So the choice is made once, when a batch is
 sealed, and goes by what the shards did with earlier ones: a throttled shard's share is cut at once and grows back
-slowly (additive increase, multiplicative decrease), and among shards the one with the least unconfirmed bytes for its
-share is taken. Aggregates commute, so readers do not mind; who needs a key's order uses `ordered=True` and no placement.
+slowly (additive increase, multiplicative decrease), and of a few shards the one with the least unconfirmed bytes for
+its share is taken. Aggregates commute, so readers do not mind; who needs a key's order uses `ordered=True` instead.
 
 Pure but for the random source passed in. Not thread-safe: the producer calls it under its own lock.
 """

@@ -69,7 +69,7 @@ def _extent(chunk: pa.Array) -> tuple[Any, Any]:
 
 def _bad(column: pa.ChunkedArray, low: float | None, high: float | None) -> pa.ChunkedArray:
     below = pc.less(column, low) if low is not None else pc.and_(column.is_null(), False)
-    above = pc.greater_equal(column, high) if high is not None else pc.and_(column.is_null(), False)
+    above = pc.greater(column, high) if high is not None else pc.and_(column.is_null(), False)
     return pc.or_(below.fill_null(False), above.fill_null(False))
 
 

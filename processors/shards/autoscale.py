@@ -45,7 +45,9 @@ class Policy:
     """Dollars: never more shards than this pays for."""
     patience_seconds: float = 1_800.0
     """A plan for the whole layout that takes longer gives way to splitting just what is hot."""
-    most_calls: int = 200
+    leap: float = 1.4
+    """Room that an UpdateShardCount outward makes, times the load expected."""
+    most_calls: int = 60
     """Longest plan; a hotter stream is relieved where it is hottest first."""
 
 
@@ -155,7 +157,7 @@ def decide(
         why = f"{len(hot)} of {len(layout)} shards over {policy.target:.0%} at {factor:.2f} times the present load"
         if since < policy.cool_off_seconds:
             return hold(why, f"cooling off: {since:.0f} of {policy.cool_off_seconds:.0f} s since the last reshard")
-        plan = _plan(stream, layout, expected, reading.usage, goal, policy, prices, limits)
+        plan = _outward(Ask(stream, layout, expected, reading.usage, goal, policy, prices, limits))
         if not plan.steps:
             return hold(why, *note, "no layout is better", *(f"{key.key}: {key.cure}" for key in plan.hot_keys))
         return _go("out", now_ms, plan, (why, *note), memory, numbers)
@@ -163,15 +165,12 @@ def decide(
         return hold(f"no shard over {policy.target:.0%}; {since:.0f} s since the last reshard, too soon to shrink")
     if least_shards(expected, goal, reading.usage.consumers, limits) > len(layout) * (1 - policy.least_saving):
         return hold(f"no shard over {policy.target:.0%}, and hardly one to spare")
-    plan = make_plan(stream, layout, expected, reading.usage, goal, prices, limits)
+    plan = _inward(Ask(stream, layout, expected, reading.usage, goal, policy, prices, limits))
     saved = 1 - len(plan.new) / len(layout)
-    if saved < policy.least_saving or len(layout) <= policy.floor:
+    if saved <= 0 or (saved < policy.least_saving and len(plan.steps) < policy.most_calls):
         return hold(f"no shard over {policy.target:.0%}; shrinking to {len(plan.new)} would save {max(0.0, saved):.0%}")
-    if len(plan.steps) > policy.most_calls:
-        plan = make_plan(stream, layout, expected, reading.usage, replace(goal, method="local"), prices, limits)
-        plan = _cut(plan, policy.most_calls)
     why = f"{len(plan.new)} of {len(layout)} shards do, at {factor:.2f} times the present load"
-    return _go("in", now_ms, plan, (why,), memory, numbers) if plan.steps else hold(why, "but no neighbours can merge")
+    return _go("in", now_ms, plan, (why,), memory, numbers)
 
 
 def _go(
@@ -210,23 +209,56 @@ def _goal(policy: Policy, memory: Memory, usage: Usage, prices: Prices, limits: 
     return goal, note
 
 
-def _plan(
-    stream: str,
-    layout: Layout,
-    curve: LoadCurve,
-    usage: Usage,
-    goal: Goal,
-    policy: Policy,
-    prices: Prices,
-    limits: Limits,
-) -> Plan:
-    """Outward: hot shards split and the rest left alone, unless a few calls more make the whole layout cheapest."""
-    whole = make_plan(stream, layout, curve, usage, goal, prices, limits)
-    if whole.steps and whole.seconds <= policy.patience_seconds:
+@dataclass(frozen=True)
+class Ask:
+    """What a plan is made for."""
+
+    stream: str
+    layout: Layout
+    curve: LoadCurve
+    usage: Usage
+    goal: Goal
+    policy: Policy
+    prices: Prices
+    limits: Limits
+
+    def plan(self, growth: float = 1.0, **change: Any) -> Plan:
+        return make_plan(
+            self.stream,
+            self.layout,
+            self.curve.scaled(growth),
+            self.usage,
+            replace(self.goal, **change),
+            self.prices,
+            self.limits,
+        )
+
+
+def _outward(ask: Ask) -> Plan:
+    """The cheapest layout where a few calls reach it; else a leap by UpdateShardCount with room to grow, for there are
+    ten a day; else hot shards split and the rest left alone."""
+    whole = ask.plan(method="exact")
+    if whole.steps and whole.seconds <= ask.policy.patience_seconds:
         return whole
-    local = make_plan(stream, layout, curve, usage, replace(goal, method="local"), prices, limits)
-    best = min((plan for plan in (whole, local) if plan.steps), key=lambda plan: plan.seconds, default=local)
-    return _cut(best, policy.most_calls)
+    if ask.goal.updates_left:
+        leap = ask.plan(growth=ask.policy.leap, method="auto")
+        if leap.steps and leap.steps[0].call == "UpdateShardCount":
+            return leap
+    local = ask.plan(method="local")
+    return _cut(local if local.steps else whole, ask.policy.most_calls)
+
+
+def _inward(ask: Ask) -> Plan:
+    """The cheapest layout where a few calls reach it; else UpdateShardCount while half a day's calls are left; else
+    merges of neighbours."""
+    whole = ask.plan(method="exact")
+    if whole.seconds <= ask.policy.patience_seconds:
+        return whole
+    if ask.goal.updates_left > ask.limits.updates_per_day // 2:
+        leap = ask.plan(method="auto")
+        if leap.steps and leap.steps[0].call == "UpdateShardCount":
+            return leap
+    return _cut(ask.plan(method="local"), ask.policy.most_calls)
 
 
 def _cut(plan: Plan, most: int) -> Plan:

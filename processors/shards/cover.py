@@ -8,6 +8,7 @@ one is already, else it goes where the load left to share is shared evenly (for 
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -120,14 +121,30 @@ def even_count(curve: LoadCurve, cap: Cap, most: int) -> int | None:
     More even shards are not always cooler ones (the boundaries move), so each count from the least possible is tried;
     far from it in steps of one part in 64.
     """
-    by, records = curve.total
-    count = max(1, int(np.ceil(max(by / cap.bytes_s, records / cap.records_s) * (1 - 1e-9))))
+    if any(point.bytes_s > cap.bytes_s or point.records_s > cap.records_s for point in curve.points):
+        return None
+    count = _at_least(curve, cap)
     while count <= most:
         layout = tuple(at * HASH_SPACE // count for at in range(count))
         if not over(curve, layout, cap):
             return count
         count += 1 if count < 256 else count // 64
     return None
+
+
+def _at_least(curve: LoadCurve, cap: Cap) -> int:
+    """No fewer even shards can do: by the whole load, and by the densest part.
+
+    A part with the load of more than three shards has a shard wholly inside, which is as hot as the part is dense.
+    """
+    by, records = curve.total
+    least = max(1.0, by / cap.bytes_s, records / cap.records_s)
+    shares = np.array([(stop - start) / HASH_SPACE for start, stop in pairwise(curve.edges)])
+    for loads, most in ((curve.bytes_s, cap.bytes_s), (curve.records_s, cap.records_s)):
+        dense = loads > 3 * most
+        if dense.any():
+            least = max(least, float((loads[dense] / shares[dense]).max()) / most)
+    return int(np.ceil(least * (1 - 1e-9)))
 
 
 def cover(curve: LoadCurve, current: Layout, cap: Cap, hints: Layout = (), floor: int = 1) -> Layout:

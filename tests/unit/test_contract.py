@@ -354,6 +354,22 @@ def test_a_table_that_is_wrong_as_a_whole(table: pa.Table, reason: str) -> None:
     assert reason in str(caught.value)
 
 
+def test_whole_numbers_in_float_fields_are_rounded_as_python_does() -> None:
+    numbers = (Field("f", "float"), Field("d", "double"))
+    contract = replace(EVERYTHING, fields=(*EVERYTHING.fields[:3], *numbers))
+    for number in (2**53 + 1, 2**62 + 2**38 + 1, -(2**63), 16_777_217):
+        column = pa.array([number], pa.int64())
+        row = conform(contract, good_table(f=column, d=column)).table.to_pylist()[0]
+        assert row == validate_row(contract, GOOD | {"f": number, "d": number, "seq": 0, "ts": NOON})
+
+
+def test_a_bound_is_allowed_and_a_fraction_beyond_it_is_not() -> None:
+    contract = replace(EVERYTHING, fields=(*EVERYTHING.fields[:3], Field("d", "double", minimum=0, maximum=1)))
+    found = conform(contract, good_table(d=pa.array([0.0, 1.0, 1.25])))
+    assert [row.index for row in found.invalid] == [2]
+    assert [row.index for row in conform(contract, good_table(d=pa.array([-0.25, 1.0]))).invalid] == [0]
+
+
 def test_the_edges_of_integers() -> None:
     edges = [2.0**63, -(2.0**63), 2.0**31, -(2.0**31), -0.0, 2.0**63 - 1024]
     contract = replace(

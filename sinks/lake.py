@@ -1,0 +1,193 @@
+"""Rows to Parquet files for the lake: sorted by key and time, one file per partition value. Pure.
+
+Row groups are encoded as they fill, so memory holds one row group of rows and the encoded rest. Settings were measured
+(docs/adr/0003-parquet-settings.md): zstd 3, times and sequence numbers as deltas, floats split by byte, strings as
+dictionaries. Files carry no field ids: the table's name mapping gives them.
+"""
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headwater.errors import UsageError
+from headwater.lineage import Ints, sorted_rows
+
+__all__ = ["LakeBuffer", "LakeFile", "file_schema"]
+
+ROW_GROUP_ROWS = 524_288
+_GUESSED_BYTES_A_ROW = 10.0
+_MS = {"hour": 3_600_000, "day": 86_400_000}
+
+
+@dataclass(frozen=True)
+class LakeFile:
+    """A finished file; `partition` is its day, hour or month of event time, empty for a table without partitions."""
+
+    partition: str
+    body: bytes
+    rows: int
+
+
+def file_schema(schema: pa.Schema) -> pa.Schema:
+    """What lies in the files: timestamps in microseconds, as Iceberg defines them, and strings as dictionaries."""
+    fields = []
+    for one in schema:
+        kind = one.type
+        if pa.types.is_timestamp(kind):
+            kind = pa.timestamp("us", "UTC")
+        elif pa.types.is_string(kind):
+            kind = pa.dictionary(pa.int32(), pa.string())
+        fields.append(pa.field(one.name, kind, nullable=one.nullable))
+    return pa.schema(fields)
+
+
+@dataclass
+class _OpenFile:
+    sink: io.BytesIO
+    writer: pq.ParquetWriter
+    rows: int = 0
+
+
+@dataclass
+class LakeBuffer:
+    """Rows of one table on their way to files. `partition` is "hour", "day", "month" or None, of the event time."""
+
+    schema: pa.Schema
+    time_field: str
+    key_field: str
+    partition: str | None
+    rows: int = 0
+    _tables: list[pa.Table] = field(default_factory=list)
+    _waiting: int = 0
+    _open: dict[str, _OpenFile] = field(default_factory=dict)
+    _bytes_a_row: float = _GUESSED_BYTES_A_ROW
+
+    def __post_init__(self) -> None:
+        if self.partition not in ("hour", "day", "month", None):
+            raise UsageError(f"partition by hour, day, month or nothing, not {self.partition!r}")
+        self._file_schema = file_schema(self.schema)
+
+    @property
+    def approx_bytes(self) -> int:
+        """About how large the files would be if sealed now."""
+        encoded = sum(one.sink.tell() for one in self._open.values())
+        return encoded + round(self._waiting * self._bytes_a_row)
+
+    def append(self, table: pa.Table) -> None:
+        """Take in rows; the columns are the schema's, strings plain or dictionary-encoded."""
+        self._tables.append(table)
+        self.rows += table.num_rows
+        self._waiting += table.num_rows
+        while self._waiting >= ROW_GROUP_ROWS:
+            self._write_group()
+
+    def seal(self) -> list[LakeFile]:
+        """The finished files, by partition; the buffer is empty afterwards."""
+        while self._waiting:
+            self._write_group()
+        files = []
+        for name, one in sorted(self._open.items()):
+            one.writer.close()
+            files.append(LakeFile(name, one.sink.getvalue(), one.rows))
+        if self.rows:
+            self._bytes_a_row = sum(len(file.body) for file in files) / self.rows
+        self._open, self.rows = {}, 0
+        return files
+
+    def _write_group(self) -> None:
+        """Sort and encode the oldest rows, a row group's worth."""
+        group, rest = _split(self._tables, ROW_GROUP_ROWS)
+        table = _one(group, self._file_schema)
+        self._tables, self._waiting = rest, self._waiting - table.num_rows
+        ts = table.column(self.time_field).cast(pa.int64()).to_numpy() // 1000
+        for name, part, part_ts in self._partitions(table, ts):
+            order = _sorted(part.column(self.key_field).chunk(0), part_ts)
+            target = self._file(name)
+            target.writer.write_table(part.take(pa.array(order)), row_group_size=ROW_GROUP_ROWS)
+            target.rows += part.num_rows
+
+    def _partitions(self, table: pa.Table, ts: Ints) -> list[tuple[str, pa.Table, Ints]]:
+        if self.partition is None:
+            return [("", table, ts)]
+        number = ts.astype("M8[ms]").astype("M8[M]").astype(np.int64) if self.partition == "month" else (
+            ts // _MS[self.partition]
+        )
+        distinct = np.unique(number)
+        if len(distinct) == 1:
+            return [(self._name(int(distinct[0])), table, ts)]
+        masks = ((int(one), number == one) for one in distinct)
+        return [(self._name(one), _one([table.filter(pa.array(m))], self._file_schema), ts[m]) for one, m in masks]
+
+    def _name(self, number: int) -> str:
+        unit = {"month": "M", "day": "D", "hour": "h"}[self.partition or ""]
+        return str(np.datetime64(number, unit))
+
+    def _file(self, name: str) -> _OpenFile:
+        if name not in self._open:
+            sink = io.BytesIO()
+            self._open[name] = _OpenFile(sink, _writer(sink, self._file_schema))
+        return self._open[name]
+
+
+def _writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    deltas = [f.name for f in schema if pa.types.is_int64(f.type) or pa.types.is_timestamp(f.type)]
+    floats = [f.name for f in schema if pa.types.is_floating(f.type)]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=[f.name for f in schema if f.name not in deltas and f.name not in floats],
+        column_encoding=dict.fromkeys(deltas, "DELTA_BINARY_PACKED") | dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        store_schema=False,
+    )
+
+
+def _split(tables: list[pa.Table], rows: int) -> tuple[list[pa.Table], list[pa.Table]]:
+    """The first `rows` rows, and the rest."""
+    taken: list[pa.Table] = []
+    for at, table in enumerate(tables):
+        if table.num_rows >= rows:
+            taken.append(table.slice(0, rows))
+            left = table.slice(rows)
+            return taken, ([left] if left.num_rows else []) + tables[at + 1 :]
+        taken.append(table)
+        rows -= table.num_rows
+    return taken, []
+
+
+def _one(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """One table in the schema, each column in one chunk with one dictionary."""
+    columns = []
+    for one in schema:
+        chunks = [chunk for table in tables for chunk in table.column(one.name).chunks if len(chunk)]
+        if pa.types.is_dictionary(one.type):
+            chunks = [_coded(chunk) for chunk in chunks]
+            column = pa.chunked_array(chunks, one.type).unify_dictionaries().combine_chunks()
+        else:
+            column = pa.chunked_array(chunks).combine_chunks().cast(one.type) if chunks else pa.array([], one.type)
+        whole = column.chunk(0) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column
+        columns.append(whole if isinstance(whole, pa.Array) else pa.array([], one.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _coded(chunk: pa.Array) -> pa.DictionaryArray:
+    if not pa.types.is_dictionary(chunk.type):
+        chunk = chunk.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), chunk.dictionary.cast(pa.string()))
+
+
+def _sorted(key: pa.Array, ts: Ints) -> Ints:
+    """Row numbers by key, time and row."""
+    if pa.types.is_dictionary(key.type):
+        rank = np.empty(len(key.dictionary), np.int64)
+        rank[pc.array_sort_indices(key.dictionary).to_numpy()] = np.arange(len(key.dictionary))
+        codes = rank[key.indices.to_numpy()] if len(rank) else np.zeros(len(ts), np.int64)
+    else:
+        codes = pc.rank(key, tiebreaker="dense").to_numpy().astype(np.int64)
+    order, _, _ = sorted_rows(codes, ts)
+    return order
