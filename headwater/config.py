@@ -1,8 +1,11 @@
 """Settings: the only module that reads the environment (twelve-factor, III)."""
 
+import os
+from collections.abc import Mapping
+
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "use_environment"]
 
 
 class Settings(BaseSettings):
@@ -32,3 +35,8 @@ class Settings(BaseSettings):
     reference_seconds: float = 0.0
     """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
     log_level: str = "INFO"
+
+
+def use_environment(variables: Mapping[str, str]) -> None:
+    """Set variables for this process, boto3's among them: how an embedded AWS is made known to all clients."""
+    os.environ.update(variables)

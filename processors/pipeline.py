@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 from headwater.contract import Contract, load_contract
+from headwater.contract.definition import TYPES
 
 from headwater.aggregates import Aggregate
 from headwater.errors import HeadwaterError, UsageError
@@ -28,16 +29,6 @@ from processors.windows import Window, duration_ms
 
 __all__ = ["Enrich", "Lake", "Map", "Pipeline", "Reference", "Step", "View", "Where", "load"]
 
-TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "boolean": pa.bool_(),
-    "int": pa.int32(),
-    "long": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "timestamp": pa.timestamp("ms", "UTC"),
-    "date": pa.date32(),
-}
 IDENTITY = pa.schema(
     [
         pa.field("_origin", pa.string(), nullable=False),
@@ -169,7 +160,7 @@ class Pipeline:
     @cached_property
     def lake_schema(self) -> pa.Schema:
         """`schema` and the identity columns, required ones not nullable: what the lake holds."""
-        own = [pa.field(one.name, one.arrow, nullable=not one.required) for one in self.contract.fields]
+        own = [pa.field(one.name, one.arrow_type, nullable=not one.required) for one in self.contract.fields]
         return pa.schema([*own, *self.added, *IDENTITY])
 
     @property

@@ -56,10 +56,7 @@ class PublishLoop:
     def prepare(self) -> Publisher:
         """The lake's table made or found, and the publisher over it."""
         if self.publisher is None:
-            services = self._services
-            self.publisher = Publisher.of(
-                services.ledger, services.settings, self.pipeline, services.clock, new_owner()
-            )
+            self.publisher = self._services.publisher(new_owner())
         return self.publisher
 
     def _look_for_references(self) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 from headwater.aws import Objects, client
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings
+from headwater.contract.iceberg import iceberg_schema
 from headwater.ledger import Ledger
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader
 from processors.worker import Ports
+from sinks.catalog import IcebergTable, ensure_table, open_catalog
 from sinks.deadletter import DeadLetters
+from sinks.publisher import Publisher
 from sinks.views import ViewSpec, ViewStore
 
 __all__ = ["Services", "new_owner"]
@@ -60,6 +63,14 @@ class Services:
     @cached_property
     def view_specs(self) -> dict[str, ViewSpec]:
         return {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in self.pipeline.views}
+
+    def publisher(self, owner: str) -> Publisher:
+        """Over the lake's table, which is made when it is not there."""
+        pipeline, settings = self.pipeline, self.settings
+        catalog, lake = open_catalog(settings), pipeline.lake_to
+        schema = iceberg_schema(pipeline.contract, pipeline.added)
+        ensure_table(catalog, settings, lake.table, schema, lake.partition, pipeline.contract.time)
+        return Publisher(self.ledger, lambda name: IcebergTable(catalog, settings.database, name), self.clock, owner)
 
     @cached_property
     def ports(self) -> Ports:

@@ -13,7 +13,6 @@ from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from producers.fleet import Fleet
 from producers.producer import Producer, ProducerSettings
-from sinks.publisher import Publisher
 
 from headwater.clock import Clock
 from headwater.config import Settings
@@ -129,9 +128,7 @@ class Demo:
             provision(self._settings, shards=self._demo.shards)
             self.services = Services(self._settings, self._pipeline, self._clock)
             ensure_initial(self._pipeline, self.services.ledger, self.services.objects, self.services.client)
-            self.publisher = Publisher.of(
-                self.services.ledger, self._settings, self._pipeline, self._clock, new_owner()
-            )
+            self.publisher = self.services.publisher(new_owner())
             self.runner = EmbeddedRunner(
                 self._pipeline, self.services.kinesis, self.services.ports, self._settings, self._clock, new_owner()
             )

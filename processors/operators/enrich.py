@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.contract.definition import TYPES
 from headwater.errors import UsageError
 from processors.operators.arrays import whole
-from processors.pipeline import TYPES, Enrich, Map, Reference, Where
+from processors.pipeline import Enrich, Map, Reference, Where
 
 __all__ = ["ReferenceTable", "apply_map", "apply_where", "enrich"]
 

@@ -58,6 +58,9 @@ class Memory:
     day: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * BUCKETS
     """Per quarter of an hour: typical bytes and records per second; 0 is unknown."""
     resharded_ms: int | None = None
+    """When the last reshard was, or is to be, done."""
+    looked_ms: int | None = None
+    """When shrinking was last considered and found not worth it."""
     updates_ms: tuple[int, ...] = ()
     """When UpdateShardCount was called in the last 24 hours."""
 
@@ -65,6 +68,7 @@ class Memory:
         return {
             "day": [list(row) for row in self.day],
             "resharded_ms": self.resharded_ms,
+            "looked_ms": self.looked_ms,
             "updates_ms": self.updates_ms,
         }
 
@@ -73,7 +77,8 @@ def memory_from_json(doc: Mapping[str, Any]) -> Memory:
     """What to_json wrote; an empty document is an empty memory."""
     if not doc:
         return Memory()
-    return Memory(tuple((row[0], row[1]) for row in doc["day"]), doc["resharded_ms"], tuple(doc["updates_ms"]))
+    day = tuple((row[0], row[1]) for row in doc["day"])
+    return Memory(day, doc["resharded_ms"], doc["looked_ms"], tuple(doc["updates_ms"]))
 
 
 @dataclass(frozen=True)
@@ -163,11 +168,14 @@ def decide(
         return _go("out", now_ms, plan, (why, *note), memory, numbers)
     if since < policy.cool_down_seconds:
         return hold(f"no shard over {policy.target:.0%}; {since:.0f} s since the last reshard, too soon to shrink")
+    if memory.looked_ms is not None and now_ms - memory.looked_ms < policy.cool_down_seconds * 250:
+        return hold(f"no shard over {policy.target:.0%}; shrinking was not worth it a short while ago")
     if least_shards(expected, goal, reading.usage.consumers, limits) > len(layout) * (1 - policy.least_saving):
         return hold(f"no shard over {policy.target:.0%}, and hardly one to spare")
     plan = _inward(Ask(stream, layout, expected, reading.usage, goal, policy, prices, limits))
     saved = 1 - len(plan.new) / len(layout)
-    if saved <= 0 or (saved < policy.least_saving and len(plan.steps) < policy.most_calls):
+    if saved < policy.least_saving:
+        memory = replace(memory, looked_ms=now_ms)
         return hold(f"no shard over {policy.target:.0%}; shrinking to {len(plan.new)} would save {max(0.0, saved):.0%}")
     why = f"{len(plan.new)} of {len(layout)} shards do, at {factor:.2f} times the present load"
     return _go("in", now_ms, plan, (why,), memory, numbers)
@@ -242,7 +250,7 @@ def _outward(ask: Ask) -> Plan:
         return whole
     if ask.goal.updates_left:
         leap = ask.plan(growth=ask.policy.leap, method="auto")
-        if leap.steps and leap.steps[0].call == "UpdateShardCount":
+        if _leaps(leap) and len(leap.new) > len(ask.layout):
             return leap
     local = ask.plan(method="local")
     return _cut(local if local.steps else whole, ask.policy.most_calls)
@@ -256,9 +264,13 @@ def _inward(ask: Ask) -> Plan:
         return whole
     if ask.goal.updates_left > ask.limits.updates_per_day // 2:
         leap = ask.plan(method="auto")
-        if leap.steps and leap.steps[0].call == "UpdateShardCount":
+        if _leaps(leap) and len(leap.new) <= (1 - 2 * ask.policy.least_saving) * len(ask.layout):
             return leap
     return _cut(ask.plan(method="local"), ask.policy.most_calls)
+
+
+def _leaps(plan: Plan) -> bool:
+    return bool(plan.steps) and plan.steps[0].call == "UpdateShardCount"
 
 
 def _cut(plan: Plan, most: int) -> Plan:

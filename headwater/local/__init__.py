@@ -1,0 +1,1 @@
+"""Everything on one machine: an embedded AWS on loopback, the demo and `headwater up`."""
