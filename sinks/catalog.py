@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import boto3
 from pyiceberg.catalog.glue import GlueCatalog
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, NoSuchTableError, ValidationError
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -13,9 +14,9 @@ from pyiceberg.transforms import DayTransform, HourTransform, MonthTransform
 
 from headwater.aws import client
 from headwater.config import Settings
-from headwater.errors import Retryable, UsageError
+from headwater.errors import HeadwaterError, Retryable, UsageError
 
-__all__ = ["IcebergTable", "ensure_table", "open_catalog", "open_table"]
+__all__ = ["IcebergTable", "ensure_table", "open_catalog", "open_table", "table_names"]
 
 _TRANSFORMS: dict[str, Any] = {"hour": HourTransform(), "day": DayTransform(), "month": MonthTransform()}
 PROPERTIES = {
@@ -26,39 +27,73 @@ PROPERTIES = {
     # A commit overtaken by another must fail and be decided anew, never be sent again on top: see sinks.publisher.
     "commit.retry.num-retries": "0",
 }
+_ATTEMPTS = 5
+
+
+class _Glue:
+    """A Glue client that sends UpdateTable once.
+
+    When an answer is lost and botocore sends the update again, Glue refuses the second (the version has moved on by
+    the first), and pyiceberg takes that for a failed commit and deletes the manifests that the first one made current.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._glue = client("glue", settings)
+        self._once = client("glue", settings, retries={"mode": "standard", "total_max_attempts": 1})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._once if name == "update_table" else self._glue, name)
+
+
+class _Catalog(GlueCatalog):  # type: ignore[misc]  # pyiceberg is not looked into
+    """Gives pyarrow boto3's credentials of the moment: it knows fewer sources of them, and cannot renew any."""
+
+    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:
+        found = boto3.session.Session().get_credentials()
+        now = found.get_frozen_credentials() if found else None
+        keys = {} if now is None else {"s3.access-key-id": now.access_key, "s3.secret-access-key": now.secret_key}
+        if now is not None and now.token:
+            keys["s3.session-token"] = now.token
+        return super()._load_file_io({**(properties or {}), **keys}, location)
 
 
 def open_catalog(settings: Settings) -> GlueCatalog:
     """The catalog where boto3 finds Glue; files through pyarrow at the endpoint where boto3 finds S3."""
-    glue, s3 = client("glue", settings), client("s3", settings)
+    s3 = client("s3", settings)
     properties = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", "s3.region": s3.meta.region_name}
     if "amazonaws.com" not in s3.meta.endpoint_url:
         properties["s3.endpoint"] = s3.meta.endpoint_url
-    return GlueCatalog("headwater", client=glue, **properties)
+    return _Catalog("headwater", client=_Glue(settings), **properties)
 
 
 def ensure_table(
     catalog: GlueCatalog, settings: Settings, name: str, schema: Schema, partition: str | None, time_field: str
 ) -> Table:
-    """The table, made when it is not there, and with columns added that the schema has and it has not."""
-    identifier = (settings.database, name)
+    """The table, made when it is not there, and grown to what the schema has and it has not.
+
+    Several may call it at a time. UsageError when the table that is there is partitioned otherwise or cannot grow so.
+    """
     catalog.create_namespace_if_not_exists(settings.database)
     spec = PartitionSpec()
     if partition is not None:
         source = schema.find_field(time_field).field_id
         spec = PartitionSpec(PartitionField(source, 1000, _TRANSFORMS[partition], f"{time_field}_{partition}"))
     table = catalog.create_table_if_not_exists(
-        identifier,
+        (settings.database, name),
         schema,
         location=f"s3://{settings.bucket}/lake/{name}",
         partition_spec=spec,
         properties=PROPERTIES,
     )
-    known = set(table.schema().column_names)
-    if any(field.name not in known for field in schema.fields):
-        with table.update_schema() as update:
-            update.union_by_name(schema)
-    return table
+    if _parts(table.spec(), table.schema()) != _parts(spec, schema):
+        raise UsageError(f"lake table {name} is partitioned by {table.spec()}, not by {partition} of {time_field}")
+    for _ in range(_ATTEMPTS):
+        try:
+            _grow(table, name, schema)
+            return table
+        except CommitFailedException:
+            table = catalog.load_table((settings.database, name))
+    raise Retryable(f"lake table {name}: others keep changing it")
 
 
 def open_table(settings: Settings, name: str) -> Table:
@@ -67,8 +102,32 @@ def open_table(settings: Settings, name: str) -> Table:
     try:
         return catalog.load_table((settings.database, name))
     except NoSuchTableError as error:
-        known = sorted(table for _, table in catalog.list_tables(settings.database))
+        known = table_names(catalog, settings)
         raise UsageError(f"no lake table {name!r} in database {settings.database}; it has {known}") from error
+
+
+def table_names(catalog: GlueCatalog, settings: Settings) -> list[str]:
+    """The Iceberg tables of the lake's database; none when there is no such database."""
+    try:
+        return sorted(table for _, table in catalog.list_tables(settings.database))
+    except NoSuchNamespaceError:
+        return []
+
+
+def _parts(spec: PartitionSpec, schema: Schema) -> list[tuple[str, str]]:
+    return [(schema.find_column_name(field.source_id), str(field.transform)) for field in spec.fields]
+
+
+def _grow(table: Table, name: str, schema: Schema) -> None:
+    """Add columns, widen types, lift `required`; and set the properties that the publisher relies on."""
+    try:
+        with table.transaction() as change:
+            if any(table.properties.get(key) != value for key, value in PROPERTIES.items()):
+                change.set_properties(PROPERTIES)
+            with change.update_schema() as update:
+                update.union_by_name(schema)
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(f"lake table {name} cannot take the contract's columns: {_one_line(error)}") from error
 
 
 class IcebergTable:
@@ -82,22 +141,41 @@ class IcebergTable:
 
     def paths(self) -> set[str]:
         """The data files of the current snapshot. A manifest never changes, so each is read once."""
-        self._table = table = self._catalog.load_table(self._identifier)
+        try:
+            self._table = table = self._catalog.load_table(self._identifier)
+        except NoSuchTableError as error:
+            raise Retryable(f"table {self._name} is not in the catalog: {_one_line(error)}") from error
         snapshot = table.current_snapshot()
         manifests = snapshot.manifests(table.io) if snapshot else []
         known = {}
         for manifest in manifests:
+            path = manifest.manifest_path
             if manifest.content == ManifestContent.DATA:
-                known[manifest.manifest_path] = self._manifests.get(manifest.manifest_path) or frozenset(
-                    entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)
-                )
+                known[path] = self._manifests[path] if path in self._manifests else _data_files(manifest, table.io)
         self._manifests = known
         return set().union(*known.values())
 
     def add(self, paths: Sequence[str]) -> None:
-        """One commit on top of the state that `paths` has returned last; Retryable when that state is gone."""
+        """One commit on top of the state that `paths` has returned last; Retryable when that state is gone.
+
+        An error of botocore says nothing about whether the commit got through: call `paths` again.
+        """
         assert self._table is not None, "call paths first"
         try:
             self._table.add_files(list(paths), check_duplicate_files=False)
         except CommitFailedException as error:
-            raise Retryable(f"table {'.'.join(self._identifier)}: another writer was faster: {error}") from error
+            raise Retryable(f"table {self._name}: another writer was faster: {_one_line(error)}") from error
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise HeadwaterError(f"table {self._name} refuses a file of {list(paths)}: {_one_line(error)}") from error
+
+    @property
+    def _name(self) -> str:
+        return ".".join(self._identifier)
+
+
+def _data_files(manifest: Any, io: Any) -> frozenset[str]:
+    return frozenset(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(io))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

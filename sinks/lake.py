@@ -20,7 +20,7 @@ __all__ = ["LakeBuffer", "LakeFile", "file_schema"]
 
 ROW_GROUP_ROWS = 524_288
 _GUESSED_BYTES_A_ROW = 10.0
-_MS = {"hour": 3_600_000, "day": 86_400_000}
+_UNITS = {"hour": "h", "day": "D", "month": "M"}
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,7 @@ class LakeBuffer:
     def _partitions(self, table: pa.Table, ts: Ints) -> list[tuple[str, pa.Table, Ints]]:
         if self.partition is None:
             return [("", table, ts)]
-        number = ts.astype("M8[ms]").astype("M8[M]").astype(np.int64) if self.partition == "month" else (
-            ts // _MS[self.partition]
-        )
+        number = _numbers(ts, self.partition)
         distinct = np.unique(number)
         if len(distinct) == 1:
             return [(self._name(int(distinct[0])), table, ts)]
@@ -123,14 +121,19 @@ class LakeBuffer:
         return [(self._name(one), _one([table.filter(pa.array(m))], self._file_schema), ts[m]) for one, m in masks]
 
     def _name(self, number: int) -> str:
-        unit = {"month": "M", "day": "D", "hour": "h"}[self.partition or ""]
-        return str(np.datetime64(number, unit))
+        return str(np.array(number).astype(f"M8[{_UNITS[self.partition or '']}]"))
 
     def _file(self, name: str) -> _OpenFile:
         if name not in self._open:
             sink = io.BytesIO()
             self._open[name] = _OpenFile(sink, _writer(sink, self._file_schema))
         return self._open[name]
+
+
+def _numbers(ts: Ints, partition: str) -> Ints:
+    """Hours, days or months since 1970."""
+    whole: Ints = ts.astype("M8[ms]").astype(f"M8[{_UNITS[partition]}]").astype(np.int64)
+    return whole
 
 
 def _writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:

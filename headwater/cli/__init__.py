@@ -1,0 +1,59 @@
+"""The command `headwater`. Every failure is one line on stderr, what and where; the exit code is 2 for wrong usage,
+else 1, and 130 for an interrupt.
+
+HEADWATER_DEBUG=1 shows tracebacks. The commands import what they need when they run, so that `--help` is quick.
+"""
+
+import contextlib
+import sys
+
+import typer
+
+from headwater.cli import data, lake, run, shards
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="headwater",
+    help="Exactly-once streaming on Amazon Kinesis: from the application to Parquet on S3 and views in DynamoDB.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for part in (run, data, lake, shards):
+    part.register(app)
+
+
+def main() -> None:
+    """The entry point: runs the command that the arguments name and ends the process."""
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or 1
+        # the interpreter flushes once more at its end, and would complain
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        return 1  # whoever read our output has gone: nothing to say, and nobody to say it to
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        return 130
+    except Exception as error:
+        from headwater.cli.failures import explain
+        from headwater.config import debugging
+
+        if debugging():
+            raise
+        text, status = explain(error)
+        if text:
+            sys.stderr.write(f"headwater: {text}\n")
+    return status if isinstance(status, int) else 0

@@ -165,6 +165,8 @@ def decide(
         plan = _outward(Ask(stream, layout, expected, reading.usage, goal, policy, prices, limits))
         if not plan.steps:
             return hold(why, *note, "no layout is better", *(f"{key.key}: {key.cure}" for key in plan.hot_keys))
+        if plan.hottest_after > 0.95 * plan.hottest_before:
+            return hold(why, *note, "no layout within the limits makes the hottest shard noticeably cooler")
         return _go("out", now_ms, plan, (why, *note), memory, numbers)
     if since < policy.cool_down_seconds:
         return hold(f"no shard over {policy.target:.0%}; {since:.0f} s since the last reshard, too soon to shrink")

@@ -14,7 +14,7 @@ import numpy as np
 
 from processors.shards.limits import HASH_SPACE, MIN_WIDTH
 from processors.shards.load import Floats, LoadCurve
-from processors.shards.topology import Layout
+from processors.shards.topology import Layout, even_layout
 
 __all__ = ["Cap", "Cells", "cover", "even_count", "over", "split_and_merge"]
 
@@ -152,7 +152,8 @@ def cover(curve: LoadCurve, current: Layout, cap: Cap, hints: Layout = (), floor
 
     `hints` are further places a boundary may take. A cell too hot by itself (one key) gets a shard of its own.
     """
-    cells = Cells(curve, 0, HASH_SPACE, current, hints, _wished(curve, cap, 0, HASH_SPACE))
+    wished = [*even_layout(floor), *_wished(curve, cap, 0, HASH_SPACE)]
+    cells = Cells(curve, 0, HASH_SPACE, current, hints, wished)
     count = max(cells.fewest(cap), floor)
     if count == len(current) and not over(curve, current, cap):
         return current

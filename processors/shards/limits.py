@@ -1,8 +1,8 @@
 """What the service allows, with the source of each number.
 
 Sources: "Quotas and limits" of the Kinesis Data Streams developer guide; the API reference of SplitShard, MergeShards
-and UpdateShardCount. The times a reshard takes are no promise of the service: the developer guide counts about 30 s
-for a split or merge; both are settings.
+and UpdateShardCount. The times a reshard takes are no promise of the service and were not measured here: about 30 s is
+the usual reckoning for a split or merge, some minutes for UpdateShardCount. Put in what you measure.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ __all__ = ["HASH_SPACE", "LIMITS", "MIN_WIDTH", "Limits"]
 
 HASH_SPACE = 1 << 128
 MIN_WIDTH = 2
-"""SplitShard wants a key greater than one plus the shard's first and less than its last, so a child has two keys."""
+"""SplitShard takes a key greater than one plus the shard's first and less than its last (as emulators copy the rule),
+so a child has two keys at least."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Limits:
     reshard_calls_per_second: float = 5.0
     """SplitShard and MergeShards per account; and one at a time per stream."""
     reshard_seconds: float = 30.0
-    """From the call to ACTIVE, as the developer guide reckons."""
+    """From the call to ACTIVE: an estimate."""
     update_seconds: float = 300.0
     """An UpdateShardCount: "a few minutes"."""
     updates_per_day: int = 10

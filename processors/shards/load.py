@@ -13,6 +13,8 @@ from processors.shards.topology import Layout, Topology, hash_key
 
 __all__ = ["Floats", "LoadCurve", "Point", "even_load", "from_samples"]
 
+_HEAVY = 0.02
+"""Keys with a smaller share of their shard are left in its parts."""
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
@@ -118,7 +120,7 @@ def from_samples(topology: Topology, samples: Mapping[str, Sample], peak: bool =
             for heavy in sample.heavy:
                 place = hash_key(heavy.key)
                 at = (place - shard.start) * len(shares) // shard.width
-                if shard.start <= place <= shard.end and shares[at] >= heavy.share / 2:
+                if heavy.share >= _HEAVY and shard.start <= place <= shard.end and shares[at] >= heavy.share / 2:
                     taken = min(heavy.share, shares[at])
                     shares[at] -= taken
                     points.append(Point(heavy.key, place, bytes_s * taken, records_s * taken))

@@ -165,9 +165,8 @@ def make_plan(
     """The plan for a load. `curve` is what to be sized for (a peak), `usage` the average month to be priced."""
     goal.check()
     cap = cap_of(goal, usage.consumers, limits)
-    naive = even_count(
-        curve, cap, min(goal.ceiling, 4 * len(current) + 4 * least_shards(curve, goal, usage.consumers, limits))
-    )
+    tried = _tried(len(current), least_shards(curve, goal, usage.consumers, limits), goal)
+    naive = even_count(curve, cap, tried)
     new, steps, notes = _layout(current, curve, cap, goal, naive, limits)
     hot = _hot_keys(curve, cap, limits, goal)
     if over(curve, new, cap) and not hot:
@@ -189,6 +188,11 @@ def make_plan(
         notes=tuple(notes),
         prices=f"{prices.region}, {prices.date}",
     )
+
+
+def _tried(now: int, least: int, goal: Goal) -> int:
+    """Up to how many even shards are looked at: more would cost many times the plan."""
+    return min(goal.ceiling, max(400, 4 * (now + least)))
 
 
 def least_shards(curve: LoadCurve, goal: Goal, consumers: int, limits: Limits = LIMITS) -> int:
@@ -276,7 +280,7 @@ def _alternatives(
 
     out = [priced("as it is", current, []), priced("this plan", new, steps)]
     if naive is None:
-        out.append(Alternative("even shards", None, 0.0, 0, 0.0, False, "no number of even shards holds the target"))
+        out.append(Alternative("even shards", None, 0.0, 0, 0.0, False, "none of the counts tried holds the target"))
     else:
         chain = updates(len(current), naive, limits)
         out.append(priced("even shards (UpdateShardCount)", even_layout(naive), chain or [], _days(chain, limits)))

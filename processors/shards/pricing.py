@@ -70,7 +70,7 @@ class Usage:
 
     @property
     def record_bytes(self) -> float:
-        return self.bytes_s / self.records_s if self.records_s else 0.0
+        return self.bytes_s / self.records_s if self.records_s > 1e-9 else 0.0
 
 
 @dataclass(frozen=True)

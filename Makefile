@@ -1,0 +1,46 @@
+# Everything in .venv; needs Python 3.11 or newer and make. `make env` is quick when nothing has changed.
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	command -v $$python >/dev/null 2>&1 && $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 && echo $$python && break; done)
+BIN := .venv/bin
+STAMP := .venv/.made
+
+.PHONY: env demo test lint bench lock clean help
+.DEFAULT_GOAL := help
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## The environment in .venv, with the command .venv/bin/headwater
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one or say PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+demo: env ## The whole pipeline on an embedded AWS, audited
+	$(BIN)/headwater demo
+
+test: env ## All tests
+	$(BIN)/pytest
+
+lint: env ## ruff, mypy strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: env ## Benchmarks, side by side on one core
+	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.path
+
+lock: ## Resolve the requirements anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		-o requirements/dev.txt
+
+clean: ## Remove the environment and everything that was made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

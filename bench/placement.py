@@ -1,0 +1,127 @@
+"""Adaptive placement against placement by key hash, on shards that enforce their limits: `python -m bench.placement`.
+
+A Zipf workload in which one key has 40 % of the traffic, offered at the sum of the shards' limits. Both producers have
+the same bounded memory of sealed batches, retry only refused records to the same hash key with the same backoff, and
+stop accepting when the memory is full. Placement by key hash keeps a batch per key, as the KPL does. Time is simulated.
+"""
+
+import hashlib
+import heapq
+import json
+import random
+import sys
+from collections.abc import Callable
+from itertools import count
+
+from headwater.clock import ManualClock
+from headwater.testing.reshardable import Reshardable
+from producers.placement import Placement, ShardRange
+
+SHARDS = 16
+SECONDS = 120
+WARM_UP = 20
+BATCH = 40_000
+"""Bytes of a sealed batch."""
+MEMORY = 64 * 1024 * 1024
+TICK_MS = 50
+LOAD = 1.0
+"""Offered, in sums of the shards' limits."""
+
+
+def zipf(keys: int, top: float) -> list[float]:
+    """Shares of the keys: the first `top`, the rest falling as 1/rank."""
+    tail = [1 / rank for rank in range(1, keys)]
+    return [top, *[(1 - top) * share / sum(tail) for share in tail]]
+
+
+def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None], stream: Reshardable) -> float:
+    """Share of the sum of the limits that entered the stream after the warm-up."""
+    clock = stream.clock
+    draw = random.Random(7)
+    names, shares = [f"key-{i}" for i in range(1000)], zipf(1000, 0.4)
+    waiting: list[tuple[int, int, int, int]] = []
+    order, held, owed, began = count(), 0, 0.0, 0
+    limit = len(stream.layout) * 1e6
+    offered = limit * LOAD * TICK_MS / 1000
+    for tick in range(SECONDS * 1000 // TICK_MS):
+        if tick == WARM_UP * 1000 // TICK_MS:
+            began = sum(shard.taken_bytes for shard in stream.shards)
+        owed = min(owed + offered, 4 * offered)
+        while owed >= BATCH and held + BATCH <= MEMORY:
+            name = draw.choices(names, shares)[0]
+            heapq.heappush(waiting, (clock.now_ms(), next(order), place(name, BATCH), 0))
+            owed -= BATCH
+            held += BATCH
+        due: list[tuple[int, int, int, int]] = []
+        while waiting and waiting[0][0] <= clock.now_ms() and len(due) < 500:
+            due.append(heapq.heappop(waiting))
+        records = [{"Data": bytes(BATCH - 1), "PartitionKey": "-", "ExplicitHashKey": str(row[2])} for row in due]
+        answers = stream.put_records(StreamName="s", Records=records)["Records"] if due else []
+        for (_, _, key, attempt), answer in zip(due, answers, strict=True):
+            told(key, answer.get("ShardId"))
+            if "ErrorCode" in answer:
+                pause = draw.random() * min(2_000, 100 * 2**attempt)
+                heapq.heappush(waiting, (clock.now_ms() + round(pause), next(order), key, attempt + 1))
+            else:
+                held -= BATCH
+        clock.sleep(TICK_MS / 1000)
+    taken = sum(shard.taken_bytes for shard in stream.shards) - began
+    return taken / (limit * (SECONDS - WARM_UP))
+
+
+def stream_of(crooked: bool) -> Reshardable:
+    """Even shards; or crooked ones: every fourth split in four, as hot shards are."""
+    clock = ManualClock()
+    stream = Reshardable("s", SHARDS, clock, reshard_seconds=0.0)
+    if crooked:
+        for shard in stream.shards[::4]:
+            quarter = (shard.end - shard.start + 1) // 4
+            for part in (1, 2, 3):
+                key = shard.start + part * quarter
+                last = next(row for row in stream.shards if not row.closed and row.start <= key <= row.end)
+                stream.split_shard(StreamName="s", ShardToSplit=last.shard_id, NewStartingHashKey=str(key))
+    return stream
+
+
+def adaptive(crooked: bool) -> float:
+    stream = stream_of(crooked)
+    ranges = [ShardRange(shard.shard_id, shard.start, shard.end) for shard in stream.shards if not shard.closed]
+    placement = Placement(ranges, random.Random(1).random)
+
+    def told(key: int, shard_id: str | None) -> None:
+        if shard_id is None:
+            placement.throttled(key)
+        else:
+            placement.delivered(key, shard_id)
+
+    return run(lambda _name, size: placement.choose(size), told, stream)
+
+
+def by_key_hash(crooked: bool) -> float:
+    def place(name: str, _size: int) -> int:
+        return int.from_bytes(hashlib.md5(name.encode(), usedforsecurity=False).digest(), "big")
+
+    return run(place, lambda _key, _shard: None, stream_of(crooked))
+
+
+def by_random(crooked: bool) -> float:
+    draw = random.Random(3)
+    return run(lambda _name, _size: draw.getrandbits(128), lambda _key, _shard: None, stream_of(crooked))
+
+
+def main() -> int:
+    """Prints the shares; 1 when a mark is missed."""
+    ok, found = True, {}
+    for layout in ("even", "crooked"):
+        crooked = layout == "crooked"
+        shares = {"adaptive": adaptive(crooked), "random": by_random(crooked), "key hash": by_key_hash(crooked)}
+        for name, share in shares.items():
+            sys.stdout.write(f"{layout:8} {name:9} {share:.3f} of the sum of the shards' limits\n")
+        ok = ok and shares["adaptive"] >= 0.9 and shares["key hash"] < 0.5
+        found[layout] = {name: round(share, 3) for name, share in shares.items()}
+    sys.stdout.write(json.dumps({"bench": "placement", "ok": ok, **found}) + "\n")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

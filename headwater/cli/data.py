@@ -1,0 +1,184 @@
+"""Commands on events and their contracts: contract check, contract show, produce."""
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from headwater.contract import Contract
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+contract = typer.Typer(help="Contracts: the versioned definitions of event types.", no_args_is_help=True)
+
+
+class Format(StrEnum):
+    """How batches are written."""
+
+    columnar = "columnar"
+    kpl = "kpl"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(contract, name="contract")
+    app.command()(produce)
+
+
+@contract.command()
+def check(
+    old: Annotated[str, typer.Argument(help="The contract in force: a file, or the name of a shipped one.")],
+    new: Annotated[str, typer.Argument(help="The one to follow it.")],
+    as_json: Json = False,
+) -> None:
+    """Whether NEW may follow OLD: every event that conforms to OLD has to conform to NEW. Exits 1 when it may not."""
+    from headwater.cli.output import print_json
+    from headwater.contract import check_compatible, load_contract
+
+    before, after = load_contract(old), load_contract(new)
+    faults = check_compatible(before, after)
+    if as_json:
+        names = {"old": f"{before.name} v{before.version}", "new": f"{after.name} v{after.version}"}
+        print_json({"compatible": not faults, "faults": faults} | names)
+    elif faults:
+        for fault in faults:
+            sys.stdout.write(f"{new}: {fault}\n")
+    else:
+        sys.stdout.write(f"compatible: {after.name} v{after.version} may follow v{before.version}\n")
+    if faults:
+        raise typer.Exit(1)
+
+
+@contract.command()
+def show(
+    file: Annotated[str, typer.Argument(help="A contract file, or the name of a shipped one.")],
+    json_schema: Annotated[bool, typer.Option("--json-schema", help="The JSON Schema of one event.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The fields of a contract, or its JSON Schema."""
+    from headwater.cli.output import print_json, print_rows
+    from headwater.contract import load_contract
+
+    found = load_contract(file)
+    if json_schema:
+        print_json(found.json_schema())
+        return
+    roles = {found.key: "key", found.time: "time"}
+    fields: list[dict[str, Any]] = [
+        {
+            "field": field.name,
+            "type": field.type,
+            "required": field.required,
+            "role": roles.get(field.name, ""),
+            "unit": field.unit,
+            "doc": field.doc,
+        }
+        for field in found.fields
+    ]
+    if as_json:
+        print_json(
+            {"name": found.name, "version": found.version, "key": found.key, "time": found.time} | {"fields": fields}
+        )
+        return
+    sys.stdout.write(f"{found.name} v{found.version}: {found.description}\n\n")
+    print_rows(fields, as_json=False, empty="no fields")
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a run of `produce` did."""
+
+    file: str
+    events: int
+    delivered: int
+    retried: int
+    seconds: float
+
+
+def produce(
+    file: Annotated[str, typer.Argument(help="NDJSON, CSV or Parquet; - is NDJSON or CSV on stdin.")],
+    contract_file: Annotated[
+        str | None, typer.Option("--contract", help="A file or a shipped name; the pipeline's by default.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(help="The stream; HEADWATER_STREAM by default.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How batches are written.")] = Format.columnar,
+    outbox: Annotated[
+        Path | None, typer.Option(help="Keep events in this file until the stream has them: survives a kill.")
+    ] = None,
+    ordered: Annotated[bool, typer.Option("--ordered", help="Keep each key on its shard, in order.")] = False,
+    ignore_unknown: Annotated[
+        bool, typer.Option("--ignore-unknown", help="Leave out columns that the contract does not have.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put the events of a file on the stream. Exits 1 unless the stream has every one of them."""
+    from headwater.cli.output import print_json
+
+    made = _contract(contract_file)
+    done = _produce(file, made, stream, (format_, outbox, ordered, ignore_unknown))
+    rate = round(done.events / done.seconds) if done.seconds else 0
+    if as_json:
+        print_json(
+            {
+                "file": done.file,
+                "events": done.events,
+                "delivered": done.delivered,
+                "retried": done.retried,
+                "seconds": round(done.seconds, 2),
+                "events_per_second": rate,
+            }
+        )
+    else:
+        sys.stdout.write(
+            f"{done.delivered:,} of {done.events:,} events delivered in {done.seconds:.1f} s ({rate:,} a second)\n"
+        )
+    if done.delivered < done.events:
+        raise HeadwaterError(f"{file}: {done.events - done.delivered:,} events were not delivered")
+
+
+def _contract(file: str | None) -> "Contract":
+    """The contract asked for, or that of the pipeline in the settings."""
+    from headwater.config import Settings
+    from headwater.contract import load_contract
+
+    if file is not None:
+        return load_contract(file)
+    from processors.pipeline import load
+
+    return load(Settings().pipeline).contract
+
+
+def _produce(file: str, made: "Contract", stream: str | None, how: tuple[Format, Path | None, bool, bool]) -> _Done:
+    from headwater.aws import client
+    from headwater.cli.output import progress
+    from headwater.cli.services import check_endpoint
+    from headwater.clock import SystemClock
+    from headwater.config import Settings
+    from producers.files import read_events
+    from producers.producer import Producer, ProducerSettings
+
+    format_, outbox, ordered, ignore_unknown = how
+    settings, clock = Settings(), SystemClock()
+    source = read_events(file, made, ignore_unknown=ignore_unknown)
+    kinesis = client("kinesis", settings)
+    check_endpoint(kinesis.meta.endpoint_url)
+    started = clock.now_ms()
+    wanted = ProducerSettings(format=format_.value, ordered=ordered)
+    producer = Producer(stream or settings.stream, made, client=kinesis, settings=wanted, outbox=outbox)
+    with producer, progress(f"producing {file}", None, clock) as advance:
+        events = 0
+        for table in source:
+            producer.put_batch(table)
+            events += table.num_rows
+            advance(events, events)
+        producer.flush()
+        stats = producer.stats
+    return _Done(file, events, stats.delivered, stats.retried, (clock.now_ms() - started) / 1000)

@@ -1,0 +1,187 @@
+"""Commands that read results: lake query, view get and list; and the dead letters: dlq list and redrive."""
+
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.errors import HeadwaterError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from processors.services import Services
+    from sinks.deadletter import DeadLetter
+    from sinks.viewitems import ViewSpec
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+lake = typer.Typer(help="The lake: Iceberg tables on S3.", no_args_is_help=True)
+view = typer.Typer(help="Materialized views in DynamoDB.", no_args_is_help=True)
+dlq = typer.Typer(help="Dead letters: what could not be processed, and why.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(lake, name="lake")
+    app.add_typer(view, name="view")
+    app.add_typer(dlq, name="dlq")
+
+
+@lake.command("query")
+def lake_query_(
+    sql: Annotated[str, typer.Argument(help="One SQL statement (DuckDB) over the tables of the lake.")],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header on stdout.")] = False,
+) -> None:
+    """Run SQL over the current snapshot of the tables it names."""
+    from headwater.aws import client
+    from headwater.cli.output import print_lines, print_table
+    from headwater.cli.services import check_endpoint
+    from headwater.config import Settings
+    from sinks.query import lake_query
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv: choose one")
+    settings = Settings()
+    check_endpoint(client("glue", settings).meta.endpoint_url)
+    found = lake_query(settings, sql)
+    if as_csv:
+        _print_csv(found)
+    elif as_json:
+        for batch in found.to_batches():
+            print_lines(batch.to_pylist())
+    else:
+        print_table(found.column_names, (list(row.values()) for row in found.to_pylist()))
+
+
+def _print_csv(found: "pa.Table") -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    sys.stdout.flush()
+    sink = pa.output_stream(sys.stdout.buffer)
+    csv.write_csv(found, sink)
+
+
+@view.command("get")
+def view_get(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    key: Annotated[str, typer.Argument(help="The row's key; several columns as A|B.")],
+    as_json: Json = False,
+) -> None:
+    """The rows of one key, by window. Exits 1 when there is none."""
+    from headwater.cli.output import print_rows
+
+    services, spec = _view(name)
+    parts = key_parts(key)
+    if len(parts) != len(spec.by):
+        raise UsageError(f"view {name} is keyed by {' and '.join(spec.by)}: give {'|'.join(spec.by).upper()}")
+    rows = services.views.get(spec, parts)
+    if not rows:
+        raise HeadwaterError(f"view {name} has no row for {key!r}")
+    print_rows(rows, as_json=as_json, empty="")
+
+
+@view.command("list")
+def view_list(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print at most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Rows of a view, in no order. Reads the whole table."""
+    from headwater.cli.output import print_rows
+
+    services, spec = _view(name)
+    rows = services.views.list(spec, prefix, limit)
+    print_rows(rows, as_json=as_json, empty=f"view {name} has no rows" + (f" below {prefix!r}" if prefix else ""))
+
+
+def _view(name: str) -> "tuple[Services, ViewSpec]":
+    from headwater.cli.services import open_services
+
+    services = open_services()
+    spec = services.view_specs.get(name)
+    if spec is None:
+        raise UsageError(
+            f"pipeline {services.pipeline.name} has no view {name!r}; it has {', '.join(services.view_specs) or 'none'}"
+        )
+    return services, spec
+
+
+@dlq.command("list")
+def dlq_list(as_json: Json = False) -> None:
+    """The dead letters that wait, by shard and sequence number."""
+    from headwater.cli.output import print_rows
+    from headwater.cli.services import open_services
+
+    services = open_services()
+    rows = (_row(letter, whole=as_json) for letter in services.letters.list(services.pipeline.name))
+    print_rows(rows, as_json=as_json, empty=f"no dead letters of pipeline {services.pipeline.name}")
+
+
+@dlq.command()
+def redrive(
+    ids: Annotated[list[str] | None, typer.Option("--id", help="A letter, as `dlq list` names it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every letter that waits.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Put letters on the stream again, once what was wrong is put right; they move to redriven/ in the bucket."""
+    from headwater.cli.output import print_json
+    from headwater.cli.redriving import Redrive
+    from headwater.cli.services import open_services
+
+    if every == bool(ids):
+        raise UsageError("dlq redrive: give either --all or --id, once for each letter")
+    services = open_services()
+    letters = list(services.letters.list(services.pipeline.name))
+    if ids:
+        known = {letter_id(letter): letter for letter in letters}
+        unknown = [one for one in ids if one not in known]
+        if unknown:
+            raise UsageError(f"no dead letter {unknown[0]!r} waits; `headwater dlq list` names them")
+        letters = [known[one] for one in ids]
+    redriving = Redrive(services.kinesis, services.settings.stream, services.pipeline.contract)
+    able = [letter for letter in letters if redriving.able(letter)]
+    sent = services.letters.redrive(services.pipeline.name, able, redriving.put)
+    kept = len(letters) - len(able)
+    if as_json:
+        print_json({"sent": sent, "kept": kept})
+    else:
+        sys.stdout.write(f"{sent:,} sent again\n")
+    if kept:
+        raise HeadwaterError(
+            f"{kept:,} letters stay: events with an id of their own that was taken with the first copy; "
+            "send them corrected, under a new id"
+        )
+
+
+def key_parts(text: str) -> list[str | None]:
+    r"""The values of a key as `sinks.viewitems.key_text` joins them: `|` between, a backslash escapes, null is \N."""
+    found = re.findall(r"((?:\\.|[^\\|])*)(?:\||$)", text, re.DOTALL)
+    parts = found[:-1] if not text.endswith("|") and len(found) > 1 and not found[-1] else found
+    return [None if part == r"\N" else re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
+
+
+def letter_id(letter: "DeadLetter") -> str:
+    """SHARD:SEQUENCE-NUMBER, and :ROW for one event of a record."""
+    return f"{letter.shard_id}:{letter.sequence_number}" + ("" if letter.index is None else f":{letter.index}")
+
+
+def _row(letter: "DeadLetter", *, whole: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": letter_id(letter), "reason": letter.reason}
+    try:
+        payload: str = letter.payload.decode()
+    except UnicodeDecodeError:
+        payload = f"({len(letter.payload):,} bytes)"
+    if not whole:
+        return row | {"payload": payload if len(payload) <= 60 else payload[:59] + "…"}
+    return row | {
+        "contract": letter.contract,
+        "arrived_ms": letter.arrived_ms,
+        "bytes": len(letter.payload),
+        "payload": payload,
+    }

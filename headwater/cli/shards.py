@@ -1,0 +1,326 @@
+"""Commands for shards: map, heat, plan, apply, simulate; and autoscale."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.clock import SystemClock
+from headwater.config import Settings
+from headwater.errors import UsageError
+
+if TYPE_CHECKING:
+    from processors.services import Services
+    from processors.shards.heat import Sample
+    from processors.shards.load import LoadCurve
+    from processors.shards.pricing import Usage
+    from processors.shards.topology import Topology
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line of stdout.")]
+Stream = Annotated[str | None, typer.Option(help="The stream; HEADWATER_STREAM by default.")]
+Prices = Annotated[Path | None, typer.Option(help="Your own price table (YAML like the shipped prices.yaml).")]
+TraceFile = Annotated[Path | None, typer.Option(help="Load from a CSV trace instead of measurements.")]
+Target = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of a limit that a shard may use.")]
+Margin = Annotated[float, typer.Option(min=0.0, help="Growth to be ready for, as a share of the load.")]
+Consumers = Annotated[int, typer.Option(min=0, help="Readers that share a shard's 2 MB/s.")]
+FanOut = Annotated[int, typer.Option(min=0, help="Readers with enhanced fan-out.")]
+Floor = Annotated[int, typer.Option(min=1, help="Never fewer shards.")]
+Ceiling = Annotated[int, typer.Option(min=1, help="Never more shards.")]
+CloudWatch = Annotated[bool, typer.Option("--cloudwatch", help="Amazon's shard-level metrics instead of our own.")]
+
+shards = typer.Typer(help="See the heat of shards, plan in money, apply step by step, simulate.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(shards, name="shards")
+    app.command()(autoscale)
+
+
+@shards.command("map")
+def map_(stream: Stream = None, as_json: Json = False) -> None:
+    """The hash space, parents and children, open and closed shards, what consumers have still to read."""
+    from processors.shards.edge import read_samples, read_topology
+    from processors.shards.render import map_picture
+
+    services = _services()
+    topology = read_topology(services.kinesis, stream or services.settings.stream)
+    samples = read_samples(services.ledger, topology)
+    entries = {entry.shard_id: entry for entry in services.ledger.shards()}
+    lag = {shard_id: sample.lag_ms for shard_id, sample in samples.items()}
+    drained = {shard_id: entry.closed for shard_id, entry in entries.items()}
+    if as_json:
+        doc = topology.to_json()
+        for row in doc["shards"]:
+            entry = entries.get(row["shard_id"])
+            row["consumers"] = {
+                services.ledger.pipeline: {
+                    "position": entry.position if entry else None,
+                    "drained": bool(entry and entry.closed),
+                    "lag_ms": dict(lag.get(row["shard_id"], {})),
+                }
+            }
+        _json(doc)
+    else:
+        _show(map_picture(topology, lag, drained))
+
+
+@shards.command("heat")
+def heat_(
+    stream: Stream = None, consumers: Consumers = 1, cloudwatch: CloudWatch = False, as_json: Json = False
+) -> None:
+    """Bytes, records and events per second of each shard, the shares of its limits, lag, and the heaviest keys."""
+    from processors.shards.edge import read_topology
+    from processors.shards.heat import heat
+    from processors.shards.render import heat_picture
+
+    services = _services()
+    topology = read_topology(services.kinesis, stream or services.settings.stream)
+    rows = heat(topology, list(_samples(services, topology, cloudwatch).values()), consumers)
+    if as_json:
+        _json({"stream": topology.stream, "shards": [row.to_json() for row in rows]})
+    else:
+        _show(heat_picture(rows, topology.stream))
+
+
+@shards.command()
+def plan(
+    stream: Stream = None,
+    trace: TraceFile = None,
+    shards_now: Annotated[
+        int | None, typer.Option("--shards", min=1, help="Plan for so many even shards; no stream is read.")
+    ] = None,
+    target: Target = 0.7,
+    margin: Margin = 0.2,
+    consumers: Consumers = 1,
+    fan_out: FanOut = 0,
+    floor: Floor = 1,
+    ceiling: Ceiling = 10_000,
+    method: Annotated[str, typer.Option(help="auto, exact or local.")] = "auto",
+    prices: Prices = None,
+    out: Annotated[Path | None, typer.Option(help="Write the plan here, for `shards apply`.")] = None,
+    cloudwatch: CloudWatch = False,
+    as_json: Json = False,
+) -> None:
+    """The cheapest layout that keeps every shard under the target; what it costs, takes, and what else there is."""
+    from processors.shards.edge import read_topology
+    from processors.shards.plan import Goal, make_plan
+    from processors.shards.pricing import load_prices
+    from processors.shards.render import plan_picture
+    from processors.shards.topology import even_layout
+
+    if method not in ("auto", "exact", "local"):
+        raise UsageError(f"--method {method}: one of auto, exact, local")
+    if shards_now is not None and trace is None:
+        raise UsageError("--shards needs --trace: without a stream there is nothing measured")
+    name = stream or Settings().stream
+    table = load_prices(prices)
+    goal = Goal(target=target, margin=margin, floor=floor, ceiling=ceiling, method=method)  # type: ignore[arg-type]
+    if shards_now is not None:
+        layout, topology, services = even_layout(shards_now), None, None
+    else:
+        services = _services()
+        topology = read_topology(services.kinesis, name)
+        layout = topology.layout
+    curve, usage = _load(trace, services, topology, cloudwatch, (consumers, fan_out))
+    made = make_plan(name, layout, curve, usage, goal, table)
+    if out is not None:
+        out.write_text(json.dumps(made.to_json(), indent=1))
+    if as_json:
+        _json(made.to_json())
+    else:
+        _show(plan_picture(made))
+
+
+@shards.command("apply")
+def apply_(
+    path: Annotated[Path, typer.Argument(metavar="PLAN", help="A file of `shards plan --out`.")],
+    go: Annotated[bool, typer.Option("--go", help="Make the calls; without it nothing is changed.")] = False,
+    who: Annotated[str | None, typer.Option(help="Your name for the audit record.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the plan's calls one by one, each waited for. Run it again to go on after a stop."""
+    from processors.services import new_owner
+    from processors.shards.apply import Applier
+    from processors.shards.plan import plan_from_json
+
+    try:
+        made = plan_from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{path}: not JSON; see `headwater shards plan --out`") from None
+    services = _services()
+    applier = Applier(services.kinesis, services.ledger, SystemClock(), who or new_owner())
+    if not go:
+        done = applier.check(made)
+    else:
+        done = applier.apply(
+            made, on_step=lambda at, step: typer.echo(f"{at + 1} of {len(made.steps)}: {step.call}", err=True)
+        )
+    if as_json:
+        _json(done.to_json() | {"dry_run": not go})
+    elif go:
+        typer.echo(f"{done.made} calls made, {done.left} left; the layout is {done.layout}")
+    else:
+        typer.echo(f"dry run: {done.left} of {len(made.steps)} calls would be made; --go makes them")
+
+
+@shards.command("simulate")
+def simulate_(
+    trace: Annotated[Path, typer.Option(help="The day to replay: CSV, see docs/shards.md.")],
+    target: Target = 0.7,
+    margin: Margin = 0.2,
+    floor: Floor = 1,
+    ceiling: Ceiling = 10_000,
+    consumers: Consumers = 1,
+    fan_out: FanOut = 0,
+    spread: Annotated[bool, typer.Option(help="Batches spread over the shards (our producer) or by key hash.")] = False,
+    budget: Annotated[float | None, typer.Option(help="Dollars a day the autoscaler may spend.")] = None,
+    prices: Prices = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a trace against our autoscaler, fixed shards, even splits and on-demand: throttles, lag, calls, cost."""
+    from processors.shards.autoscale import Policy
+    from processors.shards.pricing import load_prices
+    from processors.shards.render import outcome_picture
+    from processors.shards.scalers import contestants
+    from processors.shards.simulate import World, simulate
+    from processors.shards.topology import even_layout
+    from processors.shards.trace import read_trace
+
+    load, table = read_trace(trace), load_prices(prices)
+    policy = Policy(target=target, margin=margin, floor=floor, ceiling=ceiling, budget_per_day=budget)
+    world = World(consumers=consumers, fan_out=fan_out, spread=spread)
+    outcomes = [
+        simulate(load, even_layout(count), scaler, world, table) for scaler, count in contestants(load, policy, table)
+    ]
+    if as_json:
+        _json({"seconds": load.seconds, "outcomes": [outcome.to_json() for outcome in outcomes]})
+    else:
+        _show(outcome_picture(outcomes))
+
+
+def autoscale(
+    stream: Stream = None,
+    target: Target = 0.7,
+    margin: Margin = 0.2,
+    floor: Floor = 1,
+    ceiling: Ceiling = 1_000,
+    cool_off: Annotated[float, typer.Option(min=0, help="Seconds between a reshard and the next outward.")] = 900.0,
+    cool_down: Annotated[float, typer.Option(min=0, help="Seconds between a reshard and one inward.")] = 7_200.0,
+    budget: Annotated[float | None, typer.Option(help="Dollars a day.")] = None,
+    consumers: Consumers = 1,
+    fan_out: FanOut = 0,
+    period: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 60.0,
+    prices: Prices = None,
+    cloudwatch: CloudWatch = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="One look: say what would be done, change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Keep the shards to a policy. Run several: one leads. Decisions are explained in the log."""
+    from headwater.logs import to_stdout
+    from processors.services import new_owner
+    from processors.shards.autoscale import Policy
+    from processors.shards.pricing import load_prices
+    from processors.shards.service import Autoscaler, Readers
+
+    services = _services()
+    policy = Policy(
+        target=target,
+        margin=margin,
+        floor=floor,
+        ceiling=ceiling,
+        cool_off_seconds=cool_off,
+        cool_down_seconds=cool_down,
+        budget_per_day=budget,
+    )
+    service = Autoscaler(
+        services.kinesis,
+        services.ledger,
+        services.clock,
+        new_owner(),
+        stream or services.settings.stream,
+        policy,
+        (lambda topology: _samples(services, topology, cloudwatch), load_prices(prices), Readers(consumers, fan_out)),
+    )
+    if not dry_run:
+        to_stdout(services.settings.log_level)
+        service.run(_stop_on_signals(), period)
+        return
+    decision = service.turn(dry_run=True)
+    if as_json:
+        _json(decision.to_json() if decision else {"action": "hold", "reasons": ["another autoscaler leads"]})
+    else:
+        typer.echo(f"{decision.action}: {'; '.join(decision.reasons)}" if decision else "another autoscaler leads")
+
+
+def _load(
+    trace: Path | None,
+    services: "Services | None",
+    topology: "Topology | None",
+    cloudwatch: bool,
+    readers: tuple[int, int],
+) -> tuple["LoadCurve", "Usage"]:
+    """What to size for, and the average to price: of a trace, or of what was measured."""
+    from processors.shards.load import from_samples
+    from processors.shards.pricing import Usage
+    from processors.shards.trace import peak_curve, read_trace
+
+    if trace is not None:
+        found = read_trace(trace)
+        by, records = (float(total.mean()) for total in found.totals())
+        return peak_curve(found), Usage(by, records, *readers)
+    if services is None or topology is None:
+        raise UsageError("a plan needs a stream or a trace")
+    samples = _samples(services, topology, cloudwatch)
+    if not samples:
+        raise UsageError(
+            f"nothing measured of stream {topology.stream} yet: run `headwater process`, "
+            "or give --trace or --cloudwatch"
+        )
+    by, records = from_samples(topology, samples).total
+    return from_samples(topology, samples, peak=True), Usage(by, records, *readers)
+
+
+def _samples(services: "Services", topology: "Topology", cloudwatch: bool) -> "dict[str, Sample]":
+    from processors.shards.cloudwatch import cloudwatch_samples
+    from processors.shards.edge import read_samples
+
+    if cloudwatch:
+        return cloudwatch_samples(services.client("cloudwatch"), topology, services.clock.now_ms())
+    return read_samples(services.ledger, topology)
+
+
+def _services() -> "Services":
+    from processors.pipeline import load
+    from processors.services import Services
+
+    settings = Settings()
+    return Services(settings, load(settings.pipeline))
+
+
+def _stop_on_signals() -> Any:
+    import signal
+    from threading import Event
+
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _json(doc: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(doc) + "\n")
+
+
+def _show(picture: Any) -> None:
+    from rich.console import Console
+
+    Console().print(picture)

@@ -1,0 +1,43 @@
+"""The command `headwater` as a subprocess."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Ran", "headwater"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    def failed(self, code: int, *words: str) -> None:
+        """Exit code, exactly one line on stderr with these words, no traceback anywhere."""
+        assert self.code == code, self
+        assert len(self.err.splitlines()) == 1, self.err
+        for word in words:
+            assert word in self.err, (word, self.err)
+        assert "Traceback" not in self.out + self.err
+
+
+def headwater(
+    *arguments: str, environment: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60
+) -> Ran:
+    """Run it with no AWS settings but those given."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HEADWATER_"))}
+    clean |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
+    clean |= {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from headwater.cli import main; main()", *arguments],
+        env=clean | dict(environment or {}),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)

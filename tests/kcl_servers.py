@@ -1,0 +1,154 @@
+"""The servers of the KCL's tests: kinesis-local (npm) for the stream, DynamoDB Local (Maven Central) for ledger, views
+and leases, moto for S3 and Glue. All on loopback, on free ports, each checked to be our own child."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from headwater.local.embedded import EmbeddedAws, owns_listener
+
+__all__ = ["KclServers", "missing", "servers"]
+
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "build"
+KINESIS = HERE / "kinesis-local"
+DYNAMODB = HERE / "dynamodb-local"
+
+_BIND = """
+const net = require('net'), listen = net.Server.prototype.listen;
+net.Server.prototype.listen = function (...a) {
+  if (a[0] && typeof a[0] === 'object' && a[0].port !== undefined) a[0] = { ...a[0], host: '127.0.0.1' };
+  else if (/^\\d+$/.test(String(a[0]))) a.splice(1, typeof a[1] === 'string' ? 1 : 0, '127.0.0.1');
+  return listen.apply(this, a);
+};
+"""
+
+
+@dataclass(frozen=True)
+class KclServers:
+    """Where they are."""
+
+    kinesis: str
+    dynamodb: str
+    aws: str
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For boto3 and for the daemon's Java SDK."""
+        return {
+            "AWS_ENDPOINT_URL": self.aws,
+            "AWS_ENDPOINT_URL_KINESIS": self.kinesis,
+            "AWS_ENDPOINT_URL_DYNAMODB": self.dynamodb,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def missing() -> str:
+    """Why the tests cannot run here; empty when they can."""
+    lacking = [tool for tool in ("java", "node", "npm", "mvn") if shutil.which(tool) is None]
+    if find_spec("amazon_kclpy") is None:
+        lacking.append("amazon_kclpy (pip install 'headwater[kcl]')")
+    return f"the KCL's tests need {', '.join(lacking)}" if lacking else ""
+
+
+@contextmanager
+def servers() -> Iterator[KclServers]:
+    """All three, ended with the block."""
+    with ExitStack() as stack:
+        dynamodb = stack.enter_context(_dynamodb_local())
+        kinesis = stack.enter_context(_kinesis_local())
+        aws = stack.enter_context(EmbeddedAws())
+        yield KclServers(kinesis, dynamodb, aws.endpoint)
+
+
+@contextmanager
+def _kinesis_local() -> Iterator[str]:
+    package = KINESIS / "node_modules" / "kinesis-local"
+    if not package.is_dir():
+        _run(["npm", "ci", "--prefix", str(KINESIS), "--no-audit", "--no-fund"])
+    shim = BUILD / "loopback.js"
+    shim.parent.mkdir(exist_ok=True)
+    shim.write_text(_BIND)
+    plain, tls = _free_port(), _free_port()
+    environment = os.environ | {
+        "KINESIS_MOCK_PLAIN_PORT": str(plain),
+        "KINESIS_MOCK_TLS_PORT": str(tls),
+        "LOG_LEVEL": "WARN",
+        "SHARD_LIMIT": "200",
+    }
+    # it finds its certificate in its own folder only
+    with _child(["node", "-r", str(shim), "main.js"], package, environment, plain):
+        yield f"http://127.0.0.1:{plain}"
+
+
+@contextmanager
+def _dynamodb_local() -> Iterator[str]:
+    jars = BUILD / "dynamodb-local"
+    if not any(jars.glob("DynamoDBLocal-*.jar")):
+        options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+        _run(["mvn", "-q", "-B", "-f", str(DYNAMODB / "pom.xml"), "dependency:copy-dependencies", *options])
+    port = _free_port()
+    # IPv4, or the socket is listed where its owner is not looked for
+    command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC"]
+    command += [f"-Dsqlite4java.library.path={jars}", "-cp", f"{jars}/*"]
+    command += [str(DYNAMODB / "Loopback.java"), "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
+    with _child(command, BUILD, dict(os.environ), port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _child(command: list[str], folder: Path, environment: Mapping[str, str], port: int) -> Iterator[None]:
+    """The server, once this very process listens on the port."""
+    log = BUILD / f"{Path(command[0]).name}-{port}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not owns_listener(process.pid, port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} does not start: {log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.unlink(missing_ok=True)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {(done.stdout + done.stderr)[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    with servers() as found:
+        for name, value in found.environment.items():
+            sys.stdout.write(f"export {name}={value}\n")
+        sys.stdout.flush()
+        sys.stdin.read()

@@ -1,0 +1,175 @@
+"""Lake files: every row once, in the file of its partition, sorted, and encoded as Iceberg and Athena read it."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.errors import UsageError
+from sinks import lake
+from sinks.lake import LakeBuffer, LakeFile
+
+SCHEMA = pa.schema(
+    [
+        pa.field("device", pa.string(), nullable=False),
+        pa.field("ts", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("unit", pa.string()),
+        pa.field("status", pa.int32()),
+        pa.field("_origin", pa.string(), nullable=False),
+        pa.field("_seq", pa.int64(), nullable=False),
+        pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
+    ]
+)
+NOON = int(datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp() * 1000)
+HOUR = 3_600_000
+Row = tuple[str, int, float, str | None, int | None]
+
+
+def table(rows: Sequence[Row], first: int = 0, *, coded: bool = True) -> pa.Table:
+    """Rows in the schema; strings as dictionaries of their own, or plain."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 5
+    n = len(rows)
+    values = [*columns, ["session"] * n, range(first, first + n), [NOON + HOUR] * n]
+    built = pa.table([pa.array(list(v), f.type) for v, f in zip(values, SCHEMA, strict=True)], schema=SCHEMA)
+    if not coded:
+        return built
+    return pa.table({f.name: _coded(built[f.name], f.type) for f in SCHEMA})
+
+
+def _coded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column.dictionary_encode() if pa.types.is_string(kind) else column
+
+
+def read(file: LakeFile) -> pa.Table:
+    return pq.read_table(io.BytesIO(file.body))
+
+
+def filled(partition: str | None, *tables: pa.Table) -> LakeBuffer:
+    buffer = LakeBuffer(SCHEMA, "ts", "device", partition)
+    for one in tables:
+        buffer.append(one)
+    return buffer
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["c", "a", "b", "ä", ""]),
+        st.integers(NOON - 40 * HOUR, NOON + 40 * HOUR),
+        st.floats(allow_nan=False),
+        st.sampled_from([None, "C", "hPa"]),
+        st.none() | st.integers(-(2**31), 2**31 - 1),
+    ),
+    max_size=60,
+)
+NAMES = {None: "", "hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
+
+
+@given(st.lists(st.tuples(ROWS, st.booleans()), max_size=5), st.sampled_from(list(NAMES)), st.integers(1, 40))
+def test_every_row_is_in_the_file_of_its_partition_once_and_sorted(
+    parts: list[tuple[list[Row], bool]], partition: str | None, group: int
+) -> None:
+    """However rows come in, coded or plain: all are there, each row group sorted by key and time."""
+    first, tables = 0, []
+    for rows, coded in parts:
+        tables.append(table(rows, first, coded=coded))
+        first += len(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lake, "ROW_GROUP_ROWS", group)
+        buffer = filled(partition, *tables)
+        assert buffer.rows == first
+        files = buffer.seal()
+    expected = [row for one in tables for row in one.cast(SCHEMA).to_pylist()]
+    found = [row for file in files for row in read(file).to_pylist()]
+    assert Counter(map(str, found)) == Counter(map(str, expected))
+    assert len({file.partition for file in files}) == len(files)
+    for file in files:
+        parquet = pq.ParquetFile(io.BytesIO(file.body))
+        assert file.rows == parquet.metadata.num_rows > 0
+        assert {ts.strftime(NAMES[partition]) for ts in read(file)["ts"].to_pylist()} == {file.partition}
+        for number in range(parquet.num_row_groups):
+            one = parquet.read_row_group(number)
+            keys = list(zip(one["device"].to_pylist(), one["ts"].to_pylist(), strict=True))
+            assert keys == sorted(keys)
+            assert len(keys) <= group
+
+
+@given(ROWS, st.integers(0, 60))
+def test_where_the_calls_are_cut_does_not_matter(rows: list[Row], cut: int) -> None:
+    """The same rows in the same order make files of the same rows in the same order, whatever the dictionaries."""
+    whole = filled("day", table(rows)).seal()
+    parts = filled("day", table(rows[:cut]), table(rows[cut:], len(rows[:cut]))).seal()
+    assert [(file.partition, read(file)) for file in whole] == [(file.partition, read(file)) for file in parts]
+
+
+def test_the_same_calls_make_the_same_bytes() -> None:
+    """A retry after a crash writes the very same objects."""
+    rows: list[Row] = [("b", NOON, 1.0, "C", 1), ("a", NOON + HOUR, 2.0, None, None)]
+    assert filled("hour", table(rows)).seal() == filled("hour", table(rows)).seal()
+
+
+def test_a_sealed_buffer_is_empty_and_serves_again() -> None:
+    """What one seal returned no other returns."""
+    buffer = filled("day", table([("a", NOON, 1.0, "C", 1)]))
+    assert [file.rows for file in buffer.seal()] == [1]
+    assert (buffer.rows, buffer.approx_bytes, buffer.seal()) == (0, 0, [])
+    buffer.append(table([("b", NOON, 1.0, "C", 1)], 1))
+    assert [read(file)["_seq"].to_pylist() for file in buffer.seal()] == [[1]]
+
+
+def test_files_hold_what_iceberg_defines() -> None:
+    """Plain strings and microseconds without an Arrow schema or field ids; required columns are required."""
+    (file,) = filled("day", table([("a", NOON, 1.0, None, None)])).seal()
+    parquet = pq.ParquetFile(io.BytesIO(file.body))
+    assert parquet.metadata.metadata is None
+    arrow = parquet.schema_arrow
+    assert arrow.field("device").type == pa.string()
+    assert arrow.field("ts").type == pa.timestamp("us", "UTC")
+    assert [f.nullable for f in arrow] == [f.nullable for f in SCHEMA]
+    assert all(f.metadata is None for f in arrow)
+
+
+def test_encodings_are_the_measured_ones() -> None:
+    """zstd everywhere; deltas for numbers that count, split bytes for floats, dictionaries for strings."""
+    rows: list[Row] = [("a", NOON + i, i / 7, "C", 3) for i in range(2000)]
+    (file,) = filled("day", table(rows)).seal()
+    group = pq.ParquetFile(io.BytesIO(file.body)).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert {column.compression for column in columns.values()} == {"ZSTD"}
+    assert all(column.is_stats_set for column in columns.values()), "Iceberg derives a file's partition from them"
+    for name in ("ts", "_seq", "_arrived_at"):
+        assert "DELTA_BINARY_PACKED" in columns[name].encodings
+    assert "BYTE_STREAM_SPLIT" in columns["value"].encodings
+    for name in ("device", "unit", "_origin"):
+        assert "RLE_DICTIONARY" in columns[name].encodings
+
+
+def test_the_size_is_told_before_sealing() -> None:
+    """After a first seal the estimate is right to a fifth, encoded row groups or not."""
+    rng = np.random.default_rng(7)
+    rows: list[Row] = [
+        (f"dev-{d}", NOON + i * 20, round(v, 2), "C", 0)
+        for i, (d, v) in enumerate(zip(rng.integers(0, 50, 20_000).tolist(), rng.normal(20, 5, 20_000), strict=True))
+    ]
+    buffer = filled("day", table(rows))
+    buffer.seal()
+    for group in (lake.ROW_GROUP_ROWS, 6_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lake, "ROW_GROUP_ROWS", group)
+            buffer.append(table(rows))
+            told = buffer.approx_bytes
+            (file,) = buffer.seal()
+        assert told == pytest.approx(len(file.body), rel=0.2)
+
+
+def test_unknown_partitions_are_refused() -> None:
+    """The reason names the choices."""
+    with pytest.raises(UsageError, match="hour, day, month or nothing, not 'week'"):
+        LakeBuffer(SCHEMA, "ts", "device", "week")

@@ -1,0 +1,428 @@
+"""The producer with its thread: what is accepted arrives once, confirmed; memory is bounded; failures are told."""
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pandas as pd
+import pyarrow as pa
+import pytest
+from moto import mock_aws
+
+import producers
+from headwater.clock import ManualClock
+from headwater.contract import load_contract
+from headwater.errors import BufferFull, HeadwaterError, InvalidEvent, UsageError
+from producers.controls import put_control
+from producers.fleet import Fleet
+from producers.producer import Producer, ProducerSettings, Receipt
+from producers.receipts import Accepted
+from tests.producer_stream import FakeStream, client_error
+from tests.unit.test_sealing import OWN
+
+TELEMETRY = load_contract("telemetry")
+QUICK = ProducerSettings(linger_ms=20, max_events=100)
+SMALL = {"max_buffer_bytes": 40_000, "max_record_bytes": 20_000, "max_request_bytes": 20_000, "linger_ms": 20}
+
+
+def fleet(events: int) -> pa.Table:
+    return next(Fleet(devices=50).batches(events, events))
+
+
+def event(**changes: object) -> dict[str, object]:
+    return {"device": "a", "metric": "m", "ts": 1_762_160_400_000, "value": 1.0} | changes
+
+
+def test_the_package_names_the_producer() -> None:
+    assert producers.Producer is Producer
+    assert producers.Receipt is Receipt
+
+
+def test_every_event_arrives_once_and_its_future_says_where() -> None:
+    stream = FakeStream()
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK, random=random.Random(1)) as producer:
+        origin = producer.origin
+        futures = producer.put_batch(fleet(1_050))
+        one = producer.put(event())
+        assert one.result(10).sequence_number
+    receipts = [future.result(0) for future in futures]
+    assert sum(receipt.count for receipt in receipts) == 1_050
+    assert [receipt.first_seq for receipt in receipts] == list(range(0, 1_050, 100))
+    assert one.result(0).first_seq == 1_050
+    assert sorted(stream.identities(TELEMETRY)) == [(origin, seq) for seq in range(1_051)]
+    stats = producer.stats
+    assert (stats.accepted, stats.delivered, stats.failed, stats.buffered_bytes) == (1_051, 1_051, 0, 0)
+
+
+def test_retries_send_the_same_bytes_to_the_same_place_and_only_what_failed() -> None:
+    stream = FakeStream(["lost", {0, 2}, client_error("InternalFailure", 500)])
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
+        producer.put_batch(fleet(1_000))
+    wanted = {
+        record["Data"]: record["ExplicitHashKey"] for record in stream.records if b"$headwater" not in record["Data"]
+    }
+    assert len(wanted) == 10
+    for request in stream.requests:
+        assert all(wanted[record["Data"]] == record["ExplicitHashKey"] for record in request)
+    assert {seq for _, seq in stream.identities(TELEMETRY)} == set(range(1_000))
+    assert producer.stats.retried >= 3
+    assert producer.stats.delivered == 1_000
+
+
+def test_a_dataframe_is_a_table() -> None:
+    stream = FakeStream()
+    frame = pd.DataFrame([event(value=float(n), unit=None) for n in range(7)])
+    frame["ts"] = pd.to_datetime(frame["ts"], unit="ms", utc=True)
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
+        producer.put_batch(frame)
+        with pytest.raises(InvalidEvent, match="takes an Arrow table or a pandas DataFrame"):
+            producer.put_batch("no table")
+    assert [row["value"] for one in stream.decoded(TELEMETRY) for row in one.table.to_pylist()] == list(range(7))
+
+
+def test_an_invalid_row_is_named_and_nothing_of_its_table_accepted() -> None:
+    stream = FakeStream()
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
+        bad = fleet(10).cast(TELEMETRY.arrow_schema)
+        bad = bad.set_column(3, "value", pa.array([1.0] * 4 + [float("nan")] * 2 + [1.0] * 4))
+        with pytest.raises(InvalidEvent, match=r"row 4: field value.*and 1 more"):
+            producer.put_batch(bad)
+        with pytest.raises(InvalidEvent, match="field value"):
+            producer.put(event(value="x"))
+        assert producer.put_batch(fleet(10).slice(0, 0)) == []
+    assert producer.stats.accepted == 0
+    assert not stream.decoded(TELEMETRY)
+
+
+def test_an_event_larger_than_a_record_is_refused_at_once() -> None:
+    noise = random.Random(1).randbytes(1 << 20).hex()
+    with Producer("s", TELEMETRY, client=FakeStream(), settings=QUICK) as producer:
+        with pytest.raises(InvalidEvent, match="bytes in a record, which holds 1048576"):
+            producer.put(event(unit=noise * 2))
+        assert producer.put(event(unit="x" * (1 << 21))).result(10)
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException", "ValidationException"])
+def test_what_cannot_pass_fails_the_futures_and_the_next_flush(code: str) -> None:
+    stream = FakeStream()
+    stream.always = client_error(code)
+    calls: list[Any] = []
+    producer = Producer("orders", TELEMETRY, client=stream, settings=QUICK, on_delivery=lambda *a: calls.append(a))
+    future = producer.put(event())
+    with pytest.raises(HeadwaterError, match=rf"stream orders: {code}.*\(1 events failed\)"):
+        producer.flush(10)
+    with pytest.raises(HeadwaterError, match=code):
+        future.result(0)
+    assert calls[0][0] is None
+    assert producer.stats.failed == 1
+    stream.always = None
+    assert producer.put(event()).result(10).count == 1
+    producer.close()
+
+
+def test_close_raises_what_failed_but_hides_no_other_error() -> None:
+    stream = FakeStream()
+    stream.always = client_error("ResourceNotFoundException")
+    with pytest.raises(HeadwaterError, match="ResourceNotFoundException"), Producer("s", TELEMETRY, client=stream) as p:
+        p.put(event())
+    with pytest.raises(KeyError), Producer("s", TELEMETRY, client=stream) as producer:
+        producer.put(event(value=dict[str, float]()["mine"]))
+
+
+def test_a_stream_that_takes_nothing_is_given_up_after_its_time() -> None:
+    stream = FakeStream()
+    stream.always = ConnectionResetError("gone")
+    settings = ProducerSettings(linger_ms=10, delivery_seconds=0.1)
+    producer = Producer("s", TELEMETRY, client=stream, settings=settings)
+    producer.put(event())
+    with pytest.raises(HeadwaterError, match=r"given up after 0.1 s\) \(1 events failed\)"):
+        producer.close()
+
+
+@pytest.fixture
+def stuck() -> Iterator[FakeStream]:
+    """A stream that answers only once `gate` is set."""
+    stream = FakeStream()
+    stream.gate.clear()
+    yield stream
+    stream.gate.set()
+
+
+def pour(producer: Producer, events: int) -> "list[Future[Receipt]]":
+    """Events that do not compress, one by one."""
+    return [producer.put(event(unit=random.randbytes(500).hex())) for _ in range(events)]
+
+
+def test_memory_is_bounded_and_raise_raises(stuck: FakeStream) -> None:
+    settings = ProducerSettings(when_full="raise", **SMALL)  # type: ignore[arg-type]
+    with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
+        with pytest.raises(BufferFull, match="for a buffer of 40000 bytes; cut it"):
+            producer.put_batch(fleet(5_000))
+        assert producer.stats.accepted == 0
+        with pytest.raises(BufferFull, match="buffer of 40000 bytes is full"):
+            pour(producer, 2_000)
+        assert producer.stats.buffered_bytes <= 40_000
+        accepted = producer.stats.accepted
+        stuck.gate.set()
+    assert len(stuck.identities(TELEMETRY)) == accepted
+
+
+def test_drop_drops_with_a_count(stuck: FakeStream) -> None:
+    settings = ProducerSettings(when_full="drop", **SMALL)  # type: ignore[arg-type]
+    with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
+        futures = pour(producer, 500)
+        stuck.gate.set()
+    stats = producer.stats
+    assert stats.dropped > 0
+    assert stats.accepted + stats.dropped == 500
+    assert sum(isinstance(future.exception(0), BufferFull) for future in futures) == stats.dropped
+    assert len(stuck.identities(TELEMETRY)) == stats.accepted == stats.delivered
+
+
+def test_block_waits_for_room_and_gives_up_in_time(stuck: FakeStream) -> None:
+    settings = ProducerSettings(block_seconds=0.1, **SMALL)  # type: ignore[arg-type]
+    with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
+        with pytest.raises(BufferFull, match=r"full, for 0\.1 s"):
+            pour(producer, 2_000)
+        assert producer.stats.buffered_bytes <= 40_000
+        accepted = producer.stats.accepted
+        stuck.gate.set()
+        pour(producer, 500)
+    assert len(stuck.identities(TELEMETRY)) == accepted + 500
+
+
+def test_a_table_larger_than_the_buffer_flows_through_it() -> None:
+    stream = FakeStream()
+    with Producer("s", TELEMETRY, client=stream, settings=ProducerSettings(**SMALL)) as producer:  # type: ignore[arg-type]
+        producer.put_batch(fleet(20_000))
+    assert sorted(seq for _, seq in stream.identities(TELEMETRY)) == list(range(20_000))
+
+
+def test_many_threads_share_a_producer() -> None:
+    stream = FakeStream([{0}, "lost", {0}])
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
+
+        def work(number: int) -> None:
+            for n in range(200):
+                producer.put(event(device=f"t{number}", value=float(n)))
+                if n % 50 == 0:
+                    producer.put_batch(fleet(10))
+                    producer.flush(30)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    events = 6 * (200 + 4 * 10)
+    assert producer.stats.delivered == events
+    assert {seq for _, seq in stream.identities(TELEMETRY)} == set(range(events))
+
+
+def test_receipts_tell_what_was_accepted() -> None:
+    stream = FakeStream()
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
+        producer.put_batch(fleet(250))
+        producer.flush()
+        producer.put_batch(fleet(50))
+    bodies = [control.body for control in stream.controls(TELEMETRY)]
+    assert {control.kind for control in stream.controls(TELEMETRY)} == {"receipt"}
+    assert [body["intervals"] for body in bodies] == [{producer.origin: [[0, 250]]}, {producer.origin: [[250, 300]]}]
+
+
+def test_receipts_of_own_ids_name_the_devices() -> None:
+    stream = FakeStream()
+    table = pa.table({"device": ["a", "b", "a"], "seq": [5, 7, 6], "ts": pa.array([1, 2, 3])})
+    with Producer("s", OWN, client=stream, settings=QUICK) as producer:
+        producer.put_batch(table)
+    (control,) = stream.controls(OWN)
+    assert control.body["intervals"] == {"a": [[5, 7]], "b": [[7, 8]]}
+
+
+@pytest.mark.parametrize("form", ["kpl", "json"])
+def test_formats_without_identity_have_no_receipts(form: str) -> None:
+    stream = FakeStream()
+    settings = ProducerSettings(format=form, linger_ms=20)  # type: ignore[arg-type]
+    with Producer("s", TELEMETRY, client=stream, settings=settings) as producer:
+        assert producer.put_batch(fleet(10))[0].result(10).origin == ""
+    assert not stream.controls(TELEMETRY)
+    assert [one.origin for one in stream.decoded(TELEMETRY)] == [None]
+
+
+def test_large_receipts_are_cut() -> None:
+    accepted = Accepted(OWN)
+    devices = pa.array([f"device-{n:06d}" for n in range(20_000)])
+    accepted.add_own(pa.table({"device": devices, "seq": range(20_000), "ts": range(20_000)}))
+    bodies = list(accepted.bodies())
+    assert len(bodies) > 1
+    assert all(len(str(body)) < 500_000 for body in bodies)
+    intervals: list[Any] = [body["intervals"] for body in bodies]
+    assert sum(map(len, intervals)) == 20_000
+
+
+def test_a_closed_producer_takes_nothing_and_closes_twice() -> None:
+    producer = Producer("s", TELEMETRY, client=FakeStream())
+    producer.close()
+    producer.close()
+    with pytest.raises(UsageError, match="closed"):
+        producer.put(event())
+
+
+def test_a_callback_may_put_but_not_wait_for_itself() -> None:
+    stream, seen = FakeStream(), list[BaseException]()
+
+    def on_delivery(receipt: Receipt | None, _: HeadwaterError | None) -> None:
+        if receipt and receipt.first_seq == 0:
+            producer.put(event())
+        try:
+            producer.flush()
+        except UsageError as error:
+            seen.append(error)
+            raise
+
+    producer = Producer("s", TELEMETRY, client=stream, settings=QUICK, on_delivery=on_delivery)
+    producer.put(event())
+    producer.close()
+    assert len(seen) == 2
+
+
+def test_a_sender_that_breaks_fails_every_future() -> None:
+    stream = FakeStream()
+    stream.always = RuntimeError("a bug")
+    producer = Producer("s", TELEMETRY, client=stream, settings=QUICK)
+    futures = [producer.put(event()) for _ in range(150)]
+    with pytest.raises(HeadwaterError, match="the producer stopped: RuntimeError: a bug"):
+        producer.flush(10)
+    assert all(future.exception(1) for future in futures)
+    with pytest.raises(HeadwaterError, match="a bug"):
+        producer.put(event())
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    for wrong in ({"format": "xml"}, {"when_full": "wait"}, {"max_events": 0}, {"max_buffer_bytes": 5}):
+        with pytest.raises(UsageError):
+            ProducerSettings(**wrong)
+
+
+class Resharding(FakeStream):
+    """Between the first listing and the put the one shard is split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = 0
+
+    def list_shards(self, **_: Any) -> dict[str, Any]:
+        self.listed += 1
+        half = 1 << 127
+        spans = [("parent", 0, 2 * half - 1)] if self.listed == 1 else [("l", 0, half - 1), ("r", half, 2 * half - 1)]
+        closed = {"ShardId": "old", "SequenceNumberRange": {"EndingSequenceNumber": "9"}}
+        return {
+            "Shards": [closed]
+            + [
+                {
+                    "ShardId": name,
+                    "HashKeyRange": {"StartingHashKey": str(a), "EndingHashKey": str(b)},
+                    "SequenceNumberRange": {"StartingSequenceNumber": "0"},
+                }
+                for name, a, b in spans
+            ]
+        }
+
+    def put_record(self, **record: Any) -> dict[str, Any]:
+        super().put_record(**record)
+        return {"ShardId": "l" if int(record["ExplicitHashKey"]) < 1 << 127 else "r"}
+
+
+def test_a_control_record_reaches_every_shard_through_a_reshard() -> None:
+    stream = Resharding()
+    assert put_control(stream, "s", "reference", {"name": "n"}, ManualClock()) == 2
+    assert len(stream.records) == 2
+
+
+def test_a_control_record_on_a_stream_that_is_not_there() -> None:
+    stream = FakeStream()
+    stream.always = client_error("ResourceNotFoundException")
+    with pytest.raises(HeadwaterError, match="stream orders: ResourceNotFoundException"):
+        put_control(stream, "orders", "reference", {}, ManualClock())
+
+
+@pytest.fixture
+def moto() -> Iterator[None]:
+    with mock_aws():
+        yield
+
+
+@pytest.mark.usefixtures("moto")
+def test_boto3_is_called_as_it_wants() -> None:
+    """The thin edge against moto: PutRecords, PutRecord, ListShards by their real parameters."""
+    client = boto3.client(
+        "kinesis", region_name="us-east-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
+    client.create_stream(StreamName="s", ShardCount=3)
+    with Producer("s", TELEMETRY, client=client, settings=QUICK) as producer:
+        producer.put_batch(fleet(500))
+    records = []
+    for shard in client.list_shards(StreamName="s")["Shards"]:
+        start = client.get_shard_iterator(StreamName="s", ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")[
+            "ShardIterator"
+        ]
+        records.append([record["Data"] for record in client.get_records(ShardIterator=start)["Records"]])
+    assert all(any(b"receipt" in data for data in shard) for shard in records)
+    assert sum(b"$headwater" not in data for shard in records for data in shard) == 5
+    with pytest.raises(HeadwaterError, match="stream gone: ResourceNotFoundException"):
+        Producer("gone", TELEMETRY, client=client).__enter__().put_batch(fleet(5))[0].result(10)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+def test_the_outbox_is_empty_after_delivery_and_goes_on_counting(outbox: Path) -> None:
+    stream = FakeStream()
+    for _ in range(2):
+        with Producer("s", TELEMETRY, client=stream, settings=QUICK, outbox=outbox) as producer:
+            producer.put_batch(fleet(150))
+            producer.put(event())
+    assert sorted(stream.identities(TELEMETRY)) == [(producer.origin, seq) for seq in range(302)]
+    intervals = [control.body["intervals"] for control in stream.controls(TELEMETRY)]
+    assert intervals == [{producer.origin: [[0, 151]]}, {producer.origin: [[151, 302]]}]
+
+
+def test_what_failed_stays_in_the_outbox_and_is_sent_by_the_next_run(outbox: Path) -> None:
+    stream = FakeStream()
+    stream.always = client_error("AccessDeniedException")
+    producer = Producer("s", TELEMETRY, client=stream, settings=QUICK, outbox=outbox)
+    producer.put_batch(fleet(150))
+    with pytest.raises(HeadwaterError, match="150 events stay in the outbox"):
+        producer.close()
+    refused = {record["Data"]: record["ExplicitHashKey"] for request in stream.requests for record in request}
+    stream.always = None
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK, outbox=outbox) as again:
+        again.put(event())
+    taken = {record["Data"]: record["ExplicitHashKey"] for record in stream.records}
+    assert refused.items() <= taken.items()
+    assert sorted(stream.identities(TELEMETRY)) == [(producer.origin, seq) for seq in range(151)]
+    assert again.stats.delivered == 151
+
+
+def test_an_outbox_belongs_to_one_process_stream_and_contract(outbox: Path, tmp_path: Path) -> None:
+    with (
+        Producer("s", TELEMETRY, client=FakeStream(), outbox=outbox),
+        pytest.raises(UsageError, match=r"outbox .*outbox.db: another process has it open"),
+    ):
+        Producer("s", TELEMETRY, client=FakeStream(), outbox=outbox)
+    with pytest.raises(UsageError, match="its stream is s, not t"):
+        Producer("t", TELEMETRY, client=FakeStream(), outbox=outbox)
+    with pytest.raises(UsageError, match="its contract is telemetry, not numbered"):
+        Producer("s", OWN, client=FakeStream(), outbox=outbox)
+    other = tmp_path / "notes.txt"
+    other.write_text("no database, but long enough to be looked at as one by SQLite" * 20)
+    with pytest.raises(UsageError, match=r"outbox .*notes.txt: file is not a database"):
+        Producer("s", TELEMETRY, client=FakeStream(), outbox=other)
+    with pytest.raises(UsageError, match="unable to open"):
+        Producer("s", TELEMETRY, client=FakeStream(), outbox=tmp_path / "no" / "where.db")

@@ -1,0 +1,188 @@
+"""Sealing: every event in one batch, numbered without a gap, each record within its limit."""
+
+import random
+import string
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.codec import Decoded, decode_record, encode_batch
+from headwater.contract import Contract, load_contract, parse_contract
+from headwater.errors import UsageError
+from producers.fleet import Fleet
+from producers.sealing import HASH_SPACE, Chunk, Numbers, Part, SealedBatch, Sealer, lane_hash_key, lane_of
+from producers.settings import ProducerSettings
+
+TELEMETRY = load_contract("telemetry")
+OWN = parse_contract(
+    """
+name: numbered
+version: 1
+key: device
+time: ts
+id: {origin: device, seq: seq, partitions: 4}
+fields:
+  - {name: device, type: string}
+  - {name: seq, type: long}
+  - {name: ts, type: timestamp}
+""",
+    "test",
+)
+
+
+def sealer(settings: ProducerSettings | None = None, contract: Contract = TELEMETRY) -> Sealer:
+    return Sealer(contract, settings or ProducerSettings(), Numbers("origin"), lambda _: 77)
+
+
+def put_table(subject: Sealer, table: pa.Table, now: int = 0) -> list[Part]:
+    parts = subject.cut_table(table, table.nbytes, lambda count: count)
+    for part in parts:
+        subject.append(part, now)
+    return parts
+
+
+def put_row(subject: Sealer, row: dict[str, object], now: int = 0) -> None:
+    subject.append(subject.cut_row(row, 500, None), now)
+
+
+def seal_all(subject: Sealer) -> list[tuple[SealedBatch, list[Chunk]]]:
+    return [pair for buffer in subject.take(0, everything=True) for pair in subject.seal(buffer)[1]]
+
+
+def read(batch: SealedBatch, contract: Contract = TELEMETRY) -> pa.Table:
+    found = decode_record(batch.payload, contract)
+    assert isinstance(found, Decoded)
+    return found.table.cast(contract.arrow_schema)
+
+
+def fleet(events: int, seed: int = 1) -> pa.Table:
+    return next(Fleet(devices=50, seed=seed).batches(events, events))
+
+
+@given(st.lists(st.one_of(st.integers(1, 300), st.just(0)), min_size=1, max_size=12), st.integers(1, 120))
+def test_tables_and_rows_come_out_in_order_and_numbered_without_a_gap(pieces: list[int], max_events: int) -> None:
+    """A piece of 0 stands for a single `put`, between tables of any encoding."""
+    subject = sealer(ProducerSettings(max_events=max_events))
+    wanted = []
+    for seed, size in enumerate(pieces):
+        table = fleet(size or 1, seed)
+        wanted.append(table.cast(TELEMETRY.arrow_schema))
+        if size:
+            put_table(subject, table if seed % 2 else wanted[-1])
+        else:
+            put_row(subject, wanted[-1].to_pylist()[0])
+    batches = [batch for batch, _ in seal_all(subject)]
+    assert all(batch.count <= max_events for batch in batches)
+    assert [batch.first_seq for batch in batches] == [sum(b.count for b in batches[:i]) for i in range(len(batches))]
+    assert pa.concat_tables([read(batch) for batch in batches]).equals(pa.concat_tables(wanted))
+    assert {batch.explicit_hash_key for batch in batches} == {"77"}
+
+
+def test_what_does_not_fit_a_record_is_halved_and_parts_know_their_pieces() -> None:
+    rng = random.Random(1)
+    rows = 64
+    noise = ["".join(rng.choices(string.ascii_letters, k=2_000)) for _ in range(rows)]
+    table = fleet(rows).cast(TELEMETRY.arrow_schema).set_column(4, "unit", pa.array(noise))
+    subject = sealer(ProducerSettings(max_record_bytes=20_000, max_buffer_bytes=1 << 20))
+    parts = put_table(subject, table)
+    pairs = seal_all(subject)
+    assert len(pairs) > 5
+    assert all(batch.size <= 20_000 for batch, _ in pairs)
+    assert pa.concat_tables([read(batch) for batch, _ in pairs]).equals(table)
+    for part in parts:
+        assert sum(chunk.count for _, chunks in pairs for chunk in chunks if chunk.part is part) == part.count
+
+
+def test_an_event_that_no_record_holds_is_found_before_it_is_accepted() -> None:
+    rng = random.Random(1)
+    subject = sealer(ProducerSettings(max_record_bytes=20_000, max_buffer_bytes=1 << 20))
+    noise = "".join(rng.choices(string.ascii_letters, k=40_000))
+    units = pa.array(["V", "x" * 100_000, noise])
+    table = fleet(3).set_column(4, "unit", units)
+    found = subject.too_large(table)
+    assert found is not None
+    assert found[0] == 2, "the long text that compresses well is no obstacle"
+    assert subject.too_large(table.set_column(4, "unit", units.dictionary_encode())) == found
+    assert subject.too_large(table.slice(0, 2)) is None
+
+
+def test_a_buffer_is_due_when_it_is_full_or_has_lingered() -> None:
+    subject = sealer(ProducerSettings(max_events=10, linger_ms=500))
+    put_table(subject, fleet(25), now=1_000)
+    assert subject.due_ms() == 0
+    assert [buffer.count for buffer in subject.take(1_000)] == [10, 10]
+    assert subject.due_ms() == 1_500
+    assert not subject.take(1_499)
+    assert [buffer.count for buffer in subject.take(1_500)] == [5]
+    assert subject.due_ms() is None
+
+
+def test_large_events_seal_early() -> None:
+    subject = sealer(ProducerSettings(max_record_bytes=1_000, max_buffer_bytes=1 << 20))
+    for _ in range(8):
+        put_row(subject, fleet(1).to_pylist()[0])
+    assert [buffer.count for buffer in subject.take(0)] == [8]
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_copies_of_an_event_go_to_one_lane_whoever_puts_them(rows: bool) -> None:
+    table = pa.table(
+        {"device": [f"d{n % 20}" for n in range(200)], "seq": range(200), "ts": pa.array(range(200))}
+    ).cast(OWN.arrow_schema)
+    subject = sealer(contract=OWN)
+    if rows:
+        for row in table.to_pylist():
+            put_row(subject, row)
+    else:
+        put_table(subject, table)
+    pairs = seal_all(subject)
+    assert len(pairs) == 4
+    for batch, _ in pairs:
+        found = read(batch, OWN)
+        assert {lane_of(device, 4) for device in found["device"].to_pylist()} == {batch.lane}
+        assert batch.lane is not None
+        assert batch.explicit_hash_key == str(lane_hash_key(batch.lane, 4))
+        assert batch.origin is None
+        for device in set(found["device"].to_pylist()):
+            seqs = [row["seq"] for row in found.to_pylist() if row["device"] == device]
+            assert seqs == sorted(seqs)
+
+
+def test_lanes_never_move() -> None:
+    """Written down: another release must place the copies of an event where this one did."""
+    assert [lane_of(f"dev-{n:05d}", 16) for n in range(6)] == [5, 13, 15, 3, 10, 10]
+    assert lane_hash_key(0, 16) == HASH_SPACE // 32
+    assert lane_hash_key(15, 16) == HASH_SPACE - HASH_SPACE // 32
+
+
+def test_ordered_keeps_keys_on_lanes_with_the_sessions_identity() -> None:
+    subject = sealer(ProducerSettings(ordered=True, partitions=3))
+    put_table(subject, fleet(600))
+    pairs = seal_all(subject)
+    assert sorted(batch.lane or 0 for batch, _ in pairs) == [0, 1, 2]
+    seqs = [batch.first_seq + row for batch, _ in pairs for row in range(batch.count)]
+    assert seqs == list(range(600))
+
+
+def test_ordered_by_another_key_than_the_id_is_refused() -> None:
+    contract = parse_contract(
+        "{name: a, version: 1, key: k, time: t, id: {origin: o, seq: s}, fields: [{name: k, type: string},"
+        " {name: t, type: timestamp}, {name: o, type: string}, {name: s, type: long}]}",
+        "test",
+    )
+    with pytest.raises(UsageError, match="ordered needs the events' own id to be by the key k"):
+        sealer(ProducerSettings(ordered=True), contract)
+
+
+@pytest.mark.parametrize("form", ["kpl", "json"])
+def test_formats_for_other_readers_carry_the_events_and_no_identity(form: str) -> None:
+    subject = sealer(ProducerSettings(format=form))  # type: ignore[arg-type]
+    table = fleet(100)
+    put_table(subject, table)
+    ((batch, _),) = seal_all(subject)
+    assert batch.origin is None
+    assert batch.explicit_hash_key == "77"
+    assert read(batch).equals(table.cast(TELEMETRY.arrow_schema))
+    assert batch.payload != encode_batch(table, TELEMETRY)
