@@ -37,6 +37,8 @@ lint: env ## ruff, mypy strict, import-linter
 bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.path
+	$(BIN)/python -m bench.placement
+	$(BIN)/python -m bench.kcl
 
 lock: ## Resolve the requirements anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header \

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from headwater.contract import Contract, load_contract
-from headwater.contract.definition import TYPES
 
 from headwater.aggregates import Aggregate
+from headwater.contract import Contract, load_contract
+from headwater.contract.definition import TYPES
 from headwater.errors import HeadwaterError, UsageError
 from processors.windows import Window, duration_ms
 

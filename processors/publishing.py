@@ -6,12 +6,12 @@ from threading import Event
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from sinks.publisher import Publisher
 
 from headwater.errors import HeadwaterError
 from processors.pipeline import Pipeline
 from processors.references import publish
 from processors.services import Services, new_owner
+from sinks.publisher import Publisher
 
 __all__ = ["PublishLoop"]
 

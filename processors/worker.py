@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sinks.lake import LakeBuffer, LakeFile
-
 from headwater import sequence
 from headwater.clock import Clock
 from headwater.config import Settings
@@ -24,6 +22,7 @@ from processors.operators.aggregate import ALWAYS, Partial
 from processors.pipeline import Pipeline
 from processors.state import ShardState
 from sinks.deadletter import DeadLetter
+from sinks.lake import LakeBuffer, LakeFile
 from sinks.views import Upsert, ViewSpec
 
 __all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore"]

@@ -11,7 +11,7 @@ import typer
 
 from headwater.clock import SystemClock
 from headwater.config import Settings
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -139,8 +139,18 @@ def up(
     sys.stderr.write("ended\n")
 
 
-def process() -> None:
+def process(
+    on: Annotated[str, typer.Option(help="embedded or kcl.")] = "embedded",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Daemons on this machine, with --on kcl.")] = 1,
+) -> None:
     """Read every shard: drop copies, enrich, aggregate, write files and views. SIGTERM ends it cleanly."""
+    if on == "kcl":
+        from headwater.cli.fleet import run_fleet
+
+        run_fleet(workers)
+        return
+    if on != "embedded":
+        raise UsageError(f"--on {on}: runners are embedded and kcl")
     from headwater.logs import to_stdout
     from processors.references import ensure_initial
     from processors.runners.embedded import EmbeddedRunner
@@ -162,10 +172,9 @@ def process() -> None:
 
 def publish() -> None:
     """Add committed files to the lake's table, one commit per interval. Run several: one leads."""
-    from producers.controls import put_control
-
     from headwater.logs import to_stdout
     from processors.publishing import PublishLoop
+    from producers.controls import put_control
 
     services = _services()
     to_stdout(services.settings.log_level)
@@ -199,9 +208,8 @@ def reference_publish(
     as_json: Json = False,
 ) -> None:
     """Make the table's present content a new version, in force from a point in the stream on."""
-    from producers.controls import put_control
-
     from processors.references import publish as publish_reference
+    from producers.controls import put_control
 
     services = _services()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from aws_kinesis_agg import MAGIC
 from aws_kinesis_agg.deaggregator import messages_pb2  # this module sets the import path messages_pb2 needs
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from headwater.errors import InvalidRecord
 

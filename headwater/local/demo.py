@@ -9,14 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 from botocore.exceptions import ReadTimeoutError
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from producers.fleet import Fleet
-from producers.producer import Producer, ProducerSettings
 
 from headwater.clock import Clock
 from headwater.config import Settings
 from headwater.errors import HeadwaterError
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
 from processors.audit import AuditReport
 from processors.auditing import run_audit
 from processors.pipeline import Pipeline
@@ -24,6 +22,8 @@ from processors.recompute import batch_view, differences, enriched
 from processors.references import ensure_initial, read_source
 from processors.runners.embedded import EmbeddedRunner
 from processors.services import Services, new_owner
+from producers.fleet import Fleet
+from producers.producer import Producer, ProducerSettings
 
 __all__ = ["Demo", "DemoResult", "DemoSettings", "Progress"]
 
@@ -38,7 +38,7 @@ class DemoSettings:
     devices: int = 100
     shards: int = 4
     events_a_batch: int = 1_000
-    lose_every: int = 5
+    lose_every: int = 2
     """Of so many PutRecords calls one loses its answer, so that its records are sent again: real duplicates."""
 
 

@@ -50,7 +50,7 @@ class EmbeddedAws:
     def __enter__(self) -> "EmbeddedAws":
         for _ in range(5):
             self.port = _free_port()
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+            self._log = tempfile.TemporaryFile()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
                 stdin=subprocess.DEVNULL,

@@ -29,9 +29,7 @@ def provision(settings: Settings, *, shards: int) -> None:
     _unless_there(create_views_table, client=dynamodb, table=settings.views_table)
     _unless_there(client("s3", settings).create_bucket, Bucket=settings.bucket)
     _unless_there(client("glue", settings).create_database, DatabaseInput={"Name": settings.database})
-    kinesis.get_waiter("stream_exists").wait(
-        StreamName=settings.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-    )
+    kinesis.get_waiter("stream_exists").wait(StreamName=settings.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     dynamodb.get_waiter("table_exists").wait(TableName=settings.ledger_table)
 
 

@@ -6,18 +6,17 @@ from functools import partial
 from threading import Event, Thread
 from typing import Any
 
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from producers.controls import put_control
-
 from headwater.clock import Clock
 from headwater.config import Settings
 from headwater.errors import HeadwaterError
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
 from processors.pipeline import Pipeline
 from processors.publishing import PublishLoop
 from processors.references import ensure_initial
 from processors.runners.embedded import EmbeddedRunner
 from processors.services import Services, new_owner
+from producers.controls import put_control
 
 __all__ = ["Up"]
 

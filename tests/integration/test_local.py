@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
-from headwater.local.embedded import EmbeddedAws, owns_listener
-from headwater.local.provision import provision
 
 from headwater.aggregates.columns import Columns
 from headwater.aws import Objects
 from headwater.config import Settings
+from headwater.local.embedded import EmbeddedAws, owns_listener
+from headwater.local.provision import provision
 from processors.pipeline import load
 from processors.services import Services
 from sinks.deadletter import DeadLetter

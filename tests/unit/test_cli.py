@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from headwater.cli.failures import explain
-from headwater.cli.lake import key_parts
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.cli.failures import explain
+from headwater.cli.lake import key_parts
 from sinks.viewitems import key_text
 from tests.cli import headwater
 
