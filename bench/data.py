@@ -2,9 +2,9 @@
 
 import numpy as np
 import pyarrow as pa
-from producers.fleet import Fleet
 
 from headwater.contract import Contract, parse_contract
+from producers.fleet import Fleet
 
 __all__ = ["CONTRACT", "devices", "fleet_events"]
 

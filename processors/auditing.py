@@ -1,10 +1,9 @@
 """The audit's inputs, read: ledger entries, committed states, the identities in the lake."""
 
-from sinks.query import lake_identities
-
 from processors.audit import AuditReport, audit
 from processors.services import Services
 from processors.worker import StateStore
+from sinks.query import lake_identities
 
 __all__ = ["run_audit"]
 

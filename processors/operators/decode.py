@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+
 from headwater.codec import Control, Decoded, OtherContract, decode_record
 from headwater.contract import Contract
-
 from headwater.errors import InvalidRecord
 from headwater.records import StreamRecord
 from processors.operators.arrays import whole
