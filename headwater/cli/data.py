@@ -101,6 +101,8 @@ class _Done:
     delivered: int
     retried: int
     seconds: float
+    invalid: tuple[str, ...] = ()
+    """Rows that break the contract, a line each; the others were put."""
 
 
 def produce(
@@ -132,6 +134,7 @@ def produce(
                 "events": done.events,
                 "delivered": done.delivered,
                 "retried": done.retried,
+                "invalid": done.invalid,
                 "seconds": round(done.seconds, 2),
                 "events_per_second": rate,
             }
@@ -142,6 +145,10 @@ def produce(
         )
     if done.delivered < done.events:
         raise HeadwaterError(f"{file}: {done.events - done.delivered:,} events were not delivered")
+    if done.invalid:
+        raise HeadwaterError(
+            f"{file}: {len(done.invalid):,} rows break the contract and were not put, the first is {done.invalid[0]}"
+        )
 
 
 def _contract(file: str | None) -> "Contract":
@@ -167,13 +174,18 @@ def _produce(file: str, made: "Contract", stream: str | None, how: tuple[Format,
 
     format_, outbox, ordered, ignore_unknown = how
     settings, clock = Settings(), SystemClock()
-    source = read_events(file, made, ignore_unknown=ignore_unknown)
+    invalid: list[str] = []
+
+    def on_invalid(row: int, reason: str, _raw: bytes) -> None:
+        invalid.append(f"row {row}: {reason}")
+
+    source = read_events(file, made, ignore_unknown=ignore_unknown, on_invalid=on_invalid)
     kinesis = client("kinesis", settings)
     check_endpoint(kinesis.meta.endpoint_url)
     started = clock.now_ms()
     wanted = ProducerSettings(format=format_.value, ordered=ordered)
     producer = Producer(stream or settings.stream, made, client=kinesis, settings=wanted, outbox=outbox)
-    with producer, progress(f"producing {file}", None, clock) as advance:
+    with producer, progress(f"producing {file}", source.total_rows, clock) as advance:
         events = 0
         for table in source:
             producer.put_batch(table)
@@ -181,4 +193,5 @@ def _produce(file: str, made: "Contract", stream: str | None, how: tuple[Format,
             advance(events, events)
         producer.flush()
         stats = producer.stats
-    return _Done(file, events, stats.delivered, stats.retried, (clock.now_ms() - started) / 1000)
+    seconds = (clock.now_ms() - started) / 1000
+    return _Done(file, events, stats.delivered, stats.retried, seconds, tuple(invalid))

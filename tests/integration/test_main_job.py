@@ -157,3 +157,18 @@ def test_flights(aws: Mapping[str, str], tmp_path: Path) -> None:
     assert [(row["origin"], row["n"], row["known"]) for row in rows] == [
         (origin, len(group), int(planes[group.index].sum())) for origin, group in flights.groupby("origin")
     ]
+
+
+def test_produce_puts_the_good_rows_and_names_the_bad(aws: Mapping[str, str]) -> None:
+    """Bad input: one line, exit code 1 or 2; what is good is on the stream all the same."""
+    good = '{"device": "d", "metric": "m", "ts": "2026-01-01T00:00:00Z", "value": 1.5}'
+    ran = headwater("produce", "-", environment=aws, stdin=f'{good}\n{{"device": 7}}\n{good}\n')
+    assert ran.code == 1
+    assert "2 of 2 events delivered" in ran.out
+    assert "1 rows break the contract" in ran.err
+    assert "Traceback" not in ran.err
+    headwater("produce", "missing.csv", environment=aws).failed(2, "missing.csv")
+    unknown = '{"device": "d", "metric": "m", "ts": 1, "value": 1, "colour": "red"}\n'
+    ran = headwater("produce", "-", environment=aws, stdin=unknown)
+    assert ran.code == 2
+    assert "colour" in ran.err
