@@ -1,8 +1,8 @@
 """Rows to Parquet files for the lake: sorted by key and time, one file per partition value. Pure.
 
-Row groups are encoded as they fill, so memory holds one row group of rows and the encoded rest. Settings were measured
-(docs/adr/0003-parquet-settings.md): zstd 3, times and sequence numbers as deltas, floats split by byte, strings as
-dictionaries. Files carry no field ids: the table's name mapping gives them.
+Row groups are encoded as they fill, so memory holds one row group of rows and the encoded rest. Settings as
+measured on fleet data: zstd 3, times and sequence numbers as deltas, floats split by byte, strings as dictionaries.
+Files carry no field ids: the table's name mapping gives them.
 """
 
 import io

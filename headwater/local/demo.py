@@ -38,7 +38,7 @@ class DemoSettings:
     devices: int = 100
     shards: int = 4
     events_a_batch: int = 1_000
-    lose_every: int = 2
+    lose_every: int = 3
     """Of so many PutRecords calls one loses its answer, so that its records are sent again: real duplicates."""
 
 
