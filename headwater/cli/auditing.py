@@ -53,7 +53,10 @@ def report_tables(report: AuditReport, limit: int) -> None:
     console = Console()
     table = Table(title=f"pipeline {report.pipeline}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("origin", "accepted", "processed", "excluded", "in the lake", "missing", "twice"):
-        table.add_column(column, justify="left" if column == "origin" else "right", no_wrap=True)
+        number = column != "origin"
+        table.add_column(
+            column, justify="right" if number else "left", no_wrap=True, min_width=len(column) if number else 8
+        )
     ordered = sorted(report.origins, key=lambda origin: (origin.exact, origin.origin))
     for origin in ordered[:limit]:
         table.add_row(
