@@ -54,9 +54,8 @@ def report_tables(report: AuditReport, limit: int) -> None:
     table = Table(title=f"pipeline {report.pipeline}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("origin", "accepted", "processed", "excluded", "in the lake", "missing", "twice"):
         number = column != "origin"
-        table.add_column(
-            column, justify="right" if number else "left", no_wrap=True, min_width=len(column) if number else 8
-        )
+        # on a narrow terminal origins fold, numbers never do
+        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
     ordered = sorted(report.origins, key=lambda origin: (origin.exact, origin.origin))
     for origin in ordered[:limit]:
         table.add_row(
