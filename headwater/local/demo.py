@@ -39,7 +39,7 @@ class DemoSettings:
     shards: int = 4
     events_a_batch: int = 1_000
     lose_every: int = 3
-    """Of so many PutRecords calls one loses its answer, so that its records are sent again: real duplicates."""
+    """The first of so many PutRecords calls loses its answer, so that its records are sent again: real duplicates."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class DemoResult:
 
 
 class LosesAnswers:
-    """A Kinesis client of which every n-th PutRecords is carried out and its answer lost."""
+    """A Kinesis client of which one PutRecords in n, the first, is carried out and its answer lost."""
 
     def __init__(self, client: Any, every: int) -> None:
         self._client = client
@@ -101,7 +101,7 @@ class LosesAnswers:
     def put_records(self, **request: Any) -> Any:
         answer = self._client.put_records(**request)
         self._calls += 1
-        if self._every and self._calls % self._every == 0:
+        if self._every and self._calls % self._every == 1:
             raise ReadTimeoutError(endpoint_url="demo: an answer lost on purpose")
         return answer
 
