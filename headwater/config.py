@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["KclSettings", "Settings", "debugging", "environment", "use_environment"]
+__all__ = ["GatewaySettings", "KclSettings", "Settings", "debugging", "environment", "use_environment"]
 
 
 class KclSettings(BaseSettings):
@@ -63,6 +63,58 @@ class KclSettings(BaseSettings):
     """This worker's id; set by `headwater process --on kcl` for the processes of its shards."""
 
 
+class GatewaySettings(BaseSettings):
+    """The HTTP service: HEADWATER_GATEWAY_<NAME>. Sizes in bytes; what each bound does is in docs/gateway.md."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_GATEWAY_", extra="ignore")
+
+    contracts: str = ""
+    """Names of shipped contracts and paths of others, separated by commas; empty is the pipeline's contract."""
+    otlp: bool = True
+    """Serve /v1/metrics, /v1/logs and /v1/traces."""
+    host: str = "127.0.0.1"
+    port: int = 8780
+    """0 takes a free port, which is printed."""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    outbox: str = ""
+    """A directory: events are answered (202) when they are on its disk. Empty: answered (200) when Kinesis has them."""
+    auth: Literal["keys", "none"] = "keys"
+    """`none` is for loopback only."""
+    keys_table: str = "headwater-keys"
+    key_seconds: float = 15.0
+    """How long a key looked up is believed: so long a revoked one may still work."""
+    jwt_issuer: str = ""
+    """The `iss` of tokens that are taken beside API keys; empty takes none."""
+    jwt_audience: str = ""
+    jwt_jwks: str = ""
+    """URL of the issuer's keys; empty asks the issuer's OpenID configuration."""
+    jwt_claim: str = "headwater_contracts"
+    """The claim that lists the contracts a token may write to."""
+    max_body_bytes: int = 16 << 20
+    max_decoded_bytes: int = 48 << 20
+    """Of a body decompressed; never above 64 MiB."""
+    max_rows: int = 100_000
+    """Of a JSON or CSV body."""
+    max_arrow_rows: int = 2_000_000
+    max_nesting: int = 32
+    """Of JSON in OTLP; an event's values are never nested."""
+    max_inflight_bytes: int = 256 << 20
+    """All requests that are not answered yet, together."""
+    max_buffer_bytes: int = 64 << 20
+    """Events of one contract that wait for Kinesis."""
+    wait_seconds: float = 2.0
+    """How long a request waits for room before it is answered 503."""
+    answer_seconds: float = 30.0
+    """How long a request waits for Kinesis before it is answered 503."""
+    body_seconds: float = 30.0
+    """How long a client may take over its body."""
+    linger_ms: int = 20
+    """How long small requests wait for others to share a record with."""
+    decoders: int = 4
+    """Threads that read bodies."""
+
+
 class Settings(BaseSettings):
     """Every setting is an environment variable HEADWATER_<NAME>; the defaults fit `headwater up`."""
 
@@ -91,6 +143,7 @@ class Settings(BaseSettings):
     """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
 
 
 def use_environment(variables: Mapping[str, str]) -> None:

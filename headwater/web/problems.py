@@ -1,0 +1,61 @@
+"""What went wrong, as RFC 9457 problem details."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+__all__ = ["Problem", "problem_response"]
+
+MEDIA_TYPE = "application/problem+json"
+_TITLES = {
+    "unauthorized": "No valid credentials",
+    "forbidden": "Not allowed to write to this contract",
+    "not-found": "No such resource",
+    "method-not-allowed": "Method not allowed",
+    "malformed-body": "The body cannot be read",
+    "unsupported-media-type": "The format or encoding is not supported",
+    "too-large": "The body is too large",
+    "timeout": "The body did not arrive in time",
+    "invalid-events": "Events break the contract",
+    "invalid-header": "A header or parameter cannot be used",
+    "key-reused": "The Idempotency-Key was used with another body",
+    "rate-limited": "Too many events",
+    "quota-exceeded": "The quota is used up",
+    "overloaded": "No room for more events now",
+    "unconfirmed": "Kinesis has not confirmed the events in time",
+    "undelivered": "Kinesis has refused the events",
+    "not-ready": "Not ready",
+    "internal": "Internal error",
+}
+
+
+class Problem(Exception):
+    """Ends a request. `kind` is the last part of the problem's type URI; `more` are extension members."""
+
+    def __init__(
+        self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.more = more
+
+    @classmethod
+    def later(cls, status: int, kind: str, detail: str, seconds: float, **more: Any) -> "Problem":
+        """One that a client may retry after so many seconds."""
+        return cls(status, kind, detail, {"Retry-After": str(max(1, int(seconds + 0.999)))}, **more)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Its members."""
+        head = {"type": f"urn:headwater:problem:{self.kind}", "title": _TITLES[self.kind], "status": self.status}
+        return head | {"detail": self.detail} | self.more
+
+
+def problem_response(problem: Problem) -> Response:
+    """The answer."""
+    return Response(json.dumps(problem.body), problem.status, problem.headers, MEDIA_TYPE)
