@@ -105,12 +105,13 @@ def audit(
 ) -> AuditReport:
     """Compare the hops. `states` are the committed ones of `entries`, closed shards included; `lake` yields columns
     `_origin` and `_seq` of every row of the table."""
-    accepted, processed, excluded = OriginSets(), OriginSets(), OriginSets()
+    accepted, processed, excluded, revived = OriginSets(), OriginSets(), OriginSets(), OriginSets()
     counts: dict[str, int] = {}
     for state in states:
         accepted.update(state.accepted)
         processed.update(state.seen)
         excluded.update(state.excluded)
+        revived.update(state.revived)
         for name, number in state.counts.items():
             counts[name] = counts.get(name, 0) + number
     own, own_copies, foreign_rows, foreign_copies = _lake(lake)
@@ -120,7 +121,7 @@ def audit(
             name,
             accepted.get(name),
             processed.get(name),
-            excluded.get(name),
+            excluded.get(name).difference(revived.get(name)),
             own.get(name),
             own_copies.get(name, 0),
         )

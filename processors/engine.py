@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from headwater import sequence
 from headwater.codec import Control, OtherContract, event_json
+from headwater.lineage import sorted_rows
 from headwater.records import StreamRecord
 from processors.operators.decode import Batch, Ints, Part, Poison, combine, decode
 from processors.operators.dedupe import Identities, first_copies, identify
@@ -138,10 +139,16 @@ class Engine:
         batch = combine(parts, contract.arrow_schema)
         arrived_of = np.array([record.arrived_ms for record in records], np.int64)
         identities = identify(batch, records, contract, state.seen)
+        dead = self._dead_rows(identities)
+        if len(parts) > 1 and (dead or self._may_die_and_return(identities)):
+            for part in parts:  # whether a copy counts depends on what became of those in the records before it
+                self._events([part], records, effects)
+            return
         arrived = arrived_of[batch.record]
         before = self._advance(batch, arrived, arrived_of)
         rows = _Rows(batch.table, identities, batch.record, batch.row, arrived, before)
         new = first_copies(identities, arrived, state.seen)
+        new[list(dead.values())] = True
         state.count("events", len(new))
         state.count("duplicates", len(new) - int(new.sum()))
         state.count("foreign", int(np.count_nonzero(identities.codes < 0)))
@@ -149,7 +156,43 @@ class Engine:
         self._views(rows, records)
         effects.lake.append(self._lake(rows))
         state.count("lake", rows.table.num_rows)
+        self._revive(rows, dead)
         self._invalid(parts, records, effects)
+
+    def _may_die_and_return(self, identities: Identities) -> bool:
+        """Whether events with ids of their own are there twice, and a user's function may fail on the first copy."""
+        if self.pipeline.contract.id is None or all(isinstance(step, Enrich) for step in self.pipeline.steps):
+            return False
+        if not len(identities.seq):
+            return False
+        _, codes, seqs = sorted_rows(identities.codes, identities.seq)
+        return bool(((codes[1:] == codes[:-1]) & (seqs[1:] == seqs[:-1])).any())
+
+    def _dead_rows(self, identities: Identities) -> dict[tuple[str, int], int]:
+        """The first row of each event that the dead letters have under this id of its own."""
+        state = self.state
+        if self.pipeline.contract.id is None or not len(state.dead):
+            return {}
+        origins = identities.origin.dictionary.to_pylist()
+        known = set(state.dead.origins())
+        local = np.array([at for at, origin in enumerate(origins) if origin in known], np.int64)
+        found: dict[tuple[str, int], int] = {}
+        codes = identities.origin.indices.to_numpy()
+        for row in np.flatnonzero(np.isin(codes, local)).tolist():
+            one = (origins[codes[row]], int(identities.seq[row]))
+            if one not in found and state.is_dead(*one):
+                found[one] = row
+        return found
+
+    def _revive(self, rows: _Rows, dead: dict[tuple[str, int], int]) -> None:
+        """Of the dead events that were tried again, those that reached the lake."""
+        if not dead:
+            return
+        came = zip(rows.identities.origin.to_pylist(), rows.identities.seq.tolist(), rows.arrived.tolist(), strict=True)
+        for origin, seq, arrived in came:
+            if (origin, seq) in dead:
+                self.state.revived.add_intervals(origin, [(seq, seq + 1)], arrived)
+                self.state.count("revived")
 
     def _advance(self, batch: Batch, arrived: Ints, arrived_of: Ints) -> Ints:
         """Move the watermark record by record; per event the highest event time in the records before its own."""
@@ -199,6 +242,9 @@ class Engine:
         for at, body in enumerate(event_json(contract_columns)):
             record = records[int(rows.record[at])]
             effects.letters.append(self._letter(record, int(rows.row[at]), reason, body))
+        who = rows.identities
+        for origin, seq, arrived in zip(who.origin.to_pylist(), who.seq.tolist(), rows.arrived.tolist(), strict=True):
+            self._mark_dead(origin, seq, arrived)
         self._exclude(rows)
         self.state.count("dead_events", rows.table.num_rows)
 
@@ -213,6 +259,10 @@ class Engine:
         other = state.excluded.codes([state.seen.name(int(code)) for code in distinct])[inverse]
         state.excluded.add(other, rows.identities.seq[named], rows.arrived[named])
 
+    def _mark_dead(self, origin: str, seq: int, arrived_ms: int) -> None:
+        if self.pipeline.contract.id is not None:
+            self.state.dead.add_intervals(origin, [(seq, seq + 1)], arrived_ms)
+
     def _invalid(self, parts: list[Part], records: list[StreamRecord], effects: Effects) -> None:
         """Events that break the contract: known by their identity where they have one, and to the dead letters once."""
         for part in parts:
@@ -225,8 +275,11 @@ class Engine:
                     arrived = np.array([record.arrived_ms], np.int64)
                     if not self.state.seen.add(code, seq, arrived)[0]:
                         self.state.count("duplicates")
+                        if self.state.is_dead(*identity):  # sent again, and still not right: its letter was moved
+                            effects.letters.append(self._letter(record, row.index, row.reason, row.event))
                         continue
                     self.state.excluded.add(self.state.excluded.codes([identity[0]]), seq, arrived)
+                    self._mark_dead(*identity, record.arrived_ms)
                 else:
                     self.state.count("foreign")
                     self.state.count("foreign_excluded")

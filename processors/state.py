@@ -25,6 +25,10 @@ class ShardState:
         """Every event with an identity of its own that was read."""
         self.excluded = OriginSets()
         """Those of them that are not to be in the lake: dead-lettered or filtered."""
+        self.dead = OriginSets()
+        """Of events with an id of their own, those that went to the dead letters."""
+        self.revived = OriginSets()
+        """Those of the dead that came again, put right, and are in the lake after all."""
         self.accepted = OriginSets()
         """What producers said, in receipts, that they had accepted."""
         self.max_ts = ALWAYS
@@ -39,10 +43,16 @@ class ShardState:
         if by:
             self.counts[name] = self.counts.get(name, 0) + by
 
+    def is_dead(self, origin: str, seq: int) -> bool:
+        """Whether the event with that id of its own is in the dead letters, and nowhere else."""
+        return seq in self.dead.get(origin) and seq not in self.revived.get(origin)
+
     def dumps(self) -> bytes:
         tables = {
             "seen": self.seen.to_table(self.max_arrived),
             "excluded": self.excluded.to_table(self.max_arrived),
+            "dead": self.dead.to_table(self.max_arrived),
+            "revived": self.revived.to_table(self.max_arrived),
             "accepted": self.accepted.to_table(self.max_arrived),
         }
         for name, view in self.views.items():
@@ -63,6 +73,8 @@ class ShardState:
         state.references, state.counts = head["references"], head["counts"]  # type: ignore[assignment]
         state.seen = OriginSets.from_table(tables["seen"])
         state.excluded = OriginSets.from_table(tables["excluded"])
+        state.dead = OriginSets.from_table(tables["dead"])
+        state.revived = OriginSets.from_table(tables["revived"])
         state.accepted = OriginSets.from_table(tables["accepted"])
         for name, view in state.views.items():
             if f"slots.{name}" in tables:
@@ -78,6 +90,8 @@ class ShardState:
         parents = [self] if other is None else [self, other]
         for parent in parents:
             heir.seen.update(parent.seen)
+            heir.dead.update(parent.dead)
+            heir.revived.update(parent.revived)
             heir.max_ts = max(heir.max_ts, parent.max_ts)
             heir.max_arrived = max(heir.max_arrived, parent.max_arrived)
             for name, version in parent.references.items():

@@ -1,9 +1,11 @@
 """Dead letters back onto the stream."""
 
 import hashlib
+import json
 from typing import Any
 
 from headwater.contract import Contract
+from producers.sealing import lane_hash_key, lane_of
 from sinks.deadletter import DeadLetter
 
 __all__ = ["Redrive"]
@@ -13,7 +15,8 @@ class Redrive:
     """Puts a letter's payload as a record of its own on the shard it came from, or the one that now covers its start.
 
     A whole record keeps the identities in it, so copies of it on the same chain of shards are dropped as ever. One
-    event of a record becomes a record of JSON and gets its identity from its new place in the stream.
+    event of a record becomes a record of JSON: with an id of its own it goes where its producer would send it, and is
+    taken once although its id was seen; without, it gets its identity from its new place in the stream.
     """
 
     def __init__(self, kinesis: Any, stream: str, contract: Contract) -> None:
@@ -22,17 +25,23 @@ class Redrive:
         self._contract = contract
         self._starts: dict[str, str] | None = None
 
-    def able(self, letter: DeadLetter) -> bool:
-        """Whether it would be taken: an event with an id of its own was seen with its first copy, and so is not."""
-        return letter.index is None or self._contract.id is None
-
     def put(self, letter: DeadLetter) -> None:
         """Returns once the stream has it."""
         request = {"PartitionKey": hashlib.md5(letter.payload, usedforsecurity=False).hexdigest()}
-        start = self._start_of(letter.shard_id)
+        start = self._own_place(letter) or self._start_of(letter.shard_id)
         if start is not None:
             request["ExplicitHashKey"] = start
         self._kinesis.put_record(StreamName=self._stream, Data=letter.payload, **request)
+
+    def _own_place(self, letter: DeadLetter) -> str | None:
+        own = self._contract.id
+        if own is None or letter.index is None:
+            return None
+        try:
+            origin = json.loads(letter.payload)[own.origin]
+        except (ValueError, KeyError, TypeError):
+            return None  # without an origin it has no id, and any shard will do
+        return str(lane_hash_key(lane_of(origin, own.partitions), own.partitions))
 
     def _start_of(self, shard_id: str) -> str | None:
         """The first hash key of the shard; None once Kinesis has forgotten it, and the content's hash decides."""
