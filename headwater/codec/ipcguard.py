@@ -23,6 +23,7 @@ _NUMBERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16
 _FLOATS = [pa.float16(), pa.float32(), pa.float64()]
 _KINDS = frozenset(kind.id for kind in [*_PLAIN, *_NUMBERS, *_FLOATS])
 _DICTIONARY = pa.dictionary(pa.int8(), pa.string()).id
+_U16, _U32, _I32, _I64 = (struct.Struct(kind).unpack_from for kind in ("<H", "<I", "<i", "<q"))
 
 
 def check_messages(data: pa.Buffer) -> int:
@@ -76,27 +77,28 @@ def _is_plain(dictionary: pa.Array, rows: int) -> bool:
 
 def _check_batch(metadata: memoryview, dictionary: bool) -> int:
     """The row count in a message. Arrow has verified the flatbuffer, so every offset lies within it."""
-    root = struct.unpack_from("<I", metadata)[0]
+    root = _U32(metadata)[0]
     batch = _table(metadata, root, 2)
-    if dictionary and batch is not None:
+    if dictionary and batch:
         batch = _table(metadata, batch, 1)
-    if batch is None:
+    if not batch:
         raise InvalidRecord("a batch without a header")
-    if _field(metadata, batch, 3) is not None:
+    if _field(metadata, batch, 3):
         raise InvalidRecord("a batch with compressed buffers: compress the whole stream with zstd or gzip in place")
     at = _field(metadata, batch, 0)
-    return 0 if at is None else int(struct.unpack_from("<q", metadata, at)[0])
+    return int(_I64(metadata, at)[0]) if at else 0
 
 
-def _field(metadata: memoryview, table: int, number: int) -> int | None:
-    """Where field `number` of a flatbuffer table lies."""
-    vtable = table - struct.unpack_from("<i", metadata, table)[0]
-    if 4 + 2 * number >= struct.unpack_from("<H", metadata, vtable)[0]:
-        return None
-    offset = struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0]
-    return table + offset if offset else None
+def _field(metadata: memoryview, table: int, number: int) -> int:
+    """Where field `number` of a flatbuffer table lies; 0 when it is not there."""
+    vtable = table - _I32(metadata, table)[0]
+    at = 4 + 2 * number
+    if at >= _U16(metadata, vtable)[0]:
+        return 0
+    offset: int = _U16(metadata, vtable + at)[0]
+    return table + offset if offset else 0
 
 
-def _table(metadata: memoryview, table: int, number: int) -> int | None:
+def _table(metadata: memoryview, table: int, number: int) -> int:
     at = _field(metadata, table, number)
-    return None if at is None else at + struct.unpack_from("<I", metadata, at)[0]
+    return at + int(_U32(metadata, at)[0]) if at else 0

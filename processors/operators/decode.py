@@ -84,9 +84,25 @@ def _column(columns: Sequence[pa.ChunkedArray], kind: pa.DataType) -> pa.Array:
     chunks = [chunk for column in columns for chunk in column.chunks if len(chunk)]
     if not pa.types.is_string(kind):
         return whole(pa.chunked_array(chunks, kind))
+    if len(chunks) > 1 and all(pa.types.is_dictionary(chunk.type) and not chunk.null_count for chunk in chunks):
+        return _united(chunks)
     coded = [_coded(chunk) for chunk in chunks]
     united = pa.chunked_array(coded, pa.dictionary(pa.int32(), pa.string())).unify_dictionaries()
     return whole(united)
+
+
+def _united(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
+    """What `unify_dictionaries` gives, with one pass over all dictionaries: for many small chunks."""
+    dictionaries = [chunk.dictionary for chunk in chunks]
+    every = pa.concat_arrays(dictionaries).dictionary_encode()
+    place = every.indices.to_numpy()
+    codes = np.empty(sum(map(len, chunks)), np.int32)
+    at = first = 0
+    for chunk, dictionary in zip(chunks, dictionaries, strict=True):
+        stop, last = at + len(chunk), first + len(dictionary)
+        np.take(place[first:last], chunk.indices.to_numpy(), out=codes[at:stop], mode="clip")
+        at, first = stop, last
+    return pa.DictionaryArray.from_arrays(pa.array(codes), every.dictionary)
 
 
 def _coded(chunk: pa.Array) -> pa.DictionaryArray:
