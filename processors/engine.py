@@ -79,21 +79,21 @@ class Engine:
         run: list[Part] = []
         items = list(records)
         self.state.count("records", len(items))
-        for at, found in enumerate(decode(items, self.pipeline.contract)):
+        for found in decode(items, self.pipeline.contract):
             if isinstance(found, Part):
                 if run and self._must_cut(run[0], run[-1], found, items):
                     self._events(run, items, effects)
                     run = []
                 run.append(found)
             elif isinstance(found, Poison):
-                effects.letters.append(self._letter(items[at], None, found.reason, items[at].data))
+                effects.letters.append(self._letter(items[found.at], None, found.reason, items[found.at].data))
                 self.state.count("poison_records")
             elif isinstance(found[1], OtherContract):
                 self.state.count("other_contract", found[1].events)
             else:
                 self._events(run, items, effects)
                 run = []
-                self._control(found[1], items[at], effects)
+                self._control(found[1], items[found[0]], effects)
         self._events(run, items, effects)
         if items:
             self.state.max_arrived = max(self.state.max_arrived, max(record.arrived_ms for record in items))
@@ -102,7 +102,8 @@ class Engine:
     def _must_cut(self, first: Part, last: Part, part: Part, records: list[StreamRecord]) -> bool:
         """Whether a run ends here: sets of origins need runs shorter than their horizon, and a record with events
         that break the contract goes alone, so that of a good and a bad event of one identity the first counts."""
-        span = records[part.at].arrived_ms - records[first.at].arrived_ms
+        end = int(part.record[-1]) if len(part.record) else part.at
+        span = records[end].arrived_ms - records[first.at].arrived_ms
         return span > self.state.seen.horizon_ms or bool(part.decoded.invalid) or bool(last.decoded.invalid)
 
     def _control(self, control: Control, record: StreamRecord, effects: Effects) -> None:

@@ -6,9 +6,9 @@ Pure: bytes in, Arrow tables out and back. Whatever the bytes, `decode_record` a
 from headwater.codec.columnar import OtherContract, encode_batch
 from headwater.codec.control import Control, encode_control
 from headwater.codec.decoded import Decoded
-from headwater.codec.jsonrows import event_json
+from headwater.codec.jsonrows import decode_payloads, event_json
 from headwater.codec.kpl import encode_kpl
-from headwater.codec.records import decode_record
+from headwater.codec.records import decode_record, json_payloads
 from headwater.contract import InvalidRow
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "Decoded",
     "InvalidRow",
     "OtherContract",
+    "decode_payloads",
     "decode_record",
     "encode_batch",
     "encode_control",
     "encode_kpl",
     "event_json",
+    "json_payloads",
 ]

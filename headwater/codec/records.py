@@ -11,7 +11,7 @@ from headwater.codec.kpl import is_kpl, user_payloads
 from headwater.contract import Contract
 from headwater.errors import InvalidEvent, InvalidRecord
 
-__all__ = ["decode_record"]
+__all__ = ["decode_record", "json_payloads"]
 
 _BOM = b"\xef\xbb\xbf"
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError, MemoryError)
@@ -50,3 +50,19 @@ def _decode(data: bytes, contract: Contract) -> Decoded | Control | OtherContrac
     if not text.startswith((b"{", b"[")):
         raise InvalidRecord("neither a batch nor JSON nor a KPL aggregate")
     return decode_text(text, contract)
+
+
+def json_payloads(data: bytes) -> list[bytes] | None:
+    """What `decode_payloads` is to read of a small record: the objects of a KPL aggregate, or one object on one line.
+
+    None for all else, and for what cannot be read: `decode_record` has the word.
+    """
+    if is_kpl(data):
+        try:
+            return [payload.strip() for payload in user_payloads(data)] or None
+        except InvalidRecord:
+            return None
+    text = data.removeprefix(_BOM).strip()
+    if text.startswith(b"{") and text.endswith(b"}") and b"\n" not in text and not is_control(text):
+        return [text]
+    return None

@@ -38,10 +38,17 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
         return Identities(origin, seq, codes)
     parts = batch.parts
     lengths = [part.decoded.table.num_rows for part in parts]
-    names = [part.decoded.origin or f"{records[part.at].shard_id}:{records[part.at].sequence_number}" for part in parts]
-    distinct = list(dict.fromkeys(names))
-    place = {name: at for at, name in enumerate(distinct)}
-    local = np.repeat(np.array([place[name] for name in names], np.int32), lengths)
+    place: dict[str, int] = {}
+    locals_ = []
+    for part, length in zip(parts, lengths, strict=True):
+        if part.decoded.origin:
+            locals_.append(np.full(length, place.setdefault(part.decoded.origin, len(place)), np.int32))
+            continue
+        own, inverse = np.unique(part.record, return_inverse=True)
+        names = [f"{records[at].shard_id}:{records[at].sequence_number}" for at in own.tolist()]
+        locals_.append(np.array([place.setdefault(name, len(place)) for name in names], np.int32)[inverse])
+    distinct = list(place)
+    local = np.concatenate([np.zeros(0, np.int32), *locals_])
     known = {part.decoded.origin for part in parts}
     code_of = np.array([int(seen.codes([n])[0]) if n in known else -1 for n in distinct] or [0], np.int64)
     first = np.repeat(np.array([part.decoded.first_seq for part in parts], np.int64), lengths)
