@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.clock import SystemClock
-from headwater.config import Settings
 from headwater.errors import HeadwaterError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ def demo(
     from rich.console import Console
     from rich.live import Live
 
+    from headwater.config import Settings
     from headwater.local.demo import Demo, DemoSettings
     from processors.pipeline import load
 
@@ -119,6 +119,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """The embedded AWS and every service, until Ctrl-C; other commands find it by the printed settings."""
+    from headwater.config import Settings
     from headwater.local.up import Up
     from processors.pipeline import load
 
@@ -226,6 +227,7 @@ def reference_publish(
 
 
 def _services() -> "Services":
+    from headwater.config import Settings
     from processors.pipeline import load
     from processors.services import Services
 

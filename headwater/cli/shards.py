@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.clock import SystemClock
-from headwater.config import Settings
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ def plan(
         raise UsageError(f"--method {method}: one of auto, exact, local")
     if shards_now is not None and trace is None:
         raise UsageError("--shards needs --trace: without a stream there is nothing measured")
+    from headwater.config import Settings
+
     name = stream or Settings().stream
     table = load_prices(prices)
     goal = Goal(target=target, margin=margin, floor=floor, ceiling=ceiling, method=method)  # type: ignore[arg-type]
@@ -299,6 +300,7 @@ def _samples(services: "Services", topology: "Topology", cloudwatch: bool) -> "d
 
 
 def _services() -> "Services":
+    from headwater.config import Settings
     from processors.pipeline import load
     from processors.services import Services
 
