@@ -1,0 +1,1 @@
+"""Real processes on emulators, killed, stopped and cut off while they work: `make chaos`."""
