@@ -50,14 +50,18 @@ def put_control(
 
 
 def open_shards(
-    client: Any, stream: str, clock: Clock | None = None, random: Callable[[], float] = random_.random
+    client: Any,
+    stream: str,
+    clock: Clock | None = None,
+    random: Callable[[], float] = random_.random,
+    attempts: int = _ATTEMPTS,
 ) -> list[tuple[str, int, int]]:
     """The shards that take records now: id, first and last hash key, in the order of their hash keys."""
     clock = clock or SystemClock()
     found: list[tuple[str, int, int]] = []
     wanted: dict[str, Any] = {"StreamName": stream, "ShardFilter": {"Type": "AT_LATEST"}}
     while True:
-        page = _patiently(stream, clock, random, partial(client.list_shards, **wanted))
+        page = _patiently(stream, clock, random, partial(client.list_shards, **wanted), attempts)
         for shard in page["Shards"]:
             if shard["SequenceNumberRange"].get("EndingSequenceNumber") is None:
                 keys = shard["HashKeyRange"]
@@ -67,14 +71,16 @@ def open_shards(
         wanted = {"NextToken": page["NextToken"]}
 
 
-def _patiently(stream: str, clock: Clock, random: Callable[[], float], call: Callable[[], Any]) -> Any:
+def _patiently(
+    stream: str, clock: Clock, random: Callable[[], float], call: Callable[[], Any], attempts: int = _ATTEMPTS
+) -> Any:
     """The call's answer, after as many tries as it takes within reason."""
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return call()
         except (ClientError, BotoCoreError, OSError) as error:
             failure = classify(error, stream)
-            if not isinstance(failure, Retryable) or attempt == _ATTEMPTS - 1:
+            if not isinstance(failure, Retryable) or attempt == attempts - 1:
                 raise failure from error
             clock.sleep(random() * min(_CAP_SECONDS, _BASE_SECONDS * 2**attempt))
     raise AssertionError("the last attempt answers or raises")

@@ -15,9 +15,10 @@ from headwater.contract import Contract, conform, load_contract, validate_row
 from headwater.errors import BufferFull, HeadwaterError, InvalidEvent, UsageError
 from producers.delivery import OnDelivery
 from producers.outbox import Outbox
-from producers.sealing import HASH_SPACE, Numbers, Part, Sealer
+from producers.sealing import Numbers, Part, Sealer
 from producers.sender import Sender
 from producers.settings import ProducerSettings, ProducerStats, Receipt
+from producers.spread import Spread
 from producers.writer import Writer, WriterSettings
 
 if TYPE_CHECKING:
@@ -59,12 +60,14 @@ class Producer:
             max_request_bytes=self._settings.max_request_bytes,
             give_up_ms=round(self._settings.delivery_seconds * 1000),
         )
-        self._sealer = Sealer(self.contract, self._settings, numbers, lambda _: random.randrange(HASH_SPACE))
+        client = client if client is not None else _client()
+        spread = Spread(client, stream, self._clock, random.random)
+        self._sealer = Sealer(self.contract, self._settings, numbers, spread.place)
         self._sender = Sender(
-            (client if client is not None else _client(), stream),
+            (client, stream),
             self.contract,
             self._settings,
-            (self._sealer, Writer(limits, random.random, stream), self._outbox),
+            (self._sealer, Writer(limits, random.random, stream), self._outbox, spread),
             self._clock,
             on_delivery,
         )

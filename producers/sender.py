@@ -19,6 +19,7 @@ from producers.outbox import Outbox
 from producers.receipts import Accepted
 from producers.sealing import Part, SealedBatch, Sealer, Unsealed
 from producers.settings import ProducerSettings
+from producers.spread import Spread
 from producers.writer import Failed, Outcome, Writer, put_records
 
 __all__ = ["Sender", "Stream"]
@@ -37,14 +38,14 @@ class Sender:
         stream: Stream,
         contract: Contract,
         settings: ProducerSettings,
-        work: tuple[Sealer, Writer, Outbox | None],
+        work: tuple[Sealer, Writer, Outbox | None, Spread],
         clock: Clock,
         on_delivery: OnDelivery | None,
     ) -> None:
         self._client, self._stream = stream
         self._contract = contract
         self._settings = settings
-        self.sealer, self._writer, self._outbox = work
+        self.sealer, self._writer, self._outbox, self._spread = work
         self._clock = clock
         self._on_delivery = on_delivery
         self.changed = Condition()
@@ -132,6 +133,8 @@ class Sender:
             everything = self.seal_all or self.pressing > 0 or self.stop
             self.seal_all = False
             self._sealing = self.sealer.take(self._clock.now_ms(), everything)
+        if self._sealing:
+            self._spread.refresh()
         while self._sealing:
             self._seal(self._sealing[0])
         if self.recovering and self._outbox is not None:
@@ -200,6 +203,7 @@ class Sender:
         self._settle(outcome)
 
     def _settle(self, outcome: Outcome) -> None:
+        self._spread.settle(outcome)
         if self._outbox is not None and outcome.delivered:
             self._outbox.delivered(one.batch.batch_id for one in outcome.delivered)
         with self.changed:

@@ -1,0 +1,69 @@
+"""The hash keys of a producer's batches: at random until the shards are known, then by what each of them takes."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError
+from producers.controls import open_shards
+from producers.placement import HASH_SPACE, Placement, ShardRange
+from producers.writer import Outcome
+
+__all__ = ["Spread"]
+
+log = logging.getLogger("headwater.producer")
+
+_PAUSE_MS = 1_000
+"""Between two looks at the shard map: ListShards answers 1,000 calls a second for a stream, of all its users."""
+_PAUSE_AFTER_FAILURE_MS = 30_000
+
+
+class Spread:
+    """Keeps a Placement with the stream's shards. Only the sender thread uses it.
+
+    The shards are asked for only after a request got through, so that a producer without a network never waits here.
+    """
+
+    def __init__(self, client: Any, stream: str, clock: Clock, random: Callable[[], float]) -> None:
+        self._client, self._stream, self._clock, self._random = client, stream, clock, random
+        self._placement: Placement | None = None
+        self._next_ms = 0
+        self._reached = False
+
+    def place(self, size: int) -> int:
+        """The hash key of a new batch of so many bytes."""
+        if self._placement is None:
+            return int(self._random() * HASH_SPACE)
+        return self._placement.choose(size)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Learn from the answer to a request; not of batches that keep an order: they are where they have to be."""
+        self._reached = bool(outcome.delivered or outcome.refused)
+        if self._placement is None:
+            return
+        for one in outcome.delivered:
+            if one.batch.lane is None:
+                self._placement.delivered(int(one.batch.explicit_hash_key), one.shard_id)
+        for batch in outcome.refused:
+            if batch.lane is None:
+                self._placement.throttled(int(batch.explicit_hash_key))
+        for failure in outcome.failed:
+            if failure.batch.lane is None:
+                self._placement.given_up(int(failure.batch.explicit_hash_key))
+
+    def refresh(self) -> None:
+        """Look at the shards when they are not known, or a record went to one that is not."""
+        now = self._clock.now_ms()
+        if not self._reached or now < self._next_ms or (self._placement is not None and not self._placement.stale):
+            return
+        self._next_ms = now + _PAUSE_MS
+        try:
+            shards = [ShardRange(*one) for one in open_shards(self._client, self._stream, self._clock, attempts=1)]
+            if self._placement is None:
+                self._placement = Placement(shards, self._random)
+            else:
+                self._placement.refresh(shards)
+        except HeadwaterError as error:
+            self._next_ms = now + _PAUSE_AFTER_FAILURE_MS
+            log.warning("the shard map stays as it was: %s", error)
