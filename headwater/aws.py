@@ -1,6 +1,9 @@
 """boto3 clients and the object store: where the process meets AWS.
 
 boto3 itself reads AWS_ENDPOINT_URL, credentials and region; without AWS_ENDPOINT_URL everything talks to the real AWS.
+
+botocore takes an answer whose connection broke in its middle for a whole one: of a GetItem that found an item it then
+says that there is none. Clients made here look at each answer's length and send the request again.
 """
 
 from collections.abc import Iterator
@@ -8,6 +11,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError
 
 from headwater.config import Settings
 
@@ -24,7 +28,31 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
     }
     session = boto3.session.Session()
     region = session.region_name or settings.region
-    return session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]
+    made = session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]
+    made.meta.events.register(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
+    return made
+
+
+def _again_when_cut(response: Any, operation: Any, attempts: int, request_dict: Any, **_: Any) -> float | None:
+    """botocore's question whether to send again: seconds to wait, or None for no reason to."""
+    if response is None or not _is_cut(response[0], operation, request_dict["method"]):
+        return None
+    retries = request_dict["context"]["client_config"].retries
+    if attempts >= retries.get("total_max_attempts", 1):
+        raise ConnectionClosedError(endpoint_url=request_dict["url"])
+    return float(0.1 * 2**attempts)
+
+
+def _is_cut(answer: Any, operation: Any, method: str) -> bool:
+    """Whether the answer is shorter than it says, or ends in its headers, before it says how long it is."""
+    if method == "HEAD" or answer.status_code in (204, 304) or operation.has_event_stream_output:
+        return False
+    length = answer.headers.get("content-length")
+    if length is None:
+        chunked = "transfer-encoding" in answer.headers
+        return not chunked and (operation.has_streaming_output or not answer.content)
+    # a stream's length is checked by who reads it
+    return not operation.has_streaming_output and len(answer.content) < int(length)
 
 
 class Objects:

@@ -1,0 +1,88 @@
+"""Clients: an answer that was cut off is no answer."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from headwater.aws import client
+from headwater.config import Settings
+
+WHOLE = b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{"Item":{"a":{"S":"no"}}}'
+CUT = {
+    "body": b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{"Item":{"a"',
+    "all of the body": b"HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n",
+    "headers": b"HTTP/1.1 200 OK\r\nServer: x\r\nConten",
+    "body of an error": b'HTTP/1.1 400 Bad\r\nContent-Length: 99\r\n\r\n{"__type":"x#ConditionalCheckFail',
+}
+
+
+@contextmanager
+def answering(answers: list[bytes]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives each connection the next answer and closes it; where it is, and the requests it had."""
+    requests: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    requests.append(_whole_request(connection))
+                    connection.sendall(answer)
+
+        thread = Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
+        thread.join(10)
+        assert not thread.is_alive(), "not every answer was asked for"
+
+
+def _whole_request(connection: socket.socket) -> bytes:
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += connection.recv(65536)
+    head, _, body = got.partition(b"\r\n\r\n")
+    (length,) = (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += connection.recv(65536)
+    return body
+
+
+def made(patch: pytest.MonkeyPatch, service: str, url: str, **config: Any) -> Any:
+    for name, value in {"ENDPOINT_URL": url, "ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test"}.items():
+        patch.setenv(f"AWS_{name}", value)
+    return client(service, Settings(), **config)
+
+
+@pytest.mark.parametrize("what", CUT)
+def test_a_request_whose_answer_is_cut_is_sent_again(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore alone says of most of these that there is no such item."""
+    with answering([CUT[what], CUT[what], WHOLE]) as (url, requests):
+        dynamodb = made(monkeypatch, "dynamodb", url)
+        assert dynamodb.get_item(TableName="t", Key={"k": {"S": "1"}})["Item"] == {"a": {"S": "no"}}
+    assert len(requests) == 3
+    assert len(set(requests)) == 1
+
+
+@pytest.mark.parametrize("what", CUT)
+def test_a_client_that_sends_once_says_that_the_connection_broke(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And sends once."""
+    with answering([CUT[what]]) as (url, requests):
+        dynamodb = made(monkeypatch, "dynamodb", url, retries={"mode": "standard", "total_max_attempts": 1})
+        with pytest.raises(ConnectionClosedError):
+            dynamodb.get_item(TableName="t", Key={"k": {"S": "1"}})
+    assert len(requests) == 1
+
+
+def test_an_answer_without_a_body_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none to come."""
+    empty = [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    with answering(empty) as (url, requests):
+        kinesis = made(monkeypatch, "kinesis", url)
+        kinesis.delete_stream(StreamName="s")
+        kinesis.delete_stream(StreamName="s")
+    assert len(requests) == 2
