@@ -51,6 +51,7 @@ class PublishLoop:
             except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
                 log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
             if last:
+                self._release(publisher)
                 return
 
     def prepare(self) -> Publisher:
@@ -58,6 +59,12 @@ class PublishLoop:
         if self.publisher is None:
             self.publisher = self._services.publisher(new_owner())
         return self.publisher
+
+    def _release(self, publisher: Publisher) -> None:
+        try:
+            publisher.release()
+        except (ClientError, BotoCoreError) as error:
+            log.warning("the lease is kept until it runs out", extra={"reason": str(error)})
 
     def _look_for_references(self) -> None:
         """A new version of each reference table whose source has changed."""

@@ -4,7 +4,7 @@ import socket
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from headwater.aws import Objects, client
@@ -70,7 +70,9 @@ class Services:
         catalog, lake = open_catalog(settings), pipeline.lake_to
         schema = iceberg_schema(pipeline.contract, pipeline.added)
         ensure_table(catalog, settings, lake.table, schema, lake.partition, pipeline.contract.time)
-        return Publisher(self.ledger, lambda name: IcebergTable(catalog, settings.database, name), self.clock, owner)
+        lease_seconds = max(1.0, 2 * settings.publish_seconds)  # two steps missed, and another takes over
+        tables = partial(IcebergTable, catalog, settings.database)
+        return Publisher(self.ledger, tables, self.clock, owner, lease_seconds)
 
     @cached_property
     def ports(self) -> Ports:

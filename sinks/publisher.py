@@ -12,6 +12,7 @@ maintenance has not rewritten) before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -125,6 +126,13 @@ class Publisher:
             published, readded = published + new, readded + again
         taken = self._take(entries, began_ms)
         return PublishReport(True, published, readded, taken, len(pending) - taken)
+
+    def release(self) -> None:
+        """Give the lease back, if it is ours, so that another need not wait until it runs out."""
+        lease, revision = self._ledger.document(_LEASE)
+        if lease and lease["owner"] == self._owner:
+            with suppress(Fenced):
+                self._ledger.put_document(_LEASE, {"owner": self._owner, "until_ms": 0}, revision)
 
     def drain(self, max_steps: int = 50) -> None:
         """Step until nothing waits."""

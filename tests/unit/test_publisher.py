@@ -253,6 +253,19 @@ def test_the_lease_has_one_holder_until_it_runs_out() -> None:
     assert not first.step().leader
 
 
+def test_a_lease_given_back_is_free_at_once() -> None:
+    """And nobody gives back what another has taken since."""
+    ledger, catalog, clock = new_ledger(), Catalog(), ManualClock()
+    commit(ledger, "s1", 1, "a")
+    first, second = publisher(ledger, catalog, clock, "first"), publisher(ledger, catalog, clock, "second")
+    first.release()
+    assert first.step().leader
+    first.release()
+    assert second.step().leader
+    first.release()
+    assert not first.step().leader
+
+
 def test_drain_ends_with_an_empty_ledger_or_says_why_not() -> None:
     """It waits out what can pass, and gives up on what does not."""
     ledger, catalog, clock = new_ledger(), Catalog(["refused", "lost", "unknown"]), ManualClock()
