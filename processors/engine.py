@@ -36,6 +36,8 @@ class Effects:
 
     lake: list[pa.Table] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    keys: list[tuple[Ints, pa.Array]] = field(default_factory=list)
+    """Of each event read, copies among them: the index of its record in the call, and its key."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Engine:
             return
         state, contract = self.state, self.pipeline.contract
         batch = combine(parts, contract.arrow_schema)
+        effects.keys.append((batch.record, batch.table.column(contract.key)))
         arrived_of = np.array([record.arrived_ms for record in records], np.int64)
         identities = identify(batch, records, contract, state.seen)
         dead = self._dead_rows(identities)

@@ -11,15 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from headwater import sequence
 from headwater.clock import Clock
 from headwater.config import Settings
-from headwater.errors import CommitUnknown, Retryable
+from headwater.errors import CommitUnknown, HeadwaterError, Retryable
 from headwater.ledger import Commit, PendingFile, ShardEntry
 from headwater.records import StreamRecord
 from processors.engine import Effects, Engine, LoadReference
 from processors.operators.aggregate import ALWAYS, Partial
+from processors.operators.heat import HeatTracker
 from processors.pipeline import Pipeline
+from processors.shards.edge import heat_document
+from processors.shards.heat import sample_of
 from processors.state import ShardState
 from sinks.deadletter import DeadLetter
 from sinks.lake import LakeBuffer, LakeFile
@@ -45,6 +50,8 @@ class _Ledger(Protocol):
     def commit(self, entry: ShardEntry, change: Commit) -> ShardEntry: ...
 
     def document(self, name: str) -> tuple[dict[str, Any], int]: ...
+
+    def put_document(self, name: str, doc: dict[str, Any], expected_rev: int) -> int: ...
 
 
 class _Objects(Protocol):
@@ -110,6 +117,15 @@ class ShardWorker:
         self._states = StateStore(pipeline, ports.objects)
         self._specs = {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in pipeline.views}
         self._stale_key: str | None = None
+        self.heat = HeatTracker()
+        self._ranged = False
+        self.lag_ms: int | None = None
+        """How far behind the tip of the shard the last records were; the runner knows."""
+        self._heat_rev: int | None = None
+
+    def covers(self, start: int, end: int) -> None:
+        """Tell the shard's first and last hash key, where the runner knows them: for what is measured of its heat."""
+        self.heat, self._ranged = HeatTracker(start, end), True
 
     def claim(self, parents: Sequence[str] = ()) -> str:
         """Take the shard over; returns the sequence number to read after, or `sequence.NONE` for its beginning.
@@ -169,6 +185,7 @@ class ShardWorker:
             if table.num_rows:
                 self._buffer.append(table)
         self._letters.extend(effects.letters)
+        self.heat.observe(fresh, effects.keys, self._ranged)
         self.position = sequence.pad(fresh[-1].sequence_number)
 
     def tick(self) -> None:
@@ -222,7 +239,21 @@ class ShardWorker:
             self._flush_views()
             for view in state.views.values():
                 view.evict(state.max_ts)
+        self._tell_heat()
         return True
+
+    def _tell_heat(self) -> None:
+        """Leave what was measured in the ledger, for who scales shards. Nothing depends on it, so failures pass."""
+        name = heat_document(self.shard_id)
+        try:
+            if self._heat_rev is None:
+                self._heat_rev = self._ports.ledger.document(name)[1]
+            lag = {} if self.lag_ms is None else {self.pipeline.name: self.lag_ms}
+            sample = sample_of(self.shard_id, self.heat, lag)
+            self._heat_rev = self._ports.ledger.put_document(name, {"sample": sample.to_json()}, self._heat_rev)
+        except (HeadwaterError, BotoCoreError, ClientError) as error:
+            self._heat_rev = None
+            log.info("the shard's heat was not told", extra={"shard": self.shard_id, "reason": str(error)})
 
     def _wait_for_publisher(self) -> None:
         fresh = self._ports.ledger.shard(self.shard_id)

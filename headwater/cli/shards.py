@@ -48,7 +48,7 @@ def map_(stream: Stream = None, as_json: Json = False) -> None:
 
     services = _services()
     topology = read_topology(services.kinesis, stream or services.settings.stream)
-    samples = read_samples(services.ledger, topology)
+    samples = read_samples(services.ledger, topology, services.clock.now_ms())
     entries = {entry.shard_id: entry for entry in services.ledger.shards()}
     lag = {shard_id: sample.lag_ms for shard_id, sample in samples.items()}
     drained = {shard_id: entry.closed for shard_id, entry in entries.items()}
@@ -296,7 +296,7 @@ def _samples(services: "Services", topology: "Topology", cloudwatch: bool) -> "d
 
     if cloudwatch:
         return cloudwatch_samples(services.client("cloudwatch"), topology, services.clock.now_ms())
-    return read_samples(services.ledger, topology)
+    return read_samples(services.ledger, topology, services.clock.now_ms())
 
 
 def _services() -> "Services":

@@ -13,12 +13,19 @@ import numpy as np
 import pyarrow as pa
 from datasketches import frequent_items_error_type, frequent_strings_sketch
 
+from headwater.records import StreamRecord
 from processors.operators.arrays import whole
 
 __all__ = ["HeatTracker"]
 
+Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+_BATCHES = (b"\x28\xb5\x2f\xfd", b"\xff\xff\xff\xff")
+"""How columnar batches begin: those go where an explicit hash key says, whatever their partition key."""
 BINS = 64
 """Equal parts of the shard's hash range in which records are counted by where their partition key hashes to."""
+_HEAVIEST = 64
+"""Keys of one call that are counted: a key that is heavy at all is among the heaviest of its batches."""
 _LG_SKETCH = 10
 """Up to 768 keys are counted exactly; beyond, the error is at most 0.35 % of the events of the epoch."""
 
@@ -42,6 +49,30 @@ class HeatTracker:
         self._sketches = (frequent_strings_sketch(_LG_SKETCH), frequent_strings_sketch(_LG_SKETCH))
         self._bins = np.zeros((2, BINS))
         self._spread = np.zeros(2)
+        self._events = np.zeros(2)
+
+    def observe(
+        self, records: Sequence[StreamRecord], keys: Sequence[tuple[Ints, pa.Array]], ranged: bool = True
+    ) -> None:
+        """Count records and their events: `keys` has the record's index and the key of every event, in pieces.
+
+        `ranged` is whether the shard's hash range is known; else all records count as spread over it.
+        """
+        if not records:
+            return
+        events = np.zeros(len(records), np.int64)
+        for record, column in keys:
+            events += np.bincount(record, minlength=len(records))
+            self.keys(column)
+        sizes = [len(record.data) + len(record.partition_key) for record in records]
+        self.records([record.arrived_ms for record in records], sizes, events.tolist())
+        placed = [
+            (record.partition_key, size)
+            for record, size in zip(records, sizes, strict=True)
+            if ranged and not record.data.startswith(_BATCHES)
+        ]
+        self.places([name for name, _ in placed], [size for _, size in placed])
+        self._spread[0] += sum(sizes) - sum(size for _, size in placed)
 
     def records(self, arrived_ms: Sequence[int], sizes: Sequence[int], events: Sequence[int]) -> None:
         """Count records: when each arrived, its bytes (partition key included) and the events in it."""
@@ -59,16 +90,20 @@ class HeatTracker:
         self._advance(int(distinct[-1]))
 
     def keys(self, column: pa.ChunkedArray | pa.Array) -> None:
-        """Count the key of every event of a batch; one sketch update per distinct key."""
+        """Count the key of every event; the sketch takes the heaviest of the call."""
         codes = whole(column)
         if not pa.types.is_dictionary(codes.type):
             codes = codes.cast(pa.string()).dictionary_encode()
         taken = codes.indices.drop_null().to_numpy()
         weights = np.bincount(taken, minlength=len(codes.dictionary))
         sketch = self._sketches[0]
-        names = codes.dictionary.cast(pa.string()).to_pylist()
-        for at in np.flatnonzero(weights).tolist():
-            sketch.update(names[at], int(weights[at]))
+        heaviest = np.flatnonzero(weights)
+        if len(heaviest) > _HEAVIEST:
+            heaviest = np.argpartition(weights, -_HEAVIEST)[-_HEAVIEST:]
+        names = codes.dictionary.take(pa.array(heaviest)).cast(pa.string()).to_pylist()
+        for name, at in zip(names, heaviest.tolist(), strict=True):
+            sketch.update(name, int(weights[at]))
+        self._events[0] += len(taken)
 
     def places(self, partition_keys: Sequence[str], sizes: Sequence[int]) -> None:
         """Count where records lie in the shard's hash range, by bytes; a loop over records, never events."""
@@ -98,7 +133,7 @@ class HeatTracker:
         """The heaviest keys: (key, events at least, share of all events of both epochs), heaviest first."""
         both = frequent_strings_sketch.deserialize(self._sketches[1].serialize())
         both.merge(self._sketches[0])
-        total = both.total_weight
+        total = max(1.0, float(self._events.sum()))
         found = both.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)
         rows = sorted(((name, int(low), low / total) for name, _, low, _ in found if low), key=lambda r: (-r[1], r[0]))
         return rows[:limit]
@@ -122,6 +157,7 @@ class HeatTracker:
             "sketches": [base64.b64encode(sketch.serialize()).decode() for sketch in self._sketches],
             "bins": self._bins.tolist(),
             "spread": self._spread.tolist(),
+            "events": self._events.tolist(),
         }
 
     @classmethod
@@ -135,6 +171,7 @@ class HeatTracker:
         tracker._sketches = (one, two)
         tracker._bins = np.array(doc["bins"])
         tracker._spread = np.array(doc["spread"])
+        tracker._events = np.array(doc["events"])
         return tracker
 
     def _advance(self, second: int) -> None:
@@ -150,4 +187,5 @@ class HeatTracker:
                 kept = epoch == self._epoch + 1
                 self._bins = np.stack([np.zeros(BINS), self._bins[0] * kept])
                 self._spread = np.array([0.0, self._spread[0] * kept])
+                self._events = np.array([0.0, self._events[0] * kept])
             self._epoch = epoch

@@ -26,6 +26,8 @@ class ShardInfo:
 
     shard_id: str
     parents: tuple[str, ...]
+    start: int
+    end: int
 
 
 def list_shards(kinesis: Any, stream: str) -> list[ShardInfo]:
@@ -43,6 +45,8 @@ def list_shards(kinesis: Any, stream: str) -> list[ShardInfo]:
         ShardInfo(
             shard["ShardId"],
             tuple(shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name) in known),
+            int(shard["HashKeyRange"]["StartingHashKey"]),
+            int(shard["HashKeyRange"]["EndingHashKey"]),
         )
         for shard in found
     ]
@@ -122,6 +126,7 @@ class EmbeddedRunner:
     def _guard(self, shard: ShardInfo, status: ReaderStatus, stop: Event) -> None:
         """A reader from claim to end; afterwards the main loop decides whether to start another."""
         worker = ShardWorker(self.pipeline, shard.shard_id, self._ports, self._settings, self._clock, self._owner)
+        worker.covers(shard.start, shard.end)
         reader = ShardReader(self._kinesis, self._settings.stream, worker, self._clock, self._reader, status)
         try:
             reader.run(list(shard.parents), stop)

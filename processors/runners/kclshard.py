@@ -95,7 +95,7 @@ class KclShard:
 
     def process(self, records: Sequence[StreamRecord], lag_ms: int | None, checkpoint: Checkpoint) -> None:
         """Take records in, flush and commit what is due, then checkpoint what is committed. May be empty."""
-        self._lag_ms = lag_ms
+        self._lag_ms = self.worker.lag_ms = lag_ms
         if self._fenced_ms is not None:
             self._await_loss()
             return
@@ -143,7 +143,10 @@ class KclShard:
     def _claim(self) -> None:
         """Take the shard once its parents are closed; waiting is bounded, so that the KCL can try elsewhere."""
         shards = list_shards(self._source.kinesis, self._source.stream)
-        parents = next((shard.parents for shard in shards if shard.shard_id == self.shard_id), ())
+        mine = next((shard for shard in shards if shard.shard_id == self.shard_id), None)
+        parents = mine.parents if mine else ()
+        if mine:
+            self.worker.covers(mine.start, mine.end)
         deadline = self._clock.now_ms() + round(self._settings.kcl.parents_seconds * 1000)
         while True:
             try:

@@ -114,6 +114,7 @@ class ShardReader:
             return 0
         self._next = answer.get("NextShardIterator")
         records = self._records(answer)
+        self._worker.lag_ms = answer.get("MillisBehindLatest")
         if records:
             self._worker.process(records)
         self._observe(answer)

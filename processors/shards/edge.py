@@ -7,13 +7,13 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, Retryable, Throttled, UsageError
-from processors.operators.heat import HeatTracker
-from processors.shards.heat import Sample, sample_of
+from processors.shards.heat import Sample, sample_from_json
 from processors.shards.topology import Topology, parse
 
 __all__ = ["Documents", "code_of", "heat_document", "read_samples", "read_topology", "wait_active"]
 
 T = TypeVar("T")
+_IDLE_MS = 600_000
 _PAUSE = 2.0
 
 
@@ -76,16 +76,20 @@ def wait_active(kinesis: Any, stream: str, clock: Clock, seconds: float) -> None
 
 
 def heat_document(shard_id: str) -> str:
-    """The ledger document that a processor writes its HeatTracker to: {"tracker": …, "lag_ms": {consumer: ms}}."""
+    """The ledger document that a processor writes what it measured of the shard to: {"sample": Sample as JSON}."""
     return f"heat.{shard_id}"
 
 
-def read_samples(documents: Documents, topology: Topology, seconds: int = 60) -> dict[str, Sample]:
-    """What the processor measured of each open shard, by shard; shards it has not written yet are left out."""
+def read_samples(documents: Documents, topology: Topology, now_ms: int) -> dict[str, Sample]:
+    """What the processor measured of each open shard, by shard; shards it has not written yet are left out.
+
+    A processor writes when it commits, so one without news for long has had no records.
+    """
     out = {}
     for shard in topology.open:
         doc, rev = documents.document(heat_document(shard.shard_id))
         if rev:
-            tracker = HeatTracker.from_json(doc["tracker"])
-            out[shard.shard_id] = sample_of(shard.shard_id, tracker, doc.get("lag_ms", {}), seconds=seconds)
+            sample = sample_from_json(doc["sample"])
+            idle = now_ms - sample.at_ms > _IDLE_MS
+            out[shard.shard_id] = Sample(shard.shard_id, now_ms, sample.seconds, 0, 0, 0) if idle else sample
     return out

@@ -106,6 +106,11 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     claims = [line for line in lines if line["message"] == "shard claimed"]
     assert max(line["epoch"] for line in claims) == 4
+    heat = json.loads(headwater("shards", "heat", "--json", environment=aws).out)["shards"]
+    assert sum(shard["sample"]["events_s"] for shard in heat) > 0
+    heavy = [key["key"] for shard in heat for key in shard["sample"]["heavy"]]
+    assert heavy
+    assert set(heavy) <= set(pa.concat_tables(tables)["device"].to_pylist())
     audited = headwater("audit", "--json", environment=aws)
     assert json.loads(audited.out)["exact"] is True
 

@@ -49,7 +49,9 @@ class Stream:
 
     def list_shards(self, **_: Any) -> dict[str, Any]:
         parents = dict(zip(("ParentShardId", "AdjacentParentShardId"), self.parents, strict=False))
-        return {"Shards": [{"ShardId": one} for one in self.parents] + [{"ShardId": SHARD} | parents]}
+        keys = {"HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "99"}}
+        shards = [{"ShardId": one} for one in self.parents] + [{"ShardId": SHARD} | parents]
+        return {"Shards": [shard | keys for shard in shards]}
 
     def get_shard_iterator(self, *, ShardIteratorType: str, **where: Any) -> dict[str, str]:  # noqa: N803
         after = int(where["StartingSequenceNumber"]) if ShardIteratorType == "AFTER_SEQUENCE_NUMBER" else 0

@@ -1,6 +1,7 @@
 """The commands, through the program."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.reshardable import Reshardable
 from processors.operators.heat import HeatTracker
 from processors.shards.edge import heat_document
+from processors.shards.heat import sample_of
 
 app = typer.Typer()
 register(app)
@@ -81,9 +83,10 @@ class Stub:
         for second in range(60):
             tracker.records([second * 1_000], [800_000], [9_000])
             tracker.keys(pa.array(["pump-3"] * 10))
-        doc = {"tracker": tracker.to_json(), "lag_ms": {"lake": 2_500}}
         for shard in self.kinesis.shards:
-            self.ledger.put_document(heat_document(shard.shard_id), doc, 0)
+            sample = sample_of(shard.shard_id, tracker, {"lake": 2_500})
+            sample = replace(sample, at_ms=self.clock.now_ms())
+            self.ledger.put_document(heat_document(shard.shard_id), {"sample": sample.to_json()}, 0)
 
     def client(self, _name: str) -> "Stub":
         return self

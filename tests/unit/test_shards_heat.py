@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
+from headwater.records import StreamRecord
 from headwater.testing.reshardable import Reshardable
 from processors.operators.heat import HeatTracker
 from processors.shards.edge import read_topology
@@ -55,6 +56,25 @@ def test_the_heaviest_keys_inside_batches_are_found() -> None:
     assert key == "hot"
     assert events == pytest.approx(40_000, rel=0.02)
     assert share == pytest.approx(0.4, abs=0.01)
+
+
+def test_records_and_the_keys_of_their_events_are_seen_together() -> None:
+    """Batches count as spread; keyed records of others where their key hashes to; every event's key is counted."""
+    tracker = HeatTracker(0, 2**128 - 1)
+    batch = StreamRecord("s", "1", 1_000, "anything", b"\x28\xb5\x2f\xfd" + bytes(996))
+    plain = StreamRecord("s", "2", 1_000, "pump-3", b"{" + bytes(99))
+    keys = pa.array(["pump-3"] * 3 + ["pump-4"]).dictionary_encode()
+    tracker.observe([batch, plain], [(np.array([0, 0, 0, 1]), keys)])
+    assert tracker.rates(1) == {
+        name: value
+        for rate, value in {"records_s": 2, "bytes_s": 1_114, "events_s": 4}.items()
+        for name in (rate, f"peak_{rate}")
+    }
+    assert tracker.heavy() == [("pump-3", 3, 0.75), ("pump-4", 1, 0.25)]
+    bins = tracker.bins()
+    hot = hash_key("pump-3") * len(bins) >> 128
+    assert bins[hot] == pytest.approx((106 + 1_008 / len(bins)) / 1_114)
+    assert sum(bins) == pytest.approx(1)
 
 
 def test_old_heat_is_forgotten() -> None:
