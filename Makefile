@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test lint bench lock clean help
+.PHONY: env demo test lint chaos bench lock clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is
@@ -33,6 +33,9 @@ lint: env ## ruff, mypy strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: env ## Two minutes of killed, stopped and cut-off processes, then the audit; needs Node, Java and Maven
+	$(BIN)/python -m tests.chaos.run --seconds 120
 
 bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.engine
