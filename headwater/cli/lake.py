@@ -131,7 +131,7 @@ def redrive(
 ) -> None:
     """Put letters on the stream again, once what was wrong is put right; they move to redriven/ in the bucket."""
     from headwater.cli.output import print_json
-    from headwater.cli.redriving import Redrive
+    from producers.redriving import Redrive
     from headwater.cli.services import open_services
 
     if every == bool(ids):
