@@ -5,20 +5,20 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.aws import Objects, client
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings
-from headwater.contract.iceberg import iceberg_schema
 from headwater.ledger import Ledger
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader
 from processors.worker import Ports
-from sinks.catalog import IcebergTable, ensure_table, open_catalog
 from sinks.deadletter import DeadLetters
-from sinks.publisher import Publisher
 from sinks.views import ViewSpec, ViewStore
+
+if TYPE_CHECKING:
+    from sinks.publisher import Publisher
 
 __all__ = ["Services", "new_owner"]
 
@@ -64,8 +64,13 @@ class Services:
     def view_specs(self) -> dict[str, ViewSpec]:
         return {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in self.pipeline.views}
 
-    def publisher(self, owner: str) -> Publisher:
+    def publisher(self, owner: str) -> "Publisher":
         """Over the lake's table, which is made when it is not there."""
+        # here, so that a processor starts without pyiceberg, and a Lambda function is deployed without it
+        from headwater.contract.iceberg import iceberg_schema
+        from sinks.catalog import IcebergTable, ensure_table, open_catalog
+        from sinks.publisher import Publisher
+
         pipeline, settings = self.pipeline, self.settings
         catalog, lake = open_catalog(settings), pipeline.lake_to
         schema = iceberg_schema(pipeline.contract, pipeline.added)
