@@ -11,11 +11,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from headwater.clock import Clock
 from headwater.config import Settings
 from headwater.errors import Fenced, Retryable
+from headwater.ledger import ShardEntry
 from processors.pipeline import Pipeline
 from processors.runners.shardreader import ReaderSettings, ReaderStatus, ShardReader
 from processors.worker import Ports, ShardWorker
 
-__all__ = ["EmbeddedRunner", "ShardInfo", "list_shards"]
+__all__ = ["EmbeddedRunner", "ShardInfo", "is_held", "list_shards"]
+
+LEASE_COMMITS = 3
+"""An owner that has not committed for so many commit intervals is taken for gone."""
 
 log = logging.getLogger("headwater.processor")
 
@@ -52,8 +56,18 @@ def list_shards(kinesis: Any, stream: str) -> list[ShardInfo]:
     ]
 
 
+def is_held(entry: ShardEntry | None, owner: str, now_ms: int, lease_ms: int) -> bool:
+    """Whether another owner has committed within the lease. It says who works, never what is right: that is the
+    fence's business."""
+    return entry is not None and entry.owner != owner and now_ms - entry.updated_ms < lease_ms
+
+
 class EmbeddedRunner:
-    """`run` until `stop` is set. Errors of one shard restart that shard from the ledger and no other."""
+    """`run` until `stop` is set. Errors of one shard restart that shard from the ledger and no other.
+
+    A second process is a stand-by: it claims what it finds, and who is fenced leaves the shard alone for as long as the
+    other goes on committing.
+    """
 
     def __init__(
         self,
@@ -107,9 +121,15 @@ class EmbeddedRunner:
                 continue
             with self._lock:
                 status = self._status.setdefault(shard.shard_id, ReaderStatus(shard.shard_id))
+            if status.state == "fenced" and self._is_held(shard.shard_id):
+                continue
             thread = Thread(target=self._guard, args=(shard, status, stop), name=shard.shard_id, daemon=True)
             self._threads[shard.shard_id] = thread
             thread.start()
+
+    def _is_held(self, shard_id: str) -> bool:
+        lease_ms = round(1000 * LEASE_COMMITS * self._settings.commit_seconds)
+        return is_held(self._ports.ledger.shard(shard_id), self._owner, self._clock.now_ms(), lease_ms)
 
     def _running(self, shard_id: str) -> bool:
         thread = self._threads.get(shard_id)
@@ -134,7 +154,8 @@ class EmbeddedRunner:
         except Fenced as error:
             status.state, status.error = "fenced", str(error)
             # The other owner is alive: leave it the shard for as long as it may take to commit a few times.
-            self._wait_until[shard.shard_id] = self._clock.now_ms() + round(3000 * self._settings.commit_seconds)
+            lease_ms = round(1000 * LEASE_COMMITS * self._settings.commit_seconds)
+            self._wait_until[shard.shard_id] = self._clock.now_ms() + lease_ms
             log.warning("fenced", extra={"shard": shard.shard_id, "reason": str(error)})
         except Exception as error:  # anything else: the shard starts again from its last commit
             status.state, status.error = "restarting", f"{type(error).__name__}: {error}"
