@@ -1,0 +1,148 @@
+"""A shard's worker in a Lambda function: checks the delivery against the stream, and gets past a record that kills.
+
+Out of memory, a crash of native code, a call that never returns: the container dies, no exception is caught, and the
+next one would meet the same record. A claim that finds the position where the last claim left it therefore takes
+fewer records at a time, down to one, committing each; and a record on which the function has died three times, by
+itself, between the two notes around its processing, goes to the dead letters unread.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from headwater import sequence
+from headwater.errors import HeadwaterError
+from headwater.records import StreamRecord
+from processors.runners.lambdaevents import Delivery
+from processors.worker import ShardWorker
+from sinks.deadletter import DeadLetter
+
+__all__ = ["CarefulWorker", "OutOfTime"]
+
+log = logging.getLogger("headwater.lambda")
+
+_WHOLE = 10_000
+_DEATHS = 3
+
+
+class OutOfTime(Exception):
+    """The invocation's time is up; what was taken in is committed."""
+
+
+class CarefulWorker(ShardWorker):
+    """`claim`, then `expect` before each invocation's reading."""
+
+    careful = False
+    """Whether this claim began with doubts: the last one left no commit."""
+
+    def claim(self, parents: Sequence[str] = ()) -> str:
+        position = super().claim(parents)
+        self._note_name = f"lambda.{self.shard_id}"
+        note, self._note_rev = self._ports.ledger.document(self._note_name)
+        same = note.get("position") == position
+        self._tries = int(note["tries"]) + 1 if same else 0
+        self._deaths = int(note["deaths"]) if same else 0
+        self._size, self._parts = max(1, _WHOLE // 10 ** min(self._tries, 9)), 0
+        self.careful = self._size < _WHOLE
+        self._note(self._tries)
+        if self.careful:
+            log.warning(
+                "the last invocation left no commit: in smaller parts",
+                extra={"shard": self.shard_id, "after": position, "records": self._size, "tries": self._tries},
+            )
+        return position
+
+    def expect(self, delivery: Delivery, has_time: Callable[[], bool]) -> None:
+        """What this invocation was given."""
+        self._delivered = {sequence.pad(record.sequence_number): record for record in delivery.records}
+        self._has_time = has_time
+
+    def process(self, records: Sequence[StreamRecord]) -> None:
+        """Take in what was read, and of the delivery what the stream no longer has in front of it."""
+        fresh = {sequence.pad(record.sequence_number): record for record in records}
+        fresh = {at: record for at, record in fresh.items() if at > self.position}
+        if not fresh:
+            return
+        self._refuse_holes(fresh)
+        end = max(fresh)
+        gone = {at: record for at, record in self._delivered.items() if self.position < at < end and at not in fresh}
+        if gone:
+            log.warning("no longer in the stream: taken from the batch", extra=self._extent(gone))
+        self._take([record for _, record in sorted((fresh | gone).items())])
+
+    def commit(self, *, closed: bool = False) -> bool:
+        if closed:
+            self._take_left()
+        return super().commit(closed=closed)
+
+    def take_delivered(self) -> None:
+        """The stream has nothing more up to the delivery's end: what is left of the delivery itself."""
+        if not self._take_left():
+            raise HeadwaterError(
+                f"shard {self.shard_id}: the stream has nothing after {self.position} any more; "
+                "what the mapping gave up there is past its retention"
+            )
+
+    def _take_left(self) -> bool:
+        left = {at: record for at, record in self._delivered.items() if at > self.position}
+        if left:
+            log.warning("no longer in the stream: taken from the batch", extra=self._extent(left))
+            self._take([record for _, record in sorted(left.items())])
+        return bool(left)
+
+    def _refuse_holes(self, fresh: dict[str, StreamRecord]) -> None:
+        if not self._delivered:
+            return
+        first, last = min(self._delivered), max(self._delivered)
+        holes = [at for at in fresh if first < at < last and at not in self._delivered]
+        if holes:
+            raise HeadwaterError(
+                f"shard {self.shard_id}: the batch lacks {len(holes)} records in its middle, the first is "
+                f"{sequence.unpad(min(holes))}: the event source mapping must have ParallelizationFactor 1 and no "
+                "FilterCriteria"
+            )
+
+    def _take(self, records: list[StreamRecord]) -> None:
+        while records and self._size < _WHOLE:
+            part, records = records[: self._size], records[self._size :]
+            self._carefully(part)
+            self._parts += 1
+            if self._parts == 10:  # a part ten times as large has killed: that was it
+                self._size = _WHOLE
+            if records and not self._has_time():
+                raise OutOfTime
+        if records:
+            super().process(records)
+
+    def _carefully(self, part: list[StreamRecord]) -> None:
+        if self._size > 1:
+            super().process(part)
+        elif self._deaths >= _DEATHS:
+            self._bury(part[0])
+        else:
+            self._deaths += 1
+            self._note(self._tries)
+            super().process(part)
+            self._deaths = 0
+            self._note(self._tries)
+        self._deaths = 0
+        self.commit()
+        self._note(self._tries - 1)
+
+    def _bury(self, record: StreamRecord) -> None:
+        reason = f"the function died {self._deaths} times on this record"
+        log.error(reason, extra={"shard": self.shard_id, "sequence_number": record.sequence_number})
+        state = self.engine.state
+        state.count("records")
+        state.count("poison_records")
+        state.max_arrived = max(state.max_arrived, record.arrived_ms)
+        where = (self.shard_id, record.sequence_number, None, reason, None, None)
+        self._letters.append(DeadLetter(*where, record.data, self.pipeline.contract.name, record.arrived_ms))
+        self.position = sequence.pad(record.sequence_number)
+
+    def _note(self, tries: int) -> None:
+        """In the ledger: so many claims have found this position, so many have died on its next record alone."""
+        note = {"position": self.entry.position, "tries": tries, "deaths": self._deaths}
+        self._note_rev = self._ports.ledger.put_document(self._note_name, note, self._note_rev)
+
+    def _extent(self, records: dict[str, StreamRecord]) -> dict[str, object]:
+        return {"shard": self.shard_id, "records": len(records), "from": min(records), "to": max(records)}
