@@ -146,7 +146,8 @@ class World:
         self._fleets = 0
 
     def environment(self, **extra: str) -> dict[str, str]:
-        own = self.settings.model_dump(exclude={"kcl"}) | {f"kcl_{name}": value for name, value in self.kcl.items()}
+        plain = {name: value for name, value in self.settings.model_dump().items() if not isinstance(value, dict)}
+        own = plain | {f"kcl_{name}": value for name, value in self.kcl.items()}
         return os.environ | {f"HEADWATER_{name.upper()}": str(value) for name, value in own.items()} | extra
 
     @contextmanager
