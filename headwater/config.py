@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     publish_seconds: float = 30.0
     reference_seconds: float = 0.0
     """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
+    console_port: int = 8785
+    """Of the console of `headwater up`; 0 takes a free one."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)

@@ -133,7 +133,10 @@ def up(
             sys.stdout.write("ready; in another terminal:\n\n")
             for name, value in found["settings"].items():
                 sys.stdout.write(f"  export {name}={value}\n")
-            sys.stdout.write(f"\n  aws       {found['aws']}\n\nCtrl-C ends it.\n")
+            endpoints = [name for name in ("aws", "gateway", "api", "console") if name in found]
+            sys.stdout.write(
+                "\n" + "".join(f"  {name:9} {found[name]}\n" for name in endpoints) + "\nCtrl-C ends it.\n"
+            )
         sys.stdout.flush()
         while not stop.wait(0.5):
             service.check()

@@ -32,7 +32,7 @@ _FORM = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>hea
 input,button{font:inherit;width:100%;padding:.5rem;margin:.25rem 0;box-sizing:border-box}</style></head>
 <body><h1>headwater</h1><form method="post"><label for="key">API key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" autofocus required>
-<button>Sign in</button><p role="alert">%s</p></form></body></html>"""
+<button>Sign in</button><p role="alert">$said</p></form></body></html>"""
 
 
 class Gate:
@@ -73,7 +73,7 @@ class Gate:
 
     async def _login(self, scope: Scope, receive: Receive) -> Response:
         if scope["method"] != "POST":
-            return HTMLResponse(_FORM % "")
+            return HTMLResponse(_FORM.replace("$said", ""))
         body = b""
         while len(body) <= _MOST_FORM_BYTES:
             message = await receive()
@@ -82,7 +82,7 @@ class Gate:
                 break
         key = parse_qs(body.decode(errors="replace")).get("key", [""])[0].strip()
         if not await self._known(key):
-            return HTMLResponse(_FORM % "This key is not known, or may not see the console.", 401)
+            return HTMLResponse(_FORM.replace("$said", "This key is not known, or may not see the console."), 401)
         answer = RedirectResponse("/", 303)
         secure = scope.get("scheme") == "https"
         answer.set_cookie(_COOKIE, key, httponly=True, samesite="strict", secure=secure)

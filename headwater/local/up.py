@@ -8,9 +8,11 @@ from typing import Any
 
 from headwater.clock import Clock
 from headwater.config import Settings
+from headwater.console.mount import console_app
 from headwater.errors import HeadwaterError
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
+from headwater.web.serving import serving
 from processors.pipeline import Pipeline
 from processors.publishing import PublishLoop
 from processors.references import ensure_initial
@@ -54,8 +56,10 @@ class Up:
             stack.callback(self._end, stop, threads)
             for thread in threads:
                 thread.start()
+            web = stack.enter_context(serving(console_app(services), self._settings.console_port))
             yield {
                 "aws": aws.endpoint,
+                "console": web,
                 "stream": self._settings.stream,
                 "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": self._settings.pipeline},
             }

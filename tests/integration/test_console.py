@@ -1,0 +1,126 @@
+"""The console in a real browser, over `headwater up`: rates move, poison appears and is redriven, a reshard shows."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from producers import Producer
+from producers.fleet import Fleet
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
+HOSTILE = '<img src=x onerror="document.title=1">\'"&{{7*7}}'
+WAIT_MS = 40_000
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[dict[str, Any]]:
+    """`headwater up` as a process; yields what it printed."""
+    environment = os.environ | {"HEADWATER_CONSOLE_PORT": "0", "HEADWATER_COMMIT_SECONDS": "2"}
+    command = [sys.executable, "-c", "from headwater.cli import main; main()", "up", "--shards", "2", "--json"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        reason = "Chromium is missing: apt-get install chromium"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def kinesis(up: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in up["settings"].items():
+        monkeypatch.setenv(name, value)
+    return boto3.client("kinesis")
+
+
+def section(page: Page, title: str) -> Any:
+    return page.locator(".q-card", has=page.get_by_role("heading", name=title, exact=True))
+
+
+def shot(page: Page, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+
+def test_an_operator_looks_and_acts(up: dict[str, Any], browser: Browser, kinesis: Any) -> None:
+    """See the module. Nothing is loaded from another host, no script fails, no hostile text becomes HTML."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    hosts, faults = set(), []
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(up["console"])
+    table = next(Fleet(devices=5).batches(400, 400))
+    with Producer(up["stream"], "telemetry", client=kinesis) as producer:
+        producer.put_batch(table)
+        producer.put({"device": HOSTILE, "metric": "m", "ts": "2026-03-01T12:00:00Z", "value": 1.0})
+    flow = section(page, "Flow")
+    expect(flow.get_by_role("row", name="processor")).to_contain_text("401", timeout=WAIT_MS)
+    expect(flow.get_by_role("row", name="table")).to_contain_text("401", timeout=WAIT_MS)
+    section(page, "Audit").get_by_role("button", name="Audit now").click()
+    expect(section(page, "Audit")).to_contain_text("401 processed, 401 in the lake", timeout=WAIT_MS)
+    expect(page.get_by_role("status")).to_have_text("exact")
+
+    kinesis.put_record(StreamName=up["stream"], Data=HOSTILE.encode(), PartitionKey="p")
+    letters = section(page, "Dead letters")
+    expect(letters).to_contain_text("neither a batch nor JSON", timeout=WAIT_MS)
+    expect(letters).to_contain_text(HOSTILE)
+    shot(page, "poison")
+    letters.get_by_role("button", name="Redrive all").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("1 sent again")).to_be_visible(timeout=WAIT_MS)
+
+    (first, _) = kinesis.list_shards(StreamName=up["stream"])["Shards"]
+    quarter = str(int(first["HashKeyRange"]["EndingHashKey"]) // 2)
+    kinesis.split_shard(StreamName=up["stream"], ShardToSplit=first["ShardId"], NewStartingHashKey=quarter)
+    shards = section(page, "Shards")
+    expect(shards.get_by_role("row", name="25.0%")).to_have_count(2, timeout=WAIT_MS)
+    expect(shards).to_contain_text("(closed)")
+
+    views = section(page, "Views")
+    views.get_by_role("button", name="Show").click()
+    expect(views).to_contain_text(HOSTILE, timeout=WAIT_MS)
+    page.wait_for_timeout(1_000)
+    shot(page, "wide")
+    assert page.title() == "headwater"
+    assert hosts == {up["console"].split("/")[2]}
+    assert faults == []
+    page.close()
+
+
+def test_on_a_phone_in_the_dark(up: dict[str, Any], browser: Browser) -> None:
+    """Nothing is wider than the screen, the sections are there, and the policy names no other host."""
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    answer = page.goto(up["console"])
+    assert answer is not None
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    expect(section(page, "Shards").get_by_role("row").nth(1)).to_be_visible(timeout=WAIT_MS)
+    page.wait_for_timeout(1_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    shot(page, "phone")
+    page.close()
