@@ -447,7 +447,7 @@ def test_deaths_outside_of_the_function_bury_nothing() -> None:
     event = world.stream.event(world.stream.put())
     put = world.objects.put
 
-    def hangs(_key: str, _body: bytes) -> str:
+    def hangs(key: str, body: bytes) -> str:
         raise Died
 
     world.objects.put = hangs  # type: ignore[method-assign]
