@@ -39,7 +39,7 @@ except HeadwaterError as error:
 """
 
 
-def until(found: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
+def until(found: Callable[[], Any], seconds: float = 180.0, what: str = "") -> Any:
     """Wait for it; what it found."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -80,7 +80,7 @@ class Fleet:
         states = {line["shard"]: line["state"] for line in self.said("status") if "state" in line}
         return {shard for shard, state in states.items() if state == "reading"}
 
-    def stop(self, seconds: float = 60) -> int:
+    def stop(self, seconds: float = 120) -> int:
         """Gracefully."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)

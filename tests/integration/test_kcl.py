@@ -50,7 +50,7 @@ def test_four_shards_one_machine_exact_and_stopped_gracefully(name: str, tmp_pat
     world.feed("a", 12)
     world.feed("b", 4, copies=2)
     with world.fleet() as fleet:
-        until(lambda: _events(fleet) >= world.events() + 200, 60, "all records read")
+        until(lambda: _events(fleet) >= world.events() + 200, 180, "all records read")
         _check_http(fleet)
         assert world.processed() == 0
         assert fleet.stop() == 0
@@ -70,9 +70,9 @@ def test_kill_of_one_machine_and_the_other_takes_over(name: str, tmp_path: Path)
     world = World(name, tmp_path, 4)
     world.feed("before", 8)
     with _feeding(world, "during"), world.fleet(HEADWATER_KCL_WORKER="one") as one:
-        until(lambda: len(one.shards()) == 4, 60, "all shards at the first")
+        until(lambda: len(one.shards()) == 4, 180, "all shards at the first")
         with world.fleet(HEADWATER_KCL_WORKER="two") as two:
-            until(lambda: len(two.shards()) >= 1, 60, "a shard at the second")
+            until(lambda: len(two.shards()) >= 1, 180, "a shard at the second")
             one.kill()
             killed = time.monotonic()
             until(lambda: len(two.shards()) == 4, 90, "all shards at the second")
@@ -89,12 +89,12 @@ def test_a_zombie_is_fenced(name: str, tmp_path: Path) -> None:
     """A machine stands still, its leases go to another, and it wakes up with work in its hands: none of it counts."""
     world = World(name, tmp_path, 2)
     with world.fleet(HEADWATER_KCL_WORKER="one") as one:
-        until(lambda: len(one.shards()) == 2, 60, "both shards at the first")
+        until(lambda: len(one.shards()) == 2, 180, "both shards at the first")
         world.feed("before", 6)
         one.send(signal.SIGSTOP)
         world.feed("during", 6)
         with world.fleet(HEADWATER_KCL_WORKER="two") as two:
-            until(lambda: len(two.shards()) == 2, 60, "both shards at the second")
+            until(lambda: len(two.shards()) == 2, 180, "both shards at the second")
             world.wait_processed()
             one.send(signal.SIGCONT)
             world.feed("after", 6)
@@ -111,15 +111,15 @@ def test_split_and_merge_under_load(name: str, tmp_path: Path) -> None:
     """Two workers on one machine; children start from their parents' closed ledger items."""
     world = World(name, tmp_path, 2)
     with _feeding(world, "load"), world.fleet(workers=2) as fleet:
-        until(lambda: len(fleet.shards()) == 2, 60, "both shards")
+        until(lambda: len(fleet.shards()) == 2, 180, "both shards")
         first, second = world.open_shards()
         world.split(first)
-        until(lambda: len(world.services.ledger.shards()) >= 4, 60, "the children of the split")
+        until(lambda: len(world.services.ledger.shards()) >= 4, 180, "the children of the split")
         left = world.open_shards()
         world.merge(left[0], left[1])
-        until(lambda: len(world.services.ledger.shards()) >= 5, 60, "the child of the merge")
+        until(lambda: len(world.services.ledger.shards()) >= 5, 180, "the child of the merge")
         world.split(second)
-        until(lambda: len(world.services.ledger.shards()) >= 7, 60, "the children of the second split")
+        until(lambda: len(world.services.ledger.shards()) >= 7, 180, "the children of the second split")
         world.feed("late", 10, copies=2)
     with world.fleet() as fleet:
         world.wait_processed()
@@ -139,7 +139,7 @@ def test_poison_and_kpl_aggregates(name: str, tmp_path: Path) -> None:
         world.kinesis.put_record(StreamName=name, Data=data, PartitionKey="k")
     world.feed("good", 5)
     with world.fleet() as fleet:
-        until(lambda: world.processed() >= world.events() + 20, 60, "good records and the aggregate")
+        until(lambda: world.processed() >= world.events() + 20, 180, "good records and the aggregate")
         assert fleet.stop() == 0
     letters = list(world.services.letters.list("kcltest"))
     assert len(letters) == 3
@@ -206,7 +206,7 @@ def test_leases_are_seeded_once(name: str, tmp_path: Path) -> None:
     """A lease table with any lease in it is the KCL's."""
     world = World(name, tmp_path, 2)
     with world.fleet() as fleet:
-        until(lambda: len(fleet.shards()) == 2, 60, "both shards")
+        until(lambda: len(fleet.shards()) == 2, 180, "both shards")
         dynamodb = world.services.client("dynamodb")
         assert seed_leases(world.kinesis, dynamodb, name, f"{name}-kcltest") == 0
         assert fleet.stop() == 0

@@ -53,7 +53,7 @@ def committed(services: Services) -> int:
     return sum(count.get("events", 0) - count.get("duplicates", 0) for count in counts)
 
 
-def wait_for(services: Services, events: int, seconds: float = 60) -> None:
+def wait_for(services: Services, events: int, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while committed(services) < events and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -89,14 +89,14 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
             before, produced = produced, produced + table.num_rows
             if number == len(tables) - 1:
                 break
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while committed(services) <= before and time.monotonic() < deadline:
                 time.sleep(0.05)
             process.kill()
             assert process.wait() == -signal.SIGKILL
     wait_for(services, events)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0, log.read_text()[-2000:]
+    assert process.wait(timeout=120) == 0, log.read_text()[-2000:]
     services.publisher("test").drain()
     report = run_audit(services)
     assert report.exact, report
@@ -140,7 +140,7 @@ def test_flights(aws: Mapping[str, str], tmp_path: Path) -> None:
     process = start_processor(environment, tmp_path / "log")
     wait_for(services, len(flights))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     services.publisher("test").drain()
 
     assert run_audit(services).exact
