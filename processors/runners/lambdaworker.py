@@ -31,8 +31,10 @@ class OutOfTime(Exception):
 class CarefulWorker(ShardWorker):
     """`claim`, then `expect` before each invocation's reading."""
 
-    careful = False
-    """Whether this claim began with doubts: the last one left no commit."""
+    @property
+    def careful(self) -> bool:
+        """Whether this claim began with doubts: the last one left no commit."""
+        return self._tries > 0
 
     def claim(self, parents: Sequence[str] = ()) -> str:
         position = super().claim(parents)
@@ -41,20 +43,19 @@ class CarefulWorker(ShardWorker):
         same = note.get("position") == position
         self._tries = int(note["tries"]) + 1 if same else 0
         self._deaths = int(note["deaths"]) if same else 0
-        self._size, self._parts = max(1, _WHOLE // 10 ** min(self._tries, 9)), 0
-        self.careful = self._size < _WHOLE
+        self._size = _WHOLE
         self._note(self._tries)
-        if self.careful:
-            log.warning(
-                "the last invocation left no commit: in smaller parts",
-                extra={"shard": self.shard_id, "after": position, "records": self._size, "tries": self._tries},
-            )
         return position
 
     def expect(self, delivery: Delivery, has_time: Callable[[], bool]) -> None:
         """What this invocation was given."""
         self._delivered = {sequence.pad(record.sequence_number): record for record in delivery.records}
         self._has_time = has_time
+        if self.careful:
+            whole = min(_WHOLE, len(delivery.records) or _WHOLE)
+            self._size, self._parts = max(1, whole // 10 ** min(self._tries, 9)), 0
+            doubts = {"after": self.position, "records": self._size, "tries": self._tries, "deaths": self._deaths}
+            log.warning("the last invocation left no commit: in smaller parts", extra={"shard": self.shard_id} | doubts)
 
     def process(self, records: Sequence[StreamRecord]) -> None:
         """Take in what was read, and of the delivery what the stream no longer has in front of it."""
