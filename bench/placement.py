@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import count
 
 from headwater.clock import ManualClock
-from headwater.testing.reshardable import Reshardable
+from headwater.testing.kinesis import MemoryKinesis
 from producers.placement import Placement, ShardRange
 
 SHARDS = 16
@@ -34,18 +34,18 @@ def zipf(keys: int, top: float) -> list[float]:
     return [top, *[(1 - top) * share / sum(tail) for share in tail]]
 
 
-def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None], stream: Reshardable) -> float:
+def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None], stream: MemoryKinesis) -> float:
     """Share of the sum of the limits that entered the stream after the warm-up."""
     clock = stream.clock
     draw = random.Random(7)
     names, shares = [f"key-{i}" for i in range(1000)], zipf(1000, 0.4)
     waiting: list[tuple[int, int, int, int]] = []
     order, held, owed, began = count(), 0, 0.0, 0
-    limit = len(stream.layout) * 1e6
+    limit = len(stream.layout("s")) * 1e6
     offered = limit * LOAD * TICK_MS / 1000
     for tick in range(SECONDS * 1000 // TICK_MS):
         if tick == WARM_UP * 1000 // TICK_MS:
-            began = sum(shard.taken_bytes for shard in stream.shards)
+            began = sum(shard.taken_bytes for shard in stream.shards("s"))
         owed = min(owed + offered, 4 * offered)
         while owed >= BATCH and held + BATCH <= MEMORY:
             name = draw.choices(names, shares)[0]
@@ -53,7 +53,7 @@ def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None
             owed -= BATCH
             held += BATCH
         due: list[tuple[int, int, int, int]] = []
-        while waiting and waiting[0][0] <= clock.now_ms() and len(due) < 500:
+        while waiting and waiting[0][0] <= clock.now_ms() and len(due) < 250:
             due.append(heapq.heappop(waiting))
         records = [{"Data": bytes(BATCH - 1), "PartitionKey": "-", "ExplicitHashKey": str(row[2])} for row in due]
         answers = stream.put_records(StreamName="s", Records=records)["Records"] if due else []
@@ -65,27 +65,30 @@ def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None
             else:
                 held -= BATCH
         clock.sleep(TICK_MS / 1000)
-    taken = sum(shard.taken_bytes for shard in stream.shards) - began
+    taken = sum(shard.taken_bytes for shard in stream.shards("s")) - began
     return taken / (limit * (SECONDS - WARM_UP))
 
 
-def stream_of(crooked: bool) -> Reshardable:
+def stream_of(crooked: bool) -> MemoryKinesis:
     """Even shards; or crooked ones: every fourth split in four, as hot shards are."""
     clock = ManualClock()
-    stream = Reshardable("s", SHARDS, clock, reshard_seconds=0.0)
+    stream = MemoryKinesis(clock)
+    stream.create_stream(StreamName="s", ShardCount=SHARDS)
     if crooked:
-        for shard in stream.shards[::4]:
+        for shard in stream.shards("s")[::4]:
             quarter = (shard.end - shard.start + 1) // 4
             for part in (1, 2, 3):
                 key = shard.start + part * quarter
-                last = next(row for row in stream.shards if not row.closed and row.start <= key <= row.end)
+                last = next(row for row in stream.shards("s") if row.closed is None and row.start <= key <= row.end)
                 stream.split_shard(StreamName="s", ShardToSplit=last.shard_id, NewStartingHashKey=str(key))
     return stream
 
 
 def adaptive(crooked: bool) -> float:
     stream = stream_of(crooked)
-    ranges = [ShardRange(shard.shard_id, shard.start, shard.end) for shard in stream.shards if not shard.closed]
+    ranges = [
+        ShardRange(shard.shard_id, shard.start, shard.end) for shard in stream.shards("s") if shard.closed is None
+    ]
     placement = Placement(ranges, random.Random(1).random)
 
     def told(key: int, shard_id: str | None) -> None:

@@ -11,7 +11,6 @@ from headwater.clock import ManualClock
 from headwater.errors import Fenced, HeadwaterError, Retryable, UsageError
 from headwater.ledger import Ledger
 from headwater.testing.dynamodb import MemoryDynamoDB
-from headwater.testing.reshardable import Reshardable
 from processors.shards.apply import Applier
 from processors.shards.autoscale import Policy
 from processors.shards.edge import read_topology
@@ -21,6 +20,7 @@ from processors.shards.plan import Goal, Plan, make_plan
 from processors.shards.pricing import Usage, load_prices
 from processors.shards.service import Autoscaler, Readers
 from processors.shards.topology import Layout, Topology, even_layout
+from tests.streams import memory_stream
 from tests.unit.test_shards_plan import curves
 
 PRICES = load_prices()
@@ -31,7 +31,7 @@ class Setup:
 
     def __init__(self, shards: int) -> None:
         self.clock = ManualClock()
-        self.stream = Reshardable("s", shards, self.clock)
+        self.stream = memory_stream(shards, self.clock)
         memory = MemoryDynamoDB()
         memory.create_table(
             TableName="ledger",
@@ -43,7 +43,7 @@ class Setup:
         return Applier(self.stream, self.ledger, self.clock, who)
 
     def plan(self, curve: LoadCurve, method: Any = "exact") -> Plan:
-        return plan_for(self.stream.layout, curve, method)
+        return plan_for(self.stream.layout("s"), curve, method)
 
     def audit(self, plan: Plan) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = self.ledger.document(f"reshard.{plan.id}.0")[0].get("entries", [])
@@ -62,10 +62,10 @@ def test_the_stream_ends_in_exactly_the_planned_layout(curve: LoadCurve, shards:
     plan = setup.plan(curve, method)
     began = setup.clock.now_ms()
     applied = setup.applier().apply(plan)
-    assert setup.stream.layout == plan.new
+    assert setup.stream.layout("s") == plan.new
     assert (applied.made, applied.left) == (len(plan.steps), 0)
-    assert len(setup.stream.calls) == len(plan.steps)
-    if setup.stream.calls:
+    assert len(setup.stream.reshards) == len(plan.steps)
+    if setup.stream.reshards:
         assert (setup.clock.now_ms() - began) / 1000 >= 29 * len(plan.steps)
     assert setup.applier().apply(plan).made == 0
 
@@ -81,15 +81,15 @@ def test_a_run_cut_off_anywhere_is_taken_up_where_it_stopped(
     setup.applier().apply(plan, most=first)
     done = setup.applier().apply(plan)
     assert (done.done_before, done.left) == (first, 0)
-    assert setup.stream.layout == plan.new
-    assert len(setup.stream.calls) == len(plan.steps)
+    assert setup.stream.layout("s") == plan.new
+    assert len(setup.stream.reshards) == len(plan.steps)
 
 
 def test_a_dry_run_changes_nothing() -> None:
     setup = Setup(2)
     plan = setup.plan(even_load(4e6, 100))
     assert setup.applier().check(plan).left == len(plan.steps) > 0
-    assert setup.stream.calls == []
+    assert setup.stream.reshards == []
     assert setup.audit(plan) == []
 
 
@@ -97,13 +97,15 @@ def test_a_lost_answer_and_a_refusal_for_now_change_nothing_in_the_end() -> None
     """The split whose answer was lost is not made twice; a throttled call is made again."""
     setup = Setup(2)
     plan = setup.plan(even_load(4e6, 100))
-    setup.stream.lose("split_shard", ReadTimeoutError(endpoint_url="test"))
+    setup.stream.faults.lose_answer("split_shard")
     for code in ("LimitExceededException", "ResourceInUseException", "ThrottlingException"):
-        setup.stream.fail("split_shard", ClientError({"Error": {"Code": code, "Message": ""}}, "SplitShard"))
-    setup.stream.fail("merge_shards", ReadTimeoutError(endpoint_url="test"))
+        setup.stream.faults.fail_next(
+            "split_shard", ClientError({"Error": {"Code": code, "Message": ""}}, "SplitShard")
+        )
+    setup.stream.faults.fail_next("merge_shards", ReadTimeoutError(endpoint_url="test"))
     setup.applier().apply(plan)
-    assert setup.stream.layout == plan.new
-    assert len(setup.stream.calls) == len(plan.steps)
+    assert setup.stream.layout("s") == plan.new
+    assert len(setup.stream.reshards) == len(plan.steps)
 
 
 def test_a_plan_for_another_layout_is_refused() -> None:
@@ -111,7 +113,7 @@ def test_a_plan_for_another_layout_is_refused() -> None:
     plan = plan_for(even_layout(2), even_load(4e6, 100))
     with pytest.raises(HeadwaterError, match=r"was made for layout .* make a new plan"):
         setup.applier().apply(plan)
-    assert setup.stream.calls == []
+    assert setup.stream.reshards == []
 
 
 def test_somebody_elses_split_stops_the_run() -> None:
@@ -136,7 +138,7 @@ def test_somebody_elses_split_stops_the_run() -> None:
 
     with pytest.raises(HeadwaterError, match="stopped: after SplitShard"):
         Applier(Meddler(), setup.ledger, setup.clock, "me").apply(plan)
-    assert len(setup.stream.calls) == 2
+    assert len(setup.stream.reshards) == 2
     assert [entry["what"] for entry in setup.audit(plan)] == ["call", "stopped"]
 
 
@@ -144,7 +146,7 @@ def test_a_refused_call_stops_the_run_with_the_services_words() -> None:
     setup = Setup(2)
     plan = setup.plan(even_load(4e6, 100))
     denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "not you"}}, "SplitShard")
-    setup.stream.fail("split_shard", denied)
+    setup.stream.faults.fail_next("split_shard", denied)
     with pytest.raises(HeadwaterError, match="SplitShard refused: AccessDeniedException: not you"):
         setup.applier().apply(plan)
 
@@ -170,21 +172,21 @@ def test_of_two_who_apply_at_a_time_one_is_fenced() -> None:
 
     with pytest.raises(Fenced):
         setup.applier().apply(plan, on_step=meddle)
-    assert len(setup.stream.calls) == 2
+    assert len(setup.stream.reshards) == 2
 
 
 def test_a_stream_that_never_becomes_active_is_left_alone() -> None:
     setup = Setup(2)
-    setup.stream = Reshardable("s", 2, setup.clock, reshard_seconds=1e6)
+    setup.stream = memory_stream(2, setup.clock, reshard_seconds=1e6)
     plan = setup.plan(even_load(4e6, 100))
     with pytest.raises(Retryable, match="UPDATING after"):
         setup.applier().apply(plan)
-    assert len(setup.stream.calls) == 1
+    assert len(setup.stream.reshards) == 1
 
 
 def test_a_missing_stream_is_one_line() -> None:
     with pytest.raises(UsageError, match="no stream other"):
-        read_topology(Reshardable("s", 1, ManualClock()), "other")
+        read_topology(memory_stream(1, ManualClock()), "other")
 
 
 def autoscaler(setup: Setup, owner: str, load: list[float]) -> Autoscaler:
@@ -205,13 +207,13 @@ def test_the_autoscaler_scales_out_and_in_and_explains_itself() -> None:
     for _ in range(40):
         service.turn()
         setup.clock.advance(60_000)
-    wide = len(setup.stream.layout)
+    wide = len(setup.stream.layout("s"))
     assert 9 <= wide <= 14
     load[0] = 1e6
     for _ in range(200):
         service.turn()
         setup.clock.advance(60_000)
-    assert len(setup.stream.layout) <= 4
+    assert len(setup.stream.layout("s")) <= 4
     decisions = setup.ledger.document("autoscaler.s")[0]["decisions"]
     assert {decision["action"] for decision in decisions} >= {"hold", "in"}
     assert all(decision["reasons"] for decision in decisions)
@@ -233,4 +235,4 @@ def test_a_dry_run_of_the_autoscaler_takes_no_lease() -> None:
     assert decision is not None
     assert decision.action == "out"
     assert setup.ledger.document("autoscaler.s") == ({}, 0)
-    assert setup.stream.calls == []
+    assert setup.stream.reshards == []

@@ -16,10 +16,10 @@ from headwater.config import Settings
 from headwater.errors import UsageError
 from headwater.ledger import Ledger
 from headwater.testing.dynamodb import MemoryDynamoDB
-from headwater.testing.reshardable import Reshardable
 from processors.operators.heat import HeatTracker
 from processors.shards.edge import heat_document
 from processors.shards.heat import sample_of
+from tests.streams import memory_stream
 
 app = typer.Typer()
 register(app)
@@ -74,7 +74,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.settings, self.clock = Settings(), ManualClock()
-        self.kinesis = Reshardable(self.settings.stream, 2, self.clock)
+        self.kinesis = memory_stream(2, self.clock, name=self.settings.stream)
         memory = MemoryDynamoDB()
         keys = [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
         memory.create_table(TableName="ledger", KeySchema=keys)
@@ -83,7 +83,7 @@ class Stub:
         for second in range(60):
             tracker.records([second * 1_000], [800_000], [9_000])
             tracker.keys(pa.array(["pump-3"] * 10))
-        for shard in self.kinesis.shards:
+        for shard in self.kinesis.shards(self.settings.stream):
             sample = sample_of(shard.shard_id, tracker, {"lake": 2_500})
             sample = replace(sample, at_ms=self.clock.now_ms())
             self.ledger.put_document(heat_document(shard.shard_id), {"sample": sample.to_json()}, 0)
@@ -111,9 +111,9 @@ def test_see_plan_apply(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     plan = json.loads(call("shards", "plan", "--method", "exact", "--out", out, "--json"))
     assert len(plan["new"]) == 3
     assert json.loads(call("shards", "apply", out, "--json"))["left"] == len(plan["steps"])
-    assert stub.kinesis.calls == []
+    assert stub.kinesis.reshards == []
     call("shards", "apply", out, "--go")
-    assert [str(at) for at in stub.kinesis.layout] == plan["new"]
+    assert [str(at) for at in stub.kinesis.layout(stub.settings.stream)] == plan["new"]
 
 
 def test_cloudwatch_gives_samples_without_events(monkeypatch: pytest.MonkeyPatch) -> None:

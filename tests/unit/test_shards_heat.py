@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
 from headwater.records import StreamRecord
-from headwater.testing.reshardable import Reshardable
 from processors.operators.heat import HeatTracker
 from processors.shards.edge import read_topology
 from processors.shards.heat import heat, sample_from_json, sample_of
 from processors.shards.load import from_samples
 from processors.shards.topology import Topology, hash_key
+from tests.streams import memory_stream
 
 
 def topology(shards: int) -> Topology:
-    return read_topology(Reshardable("s", shards, ManualClock()), "s")
+    return read_topology(memory_stream(shards, ManualClock()), "s")
 
 
 def test_rates_are_per_second_of_arrival() -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from headwater.clock import ManualClock
 from headwater.errors import UsageError
-from headwater.testing.reshardable import Reshardable
 from processors.shards.autoscale import Memory, Policy, forecast, remember
 from processors.shards.calls import updates
 from processors.shards.pricing import load_prices
@@ -15,6 +14,7 @@ from processors.shards.scalers import EvenSplits, Fixed, OnDemandMode, Ours
 from processors.shards.simulate import Outcome, World, simulate
 from processors.shards.topology import even_layout, hash_key
 from processors.shards.trace import Trace, read_trace, write_trace
+from tests.streams import memory_stream
 
 PRICES = load_prices()
 
@@ -65,7 +65,7 @@ def test_the_model_agrees_with_a_stream_that_enforces_its_limits() -> None:
     trace = Trace(1.0, spread, spread / 2e4, np.zeros(120), ("hot",), alone, alone / 2e4)
     modelled = simulate(trace, even_layout(4), Fixed(), World(buffer_seconds=0.0), PRICES)
     clock = ManualClock()
-    stream = Reshardable("s", 4, clock)
+    stream = memory_stream(4, clock)
     draw = np.random.default_rng(2)
     for _ in range(120):
         keys = [int(part) << 96 for part in draw.integers(0, 1 << 32, 100)] + [hash_key("hot")] * 75
@@ -73,7 +73,7 @@ def test_the_model_agrees_with_a_stream_that_enforces_its_limits() -> None:
             records = [{"Data": bytes(19_999), "PartitionKey": "-", "ExplicitHashKey": str(key)} for key in some]
             stream.put_records(StreamName="s", Records=records)
             clock.advance(500)
-    assert sum(shard.taken_bytes for shard in stream.shards) == pytest.approx(modelled.taken.sum(), rel=0.03)
+    assert sum(shard.taken_bytes for shard in stream.shards("s")) == pytest.approx(modelled.taken.sum(), rel=0.03)
     assert modelled.dropped.sum() > 0
 
 
