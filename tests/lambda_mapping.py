@@ -19,7 +19,7 @@ from typing import Any
 from processors.runners.embedded import ShardInfo, list_shards
 from tests.lambda_runtime import Answer
 
-__all__ = ["MappingSettings", "SourceMapping"]
+__all__ = ["MappingSettings", "SourceMapping", "kinesis_event"]
 
 Record = Mapping[str, Any]
 
@@ -126,7 +126,7 @@ class SourceMapping:
 
     def _until_done(self, shard_id: str, batch: Sequence[Record], attempts: int = 0) -> None:
         while batch and not self._stop.is_set():
-            answer = self._invoke({"Records": [self._item(shard_id, record) for record in batch]})
+            answer = self._invoke(kinesis_event(self._stream, shard_id, batch))
             self._note(answer)
             failed_at = self._failed_at(answer, batch)
             if failed_at is None:
@@ -172,28 +172,35 @@ class SourceMapping:
                 "startSequenceNumber": batch[0]["SequenceNumber"],
                 "endSequenceNumber": batch[-1]["SequenceNumber"],
                 "batchSize": len(batch),
-                "streamArn": self._arn(),
+                "streamArn": _arn(self._stream),
             }
             body = json.dumps({"requestContext": {"condition": "RetryAttemptsExhausted"}, "KinesisBatchInfo": info})
             self._queue.append({"messageId": uuid.uuid4().hex, "eventSource": "aws:sqs", "body": body})
 
-    def _arn(self) -> str:
-        return f"arn:aws:kinesis:us-east-1:1:stream/{self._stream}"
 
-    def _item(self, shard_id: str, record: Record) -> dict[str, Any]:
-        return {
-            "kinesis": {
-                "kinesisSchemaVersion": "1.0",
-                "partitionKey": record["PartitionKey"],
-                "sequenceNumber": record["SequenceNumber"],
-                "data": base64.b64encode(record["Data"]).decode(),
-                "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
-            },
-            "eventSource": "aws:kinesis",
-            "eventVersion": "1.0",
-            "eventID": f"{shard_id}:{record['SequenceNumber']}",
-            "eventName": "aws:kinesis:record",
-            "invokeIdentityArn": "arn:aws:iam::1:role/processor",
-            "awsRegion": "us-east-1",
-            "eventSourceARN": self._arn(),
-        }
+def _arn(stream: str) -> str:
+    return f"arn:aws:kinesis:us-east-1:1:stream/{stream}"
+
+
+def kinesis_event(stream: str, shard_id: str, records: Sequence[Record]) -> dict[str, Any]:
+    """The event of a batch, as the service writes it."""
+    return {"Records": [_item(stream, shard_id, record) for record in records]}
+
+
+def _item(stream: str, shard_id: str, record: Record) -> dict[str, Any]:
+    return {
+        "kinesis": {
+            "kinesisSchemaVersion": "1.0",
+            "partitionKey": record["PartitionKey"],
+            "sequenceNumber": record["SequenceNumber"],
+            "data": base64.b64encode(record["Data"]).decode(),
+            "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
+        },
+        "eventSource": "aws:kinesis",
+        "eventVersion": "1.0",
+        "eventID": f"{shard_id}:{record['SequenceNumber']}",
+        "eventName": "aws:kinesis:record",
+        "invokeIdentityArn": "arn:aws:iam::1:role/processor",
+        "awsRegion": "us-east-1",
+        "eventSourceARN": _arn(stream),
+    }

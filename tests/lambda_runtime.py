@@ -42,23 +42,24 @@ class _Invocation:
 class Container:
     """`python -m awslambdaric HANDLER` and the API it asks for work."""
 
-    def __init__(self, handler: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, handler: str, environment: Mapping[str, str], log: Path, bundle: Path | None = None) -> None:
+        """`bundle` is a folder with everything that may be imported; else this repository and its environment."""
+        alone = {} if bundle is None else {"PYTHONPATH": str(bundle)}
         self._work: Queue[_Invocation] = Queue()
         self._answers: Queue[Answer] = Queue()
         self._waiting = Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _api(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _api(self))
         Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         started = time.monotonic()
         address = f"127.0.0.1:{self._server.server_address[1]}"
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "awslambdaric", handler],
-                env=dict(environment) | {"AWS_LAMBDA_RUNTIME_API": address},
+                [sys.executable, *(["-S"] if bundle else []), "-m", "awslambdaric", handler],
+                env=dict(environment) | {"AWS_LAMBDA_RUNTIME_API": address} | alone,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                cwd=Path(__file__).parent.parent,
+                cwd=bundle or Path(__file__).parent.parent,
             )
         while not self._waiting.wait(0.05) and self._process.poll() is None:
             if time.monotonic() - started > 60:
@@ -109,6 +110,13 @@ class Container:
         else:
             error = json.loads(body)
             self._answers.put(Answer(error=f"{error['errorType']}: {error['errorMessage']}"))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A container that was killed leaves its connection open: nothing to say."""
 
 
 def _api(container: Container) -> type[BaseHTTPRequestHandler]:

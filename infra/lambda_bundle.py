@@ -1,0 +1,86 @@
+"""The deployment bundle of the Lambda function: its own dependencies and nothing else.
+
+`python -m infra.lambda_bundle FOLDER` builds it with uv from the locked versions, takes out what is never loaded there,
+and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same bundle.
+"""
+
+import compileall
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+__all__ = ["NEEDS", "PACKAGES", "build", "sizes"]
+
+NEEDS = (
+    "awslambdaric",
+    "boto3",
+    "aws-kinesis-agg",
+    "protobuf",
+    "pyarrow",
+    "numpy",
+    "zstandard",
+    "pyyaml",
+    "datasketches",
+    "pydantic-settings",
+)
+"""Distributions; boto3 is among them because the runtime's own changes without notice."""
+PACKAGES = ("headwater", "processors", "sinks")
+ROOT = Path(__file__).parent.parent
+_SERVICES = frozenset({"dynamodb", "kinesis", "s3"})
+_UNUSED = (
+    "pyarrow/include",
+    "pyarrow/src",
+    "pyarrow/tests",
+    "pyarrow/libarrow_flight.so*",
+    "pyarrow/_flight*",
+    "zstandard/_cffi*",
+    "zstandard/backend_cffi.py",
+    "numpy/f2py",
+    "numpy/**/tests",
+    "headwater/cli",
+    "headwater/local",
+    "headwater/testing",
+    "headwater/web",
+    "headwater/console",
+)
+
+
+def build(folder: Path, platform: str | None = None) -> None:
+    """Fill an empty folder. `platform` as uv names it (`aarch64-manylinux_2_28`); default is this machine's."""
+    uv = Path(sys.executable).with_name("uv")
+    command = [str(uv), "pip", "install", "--quiet", "--target", str(folder)]
+    command += ["--constraint", str(ROOT / "requirements" / "dev.txt"), "--no-build"]
+    command += ["--python-platform", platform] if platform else []
+    subprocess.run([*command, *NEEDS], check=True)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for pattern in _UNUSED:
+        for path in list(folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (folder / "botocore" / "data").iterdir():
+        if path.is_dir() and path.name not in _SERVICES:
+            shutil.rmtree(path)
+    # Lambda's file system is read-only: what is not compiled here is compiled at every cold start
+    compileall.compile_dir(folder, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+
+
+def sizes(folder: Path) -> Mapping[str, int]:
+    """Bytes by top-level name, largest first."""
+    found: dict[str, int] = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).parts[0]
+            found[name] = found.get(name, 0) + path.stat().st_size
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    build(target)
+    found = sizes(target)
+    sys.stdout.write(f"{sum(found.values()) / 1e6:.0f} MB unpacked\n")
+    for name, size in list(found.items())[:8]:
+        sys.stdout.write(f"  {name:16} {size / 1e6:6.1f} MB\n")
