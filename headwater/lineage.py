@@ -5,14 +5,14 @@ All intervals are half-open: `[start, stop)`.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-__all__ = ["IntervalSet", "Names", "OriginSets", "sorted_rows"]
+from headwater.names import Names, grown
+
+__all__ = ["IntervalSet", "OriginSets", "sorted_rows"]
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -83,45 +83,6 @@ class IntervalSet:
         return f"IntervalSet({self.intervals})"
 
 
-class Names:
-    """Numbers distinct strings, from 0 in order of appearance."""
-
-    def __init__(self) -> None:
-        self._code: dict[str, int] = {}
-        self._list: list[str] = []
-        self._known = pa.array([], pa.string())
-
-    def __len__(self) -> int:
-        return len(self._list)
-
-    def __getitem__(self, code: int) -> str:
-        return self._list[code]
-
-    def get(self, name: str) -> int | None:
-        return self._code.get(name)
-
-    def codes(self, names: pa.Array) -> Ints:
-        """The number of each string (none of them null), new ones taken in.
-
-        Arrow looks them up unless that would mean hashing many times more known names than there are names to look up.
-        """
-        if len(self._list) > 1024 + 8 * len(names):
-            return self._one_by_one(names.to_pylist())
-        if len(self._known) != len(self._list):
-            self._known = pa.array(self._list, pa.string())
-        found = pc.index_in(names, value_set=self._known)
-        if found.null_count:
-            return self._one_by_one(names.to_pylist())
-        codes: Ints = found.to_numpy().astype(np.int64)
-        return codes
-
-    def _one_by_one(self, names: Iterable[str]) -> Ints:
-        code = self._code
-        codes = np.fromiter((code.setdefault(name, len(code)) for name in names), np.int64)
-        self._list.extend(islice(code, len(self._list), None))
-        return codes
-
-
 class OriginSets:
     """An IntervalSet per origin, laid out in arrays so that a whole batch is looked up and added at once.
 
@@ -146,10 +107,9 @@ class OriginSets:
         """The index of each origin, new ones taken in."""
         codes = self._names.codes(origins if isinstance(origins, pa.Array) else pa.array(origins, pa.string()))
         if len(self._names) > len(self._lo):
-            room = max(1024, len(self._names) * 2) - len(self._lo)
-            self._lo = np.concatenate([self._lo, np.zeros(room, np.int64)])
-            self._hi = np.concatenate([self._hi, np.zeros(room, np.int64)])
-            self._seen_ms = np.concatenate([self._seen_ms, np.zeros(room, np.int64)])
+            self._lo, self._hi, self._seen_ms = (
+                grown(column, len(self._names)) for column in (self._lo, self._hi, self._seen_ms)
+            )
         return codes
 
     def name(self, code: int) -> str:
@@ -257,11 +217,14 @@ class OriginSets:
         code = self._names.get(origin)
         if code is None:
             return IntervalSet()
+        return self._whole(code)
+
+    def _whole(self, code: int) -> IntervalSet:
         return IntervalSet([*self._below.get(code, ()), (int(self._lo[code]), int(self._hi[code]))])
 
     def origins(self) -> list[str]:
-        known = len(self._names)
-        return [self._names[code] for code in np.flatnonzero(self._hi[:known] > self._lo[:known]).tolist()]
+        names: list[str] = self._names.array().take(pa.array(np.flatnonzero(self._hi > self._lo))).to_pylist()
+        return names
 
     def count(self) -> int:
         """How many events are in all sets together."""
@@ -269,8 +232,19 @@ class OriginSets:
 
     def update(self, other: "OriginSets") -> None:
         """Unite with another (the other parent of a merged shard)."""
-        for origin in other.origins():
-            self.add_intervals(origin, other.get(origin), other.seen_ms(origin))
+        theirs = np.flatnonzero(other._hi > other._lo)
+        codes = self.codes(other._names.array().take(pa.array(theirs)))
+        lo, hi = other._lo[theirs], other._hi[theirs]
+        mine_lo, mine_hi = self._lo[codes], self._hi[codes]
+        fresh, low = mine_lo == mine_hi, _among(theirs, other._below)
+        fast = fresh | (~low & ~_among(codes, self._below) & (lo <= mine_hi) & (mine_lo <= hi))
+        self._lo[codes[fast]] = np.where(fresh, lo, np.minimum(lo, mine_lo))[fast]
+        self._hi[codes[fast]] = np.where(fresh, hi, np.maximum(hi, mine_hi))[fast]
+        for code, at in zip(codes[fresh & low].tolist(), theirs[fresh & low].tolist(), strict=True):
+            self._below[code] = IntervalSet(other._below[at])
+        for code, at in zip(codes[~fast].tolist(), theirs[~fast].tolist(), strict=True):
+            self._set(code, self._whole(code).union(other._whole(at)))
+        self._seen_ms[codes] = np.maximum(self._seen_ms[codes], other._seen_ms[theirs])
 
     def seen_ms(self, origin: str) -> int:
         """When something of the origin arrived last; 0 for one never met."""
@@ -287,14 +261,14 @@ class OriginSets:
         if now_ms is not None:
             keep &= self._seen_ms[:n] + self.horizon_ms >= now_ms
         at = np.flatnonzero(keep)
-        names = pa.array(self._names, pa.string())
-        low = [(c, lo, hi) for c, below in self._below.items() if keep[c] for lo, hi in below]
-        codes = np.concatenate([at, np.array([row[0] for row in low], np.int64)])
+        low = [(code, below) for code, below in self._below.items() if keep[code]]
+        counts = [len(below.intervals) for _, below in low]
+        codes = np.concatenate([at, np.repeat(np.array([code for code, _ in low], np.int64), counts)])
         return pa.table(
             {
-                "origin": names.take(pa.array(codes)),
-                "lo": np.concatenate([self._lo[at], np.array([row[1] for row in low], np.int64)]),
-                "hi": np.concatenate([self._hi[at], np.array([row[2] for row in low], np.int64)]),
+                "origin": self._names.array().take(pa.array(codes)),
+                "lo": np.concatenate([self._lo[at], *(np.array(below._starts, np.int64) for _, below in low)]),
+                "hi": np.concatenate([self._hi[at], *(np.array(below._stops, np.int64) for _, below in low)]),
                 "seen_ms": self._seen_ms[codes],
             }
         )
@@ -304,14 +278,21 @@ class OriginSets:
         sets = cls(horizon_ms)
         codes = sets.codes(table["origin"].combine_chunks())
         n = len(sets._names)
-        sets._lo[:n] = table["lo"].to_numpy()[:n]
-        sets._hi[:n] = table["hi"].to_numpy()[:n]
+        lo, hi = table["lo"].to_numpy(), table["hi"].to_numpy()
+        sets._lo[:n], sets._hi[:n] = lo[:n], hi[:n]
         sets._seen_ms[:n] = table["seen_ms"].to_numpy()[:n]
-        for code, lo, hi in zip(
-            codes[n:].tolist(), table["lo"].to_pylist()[n:], table["hi"].to_pylist()[n:], strict=True
-        ):
-            sets._below.setdefault(code, IntervalSet()).add(lo, hi)
+        order = n + np.lexsort((lo[n:], codes[n:]))
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        for rows in np.split(order, starts[1:]) if len(order) else ():
+            below = IntervalSet()
+            below._starts, below._stops = lo[rows].tolist(), hi[rows].tolist()
+            sets._below[int(codes[rows[0]])] = below
         return sets
+
+
+def _among(codes: Ints, below: Mapping[int, IntervalSet]) -> Mask:
+    found: Mask = np.isin(codes, np.fromiter(below, np.int64, len(below)))
+    return found
 
 
 def sorted_rows(codes: Ints, seqs: Ints) -> tuple[Ints, Ints, Ints]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from headwater.lineage import Names
+from headwater.names import Names
 from processors.operators.decode import Ints
 
 __all__ = ["GroupIndex", "SlotIndex"]

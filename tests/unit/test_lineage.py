@@ -47,15 +47,22 @@ def test_first_copies_only_whatever_the_batches(batches: list[list[tuple[str, in
         assert sets.get(origin) == want
 
 
+@settings(max_examples=400)
 @given(events, events)
 def test_a_merge_unites(left: list[tuple[str, int]], right: list[tuple[str, int]]) -> None:
+    """Both parents' events, each origin met when the later of both met it."""
     both, other = OriginSets(), OriginSets()
-    for sets, rows in ((both, left), (other, right)):
+    for sets, rows, at in ((both, left, 5), (other, right, 7)):
         sets.add(
-            sets.codes([o for o, _ in rows]), np.array([s for _, s in rows], np.int64), np.zeros(len(rows), np.int64)
+            sets.codes([o for o, _ in rows]), np.array([s for _, s in rows], np.int64), np.full(len(rows), at, np.int64)
         )
     both.update(other)
-    assert both.count() == len({*left, *right})
+    for origin in "abcd":
+        assert both.get(origin) == IntervalSet((seq, seq + 1) for name, seq in [*left, *right] if name == origin)
+        newest = 7 if origin in dict(right) else 5 if origin in dict(left) else 0
+        assert both.seen_ms(origin) == newest
+    united = OriginSets.from_table(both.to_table())
+    assert {origin: united.get(origin) for origin in "abcd"} == {origin: both.get(origin) for origin in "abcd"}
 
 
 def test_an_origin_out_of_the_horizon_is_as_good_as_never_seen() -> None:
