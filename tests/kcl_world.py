@@ -28,15 +28,7 @@ from tests.kcl_pipeline import pipeline
 __all__ = ["Fleet", "World", "until"]
 
 START_MS = 1_762_160_400_000
-RUN = """
-import sys
-from headwater.cli.fleet import run_fleet
-from headwater.errors import HeadwaterError
-try:
-    run_fleet(int(sys.argv[1]))
-except HeadwaterError as error:
-    sys.exit(f"headwater: {error}")
-"""
+COMMAND = [sys.executable, "-c", "from headwater.cli import main; main()", "process", "--on", "kcl"]
 
 
 def until(found: Callable[[], Any], seconds: float = 180.0, what: str = "") -> Any:
@@ -89,6 +81,10 @@ class Fleet:
         """The supervisor, its daemons and all their children at once, as a machine dies."""
         self.send(signal.SIGKILL)
         self.process.wait()
+
+    def descendants(self) -> list[int]:
+        """Daemons, and the processes of their shards."""
+        return _descendants(self.process.pid)
 
     def send(self, number: signal.Signals) -> None:
         """To all its processes."""
@@ -157,7 +153,7 @@ class World:
         log, errors = self.folder / f"fleet{self._fleets}.jsonl", self.folder / f"fleet{self._fleets}.err"
         with log.open("wb") as out, errors.open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(workers)],
+                [*COMMAND, "--workers", str(workers)],
                 stdout=out,
                 stderr=err,
                 env=self.environment(**extra),

@@ -6,6 +6,7 @@ a daemon, that fails again and again with no commit in between is a crash loop; 
 says which.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -43,6 +44,7 @@ NO_JAVA = (
     "default-jre-headless), or name it in HEADWATER_KCL_JAVA"
 )
 NO_KCLPY = "amazon_kclpy is not installed: pip install 'headwater[kcl]'"
+_PR_SET_PDEATHSIG = 1
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
@@ -75,6 +77,21 @@ def daemon_command(java: str, options: str, folder: Path, *, plain_json: bool) -
         "--properties-file",
         str(folder / "daemon.properties"),
     ]
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """For a daemon to run before it becomes one: when its supervisor is killed, it is too, and its shards' processes
+    find their input closed. Only Linux has it; elsewhere a daemon outlives a supervisor that was killed."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
 
 
 @dataclass
@@ -171,6 +188,7 @@ class Fleet:
             env=environment({"HEADWATER_KCL_WORKER": daemon.worker}),
             # a session of its own: Ctrl-C reaches us alone, and a stop is graceful
             start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
         )
         assert daemon.process.stdout is not None
         assert daemon.process.stderr is not None

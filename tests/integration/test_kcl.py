@@ -85,6 +85,22 @@ def test_kill_of_one_machine_and_the_other_takes_over(name: str, tmp_path: Path)
     world.audit()
 
 
+def test_a_supervisor_killed_alone_leaves_nobody_at_work(name: str, tmp_path: Path) -> None:
+    """kill -9 of the command under load: its daemons end with it, and what they had begun is taken up by others."""
+    world = World(name, tmp_path, 3)
+    with _feeding(world, "load"), world.fleet(workers=2) as fleet:
+        until(lambda: len(fleet.shards()) == 3, 60, "all shards")
+        until(lambda: world.processed() > 0, 60, "a commit")
+        family = fleet.descendants()
+        fleet.process.kill()
+        until(lambda: not any(_runs(pid) for pid in family), 30, "the end of all daemons and shards")
+    with world.fleet() as fleet:
+        world.wait_processed()
+        assert fleet.stop() == 0
+    world.audit()
+    assert len(family) >= 5
+
+
 def test_a_zombie_is_fenced(name: str, tmp_path: Path) -> None:
     """A machine stands still, its leases go to another, and it wakes up with work in its hands: none of it counts."""
     world = World(name, tmp_path, 2)
@@ -231,6 +247,14 @@ class _Feeding:
         while not self._stop.wait(0.1):
             copies += 1
             self._world.feed(self._origin, 1, copies=1 + copies % 2)
+
+
+def _runs(pid: int) -> bool:
+    """A process that has ended and that nobody has asked about runs no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _feeding(world: World, origin: str) -> _Feeding:
