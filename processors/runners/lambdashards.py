@@ -21,7 +21,7 @@ from headwater.ledger import ShardEntry
 from processors.pipeline import Pipeline
 from processors.runners.embedded import ShardInfo, list_shards
 from processors.runners.lambdaevents import Delivery, batch, discarded, source
-from processors.runners.lambdaworker import CarefulWorker, OutOfTime
+from processors.runners.lambdaworker import CarefulWorker, Stopped
 from processors.runners.shardreader import PASSING, ReaderSettings, ReaderStatus, ShardReader
 from processors.worker import Ports
 
@@ -31,6 +31,7 @@ log = logging.getLogger("headwater.lambda")
 
 _WARM = 4
 """Shards whose state a container keeps; Lambda sends a shard's next batch to any container that is free."""
+_END = "9" * sequence.WIDTH
 _EMPTY = 8
 """So many reads of nothing at the tip, a quarter of a second apart: the stream has no more."""
 
@@ -107,7 +108,7 @@ class LambdaShards:
         try:
             self._read(reader, worker, delivery.until, budget)
             self._commit(worker, budget)
-        except OutOfTime:
+        except Stopped:
             pass  # committed part by part; the reader is ahead of the worker, so it is not kept
         except Fenced as error:
             raise Fenced(
@@ -166,8 +167,8 @@ class LambdaShards:
         if entry is not None and entry.closed:
             return
         reader, worker = self._claimed(shard_id, shards, budget)
-        worker.expect(Delivery(shard_id, sequence.NONE), budget.to_read)
-        with suppress(OutOfTime):
+        worker.expect(Delivery(shard_id, _END), budget.to_read)
+        with suppress(Stopped):
             while (found := reader.step()) is not None and budget.to_read():
                 if not found and reader.status.lag_ms == 0:  # nothing comes into a shard that has children
                     worker.commit(closed=True)

@@ -16,7 +16,7 @@ from processors.runners.lambdaevents import Delivery
 from processors.worker import ShardWorker
 from sinks.deadletter import DeadLetter
 
-__all__ = ["CarefulWorker", "OutOfTime"]
+__all__ = ["CarefulWorker", "Stopped"]
 
 log = logging.getLogger("headwater.lambda")
 
@@ -24,8 +24,8 @@ _WHOLE = 10_000
 _DEATHS = 3
 
 
-class OutOfTime(Exception):
-    """The invocation's time is up; what was taken in is committed."""
+class Stopped(Exception):
+    """Enough for this invocation; what was taken in is committed, the rest of what was read is not."""
 
 
 class CarefulWorker(ShardWorker):
@@ -50,7 +50,7 @@ class CarefulWorker(ShardWorker):
     def expect(self, delivery: Delivery, has_time: Callable[[], bool]) -> None:
         """What this invocation was given."""
         self._delivered = {sequence.pad(record.sequence_number): record for record in delivery.records}
-        self._has_time = has_time
+        self._until, self._has_time = delivery.until, has_time
         if self.careful:
             whole = min(_WHOLE, len(delivery.records) or _WHOLE)
             self._size, self._parts = max(1, whole // 10 ** min(self._tries, 9)), 0
@@ -109,8 +109,8 @@ class CarefulWorker(ShardWorker):
             self._parts += 1
             if self._parts == 10:  # a part ten times as large has killed: that was it
                 self._size = _WHOLE
-            if records and not self._has_time():
-                raise OutOfTime
+            if records and (self.position >= self._until or not self._has_time()):
+                raise Stopped  # what lies beyond the batch may be what kills: it has a batch of its own
         if records:
             super().process(records)
 

@@ -1,21 +1,29 @@
 """The function under Amazon's runtime client, behind an event source mapping that behaves as the service's does."""
 
 import json
+import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from headwater.local.embedded import EmbeddedAws
+from infra.lambda_bundle import NEEDS
+from tests.kcl_servers import missing, servers
 from tests.kcl_world import World, until
+from tests.lambda_function import bundled
 from tests.lambda_mapping import MappingSettings, SourceMapping
 from tests.lambda_pipeline import DEADLY
-from tests.lambda_runtime import Function
+from tests.lambda_runtime import Answer, Function
 
-HANDLER = "processors.runners.lambda_.handler"
 pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, str]:
+    return bundled(NEEDS)
 
 
 @pytest.fixture
@@ -26,46 +34,74 @@ def aws() -> Iterator[None]:
         yield
 
 
-def function(world: World, folder: Path, **options: object) -> Function:
-    trigger = str(folder / "hang")
-    environment = world.environment(HEADWATER_PIPELINE="tests.lambda_pipeline:pipeline", LAMBDA_TEST_HANG=trigger)
-    return Function(HANDLER, environment, folder / "function.log", **options)  # type: ignore[arg-type]
+@pytest.fixture
+def resharding() -> Iterator[None]:
+    """kinesis-local, which splits and merges as the service does, and DynamoDB Local."""
+    reason = missing()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    with servers() as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in found.environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+class Deployment:
+    """The function of a world, with containers that die at random."""
+
+    def __init__(self, world: World, folder: Path, modules: dict[str, str], seed: int = 11, kills: float = 0.0) -> None:
+        self._world = world
+        self._log = folder / "function.log"
+        self.hang = folder / "hang"
+        self._modules = modules
+        self._random = random.Random(seed)
+        self._kills = kills
+
+    def _kill_after(self) -> float | None:
+        return self._random.uniform(0.01, 0.6) if self._random.random() < self._kills else None
+
+    def function(self, containers: int = 3, seconds: float = 5.0) -> Function:
+        environment = self._world.environment(
+            HEADWATER_PIPELINE="tests.lambda_pipeline:pipeline", LAMBDA_TEST_HANG=str(self.hang), **self._modules
+        )
+        handler = "tests.lambda_function.handler"
+        return Function(handler, environment, self._log, containers, seconds, self._kill_after)
+
+    def said(self, message: str) -> list[dict[str, object]]:
+        found = [line for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in map(json.loads, found) if message in line["message"]]
 
 
 def put(world: World, data: bytes) -> None:
     world.kinesis.put_record(StreamName=world.settings.stream, Data=data, PartitionKey=uuid.uuid4().hex)
 
 
-def lines(folder: Path, message: str) -> list[dict[str, object]]:
-    """What the function logged."""
-    found = [line for line in (folder / "function.log").read_text().splitlines() if line.startswith("{")]
-    return [line for line in map(json.loads, found) if message in line["message"]]
+def mapped(world: World, invoke: Callable[..., object], **settings: object) -> SourceMapping:
+    return SourceMapping(world.kinesis, world.settings.stream, invoke, MappingSettings(**settings))  # type: ignore[arg-type]
 
 
-def test_killed_timed_out_bisected_given_up_and_exact(aws: None, tmp_path: Path) -> None:
+def new_world(folder: Path, shards: int) -> World:
+    return World(f"lambda-{uuid.uuid4().hex[:8]}", folder, shards)
+
+
+def test_killed_timed_out_bisected_given_up_and_exact(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
     """Containers die at random, one hangs, one record is no record and one kills whoever touches it; retries are few,
     so that batches are given up. Every event is in the lake once and in the view once, the two records in the dead
     letters."""
-    world = World(f"lambda-{uuid.uuid4().hex[:8]}", tmp_path, 2)
-    chance = random.Random(11)
-
-    def kill_after() -> float | None:
-        return chance.uniform(0.01, 0.6) if chance.random() < 0.25 else None
-
+    world = new_world(tmp_path, 2)
+    deployed = Deployment(world, tmp_path, modules, kills=0.2)
     world.feed("a", 10)
     world.feed("b", 4, copies=2)
     put(world, b"\x00no record")
     put(world, json.dumps({"device": "d", "metric": "m0", "ts": 0, "value": DEADLY}).encode())
-    (tmp_path / "hang").touch()
-    options = MappingSettings(batch_size=8, retries=1)
-    with (
-        function(world, tmp_path, containers=3, seconds=6.0, kill_after=kill_after) as deployed,
-        SourceMapping(world.kinesis, world.settings.stream, deployed.invoke, options) as mapping,
-    ):
+    deployed.hang.touch()
+    with deployed.function() as function, mapped(world, function.invoke, batch_size=8, retries=0) as mapping:
         until(lambda: world.processed() > 0, 60, "a first commit")
         world.feed("c", 8)
         world.wait_processed(150)
-    assert deployed.died > 3
+    assert function.died > 3
     assert any("timed out" in error for error in mapping.errors)
     assert mapping.bisected
     assert mapping.given_up
@@ -74,3 +110,58 @@ def test_killed_timed_out_bisected_given_up_and_exact(aws: None, tmp_path: Path)
     letters = sorted(letter.reason for letter in world.services.letters.list("kcltest"))
     assert len(letters) == 2
     assert "the function died 3 times on this record" in letters
+
+
+def test_split_and_merge_while_containers_die(resharding: None, tmp_path: Path, modules: dict[str, str]) -> None:
+    """A child starts only when its parents are read to their end, and takes over what they had seen."""
+    world = new_world(tmp_path, 2)
+    deployed = Deployment(world, tmp_path, modules, kills=0.15)
+    world.feed("a", 8)
+    with deployed.function() as function, mapped(world, function.invoke, batch_size=5):
+        until(lambda: world.processed() > 0, 60, "a first commit")
+        world.split(world.open_shards()[0])
+        world.feed("b", 8, copies=2)
+        world.merge(*world.open_shards()[1:3])
+        world.feed("c", 8)
+        world.wait_processed(120)
+    world.audit()
+    assert len(world.services.ledger.shards()) == 5
+    assert sum(entry.closed for entry in world.services.ledger.shards()) == 3
+
+
+def test_two_batches_of_a_shard_at_once_are_refused(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
+    """A parallelization factor of 2 is named in the error, nothing is lost by it, and with 1 again all is well."""
+    world = new_world(tmp_path, 1)
+    deployed = Deployment(world, tmp_path, modules)
+    for number in range(12):
+        world.feed(f"origin{number}", 1)
+    with deployed.function(containers=2) as function:
+        with mapped(world, function.invoke, batch_size=12, parallelization=2, bisect=False) as mapping:
+            until(lambda: any("ParallelizationFactor" in error for error in mapping.errors), 60, "a refusal")
+        with mapped(world, function.invoke, batch_size=12):
+            world.wait_processed(60)
+    world.audit()
+
+
+def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
+    """Every batch is given up while no function answers and there is no destination; the next one brings them all."""
+    world = new_world(tmp_path, 1)
+    deployed = Deployment(world, tmp_path, modules)
+    world.feed("a", 6)
+
+    def throttled(_event: object) -> Answer:
+        return Answer(error="TooManyRequestsException: Rate Exceeded.")
+
+    with mapped(world, throttled, batch_size=3, retries=0, bisect=False, to_queue=False) as mapping:
+        until(lambda: mapping.given_up == 6, 60, "all batches given up")
+    assert world.processed() == 0
+    with deployed.function(containers=1) as function:
+        world.feed("b", 1)
+        with mapped(world, _only_the_last(function.invoke), batch_size=100):
+            world.wait_processed(60)
+    world.audit()
+
+
+def _only_the_last(invoke: Callable[..., object]) -> Callable[..., object]:
+    """As after batches that were given up: of each batch only its last record comes."""
+    return lambda event: invoke({"Records": event["Records"][-1:]})
