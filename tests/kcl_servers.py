@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headwater.local.embedded import EmbeddedAws, owns_listener
 
-__all__ = ["KclServers", "missing", "servers"]
+__all__ = ["KclServers", "kinesis_local", "missing", "servers"]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -68,13 +68,13 @@ def servers() -> Iterator[KclServers]:
     """All three, ended with the block."""
     with ExitStack() as stack:
         dynamodb = stack.enter_context(_dynamodb_local())
-        kinesis = stack.enter_context(_kinesis_local())
+        kinesis = stack.enter_context(kinesis_local())
         aws = stack.enter_context(EmbeddedAws())
         yield KclServers(kinesis, dynamodb, aws.endpoint)
 
 
 @contextmanager
-def _kinesis_local() -> Iterator[str]:
+def kinesis_local() -> Iterator[str]:
     package = KINESIS / "node_modules" / "kinesis-local"
     if not package.is_dir():
         _run(["npm", "ci", "--prefix", str(KINESIS), "--no-audit", "--no-fund"])
@@ -126,7 +126,7 @@ def _child(command: list[str], folder: Path, environment: Mapping[str, str], por
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(3)  # in memory: there is nothing to save
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

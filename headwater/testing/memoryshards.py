@@ -45,17 +45,21 @@ class Record:
 
 @dataclass
 class _Bucket:
-    """What is left of a limit per second; a second's worth may go at once."""
+    """What is left of a limit per second; so much as `most` may go at once."""
 
     rate: float
-    left: float
+    most: float
     at_ms: int
 
+    def __post_init__(self) -> None:
+        self.left = self.most
+
     def take(self, amount: float, now_ms: int, debt: bool = False) -> bool:
-        """Whether there was enough. With `debt` it is enough that anything is left, and the rest is owed."""
-        self.left = min(self.rate, self.left + self.rate * (now_ms - self.at_ms) / 1000)
+        """Whether there was enough. With `debt` it is enough that anything is left, and the rest is owed; and so it
+        is for what is more than may ever go at once."""
+        self.left = min(self.most, self.left + self.rate * (now_ms - self.at_ms) / 1000)
         self.at_ms = now_ms
-        if self.left < (min(amount, 1e-9) if debt else amount):
+        if self.left < (min(amount, 1e-9) if debt else min(amount, self.most)):
             return False
         self.left -= amount
         return True
@@ -85,7 +89,7 @@ class MemoryShard:
 
     def __post_init__(self) -> None:
         now = self.opened_ms
-        self._write_bytes, self._write_records = _Bucket(WRITE_BYTES, WRITE_BYTES, now), _Bucket(1e3, 1e3, now)
+        self._write_bytes, self._write_records = _Bucket(WRITE_BYTES, 1 << 20, now), _Bucket(1e3, 1e3, now)
         self._read_calls, self._read_bytes = _Bucket(READ_CALLS, READ_CALLS, now), _Bucket(READ_BYTES, READ_BYTES, now)
 
     def admits(self, size: int, now_ms: int) -> bool:
