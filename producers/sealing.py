@@ -130,7 +130,7 @@ class Sealer:
         `append` them before anything else is cut. `tokens` makes a token for a number of events.
         """
         parts = []
-        for lane, events in self._by_lane(table):
+        for lane, events in self._by_lane(_widened(table)):
             open_ = self._open.get(lane)
             filled, at = open_.count if open_ else 0, 0
             while at < events.num_rows:
@@ -244,7 +244,7 @@ class Sealer:
     def too_large(self, table: pa.Table) -> tuple[int, str] | None:
         """The first event that no record can hold, and why. Cheap unless there are strings of such length."""
         limit = self._settings.max_record_bytes
-        for row in _large_rows(table, limit // 4).tolist():
+        for row in _large_rows(_widened(table), limit // 4).tolist():
             size = self._encoded(table.slice(row, 1), 0, 1 << 60).size
             if size > limit:
                 return row, f"the event takes {size} bytes in a record, which holds {limit}"
@@ -283,16 +283,20 @@ def _joined(pieces: Sequence[pa.Table | Row], contract: Contract) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+_CODED = pa.dictionary(pa.int32(), pa.string())
+
+
 def _coded(table: pa.Table) -> pa.Table:
     """With string columns in one encoding, so that tables from anywhere can be joined."""
-    coded = pa.dictionary(pa.int32(), pa.string())
-    columns = []
-    for column in table.columns:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(coded)
-        elif pa.types.is_string(column.type):
-            column = column.dictionary_encode()
-        columns.append(column)
+    columns = [
+        column.dictionary_encode() if pa.types.is_string(column.type) else column for column in _widened(table).columns
+    ]
+    return pa.table(columns, names=table.column_names)
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    """With codes of 32 bits: pandas and our own batches have narrower ones, and what is in two tables may not fit."""
+    columns = [column.cast(_CODED) if pa.types.is_dictionary(column.type) else column for column in table.columns]
     return pa.table(columns, names=table.column_names)
 
 

@@ -79,7 +79,8 @@ def _wire_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
         return _whole(column.cast(kind))
     if not pa.types.is_dictionary(column.type):
         return _narrow(_whole(column.cast(kind)).dictionary_encode())
-    return _narrow(_used(_whole(column.unify_dictionaries())))
+    # with codes of eight bits as they may come, the dictionaries of several chunks need not fit into one
+    return _narrow(_used(_whole(column.cast(pa.dictionary(pa.int32(), kind)).unify_dictionaries())))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

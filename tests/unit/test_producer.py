@@ -426,3 +426,27 @@ def test_an_outbox_belongs_to_one_process_stream_and_contract(outbox: Path, tmp_
         Producer("s", TELEMETRY, client=FakeStream(), outbox=other)
     with pytest.raises(UsageError, match="unable to open"):
         Producer("s", TELEMETRY, client=FakeStream(), outbox=tmp_path / "no" / "where.db")
+
+
+def test_tables_with_narrow_dictionaries_share_a_batch(tmp_path: Path) -> None:
+    """Codes of eight bits, as pandas' categories and our own batches have, do not number what two tables hold."""
+    first, second = ([f"{name}-{number}" for number in range(100)] for name in ("a", "b"))
+    settings = ProducerSettings(linger_ms=60_000, max_events=1_000)
+    stream, frames = FakeStream(["lost"] * 2), []
+    for devices in (first, second):
+        frames.append(pd.DataFrame([event(device=device) for device in devices]).astype({"device": "category"}))
+        assert frames[-1]["device"].cat.codes.dtype == "int8"
+    with Producer("s", TELEMETRY, client=stream, settings=settings) as producer:
+        producer.put_batch(frames[0])
+        producer.put_batch(frames[1])
+    killed = Producer("s", TELEMETRY, client=FakeStream(), settings=settings, outbox=tmp_path / "outbox.db")
+    for frame in frames:
+        killed.put_batch(frame)
+    assert killed._outbox is not None
+    killed._outbox.close()  # as a death leaves it: not one event sealed
+    revived = FakeStream()
+    with Producer("s", TELEMETRY, client=revived, settings=settings, outbox=tmp_path / "outbox.db"):
+        pass
+    for found in (stream, revived):
+        assert len(found.identities(TELEMETRY)) >= 200
+        assert {seq for _, seq in found.identities(TELEMETRY)} == set(range(200))
