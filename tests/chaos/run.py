@@ -54,6 +54,7 @@ class Chaos:
         self.rate = rate
         self.did: Counter[str] = Counter()
         self._began = time.monotonic()
+        self._done = 0
 
     def run(self) -> list[str]:
         """What is wrong in the end."""
@@ -122,12 +123,22 @@ class Chaos:
             time.sleep(0.05)
 
     def _kill(self) -> bool:
-        """Most often one that is at work (which may stand still at the moment), sometimes one that is just starting."""
-        early = self.random.random() < 0.2
+        """Most often one that is at work (which may stand still at the moment), sometimes one that is just starting.
+
+        A worker is left alone until something was committed since the last death of one: nothing is learned from
+        workers that never get anywhere.
+        """
+        early = self.random.random() < 0.1
         candidates = [mortal for mortal in self.mortals if mortal.at_work or (early and mortal.alive)]
         if not candidates:
             return False
-        self.random.choice(candidates).kill(pause=self.random.uniform(0.1, 1.5))
+        chosen = self.random.choice(candidates)
+        if chosen.name.startswith("worker"):
+            done = processed(self.services)
+            if done <= self._done and not early:
+                return False
+            self._done = done
+        chosen.kill(pause=self.random.uniform(0.1, 1.5))
         self.did["kill -9"] += 1
         return True
 
