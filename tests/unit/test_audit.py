@@ -1,0 +1,61 @@
+"""The audit against plain sets: whatever is missing, too much or double is named by number."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.lineage import IntervalSet
+from processors.audit import audit
+from processors.pipeline import Pipeline
+from processors.state import ShardState
+
+PIPELINE = Pipeline("p", "telemetry").lake("t")
+events = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), max_size=20)
+foreign = st.lists(st.tuples(st.sampled_from(["shardId-000000000000:7", "shardId-000000000001:9"]), st.integers(0, 3)))
+
+
+def state(accepted: set[tuple[str, int]], seen: set[tuple[str, int]], excluded: set[tuple[str, int]]) -> ShardState:
+    made = ShardState(PIPELINE)
+    for sets, rows in ((made.accepted, accepted), (made.seen, seen), (made.excluded, excluded)):
+        for origin, seq in rows:
+            sets.add_intervals(origin, [(seq, seq + 1)], 0)
+    return made
+
+
+def batches(rows: list[tuple[str, int]]) -> list[pa.RecordBatch]:
+    columns = {"_origin": [origin for origin, _ in rows], "_seq": np.array([seq for _, seq in rows], np.int64)}
+    table = pa.table(columns, schema=pa.schema({"_origin": pa.string(), "_seq": pa.int64()}))
+    return list(table.to_batches(max_chunksize=3))
+
+
+@settings(max_examples=300)
+@given(events, st.lists(st.tuples(events, events), min_size=1, max_size=3), events, foreign)
+def test_every_difference_is_named(
+    accepted: list[tuple[str, int]],
+    shards: list[tuple[list[tuple[str, int]], list[tuple[str, int]]]],
+    lake: list[tuple[str, int]],
+    others: list[tuple[str, int]],
+) -> None:
+    """Over several shards, rows in any order; foreign events are compared by number alone."""
+    told, seen = set(accepted), {one for rows, _ in shards for one in rows}
+    excluded = {one for rows, dropped in shards for one in dropped if one in rows}
+    states = [state(told if not n else set(), set(rows), set(rows) & set(out)) for n, (rows, out) in enumerate(shards)]
+    states[0].counts["foreign"] = len(set(others))
+    report = audit("p", [], states, batches([*lake, *others]))
+    found, expected = Counter(lake), seen - excluded
+    for one in report.origins:
+
+        def of(rows: set[tuple[str, int]], name: str = one.origin) -> tuple[tuple[int, int], ...]:
+            return tuple(IntervalSet((seq, seq + 1) for origin, seq in rows if origin == name))
+
+        assert one.not_processed == of(told - seen)
+        assert one.not_in_lake == of(expected - set(lake))
+        assert one.unexpected == of(set(lake) - expected)
+        assert one.duplicates == sum(count - 1 for (origin, _), count in found.items() if origin == one.origin)
+    assert {one.origin for one in report.origins} == {origin for origin, _ in [*told, *seen, *lake]}
+    assert report.foreign.duplicates == len(others) - len(set(others))
+    whole = told <= seen and found == Counter(expected) and len(others) == len(set(others))
+    assert report.exact == whole
