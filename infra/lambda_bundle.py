@@ -1,18 +1,18 @@
-"""The deployment bundle of the Lambda function: its own dependencies and nothing else.
+"""The deployment bundles of the Lambda functions: their own dependencies and nothing else.
 
-`python -m infra.lambda_bundle FOLDER` builds it with uv from the locked versions, takes out what is never loaded there,
-and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same bundle.
+`python -m infra.lambda_bundle FOLDER [publisher]` builds one with uv from the locked versions, takes out what is never
+loaded there, and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same bundle.
 """
 
 import compileall
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-__all__ = ["NEEDS", "PACKAGES", "build", "sizes"]
+__all__ = ["NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes"]
 
 NEEDS = (
     "awslambdaric",
@@ -27,9 +27,10 @@ NEEDS = (
     "pydantic-settings",
 )
 """Distributions; boto3 is among them because the runtime's own changes without notice."""
+PUBLISHER_NEEDS = (*NEEDS, "pyiceberg[glue,pyarrow]")
 PACKAGES = ("headwater", "processors", "sinks")
 ROOT = Path(__file__).parent.parent
-_SERVICES = frozenset({"dynamodb", "kinesis", "s3"})
+_SERVICES = frozenset({"dynamodb", "glue", "kinesis", "s3", "sts"})
 _UNUSED = (
     "pyarrow/include",
     "pyarrow/src",
@@ -40,6 +41,8 @@ _UNUSED = (
     "zstandard/backend_cffi.py",
     "numpy/f2py",
     "numpy/**/tests",
+    "hive_metastore",
+    "pygments",
     "headwater/cli",
     "headwater/local",
     "headwater/testing",
@@ -48,13 +51,13 @@ _UNUSED = (
 )
 
 
-def build(folder: Path, platform: str | None = None) -> None:
+def build(folder: Path, needs: Sequence[str] = NEEDS, platform: str | None = None) -> None:
     """Fill an empty folder. `platform` as uv names it (`aarch64-manylinux_2_28`); default is this machine's."""
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), "pip", "install", "--quiet", "--target", str(folder)]
     command += ["--constraint", str(ROOT / "requirements" / "dev.txt"), "--no-build"]
     command += ["--python-platform", platform] if platform else []
-    subprocess.run([*command, *NEEDS], check=True)
+    subprocess.run([*command, *needs], check=True)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for pattern in _UNUSED:
@@ -79,7 +82,7 @@ def sizes(folder: Path) -> Mapping[str, int]:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    build(target)
+    build(target, PUBLISHER_NEEDS if "publisher" in sys.argv[2:] else NEEDS)
     found = sizes(target)
     sys.stdout.write(f"{sum(found.values()) / 1e6:.0f} MB unpacked\n")
     for name, size in list(found.items())[:8]:

@@ -144,7 +144,8 @@ def test_two_batches_of_a_shard_at_once_are_refused(aws: None, tmp_path: Path, m
 
 
 def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
-    """Every batch is given up while no function answers and there is no destination; the next one brings them all."""
+    """Every batch is given up while the function is throttled and there is no destination; the next one brings them
+    all, and the publisher's function puts them into the table."""
     world = new_world(tmp_path, 1)
     deployed = Deployment(world, tmp_path, modules)
     world.feed("a", 6)
@@ -159,6 +160,10 @@ def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modu
         world.feed("b", 1)
         with mapped(world, _only_the_last(function.invoke), batch_size=100):
             world.wait_processed(60)
+    publisher = "processors.runners.lambdapublisher.handler"
+    with Function(publisher, world.environment(), tmp_path / "publisher.log", seconds=60) as scheduled:
+        assert scheduled.invoke({"source": "aws.events"}).result["waiting"] == 0
+    assert not any(entry.pending for entry in world.services.ledger.shards())
     world.audit()
 
 
