@@ -1,7 +1,7 @@
 """The deployment bundles of the Lambda functions: their own dependencies and nothing else.
 
-`python -m infra.lambda_bundle FOLDER [publisher]` builds one with uv from the locked versions, takes out what is never
-loaded there, and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same bundle.
+`python -m infra.lambda_bundle FOLDER [publisher | audit]` builds one with uv from the locked versions, takes out what
+is never loaded there, and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same bundle.
 """
 
 import compileall
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-__all__ = ["NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes"]
+__all__ = ["AUDIT_NEEDS", "NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes"]
 
 NEEDS = (
     "awslambdaric",
@@ -28,6 +28,8 @@ NEEDS = (
 )
 """Distributions; boto3 is among them because the runtime's own changes without notice."""
 PUBLISHER_NEEDS = (*NEEDS, "pyiceberg[glue,pyarrow]")
+AUDIT_NEEDS = (*PUBLISHER_NEEDS, "duckdb")
+"""More than a zip may hold: an image."""
 PACKAGES = ("headwater", "processors", "sinks")
 ROOT = Path(__file__).parent.parent
 _SERVICES = frozenset({"dynamodb", "glue", "kinesis", "s3", "sts"})
@@ -82,7 +84,7 @@ def sizes(folder: Path) -> Mapping[str, int]:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    build(target, PUBLISHER_NEEDS if "publisher" in sys.argv[2:] else NEEDS)
+    build(target, {"publisher": PUBLISHER_NEEDS, "audit": AUDIT_NEEDS}.get("".join(sys.argv[2:]), NEEDS))
     found = sizes(target)
     sys.stdout.write(f"{sum(found.values()) / 1e6:.0f} MB unpacked\n")
     for name, size in list(found.items())[:8]:

@@ -111,6 +111,7 @@ class LambdaShards:
         except Stopped:
             pass  # committed part by part; the reader is ahead of the worker, so it is not kept
         except Fenced as error:
+            log.warning("fenced", extra={"shard": shard_id, "reason": str(error)})
             raise Fenced(
                 f"{self._where(shard_id)}: taken over in mid-batch, nothing of it was committed here. If this goes on: "
                 "set ParallelizationFactor to 1, and let no second mapping or fleet run this pipeline "

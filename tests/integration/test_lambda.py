@@ -69,9 +69,15 @@ class Deployment:
         handler = "tests.lambda_function.handler"
         return Function(handler, environment, self._log, containers, seconds, self._kill_after)
 
-    def said(self, message: str) -> list[dict[str, object]]:
-        found = [line for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in map(json.loads, found) if message in line["message"]]
+    def job(self, name: str, **expected: object) -> None:
+        """A function on a schedule: its answer, and the line that alarms look at."""
+        log = self._log.with_name(f"{name}.log")
+        with Function(f"processors.runners.lambda_jobs.{name}", self._world.environment(), log, seconds=60) as function:
+            answer = function.invoke({"source": "aws.events"})
+        assert not answer.error
+        line = json.loads(log.read_text().splitlines()[-1])
+        for one in (answer.result, line):
+            assert expected.items() <= one.items(), one
 
 
 def put(world: World, data: bytes) -> None:
@@ -160,10 +166,9 @@ def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modu
         world.feed("b", 1)
         with mapped(world, _only_the_last(function.invoke), batch_size=100):
             world.wait_processed(60)
-    publisher = "processors.runners.lambdapublisher.handler"
-    with Function(publisher, world.environment(), tmp_path / "publisher.log", seconds=60) as scheduled:
-        assert scheduled.invoke({"source": "aws.events"}).result["waiting"] == 0
+    deployed.job("publish", waiting=0)
     assert not any(entry.pending for entry in world.services.ledger.shards())
+    deployed.job("audit", exact=True, missing=0, in_lake=world.events())
     world.audit()
 
 
