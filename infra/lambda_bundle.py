@@ -1,7 +1,8 @@
 """The deployment bundles of the Lambda functions: their own dependencies and nothing else.
 
 `python -m infra.lambda_bundle FOLDER [publisher | audit]` builds one with uv from the locked versions, takes out what
-is never loaded there, and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same bundle.
+is never loaded there, and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same
+bundle.
 """
 
 import compileall
