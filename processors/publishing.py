@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from threading import Event
 from typing import Any
 
@@ -42,6 +43,7 @@ class PublishLoop:
             last = stop.wait(settings.publish_seconds)
             try:
                 report = publisher.step()
+                log.info("step", extra=asdict(report))
                 if report.published or report.readded:
                     log.info("published", extra={"files": report.published, "added_again": report.readded})
                 if settings.reference_seconds and clock.now_ms() - looked_ms >= settings.reference_seconds * 1000:

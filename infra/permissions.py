@@ -1,0 +1,192 @@
+"""What each service may do: the one table from which every role is made, and against which calls are checked. Pure.
+
+A grant names actions and what they may be done to. Actions that no test makes on the emulator stand in `unseen` with
+the reason; tests/infra/test_sufficient.py holds both ways: what is called is granted, what is granted is called.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from infra.settings import Deployment
+
+__all__ = ["KEY", "ROLES", "Grant", "statements"]
+
+KEY = "the key"
+"""Stands for the ARN of the deployment's KMS key, which only CloudFormation knows."""
+_BY_AWS = "made by AWS in the service's name, not by its code"
+_KCL = "made by the KCL's Java daemon, as its documentation lists them; tests/integration/test_kcl.py runs it"
+_MOTO_ENCRYPTS_NOTHING = "needed on an encrypted stream, table or bucket; the emulator encrypts nothing"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Actions on resources. `unseen`: actions that no recorded run makes, and why they are needed."""
+
+    actions: tuple[str, ...]
+    on: tuple[str, ...]
+    unseen: Mapping[str, str] = field(default_factory=dict)
+
+
+def _actions(service: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{service}:{name}" for name in names)
+
+
+def _all(actions: Sequence[str], why: str) -> Mapping[str, str]:
+    return dict.fromkeys(actions, why)
+
+
+_STREAM = ("arn:aws:kinesis:{region}:{account}:stream/{stream}",)
+_LEDGER = ("arn:aws:dynamodb:{region}:{account}:table/{stream}-ledger",)
+_VIEWS = ("arn:aws:dynamodb:{region}:{account}:table/{stream}-views",)
+_KEYS = ("arn:aws:dynamodb:{region}:{account}:table/{stream}-keys",)
+_LEASES = tuple(
+    f"arn:aws:dynamodb:{{region}}:{{account}}:table/{{application}}{suffix}"
+    for suffix in ("", "-WorkerMetricStats", "-CoordinatorState")
+)
+_CATALOG = (
+    "arn:aws:glue:{region}:{account}:catalog",
+    "arn:aws:glue:{region}:{account}:database/{database}",
+    "arn:aws:glue:{region}:{account}:table/{database}/*",
+)
+_ENDED = "a state object that a newer one has replaced; small states lie in the ledger's item"
+_LARGE = "a state or a first version of a reference table that is too large for, or not yet in, the ledger"
+
+
+def _decrypts() -> Grant:
+    actions = _actions("kms", "Decrypt")
+    return Grant(actions, (KEY,), _all(actions, _MOTO_ENCRYPTS_NOTHING))
+
+
+def _encrypts() -> Grant:
+    actions = _actions("kms", "Decrypt", "GenerateDataKey")
+    return Grant(actions, (KEY,), _all(actions, _MOTO_ENCRYPTS_NOTHING))
+
+
+def _bucket(*prefixes: str) -> tuple[str, ...]:
+    return tuple(f"arn:aws:s3:::{{bucket}}/{prefix}/*" for prefix in prefixes)
+
+
+_PROCESS = (
+    Grant(_actions("kinesis", "ListShards", "GetShardIterator", "GetRecords"), _STREAM),
+    Grant(_actions("dynamodb", "GetItem", "PutItem", "UpdateItem"), _LEDGER),
+    Grant(
+        _actions("dynamodb", "GetItem", "PutItem", "Query"),
+        _VIEWS,
+        {"dynamodb:Query": "the slots of a row that many shards feed lie in items of their own"},
+    ),
+    Grant(
+        _actions("s3", "PutObject"),
+        _bucket("lake", "dlq", "reference", "state"),
+    ),
+    Grant(_actions("s3", "GetObject"), _bucket("reference", "state")),
+    Grant(_actions("s3", "DeleteObject"), _bucket("state"), {"s3:DeleteObject": _ENDED}),
+    _encrypts(),
+)
+_LEASING = (
+    Grant(
+        _actions("dynamodb", "CreateTable", "DescribeTable", "Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem"),
+        _LEASES,
+        _all(
+            _actions("dynamodb", "CreateTable", "DescribeTable", "Scan", "GetItem", "PutItem", "UpdateItem")
+            + _actions("dynamodb", "DeleteItem"),
+            _KCL,
+        ),
+    ),
+    Grant(_actions("dynamodb", "UpdateTable"), _LEASES[:1], {"dynamodb:UpdateTable": _KCL}),
+    Grant(
+        _actions("dynamodb", "Query"),
+        ("arn:aws:dynamodb:{region}:{account}:table/{application}/index/LeaseOwnerToLeaseKeyIndex",),
+        {"dynamodb:Query": _KCL},
+    ),
+    Grant(
+        _actions("kinesis", "DescribeStreamSummary"),
+        _STREAM,
+        {"kinesis:DescribeStreamSummary": _KCL},
+    ),
+)
+_READS_LAKE = (
+    Grant(_actions("glue", "GetTable"), _CATALOG),
+    Grant(_actions("s3", "GetObject"), _bucket("lake")),
+)
+_AUDIT = (
+    Grant(_actions("dynamodb", "Query"), _LEDGER),
+    *_READS_LAKE,
+    Grant(_actions("s3", "GetObject"), _bucket("state"), {"s3:GetObject": _LARGE}),
+    _decrypts(),
+)
+_PUBLISH = (
+    Grant(_actions("dynamodb", "Query", "GetItem", "UpdateItem"), _LEDGER),
+    Grant(_actions("glue", "CreateDatabase", "GetTable", "CreateTable", "UpdateTable"), _CATALOG),
+    Grant(_actions("s3", "GetObject", "PutObject"), _bucket("lake")),
+    Grant(
+        _actions("s3", "DeleteObject"),
+        _bucket("lake"),
+        {"s3:DeleteObject": "metadata files older than the last twenty, and manifests of a commit that failed"},
+    ),
+    Grant(
+        _actions("kinesis", "ListShards", "PutRecord"),
+        _STREAM,
+        _all(_actions("kinesis", "ListShards", "PutRecord"), "a reference table's new version, put on every shard"),
+    ),
+    _encrypts(),
+)
+_LOGS = Grant(
+    _actions("logs", "CreateLogStream", "PutLogEvents"),
+    ("arn:aws:logs:{region}:{account}:log-group:/headwater/{stage}/{service}:*",),
+    _all(_actions("logs", "CreateLogStream", "PutLogEvents"), _BY_AWS),
+)
+_MAPPING = (
+    Grant(
+        _actions("kinesis", "DescribeStream", "DescribeStreamSummary"),
+        _STREAM,
+        _all(_actions("kinesis", "DescribeStream", "DescribeStreamSummary"), _BY_AWS + " (event source mapping)"),
+    ),
+    Grant(
+        _actions("sqs", "SendMessage", "ReceiveMessage", "DeleteMessage", "GetQueueAttributes"),
+        ("arn:aws:sqs:{region}:{account}:{stream}-given-up",),
+        _all(
+            _actions("sqs", "SendMessage", "ReceiveMessage", "DeleteMessage", "GetQueueAttributes"),
+            _BY_AWS + " (event source mapping)",
+        ),
+    ),
+)
+
+ROLES: Mapping[str, tuple[Grant, ...]] = {
+    "kcl": (*_PROCESS, *_LEASING),
+    "publish": _PUBLISH,
+    "audit": _AUDIT,
+    "gateway": (
+        Grant(_actions("kinesis", "PutRecords", "ListShards"), _STREAM),
+        Grant(_actions("dynamodb", "GetItem", "UpdateItem"), _KEYS),
+        _encrypts(),
+    ),
+    "serve": (
+        Grant(_actions("dynamodb", "GetItem", "Query", "Scan"), _VIEWS),
+        Grant(_actions("dynamodb", "GetItem", "Query"), _LEDGER),
+        Grant(_actions("dynamodb", "GetItem"), _KEYS),
+        Grant(_actions("kinesis", "ListShards"), _STREAM),
+        *_READS_LAKE,
+        Grant(_actions("s3", "GetObject"), _bucket("dlq", "state")),
+        Grant(_actions("s3", "ListBucket"), ("arn:aws:s3:::{bucket}",)),
+        _decrypts(),
+    ),
+    "function": (*_PROCESS, *_MAPPING, _LOGS),
+    "function-publish": (*_PUBLISH, _LOGS),
+    "function-audit": (*_AUDIT, _LOGS),
+}
+"""By service. The functions are the serverless model's kcl, publish and audit."""
+
+
+def statements(service: str, deployed: Deployment) -> list[tuple[Grant, tuple[str, ...]]]:
+    """The service's grants with the resources' ARNs in this deployment; KEY stays as it is."""
+    names = {
+        "region": deployed.region,
+        "account": deployed.account,
+        "stage": deployed.stage,
+        "stream": deployed.stream,
+        "bucket": deployed.bucket,
+        "database": deployed.database,
+        "application": deployed.application,
+        "service": service,
+    }
+    return [(grant, tuple(one.format_map(names) for one in grant.on)) for grant in ROLES[service]]
