@@ -66,6 +66,7 @@ def main() -> None:
     loads = {
         "10/s, batches of 100": (Load(10, 15, 100, 1), True),
         "1,000/s, batches of 500": (Load(1_000, 8.1, 500, 1), False),
+        "the same, a window of 5 s": (Load(1_000, 8.1, 500, 1, window_s=5), False),
         "100,000/s, batches of 5,000": (Load(100_000, 5.4, 5_000, 2), False),
         "1,000/s, single JSON events": (Load(1_000, 164, 1, 2), False),
     }
@@ -76,7 +77,7 @@ def main() -> None:
         hour = an_hour(load, mode)
         million = load.events_s * 3600 / 1e6
         cells = [hour[name] / million for name in names]
-        row = "".join(f"{cell:11.4f}" for cell in [*cells, sum(cells)])
+        row = "".join(f"{cell:11.5f}" for cell in [*cells, sum(cells)])
         print(f"{what:30}{row}{sum(hour.values()) * 730:11.0f}")
     stored = 1e6 * 7 / GB
     print(f"Parquet of a million events: {stored * 1024:.1f} MB at 7 bytes an event")

@@ -97,7 +97,7 @@ def test_killed_timed_out_bisected_given_up_and_exact(aws: None, tmp_path: Path,
     so that batches are given up. Every event is in the lake once and in the view once, the two records in the dead
     letters."""
     world = new_world(tmp_path, 2)
-    deployed = Deployment(world, tmp_path, modules, kills=0.2)
+    deployed = Deployment(world, tmp_path, modules, kills=0.12)
     world.feed("a", 10)
     world.feed("b", 4, copies=2)
     put(world, b"\x00no record")
