@@ -4,90 +4,24 @@ One mechanism answers whether an event was seen, which events are missing, and w
 All intervals are half-open: `[start, stop)`.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from headwater.intervals import Interval, IntervalSet, Ints, LowIntervals, merged
 from headwater.names import Names, grown
 
-__all__ = ["IntervalSet", "OriginSets", "sorted_rows"]
+__all__ = ["IntervalSet", "Ints", "OriginSets", "sorted_rows"]
 
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-Interval = tuple[int, int]
-
-
-class IntervalSet:
-    """A set of integers kept as sorted, disjoint, non-adjacent intervals."""
-
-    __slots__ = ("_starts", "_stops")
-
-    def __init__(self, intervals: Iterable[Interval] = ()) -> None:
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-        for start, stop in intervals:
-            self.add(start, stop)
-
-    @property
-    def intervals(self) -> list[Interval]:
-        return list(zip(self._starts, self._stops, strict=True))
-
-    def add(self, start: int, stop: int) -> None:
-        """Unite with `[start, stop)`; an empty interval changes nothing."""
-        if stop <= start:
-            return
-        first = bisect_left(self._stops, start)
-        last = bisect_right(self._starts, stop)
-        if first < last:
-            start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
-        self._starts[first:last] = [start]
-        self._stops[first:last] = [stop]
-
-    def gaps(self, start: int, stop: int) -> list[Interval]:
-        """The parts of `[start, stop)` that are not in the set."""
-        out: list[Interval] = []
-        at = bisect_right(self._stops, start)
-        while start < stop and at < len(self._starts) and self._starts[at] < stop:
-            if start < self._starts[at]:
-                out.append((start, self._starts[at]))
-            start = self._stops[at]
-            at += 1
-        if start < stop:
-            out.append((start, stop))
-        return out
-
-    def union(self, other: "IntervalSet") -> "IntervalSet":
-        return IntervalSet([*self.intervals, *other.intervals])
-
-    def difference(self, other: "IntervalSet") -> "IntervalSet":
-        return IntervalSet(gap for start, stop in self.intervals for gap in other.gaps(start, stop))
-
-    def __contains__(self, number: int) -> bool:
-        at = bisect_right(self._starts, number) - 1
-        return at >= 0 and number < self._stops[at]
-
-    def __len__(self) -> int:
-        return sum(self._stops) - sum(self._starts)
-
-    def __iter__(self) -> Iterator[Interval]:
-        return iter(self.intervals)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, IntervalSet) and self.intervals == other.intervals
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
-
-    def __repr__(self) -> str:
-        return f"IntervalSet({self.intervals})"
 
 
 class OriginSets:
     """An IntervalSet per origin, laid out in arrays so that a whole batch is looked up and added at once.
 
     Each origin keeps its highest interval `[lo, hi)` in arrays, for an origin nearly always counts on where it
-    stopped; lower intervals (left by a gap) live beside it in `below`. `horizon_ms` bounds the memory: an origin
+    stopped; lower intervals (left by a gap) live beside it in `_low`. `horizon_ms` bounds the memory: an origin
     from which nothing arrived for longer is as good as never seen. That is decided from the arrival times of the
     records alone, and only when the origin is met again, so it does not depend on when anything was pruned.
     """
@@ -98,7 +32,7 @@ class OriginSets:
         self._lo: Ints = np.zeros(0, np.int64)
         self._hi: Ints = np.zeros(0, np.int64)
         self._seen_ms: Ints = np.zeros(0, np.int64)
-        self._below: dict[int, IntervalSet] = {}
+        self._low = LowIntervals()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -143,6 +77,8 @@ class OriginSets:
             keep[inside] = unique[inside] & np.array([number not in known for number in seq[inside].tolist()])
         new[order[keep]] = True
         np.maximum.at(self._seen_ms, codes, arrived_ms)
+        if self._low.crowded:
+            self._low.settle(self._lo)
         return new
 
     def _forget_expired(self, order: Ints, code: Ints, changed: Mask, arrived_ms: Ints) -> None:
@@ -151,8 +87,7 @@ class OriginSets:
         first_arrival = np.minimum.reduceat(arrived_ms[order], firsts)
         gone = met[(self._hi[met] > self._lo[met]) & (self._seen_ms[met] + self.horizon_ms < first_arrival)]
         self._lo[gone] = self._hi[gone] = 0
-        for one in gone.tolist():
-            self._below.pop(one, None)
+        self._low.forget(gone)
 
     def _add_runs(self, code: Ints, start: Ints, stop: Ints) -> Ints:
         """Unite the runs, sorted by code and start; from which number on the events of each run are new.
@@ -184,32 +119,38 @@ class OriginSets:
         return threshold
 
     def _add_slowly(self, run: int, code: int, start: int, stop: int) -> int:
-        lo, hi = int(self._lo[code]), int(self._hi[code])
-        if start > hi:
-            self._below.setdefault(code, IntervalSet()).add(lo, hi)
-            self._lo[code], self._hi[code] = start, stop
-            return start
-        known = IntervalSet([*self._below.get(code, ()), (lo, hi)])
-        gaps = known.gaps(start, stop)
-        self._set(code, IntervalSet([*known, (start, stop)]))
-        if gaps == [(start, stop)]:
-            return start
-        self._slow.append((run, known))
+        known = self._unite(code, start, stop)
+        if known.gaps(start, stop) != [(start, stop)]:
+            self._slow.append((run, known))
         return start
 
-    def _set(self, code: int, whole: IntervalSet) -> None:
-        *below, (self._lo[code], self._hi[code]) = whole.intervals
-        if below:
-            self._below[code] = IntervalSet(below)
+    def _unite(self, code: int, start: int, stop: int) -> IntervalSet:
+        """Add an interval that is not empty; what overlapped it or touched it before."""
+        lo, hi = int(self._lo[code]), int(self._hi[code])
+        if lo == hi:
+            self._lo[code], self._hi[code] = start, stop
+            return IntervalSet()
+        if start > hi:
+            self._low.add(code, lo, hi)
+            self._lo[code], self._hi[code] = start, stop
+            return IntervalSet()
+        known = IntervalSet(self._low.near(code, start, stop))
+        if stop >= lo:
+            known.add(lo, hi)
+        whole = known.union(IntervalSet([(start, stop)]))
+        (start, stop), *_ = whole.near(start, stop)
+        if stop >= lo:
+            self._lo[code], self._hi[code] = start, stop
         else:
-            self._below.pop(code, None)
+            self._low.add(code, start, stop)
+        return known
 
     def add_intervals(self, origin: str, intervals: Iterable[Interval], arrived_ms: int) -> None:
         """Unite one origin with whole intervals."""
         code = int(self.codes([origin])[0])
-        whole = self.get(origin).union(IntervalSet(intervals))
-        if len(whole):
-            self._set(code, whole)
+        for start, stop in intervals:
+            if start < stop:
+                self._unite(code, start, stop)
         self._seen_ms[code] = max(int(self._seen_ms[code]), arrived_ms)
 
     def get(self, origin: str) -> IntervalSet:
@@ -217,10 +158,7 @@ class OriginSets:
         code = self._names.get(origin)
         if code is None:
             return IntervalSet()
-        return self._whole(code)
-
-    def _whole(self, code: int) -> IntervalSet:
-        return IntervalSet([*self._below.get(code, ()), (int(self._lo[code]), int(self._hi[code]))])
+        return IntervalSet([*self._low.of(code), (int(self._lo[code]), int(self._hi[code]))])
 
     def origins(self) -> list[str]:
         names: list[str] = self._names.array().take(pa.array(np.flatnonzero(self._hi > self._lo))).to_pylist()
@@ -228,23 +166,31 @@ class OriginSets:
 
     def count(self) -> int:
         """How many events are in all sets together."""
-        return int((self._hi - self._lo).sum()) + sum(len(below) for below in self._below.values())
+        _, start, stop = self._low.settle(self._lo)
+        return int((self._hi - self._lo).sum()) + int((stop - start).sum())
 
     def update(self, other: "OriginSets") -> None:
         """Unite with another (the other parent of a merged shard)."""
         theirs = np.flatnonzero(other._hi > other._lo)
         codes = self.codes(other._names.array().take(pa.array(theirs)))
-        lo, hi = other._lo[theirs], other._hi[theirs]
-        mine_lo, mine_hi = self._lo[codes], self._hi[codes]
-        fresh, low = mine_lo == mine_hi, _among(theirs, other._below)
-        fast = fresh | (~low & ~_among(codes, self._below) & (lo <= mine_hi) & (mine_lo <= hi))
-        self._lo[codes[fast]] = np.where(fresh, lo, np.minimum(lo, mine_lo))[fast]
-        self._hi[codes[fast]] = np.where(fresh, hi, np.maximum(hi, mine_hi))[fast]
-        for code, at in zip(codes[fresh & low].tolist(), theirs[fresh & low].tolist(), strict=True):
-            self._below[code] = IntervalSet(other._below[at])
-        for code, at in zip(codes[~fast].tolist(), theirs[~fast].tolist(), strict=True):
-            self._set(code, self._whole(code).union(other._whole(at)))
+        place = np.zeros(len(other._lo), np.int64)
+        place[theirs] = codes
+        low, mine = other._low.settle(other._lo), np.flatnonzero(self._hi > self._lo)
+        columns = zip(
+            self._low.settle(self._lo),
+            (mine, self._lo[mine], self._hi[mine]),
+            (place[low[0]], low[1], low[2]),
+            (codes, other._lo[theirs], other._hi[theirs]),
+            strict=True,
+        )
+        self._put(*merged(*(np.concatenate(column) for column in columns)))
         self._seen_ms[codes] = np.maximum(self._seen_ms[codes], other._seen_ms[theirs])
+
+    def _put(self, code: Ints, start: Ints, stop: Ints) -> None:
+        """Have these intervals, sorted and disjoint, and no others."""
+        last = np.append(code[1:] != code[:-1], True) if len(code) else np.zeros(0, np.bool_)
+        self._lo[code[last]], self._hi[code[last]] = start[last], stop[last]
+        self._low.put((code[~last], start[~last], stop[~last]))
 
     def seen_ms(self, origin: str) -> int:
         """When something of the origin arrived last; 0 for one never met."""
@@ -261,14 +207,14 @@ class OriginSets:
         if now_ms is not None:
             keep &= self._seen_ms[:n] + self.horizon_ms >= now_ms
         at = np.flatnonzero(keep)
-        low = [(code, below) for code, below in self._below.items() if keep[code]]
-        counts = [len(below.intervals) for _, below in low]
-        codes = np.concatenate([at, np.repeat(np.array([code for code, _ in low], np.int64), counts)])
+        code, start, stop = self._low.settle(self._lo)
+        low = keep[code]
+        codes = np.concatenate([at, code[low]])
         return pa.table(
             {
                 "origin": self._names.array().take(pa.array(codes)),
-                "lo": np.concatenate([self._lo[at], *(np.array(below._starts, np.int64) for _, below in low)]),
-                "hi": np.concatenate([self._hi[at], *(np.array(below._stops, np.int64) for _, below in low)]),
+                "lo": np.concatenate([self._lo[at], start[low]]),
+                "hi": np.concatenate([self._hi[at], stop[low]]),
                 "seen_ms": self._seen_ms[codes],
             }
         )
@@ -277,22 +223,9 @@ class OriginSets:
     def from_table(cls, table: pa.Table, horizon_ms: int = 30 * 86_400_000) -> "OriginSets":
         sets = cls(horizon_ms)
         codes = sets.codes(table["origin"].combine_chunks())
-        n = len(sets._names)
-        lo, hi = table["lo"].to_numpy(), table["hi"].to_numpy()
-        sets._lo[:n], sets._hi[:n] = lo[:n], hi[:n]
-        sets._seen_ms[:n] = table["seen_ms"].to_numpy()[:n]
-        order = n + np.lexsort((lo[n:], codes[n:]))
-        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-        for rows in np.split(order, starts[1:]) if len(order) else ():
-            below = IntervalSet()
-            below._starts, below._stops = lo[rows].tolist(), hi[rows].tolist()
-            sets._below[int(codes[rows[0]])] = below
+        sets._put(*merged(codes, table["lo"].to_numpy(), table["hi"].to_numpy()))
+        sets._seen_ms[codes] = table["seen_ms"].to_numpy()
         return sets
-
-
-def _among(codes: Ints, below: Mapping[int, IntervalSet]) -> Mask:
-    found: Mask = np.isin(codes, np.fromiter(below, np.int64, len(below)))
-    return found
 
 
 def sorted_rows(codes: Ints, seqs: Ints) -> tuple[Ints, Ints, Ints]:

@@ -27,24 +27,41 @@ def test_interval_sets_are_sets(left: list[tuple[int, int]], right: list[tuple[i
     assert all((n in a) == (n in numbers(left)) for n in range(42))
 
 
-@settings(max_examples=400)
-@given(st.lists(events, max_size=6), st.booleans())
-def test_first_copies_only_whatever_the_batches(batches: list[list[tuple[str, int]]], far: bool) -> None:
+@settings(max_examples=600)
+@given(st.lists(st.tuples(events, st.sampled_from(["", "settle", "snapshot"])), max_size=8), st.booleans())
+def test_first_copies_only_whatever_the_batches(batches: list[tuple[list[tuple[str, int]], str]], far: bool) -> None:
     """However events are cut into batches, exactly the first copy of each is new, also past a snapshot."""
     sets, seen = OriginSets(), set()
     stretch = 1 << 55 if far else 1
-    for batch in batches:
+    for batch, then in batches:
         codes = sets.codes([origin for origin, _ in batch])
         seqs = np.array([seq * stretch for _, seq in batch], np.int64)
         keep = sets.add(codes, seqs, np.full(len(batch), 5, np.int64))
         for new, event in zip(keep.tolist(), batch, strict=True):
             assert new == (event not in seen)
             seen.add(event)
-        sets = OriginSets.from_table(sets.to_table())
-    assert sets.count() == len(seen)
-    for origin in "abcd":
-        want = IntervalSet((s * stretch, s * stretch + 1) for o, s in seen if o == origin)
-        assert sets.get(origin) == want
+        for origin in "abcd":
+            want = IntervalSet((s * stretch, s * stretch + 1) for o, s in seen if o == origin)
+            assert sets.get(origin) == want
+        table = sets.to_table() if then else None
+        if then == "snapshot":
+            sets = OriginSets.from_table(table)
+        if then:
+            assert sets.count() == len(seen)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from("ab"), pairs, st.booleans()), max_size=8))
+def test_whole_intervals_are_united(added: list[tuple[str, list[tuple[int, int]], bool]]) -> None:
+    """As plain sets are, whether or not what came before is settled."""
+    sets, plain = OriginSets(), {"a": set[int](), "b": set[int]()}
+    for origin, intervals, settle in added:
+        sets.add_intervals(origin, intervals, 0)
+        plain[origin] |= numbers(intervals)
+        assert {name: numbers(sets.get(name).intervals) for name in plain} == plain
+        if settle:
+            assert sets.count() == sum(map(len, plain.values()))
+    assert sorted(sets.origins()) == sorted(name for name, some in plain.items() if some)
 
 
 @settings(max_examples=400)
@@ -73,6 +90,9 @@ def test_an_origin_out_of_the_horizon_is_as_good_as_never_seen() -> None:
 
     assert add("a", 1, 0)
     assert not add("a", 1, 1000)
+    assert add("a", 5, 1000)
+    assert sets.count() == 2
+    assert add("a", 5, 2001)
     assert add("a", 1, 2001)
     assert sets.to_table(now_ms=9999).num_rows == 0
     assert isinstance(sets.to_table(), pa.Table)
