@@ -1,4 +1,4 @@
-"""What no emulator does and the stream in memory has to: limits, expiry, retention, faults; and that nothing is lost."""
+"""What no emulator does and the stream in memory has to: limits, expiry, retention, faults; and nothing is lost."""
 
 from typing import Any
 

@@ -1,0 +1,159 @@
+"""Real producers and readers over a stream that is split and merged meanwhile: every event once, and well placed."""
+
+import io
+import random
+from collections import Counter
+from threading import Event, Thread
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headwater.aggregates import count
+from headwater.clock import SystemClock
+from headwater.config import Settings
+from headwater.ledger import Ledger
+from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.kinesis import MemoryKinesis
+from headwater.testing.memoryshards import HASH_SPACE
+from headwater.testing.objects import MemoryObjects
+from processors.audit import audit
+from processors.pipeline import Pipeline
+from processors.runners.embedded import EmbeddedRunner
+from processors.runners.shardreader import ReaderSettings
+from processors.worker import Ports, StateStore
+from producers import Producer, ProducerSettings
+from producers.fleet import Fleet
+from sinks.deadletter import DeadLetters
+from sinks.views import ViewStore
+
+PIPELINE = Pipeline("reshard", contract="telemetry").view("n", by=["metric"], n=count()).lake("telemetry")
+
+
+class Stack:
+    """A stream with its limits, and a runner that reads it in threads."""
+
+    def __init__(self, shards: int) -> None:
+        clock = SystemClock()
+        self.kinesis = MemoryKinesis(clock)
+        self.kinesis.create_stream(StreamName="s", ShardCount=shards)
+        dynamodb = MemoryDynamoDB()
+        keys = [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
+        dynamodb.create_table(TableName="ledger", KeySchema=keys)
+        self.ledger, self.objects = Ledger(dynamodb, "ledger", PIPELINE.name), MemoryObjects()
+        keys = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+        dynamodb.create_table(TableName="views", KeySchema=keys)
+        self.views = ViewStore(dynamodb, "views")
+        ports = Ports(
+            ledger=self.ledger,
+            objects=self.objects,
+            views=self.views,
+            letters=DeadLetters(self.objects),
+            references=lambda _name, _uri: pytest.fail("no references here"),
+        )
+        settings = Settings(stream="s", commit_seconds=0.3, view_flush_seconds=0.2)
+        reader = ReaderSettings(idle_seconds=0.25, backoff_seconds=0.1)
+        self.runner = EmbeddedRunner(PIPELINE, self.kinesis, ports, settings, clock, "me", reader)
+        self._stop = Event()
+        self._thread = Thread(target=self.runner.run, args=(self._stop, 0.1), daemon=True)
+        self._thread.start()
+
+    def open_shards(self) -> list[str]:
+        open_ = [shard for shard in self.kinesis.shards("s") if shard.closed is None]
+        return [shard.shard_id for shard in sorted(open_, key=lambda shard: shard.start)]
+
+    def split(self, at: int) -> None:
+        shard = next(one for one in self.kinesis.shards("s") if one.shard_id == self.open_shards()[at])
+        middle = str((shard.start + shard.end) // 2)
+        self.kinesis.split_shard(StreamName="s", ShardToSplit=shard.shard_id, NewStartingHashKey=middle)
+
+    def merge(self, at: int) -> None:
+        left, right = self.open_shards()[at : at + 2]
+        self.kinesis.merge_shards(StreamName="s", ShardToMerge=left, AdjacentShardToMerge=right)
+
+    def stop_when_read(self, events: int) -> None:
+        """Until so many distinct events are committed and all shards that ended are closed."""
+        clock = SystemClock()
+        for _ in range(600):
+            counts = [entry.counts for entry in self.ledger.shards()]
+            if sum(one.get("events", 0) - one.get("duplicates", 0) for one in counts) >= events:
+                break
+            clock.sleep(0.1)
+        self._stop.set()
+        self._thread.join()
+
+    def lake(self) -> pa.Table:
+        entries = self.ledger.shards()
+        keys = [file.uri.removeprefix("s3://memory/") for entry in entries for file in entry.pending]
+        return pa.concat_tables([pq.read_table(io.BytesIO(self.objects.get(key))) for key in keys])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int) -> None:
+    """Answers lost, records refused, six reshards under load: the lake has each event once and the audit is exact."""
+    stack, draw = Stack(2), random.Random(seed)
+    tables = list(Fleet(devices=20, seed=seed).batches(6_000, 100))
+    options = ProducerSettings(max_events=50, linger_ms=10)
+    with Producer("s", "telemetry", client=stack.kinesis, settings=options, random=draw) as producer:
+        for number, table in enumerate(tables):
+            producer.put_batch(table)
+            if number % 4 == 0:
+                stack.kinesis.faults.lose_answer("put_records")
+            if number % 3 == 0:
+                stack.kinesis.faults.partial({0})
+            if number % 10 == 5:
+                producer.flush()
+                many = len(stack.open_shards())
+                if many < 5 and draw.random() < 0.7:
+                    stack.split(draw.randrange(many))
+                else:
+                    stack.merge(draw.randrange(many - 1))
+    stack.stop_when_read(6_000)
+    lake = stack.lake()
+    seen = Counter(zip(lake["_origin"].to_pylist(), lake["_seq"].to_pylist(), strict=True))
+    assert set(seen.values()) == {1}
+    assert len(seen) == 6_000
+    columns = ["device", "metric", "value"]
+    sent = pa.concat_tables([table.select(columns) for table in tables])
+    assert Counter(map(tuple, zip(*(lake[c].to_pylist() for c in columns), strict=True))) == Counter(
+        zip(*(sent[c].to_pylist() for c in columns), strict=True)
+    )
+    entries = stack.ledger.shards()
+    store = StateStore(PIPELINE, stack.objects)
+    identities = lake.select(["_origin", "_seq"]).combine_chunks().to_batches()
+    report = audit("reshard", entries, [store.load(entry) for entry in entries], identities)
+    assert report.exact
+    assert [origin.accepted for origin in report.origins] == [6_000]
+    assert sum(entry.counts.get("duplicates", 0) for entry in entries) > 0
+    assert sum(entry.closed for entry in entries) >= 6
+
+
+def test_after_a_split_new_batches_go_to_the_children_and_off_the_shard_that_refuses() -> None:
+    """The producer sees the reshard in an answer, looks again, and spreads over what there is."""
+    stack = Stack(1)
+    rows = next(Fleet(devices=5).batches(4_000, 4_000))
+    with Producer(
+        "s", "telemetry", client=stack.kinesis, settings=ProducerSettings(max_events=20, linger_ms=5, receipts=False)
+    ) as producer:
+        producer.put_batch(rows.slice(0, 400))
+        producer.flush()
+        stack.split(0)
+        for at in range(400, 1_200, 100):
+            producer.put_batch(rows.slice(at, 100))
+            producer.flush()
+        low, high = (one for one in stack.kinesis.shards("s") if one.closed is None)
+        assert min(low.taken_records, high.taken_records) >= 10
+        before = (low.taken_records, high.taken_records)
+        stack.kinesis.put_records(  # somebody else takes all that the lower half can take
+            StreamName="s", Records=[{"Data": b"{}", "PartitionKey": "x", "ExplicitHashKey": "0"}] * 500
+        )
+        for _ in range(6):
+            stack.kinesis.put_records(
+                StreamName="s", Records=[{"Data": b"{}", "PartitionKey": "x", "ExplicitHashKey": "0"}] * 500
+            )
+            producer.put_batch(rows.slice(1_200, 400))
+            producer.flush()
+        taken = (low.taken_records - before[0], high.taken_records - before[1])
+        assert taken[1] > 60  # of 120 batches, more than half went where there is room
+        assert int(low.end) < HASH_SPACE // 2
+    stack.stop_when_read(0)
