@@ -85,6 +85,10 @@ class KeyStore:
                 TableName=self._table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
             )
 
+    def check(self) -> None:
+        """ClientError when the table cannot be read."""
+        self._client.describe_table(TableName=self._table)
+
     def create(
         self,
         name: str,
