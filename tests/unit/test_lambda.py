@@ -70,6 +70,8 @@ class Stream:
         self.parents: dict[str, str] = {}
         self.number = 0
         self.limit = 3
+        self.endless = False
+        """A closed shard goes on giving iterators, as on moto."""
 
     def put(self, shard: str = PARENT) -> str:
         self.number += 1
@@ -107,7 +109,7 @@ class Stream:
         behind = [one for one in self.records[shard] if int(one["SequenceNumber"]) > int(after)]
         found = behind[: min(self.limit, Limit)]
         last = found[-1]["SequenceNumber"] if found else after
-        ended = shard in self.parents.values() and not behind
+        ended = shard in self.parents.values() and not behind and not self.endless
         return {
             "Records": found,
             "MillisBehindLatest": 1000 if len(behind) > len(found) else 0,
@@ -278,10 +280,14 @@ def test_exact_whatever_the_mapping_does(steps: list[Step], records: int) -> Non
     child=st.integers(1, 6),
     delivered=st.integers(0, 6),
     deaths=st.lists(st.tuples(st.integers(0, 1), st.one_of(st.none(), st.integers(0, 90))), max_size=6),
+    endless=st.booleans(),
 )
-def test_exact_across_a_split(parent: int, child: int, delivered: int, deaths: list[tuple[int, int | None]]) -> None:
+def test_exact_across_a_split(
+    parent: int, child: int, delivered: int, deaths: list[tuple[int, int | None]], endless: bool
+) -> None:
     """Part of the parent was given up; containers die while they finish it for its child."""
     world = World()
+    world.stream.endless = endless
     numbers = [world.stream.put() for _ in range(parent)]
     if numbers[:delivered]:
         world.invoke(world.stream.event(*numbers[:delivered]))
@@ -441,6 +447,22 @@ def test_time_runs_out_between_reads_and_the_response_says_from_where() -> None:
     world.check(*range(1, 9))
 
 
+def test_a_batch_behind_a_long_gap_fails_until_the_gap_is_read() -> None:
+    world = World()
+    numbers = [world.stream.put() for _ in range(8)]
+    get = world.stream.get_records
+
+    def slow(**request: Any) -> dict[str, Any]:
+        world.clock.advance(15_000)
+        return get(**request)
+
+    world.stream.get_records = slow  # type: ignore[method-assign]
+    assert world.invoke(world.stream.event(numbers[7]), seconds=30) is None
+    world.check(*range(1, 7))
+    assert world.invoke(world.stream.event(numbers[7]), seconds=30) == []
+    world.check(*range(1, 9))
+
+
 def test_what_expired_from_the_stream_is_taken_from_the_batch() -> None:
     world = World()
     numbers = [world.stream.put() for _ in range(4)]
@@ -471,6 +493,30 @@ def test_a_record_that_kills_is_buried_and_its_neighbours_are_not() -> None:
     assert letter.sequence_number == numbers[16]
     assert letter.reason == "the function died 3 times on this record"
     assert world.invoke(world.stream.event(world.stream.put())) == []
+
+
+def test_a_record_that_kills_leaves_the_batches_before_it_alone() -> None:
+    """What is read beyond a batch costs it one death, not its retries."""
+    world = World()
+    world.stream.limit = 10_000
+    numbers = [world.stream.put() for _ in range(10)]
+    killer.value = 8.0
+    event = world.stream.event(*numbers[:3])
+    assert [world.invoke(event), world.invoke(event)] == [None, []]
+    world.check(1, 2, 3)
+
+
+def test_past_the_trouble_parts_are_whole_again() -> None:
+    """Two deaths at the same place: thirty records, ten of them one by one and the rest together."""
+    world = World()
+    world.stream.limit = 10_000
+    event = world.stream.event(*[world.stream.put() for _ in range(30)])
+    assert [world.invoke(event, dies_in=30), world.invoke(event, dies_in=30)] == [None, None]
+    assert world.invoke(event) == []
+    world.check(*range(1, 31))
+    entry = world.ledger.shard(PARENT)
+    assert entry is not None
+    assert len(entry.pending) == 11
 
 
 def test_a_batch_that_is_too_large_to_hold_goes_in_parts() -> None:
