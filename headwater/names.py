@@ -15,7 +15,7 @@ Array = np.ndarray[tuple[int], np.dtype[Any]]
 
 def grown(array: Array, length: int) -> Array:
     """The array with room for `length` values and some more, zeros behind what it had."""
-    out = np.zeros(max(1024, length + length // 4), array.dtype)
+    out = np.zeros(max(1024, length + length // 8), array.dtype)
     out[: len(array)] = array
     return out
 
