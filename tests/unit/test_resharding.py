@@ -30,6 +30,9 @@ from sinks.views import ViewStore
 PIPELINE = Pipeline("reshard", contract="telemetry").view("n", by=["metric"], n=count()).lake("telemetry")
 
 
+COLUMNS = ["device", "metric", "value"]
+
+
 class Stack:
     """A stream with its limits, and a runner that reads it in threads."""
 
@@ -90,19 +93,25 @@ class Stack:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int) -> None:
-    """Answers lost, records refused, six reshards under load: the lake has each event once and the audit is exact."""
+    """Answers lost, records refused, five reshards under load: the lake has each event once and the audit is exact."""
     stack, draw = Stack(2), random.Random(seed)
     tables = list(Fleet(devices=20, seed=seed).batches(6_000, 100))
     options = ProducerSettings(max_events=50, linger_ms=10)
     with Producer("s", "telemetry", client=stack.kinesis, settings=options, random=draw) as producer:
-        for number, table in enumerate(tables):
+        sent = pa.concat_tables([table.select(COLUMNS) for table in tables])
+        for number, table in enumerate(tables[:-5]):
             producer.put_batch(table)
             if number % 4 == 0:
                 stack.kinesis.faults.lose_answer("put_records")
             if number % 3 == 0:
                 stack.kinesis.faults.partial({0})
-            if number % 10 == 5:
+            if number % 10 == 5:  # copies of what lies in the parent come to its children
                 producer.flush()
+                before = stack.kinesis.faults.calls["put_records"]
+                stack.kinesis.faults.lose_answer("put_records", times=2)
+                producer.put_batch(tables.pop())
+                while stack.kinesis.faults.calls["put_records"] == before:
+                    SystemClock().sleep(0.001)
                 many = len(stack.open_shards())
                 if many < 5 and draw.random() < 0.7:
                     stack.split(draw.randrange(many))
@@ -113,10 +122,8 @@ def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int)
     seen = Counter(zip(lake["_origin"].to_pylist(), lake["_seq"].to_pylist(), strict=True))
     assert set(seen.values()) == {1}
     assert len(seen) == 6_000
-    columns = ["device", "metric", "value"]
-    sent = pa.concat_tables([table.select(columns) for table in tables])
-    assert Counter(map(tuple, zip(*(lake[c].to_pylist() for c in columns), strict=True))) == Counter(
-        zip(*(sent[c].to_pylist() for c in columns), strict=True)
+    assert Counter(zip(*(lake[c].to_pylist() for c in COLUMNS), strict=True)) == Counter(
+        zip(*(sent[c].to_pylist() for c in COLUMNS), strict=True)
     )
     entries = stack.ledger.shards()
     store = StateStore(PIPELINE, stack.objects)
@@ -125,7 +132,7 @@ def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int)
     assert report.exact
     assert [origin.accepted for origin in report.origins] == [6_000]
     assert sum(entry.counts.get("duplicates", 0) for entry in entries) > 0
-    assert sum(entry.closed for entry in entries) >= 6
+    assert sum(entry.closed for entry in entries) >= 5
 
 
 def test_after_a_split_new_batches_go_to_the_children_and_off_the_shard_that_refuses() -> None:
