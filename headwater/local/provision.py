@@ -6,6 +6,7 @@ from botocore.exceptions import ClientError
 
 from headwater.aws import client
 from headwater.config import Settings
+from headwater.web.keys import KeyStore
 from sinks.views import create_table as create_views_table
 
 __all__ = ["provision"]
@@ -16,7 +17,7 @@ _THERE = frozenset(
 
 
 def provision(settings: Settings, *, shards: int) -> None:
-    """Stream, ledger and views tables, bucket and Glue database, by the names in the settings."""
+    """Stream, tables (ledger, views, API keys), bucket and Glue database, by the names in the settings."""
     kinesis, dynamodb = client("kinesis", settings), client("dynamodb", settings)
     _unless_there(kinesis.create_stream, StreamName=settings.stream, ShardCount=shards)
     _unless_there(
@@ -27,6 +28,7 @@ def provision(settings: Settings, *, shards: int) -> None:
         BillingMode="PAY_PER_REQUEST",
     )
     _unless_there(create_views_table, client=dynamodb, table=settings.views_table)
+    KeyStore(dynamodb, settings.gateway.keys_table).ensure_table()
     _unless_there(client("s3", settings).create_bucket, Bucket=settings.bucket)
     _unless_there(client("glue", settings).create_database, DatabaseInput={"Name": settings.database})
     kinesis.get_waiter("stream_exists").wait(StreamName=settings.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 60})

@@ -19,6 +19,7 @@ from processors.references import ensure_initial
 from processors.runners.embedded import EmbeddedRunner
 from processors.services import Services, new_owner
 from producers.controls import put_control
+from producers.gateway.server import make_gateway
 
 __all__ = ["Up"]
 
@@ -28,7 +29,11 @@ class Up:
 
     def __init__(self, pipeline: Pipeline, settings: Settings, clock: Clock, shards: int) -> None:
         self._pipeline = pipeline
-        changes = {"commit_seconds": min(settings.commit_seconds, 10.0), "publish_seconds": 5.0}
+        changes: dict[str, Any] = {"commit_seconds": min(settings.commit_seconds, 10.0), "publish_seconds": 5.0}
+        gateway = settings.gateway
+        if "auth" not in gateway.model_fields_set:
+            gateway = gateway.model_copy(update={"auth": "none"})  # on loopback, and nothing here is worth a key
+        changes |= {"gateway": gateway.model_copy(update={"host": "127.0.0.1"})}
         self._settings = settings.model_copy(update=changes)
         self._clock = clock
         self._shards = shards
@@ -57,8 +62,10 @@ class Up:
             for thread in threads:
                 thread.start()
             web = stack.enter_context(serving(console_app(services), self._settings.console_port))
+            gateway = make_gateway(self._settings, self._pipeline.contract, self._clock)
             yield {
                 "aws": aws.endpoint,
+                "gateway": stack.enter_context(serving(gateway.app(), gateway.settings.port)),
                 "console": web,
                 "stream": self._settings.stream,
                 "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": self._settings.pipeline},

@@ -28,7 +28,11 @@ WAIT_MS = 40_000
 @pytest.fixture(scope="module")
 def up() -> Iterator[dict[str, Any]]:
     """`headwater up` as a process; yields what it printed."""
-    environment = os.environ | {"HEADWATER_CONSOLE_PORT": "0", "HEADWATER_COMMIT_SECONDS": "2"}
+    environment = os.environ | {
+        "HEADWATER_CONSOLE_PORT": "0",
+        "HEADWATER_GATEWAY_PORT": "0",
+        "HEADWATER_COMMIT_SECONDS": "2",
+    }
     command = [sys.executable, "-c", "from headwater.cli import main; main()", "up", "--shards", "2", "--json"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
