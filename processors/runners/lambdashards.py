@@ -101,9 +101,9 @@ class LambdaShards:
         if entry is not None and entry.position >= delivery.until and self._pipeline.pure:
             return entry.position  # a repetition; an impure pipeline may still owe the views
         taken = self._still_ours(shard_id, entry)
-        warm = taken is not None
         reader, worker = taken or self._claimed(shard_id, list_shards(self._kinesis, self._settings.stream), budget)
-        before = worker.entry.position
+        said = {"shard": shard_id, "warm": taken is not None, "delivered": len(delivery.records)}
+        said["after"] = worker.entry.position
         worker.expect(delivery, budget.to_read)
         try:
             self._read(reader, worker, delivery.until, budget)
@@ -113,28 +113,21 @@ class LambdaShards:
         except Fenced as error:
             log.warning("fenced", extra={"shard": shard_id, "reason": str(error)})
             raise Fenced(
-                f"{self._where(shard_id)}: taken over in mid-batch, nothing of it was committed here. If this goes on: "
-                "set ParallelizationFactor to 1, and let no second mapping or fleet run this pipeline "
-                f"({error})"
+                f"{self._where(shard_id)}: taken over in mid-batch, its end was not committed here. If this goes on: "
+                f"set ParallelizationFactor to 1, and let no second mapping or fleet run this pipeline ({error})"
             ) from error
         else:
-            if not worker.careful:
-                self._warm[shard_id] = (reader, worker)
-                while len(self._warm) > _WARM:
-                    self._warm.pop(next(iter(self._warm)))
-        log.info(
-            "batch",
-            extra={
-                "shard": shard_id,
-                "epoch": worker.entry.epoch,
-                "warm": warm,
-                "delivered": len(delivery.records),
-                "after": before,
-                "position": worker.entry.position,
-                "ms": self._clock.now_ms() - started,
-            },
-        )
+            self._keep(reader, worker)
+        ms = self._clock.now_ms() - started
+        log.info("batch", extra=said | {"epoch": worker.entry.epoch, "position": worker.entry.position, "ms": ms})
         return worker.entry.position
+
+    def _keep(self, reader: ShardReader, worker: CarefulWorker) -> None:
+        """For the shard's next batch, unless it began with doubts: the next claim looks at them anew."""
+        if not worker.careful:
+            self._warm[worker.shard_id] = (reader, worker)
+            while len(self._warm) > _WARM:
+                self._warm.pop(next(iter(self._warm)))
 
     def _still_ours(self, shard_id: str, now: ShardEntry | None) -> tuple[ShardReader, CarefulWorker] | None:
         """The reader in memory, if the ledger knows of no other since. Whatever goes wrong later, it is let go."""
