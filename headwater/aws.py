@@ -80,5 +80,11 @@ class Objects:
             for item in page.get("Contents", []):
                 yield item["Key"]
 
+    def dated(self, prefix: str) -> Iterator[tuple[str, int, int]]:
+        """Key, bytes and time of the last change (epoch ms) of every object below the prefix."""
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for item in page.get("Contents", []):
+                yield item["Key"], item["Size"], round(item["LastModified"].timestamp() * 1000)
+
     def delete(self, key: str) -> None:
         self._s3.delete_object(Bucket=self.bucket, Key=key)

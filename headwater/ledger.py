@@ -90,6 +90,30 @@ class Ledger:
         )
         return [_entry(_plain(item)) for page in pages for item in page["Items"]]
 
+    def everyone(self) -> list[ShardEntry]:
+        """The shards of every pipeline in the ledger's table, without their states: reads the whole table."""
+        attributes = [
+            "pipeline",
+            "shard_id",
+            "epoch",
+            "closed",
+            "pending",
+            "taken",
+            "counts",
+            "watermark_ms",
+            "updated_ms",
+        ]
+        named = {"#i": "item", "#o": "owner", "#p": "position"}
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            FilterExpression="begins_with(#i, :s)",
+            ProjectionExpression=", ".join([*attributes, *named]),
+            ExpressionAttributeNames=named,
+            ExpressionAttributeValues=_values({":s": "shard#"}),
+        )
+        return [_entry(_plain(item)) for page in pages for item in page["Items"]]
+
     def claim(self, shard_id: str, owner: str, initial: bytes | None, now_ms: int) -> ShardEntry:
         """Become the owner: the epoch rises by one and fences whoever was. `initial` is a new shard's first state."""
         for _ in range(8):

@@ -18,6 +18,8 @@ from sinks.deadletter import DeadLetters
 from sinks.views import ViewSpec, ViewStore
 
 if TYPE_CHECKING:
+    from sinks.compaction import Sizes
+    from sinks.maintenance import Maintenance
     from sinks.publisher import Publisher
 
 __all__ = ["Services", "new_owner"]
@@ -78,6 +80,18 @@ class Services:
         lease_seconds = max(1.0, 2 * settings.publish_seconds)  # two steps missed, and another takes over
         tables = partial(IcebergTable, catalog, settings.database)
         return Publisher(self.ledger, tables, self.clock, owner, lease_seconds)
+
+    def maintenance(self, sizes: "Sizes | None" = None) -> "Maintenance":
+        """Of the lake's table, which has to be there: UsageError when it is not."""
+        from sinks.catalog import open_table
+        from sinks.compaction import Sizes
+        from sinks.maintenance import Maintenance
+        from sinks.rewriting import Order
+
+        name, contract = self.pipeline.lake_to.table, self.pipeline.contract
+        reload = partial(open_table, self.settings, name)
+        order = Order(contract.key, contract.time)
+        return Maintenance(name, reload, self.ledger, self.objects, self.clock, order, sizes or Sizes())
 
     @cached_property
     def ports(self) -> Ports:

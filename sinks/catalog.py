@@ -1,6 +1,8 @@
 """Iceberg tables in the Glue Data Catalog, through pyiceberg. The only module that changes a table."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import boto3
@@ -9,14 +11,15 @@ from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, No
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import Table, TableProperties
 from pyiceberg.transforms import DayTransform, HourTransform, MonthTransform
 
 from headwater.aws import client
 from headwater.config import Settings
 from headwater.errors import HeadwaterError, Retryable, UsageError
+from sinks.datafiles import describe
 
-__all__ = ["IcebergTable", "ensure_table", "open_catalog", "open_table", "table_names"]
+__all__ = ["IcebergTable", "add_files", "ensure_table", "open_catalog", "open_table", "table_names"]
 
 _TRANSFORMS: dict[str, Any] = {"hour": HourTransform(), "day": DayTransform(), "month": MonthTransform()}
 PROPERTIES = {
@@ -28,6 +31,8 @@ PROPERTIES = {
     "commit.retry.num-retries": "0",
 }
 _ATTEMPTS = 5
+_FOOTERS = 8
+"""How many files' footers are read at a time."""
 
 
 class _Glue:
@@ -162,7 +167,7 @@ class IcebergTable:
         """
         assert self._table is not None, "call paths first"
         try:
-            self._table.add_files(list(paths), check_duplicate_files=False)
+            add_files(self._table, paths)
         except CommitFailedException as error:
             raise Retryable(f"table {self._name}: another writer was faster: {_one_line(error)}") from error
         except (ValueError, TypeError, NotImplementedError) as error:
@@ -171,6 +176,19 @@ class IcebergTable:
     @property
     def _name(self) -> str:
         return ".".join(self._identifier)
+
+
+def add_files(table: Table, paths: Sequence[str]) -> None:
+    """Append the files in one commit; ValueError for one that does not fit, CommitFailedException when overtaken."""
+    with table.transaction() as change:
+        if change.table_metadata.name_mapping() is None:
+            mapping = table.schema().name_mapping.model_dump_json()
+            change.set_properties({TableProperties.DEFAULT_NAME_MAPPING: mapping})
+        with ThreadPoolExecutor(_FOOTERS) as pool:
+            described = list(pool.map(partial(describe, table.io, change.table_metadata), paths))
+        with change.update_snapshot().merge_append() as append:
+            for file in described:
+                append.append_data_file(file)
 
 
 def _data_files(manifest: Any, io: Any) -> frozenset[str]:

@@ -1,0 +1,163 @@
+"""Data files written anew: rows of some files, all or all but some, sorted into one file and put in their place.
+
+DuckDB sorts, on disk where memory does not do. What is written is read back and compared with what was read, every
+column of every row, before the table hears of it.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.exceptions import CommitFailedException, ValidationException
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.table import FileScanTask, Table
+
+from headwater.errors import HeadwaterError, Retryable
+from sinks.datafiles import describe
+from sinks.lake import ROW_GROUP_ROWS, file_schema, parquet_writer
+
+__all__ = ["Order", "Rewriter", "Written", "data_files", "replace_files"]
+
+_IDENTITY = ("_origin", "_seq")
+
+
+class _Objects(Protocol):
+    def put(self, key: str, body: bytes) -> str: ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """What rows are sorted by in a file: key, then time, then identity."""
+
+    key: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """The new file (none when no row was kept), how many rows it has, and the identities of those left out."""
+
+    file: DataFile | None
+    rows: int
+    left_out: pa.Table
+
+
+class Rewriter:
+    """Over one state of a table. `memory` is what DuckDB may take, such as "1GB"."""
+
+    def __init__(self, table: Table, objects: _Objects, order: Order, memory: str = "1GB") -> None:
+        self._table = table
+        self._objects = objects
+        self._order = order
+        self._memory = memory
+        self._schema = file_schema(schema_to_pyarrow(table.schema(), include_field_ids=False))
+        ids = {one.name: str(one.field_id) for one in table.schema().fields}
+        self._written = pa.schema([one.with_metadata({"PARQUET:field_id": ids[one.name]}) for one in self._schema])
+
+    def rewrite(self, files: Sequence[DataFile], key: str, without: object = None) -> Written:
+        """One new object `key` in the bucket with the rows of the files, but for those whose key is `without`.
+
+        The files are of one partition and of the table's present partitioning. HeadwaterError when what was written is
+        not what was read.
+        """
+        with (
+            tempfile.TemporaryDirectory(prefix="headwater-rewrite-") as place,
+            duckdb.connect(f"{place}/sort.db") as db,
+        ):
+            db.execute("SET TimeZone = 'UTC'")
+            db.execute(f"SET memory_limit = '{self._memory}'")
+            db.execute("SET threads = 2")
+            db.register("source", pa.RecordBatchReader.from_batches(_plain(self._schema), self._batches(files)))
+            db.execute("CREATE TABLE read AS SELECT * FROM source")
+            left_out = self._leave_out(db, without)
+            body = Path(place) / "sorted.parquet"
+            rows = self._sorted(db, body)
+            if not rows:
+                return Written(None, 0, left_out)
+            _same(db, body, rows)
+            uri = self._objects.put(key, body.read_bytes())
+        new = describe(self._table.io, self._table.metadata, uri, partition=files[0].partition)
+        return Written(new, rows, left_out)
+
+    def _batches(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+        """The rows as the table's present schema has them, a file at a time."""
+        scan = ArrowScan(self._table.metadata, self._table.io, self._table.schema(), AlwaysTrue())
+        plain = _plain(self._schema)
+        for file in files:
+            for batch in scan.to_record_batches([FileScanTask(file)]):
+                yield pa.RecordBatch.from_arrays([batch.column(one.name).cast(one.type) for one in plain], schema=plain)
+
+    def _leave_out(self, db: duckdb.DuckDBPyConnection, without: object) -> pa.Table:
+        column = _quoted(self._order.key)
+        names = ", ".join(_IDENTITY)
+        query = f"SELECT {names} FROM read WHERE CAST({column} AS VARCHAR) = ? ORDER BY ALL"
+        found: pa.Table = db.sql(query, params=[None if without is None else str(without)]).to_arrow_table()
+        if found.num_rows:
+            db.execute(f"DELETE FROM read WHERE CAST({column} AS VARCHAR) = ?", [str(without)])
+        return found
+
+    def _sorted(self, db: duckdb.DuckDBPyConnection, body: Path) -> int:
+        by = ", ".join(_quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
+        reader = db.sql(f"SELECT * FROM read ORDER BY {by}").to_arrow_reader(ROW_GROUP_ROWS)
+        blooms = [n for n in (self._order.key, "_origin") if not pa.types.is_boolean(self._schema.field(n).type)]
+        rows = 0
+        with body.open("wb") as sink, parquet_writer(sink, self._written, blooms) as writer:
+            for batch in reader:
+                columns = [batch.column(one.name).cast(one.type) for one in self._written]
+                writer.write_table(pa.Table.from_arrays(columns, schema=self._written), ROW_GROUP_ROWS)
+                rows += batch.num_rows
+        return rows
+
+
+def data_files(table: Table) -> list[DataFile]:
+    """Every data file of the table's current snapshot."""
+    snapshot = table.current_snapshot()
+    manifests = snapshot.manifests(table.io) if snapshot else []
+    return [
+        entry.data_file
+        for manifest in manifests
+        if manifest.content == ManifestContent.DATA
+        for entry in manifest.fetch_manifest_entry(table.io)
+    ]
+
+
+def replace_files(table: Table, old: Sequence[DataFile], new: Sequence[DataFile], why: dict[str, str]) -> None:
+    """One commit on top of exactly the state that `table` is; Retryable when another writer was faster.
+
+    An error of botocore says nothing about whether it got through: read the table.
+    """
+    try:
+        with table.transaction() as change, change.update_snapshot(snapshot_properties=why).overwrite() as overwrite:
+            for file in old:
+                overwrite.delete_data_file(file)
+            for file in new:
+                overwrite.append_data_file(file)
+    except (CommitFailedException, ValidationException) as error:
+        raise Retryable(f"another writer was faster: {' '.join(str(error).split())}") from error
+
+
+def _same(db: duckdb.DuckDBPyConnection, body: Path, rows: int) -> None:
+    """HeadwaterError unless the file has the very rows that were read: their number and the sum of their hashes."""
+    wanted = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read r").fetchone()
+    got = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read_parquet(?) r", [str(body)]).fetchone()
+    if wanted != got or wanted is None or wanted[0] != rows:
+        raise HeadwaterError(
+            f"a rewritten file has other rows than were read ({wanted} and {got}): nothing was changed"
+        )
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    def kind(one: Any) -> Any:
+        return one.value_type if pa.types.is_dictionary(one) else one
+
+    return pa.schema([pa.field(one.name, kind(one.type)) for one in schema])
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,220 @@
+"""Maintenance of real Iceberg tables beside the publisher: rows stay the very same, and crashes harm nothing."""
+
+from contextlib import suppress
+from threading import Event, Thread
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headwater.aws import Objects, client
+from headwater.clock import ManualClock, SystemClock
+from headwater.config import Settings
+from headwater.errors import HeadwaterError, Retryable, UsageError
+from headwater.ledger import Ledger
+from sinks import maintenance, rewriting
+from sinks.catalog import open_table
+from sinks.compaction import Sizes
+from sinks.lakehealth import freshness, health
+from sinks.maintenance import LEAST_AGE_MS, Maintenance
+from sinks.rewriting import Order
+from tests.integration.test_catalog import aws, commit, ensured, new_ledger, publisher, settings, upload
+
+__all__ = ["aws", "settings"]
+
+SMALL = Sizes(target=8 << 20, small=4 << 20, fewest=2)
+
+
+def care(settings: Settings, ledger: Ledger, clock: Any = None) -> Maintenance:
+    objects = Objects(client("s3", settings), settings.bucket)
+    order = Order("device", "ts")
+    return Maintenance(
+        "metric", lambda: open_table(settings, "metric"), ledger, objects, clock or SystemClock(), order, SMALL
+    )
+
+
+def rows(settings: Settings) -> list[dict[str, Any]]:
+    found: pa.Table = open_table(settings, "metric").scan().to_arrow()
+    return sorted(found.to_pylist(), key=lambda row: (row["_origin"], row["_seq"]))
+
+
+def filled(settings: Settings, files: int = 6) -> Ledger:
+    """Published files of one day, out of the ledger."""
+    ensured(settings)
+    ledger = new_ledger()
+    commit(ledger, "s", 1, [upload(settings, f"shard-1/00000001-{n}", 3 * n) for n in range(files)])
+    publisher(settings, ledger, lease_seconds=0).drain()
+    return ledger
+
+
+def test_small_files_become_one_sorted_file_of_the_same_rows(settings: Settings) -> None:
+    """Then there is nothing left to do; the old files are still there for time travel until their snapshot expires."""
+    ledger = filled(settings)
+    before, snapshot = rows(settings), open_table(settings, "metric").current_snapshot()
+    assert snapshot is not None
+    report = care(settings, ledger).compact()
+    assert (report.files_before, report.files_after, report.rows, report.overtaken) == (6, 1, 18, 0)
+    table = open_table(settings, "metric")
+    assert rows(settings) == before
+    (task,) = table.scan().plan_files()
+    assert task.file.file_path.startswith(f"s3://{settings.bucket}/lake/metric/data/compacted/")
+    read = table.scan().to_arrow().to_pylist()
+    assert read == sorted(read, key=lambda row: (row["device"], row["ts"]))
+    assert table.scan(snapshot_id=snapshot.snapshot_id).to_arrow().num_rows == 18
+    assert care(settings, ledger).compact().groups == 0
+    figures = health(table)
+    assert (figures["files"], figures["rows"], figures["partitions"]) == (1, 18, 1)
+
+
+def test_pending_files_are_left_alone(settings: Settings) -> None:
+    """The publisher goes by path: what compaction had replaced, it would add again."""
+    ledger = filled(settings, 3)
+    pending = [upload(settings, f"late-{n}", 100 + 3 * n) for n in range(4)]
+    commit(ledger, "s", 2, pending)
+    steps = publisher(settings, ledger, lease_seconds=0)
+    steps.step()
+    assert {file.uri for file in pending} <= {
+        t.file.file_path for t in open_table(settings, "metric").scan().plan_files()
+    }
+    report = care(settings, ledger).compact()
+    assert report.files_before == 3
+    steps.drain()
+    assert len(rows(settings)) == 9 + 12
+    assert care(settings, ledger).compact().files_before == 5
+    assert len(rows(settings)) == 9 + 12
+    assert [entry.pending for entry in ledger.shards()] == [()]
+
+
+def test_rows_are_the_same_while_a_publisher_writes_on(settings: Settings) -> None:
+    """On a catalog that checks no version: either may be overtaken and lose, and comes again."""
+    ledger, stop, errors = filled(settings, 2), Event(), list[BaseException]()
+    keeper = care(settings, ledger)
+
+    def compacting() -> None:
+        try:
+            while not stop.is_set():
+                with suppress(Retryable):
+                    keeper.compact()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=compacting)
+    thread.start()
+    steps = publisher(settings, ledger, lease_seconds=0)
+    try:
+        for position in range(2, 10):
+            commit(
+                ledger, "s", position, [upload(settings, f"{position}-{n}", 1000 * position + 3 * n) for n in range(3)]
+            )
+            with suppress(Retryable):
+                steps.step()
+    finally:
+        steps.drain()
+        stop.set()
+        thread.join()
+    assert errors == []
+    wanted = [*range(6), *(1000 * p + n for p in range(2, 10) for n in range(9))]
+    assert [row["_seq"] for row in rows(settings)] == wanted
+    keeper.compact()
+    assert [row["_seq"] for row in rows(settings)] == wanted
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+STEPS = ["rewriting.describe", "maintenance.replace_files before", "maintenance.replace_files after", "objects.put"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_at_any_step_leaves_the_rows(settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it left behind is an orphan as soon as it is old; no earlier, and with nothing else."""
+    ledger = filled(settings)
+    before, keeper = rows(settings), care(settings, ledger)
+    with monkeypatch.context() as patch:
+        _break(patch, keeper, step)
+        with pytest.raises(Crash):
+            keeper.compact()
+    assert rows(settings) == before
+    later = ManualClock(SystemClock().now_ms() + 2 * LEAST_AGE_MS)
+    assert not care(settings, ledger).orphans(SystemClock().now_ms() - LEAST_AGE_MS, remove=True).objects
+    removed = care(settings, ledger, later).orphans(later.now_ms() - LEAST_AGE_MS, remove=True)
+    left = [uri for uri in removed.objects if uri.endswith(".parquet")]
+    assert len(left) == (0 if step in ("maintenance.replace_files after", "objects.put") else 1)
+    assert rows(settings) == before
+    assert care(settings, ledger).compact().groups == (0 if step == "maintenance.replace_files after" else 1)
+    assert rows(settings) == before
+
+
+def _break(patch: pytest.MonkeyPatch, keeper: Maintenance, step: str) -> None:
+    def crash(*_: Any, **__: Any) -> Any:
+        raise Crash
+
+    def then_crash(*arguments: Any, **options: Any) -> Any:
+        rewriting.replace_files(*arguments, **options)
+        raise Crash
+
+    if step == "objects.put":
+        patch.setattr(keeper.objects, "put", crash)
+    elif step == "rewriting.describe":
+        patch.setattr(rewriting, "describe", crash)
+    else:
+        patch.setattr(maintenance, "replace_files", crash if step.endswith("before") else then_crash)
+
+
+def test_a_file_with_other_rows_is_not_put_in_place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check reads the file that was written."""
+    ledger = filled(settings)
+    before = rows(settings)
+    monkeypatch.setattr(rewriting.Rewriter, "_sorted", _one_row_less)
+    with pytest.raises(HeadwaterError, match="other rows than were read"):
+        care(settings, ledger).compact()
+    assert rows(settings) == before
+
+
+def _one_row_less(self: Any, db: Any, body: Any) -> int:
+    db.execute(f"COPY (SELECT * FROM read LIMIT 17) TO '{body}'")
+    return 18
+
+
+def test_snapshots_expire_and_their_files_go(settings: Settings) -> None:
+    """The newest stay, their files too; metadata files are bounded by the table's own properties."""
+    ledger = filled(settings)
+    keeper = care(settings, ledger)
+    keeper.compact()
+    for n in range(4):
+        commit(ledger, "s", 10 + n, [upload(settings, f"more-{n}", 500 + 3 * n)])
+        publisher(settings, ledger, lease_seconds=0).drain()
+    before, now = rows(settings), SystemClock().now_ms()
+    assert keeper.expire(3, 0).expired == 0
+    report = keeper.expire(3, now)
+    assert (report.kept, len(open_table(settings, "metric").snapshots())) == (3, 3)
+    later = ManualClock(now + 3 * LEAST_AGE_MS)
+    listed = care(settings, ledger, later).orphans(now + LEAST_AGE_MS, remove=False)
+    assert listed.objects
+    removed = care(settings, ledger, later).orphans(now + LEAST_AGE_MS, remove=True)
+    assert removed.objects == listed.objects
+    assert sum("shard-1/00000001" in uri for uri in removed.objects) == 6
+    assert rows(settings) == before
+    assert open_table(settings, "metric").properties["write.metadata.previous-versions-max"] == "20"
+    with pytest.raises(UsageError, match="older than"):
+        keeper.orphans(now, remove=True)
+
+
+def test_freshness_is_per_shard(settings: Settings) -> None:
+    """From the writing of a file to the snapshot that has it, and what waits."""
+    ensured(settings)
+    ledger = new_ledger()
+    start = "0" * 56
+    name = f"shardId-7/00000001-{start}-{'1'.zfill(56)}-0000"
+    commit(ledger, "shardId-7", 1, [upload(settings, name, 0)])
+    publisher(settings, ledger, lease_seconds=0).drain()
+    waiting = upload(settings, f"shardId-7/00000001-{'1'.zfill(56)}-{'2'.zfill(56)}-0000", 3)
+    commit(ledger, "shardId-7", 2, [waiting])
+    objects = Objects(client("s3", settings), settings.bucket)
+    dated = [(objects.uri(key), at) for key, _, at in objects.dated("lake/metric/data/")]
+    (one,) = freshness(open_table(settings, "metric"), ledger.shards(), dated, SystemClock().now_ms() + 5000)
+    assert (one.shard_id, one.files, one.waiting_files, one.waiting_rows) == ("shardId-7", 1, 1, 3)
+    assert one.median_ms is not None
+    assert 0 <= one.median_ms < 60_000
+    assert one.waiting_ms >= 4000
