@@ -50,7 +50,9 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
     distinct = list(place)
     local = np.concatenate([np.zeros(0, np.int32), *locals_])
     known = {part.decoded.origin for part in parts}
-    code_of = np.array([int(seen.codes([n])[0]) if n in known else -1 for n in distinct] or [0], np.int64)
+    named = [name for name in distinct if name in known]
+    code = dict(zip(named, seen.codes(named).tolist(), strict=True))
+    code_of = np.array([code.get(name, -1) for name in distinct] or [0], np.int64)
     first = np.repeat(np.array([part.decoded.first_seq for part in parts], np.int64), lengths)
     origin = pa.DictionaryArray.from_arrays(pa.array(local), pa.array(distinct, pa.string()))
     return Identities(origin, first + batch.row, code_of[local] if len(local) else np.zeros(0, np.int64))
