@@ -1,0 +1,38 @@
+"""Both operating models, each synthesized once."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Deployment, deployment
+from tests.infra.synthesis import Synthesis, synthesize
+
+
+@pytest.fixture(scope="session", autouse=True)
+def node() -> Iterator[None]:
+    """jsii runs on Node, and says on stderr which it likes."""
+    if shutil.which("node") is None:
+        reason = "Node is not on PATH: nothing can be synthesized"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def containers(node: None, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """prod in containers, delivered by a workflow."""
+    folder: Path = tmp_path_factory.mktemp("containers")
+    wanted: Deployment = deployment("prod", repository="example/headwater", alarm_email="ops@example.org")
+    return synthesize(wanted, folder)
+
+
+@pytest.fixture(scope="session")
+def serverless(node: None, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """dev in functions."""
+    return synthesize(deployment("dev", "serverless"), tmp_path_factory.mktemp("serverless"))
