@@ -53,6 +53,7 @@ class Collector:
                 self._table, self._table_ms = self._look_at_table(), now
             self.history.append(totals_of(entries, self._table, now))
             lease, _ = services.ledger.document("publisher")
+            scaling, _ = services.ledger.document(f"autoscaler.{services.settings.stream}")
             return Overview(
                 at_ms=now,
                 hops=hops(self.history, warm, entries, self._table, now),
@@ -60,6 +61,10 @@ class Collector:
                 table=self._table,
                 publisher=str(lease.get("owner", "")),
                 counts=_counts([entry.counts for entry in entries]),
+                decisions=tuple(
+                    (int(one["at_ms"]), str(one["action"]), "; ".join(one["reasons"]))
+                    for one in reversed(scaling.get("decisions", []))
+                ),
             )
 
     def _look_at_table(self) -> TableState:

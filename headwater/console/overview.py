@@ -83,6 +83,8 @@ class Overview:
     table: TableState
     publisher: str
     counts: Mapping[str, int]
+    decisions: tuple[tuple[int, str, str], ...] = ()
+    """Of the autoscaler, newest first: when, what, why."""
 
 
 def totals_of(entries: Sequence[ShardEntry], table: TableState, at_ms: int) -> Totals:

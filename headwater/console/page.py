@@ -162,6 +162,8 @@ class Page:
             self._shard_chart = ui.echart(shard_options(()), renderer="svg").classes("w-full h-24")
             columns = ["shard", "share>", "nearest limit>", "events/s>", "bytes/s>", "behind>", "heaviest keys"]
             self._shard_table = table([*columns, "owner", "epoch>", "committed", "position"], "shard")
+            with ui.expansion("What the autoscaler decided").classes("w-full"):
+                self._decisions = table(["at", "decision", "why"], "at", pagination=5)
 
     def _audit(self) -> None:
         with card("Audit", "Accepted, processed, in the lake: every event, with each missing interval by number."):
@@ -268,6 +270,7 @@ class Page:
             ((hop.name, f"{hop.total:,}", f"{hop.per_second:,.1f}", age(hop.lag_ms), hop.note) for hop in found.hops),
         )
         fill(self._shard_table, (shard_cells(row, found.at_ms) for row in found.shards))
+        fill(self._decisions, ((moment(at), action, why) for at, action, why in found.decisions))
         self._counts.set_text(" · ".join(f"{name} {number:,}" for name, number in sorted(found.counts.items())))
         state = found.table
         small = "–" if state.small_files is None else f"{state.small_files:,}"
