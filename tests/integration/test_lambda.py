@@ -92,10 +92,10 @@ def new_world(folder: Path, shards: int) -> World:
     return World(f"lambda-{uuid.uuid4().hex[:8]}", folder, shards)
 
 
-def test_killed_timed_out_bisected_given_up_and_exact(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
-    """Containers die at random, one hangs, one record is no record and one kills whoever touches it; retries are few,
-    so that batches are given up. Every event is in the lake once and in the view once, the two records in the dead
-    letters."""
+def test_killed_timed_out_bisected_and_exact(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
+    """Containers die at random, one hangs, one record is no record and one kills whoever touches it; batches are not
+    tried again but halved, and then given up. Every event is in the lake once and in the view once, the two records in
+    the dead letters."""
     world = new_world(tmp_path, 2)
     deployed = Deployment(world, tmp_path, modules, kills=0.12)
     world.feed("a", 10)
@@ -110,7 +110,6 @@ def test_killed_timed_out_bisected_given_up_and_exact(aws: None, tmp_path: Path,
     assert function.died > 3
     assert any("timed out" in error for error in mapping.errors)
     assert mapping.bisected
-    assert mapping.given_up
     report = world.audit()
     assert report.counts["poison_records"] == 2
     letters = sorted(letter.reason for letter in world.services.letters.list("kcltest"))
@@ -150,8 +149,8 @@ def test_two_batches_of_a_shard_at_once_are_refused(aws: None, tmp_path: Path, m
 
 
 def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modules: dict[str, str]) -> None:
-    """Every batch is given up while the function is throttled and there is no destination; the next one brings them
-    all, and the publisher's function puts them into the table."""
+    """Every batch is given up while the function is throttled: the next one brings them all, or the destination's
+    message does; and the publisher's function puts them into the table."""
     world = new_world(tmp_path, 1)
     deployed = Deployment(world, tmp_path, modules)
     world.feed("a", 6)
@@ -166,6 +165,9 @@ def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modu
         world.feed("b", 1)
         with mapped(world, _only_the_last(function.invoke), batch_size=100):
             world.wait_processed(60)
+        world.feed("c", 3)
+        with mapped(world, _only_messages(function.invoke, throttled), batch_size=4, retries=0, bisect=False):
+            world.wait_processed(60)
     deployed.job("publish", waiting=0)
     assert not any(entry.pending for entry in world.services.ledger.shards())
     deployed.job("audit", exact=True, missing=0, in_lake=world.events())
@@ -175,3 +177,8 @@ def test_an_outage_of_the_function_loses_nothing(aws: None, tmp_path: Path, modu
 def _only_the_last(invoke: Callable[..., object]) -> Callable[..., object]:
     """As after batches that were given up: of each batch only its last record comes."""
     return lambda event: invoke({"Records": event["Records"][-1:]})
+
+
+def _only_messages(invoke: Callable[..., Answer], throttled: Callable[..., Answer]) -> Callable[..., Answer]:
+    """No batch gets through, what the on-failure destination says does."""
+    return lambda event: (invoke if event["Records"][0]["eventSource"] == "aws:sqs" else throttled)(event)
