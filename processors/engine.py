@@ -140,14 +140,17 @@ class Engine:
             return
         state, contract = self.state, self.pipeline.contract
         batch = combine(parts, contract.arrow_schema)
-        effects.keys.append((batch.record, batch.table.column(contract.key)))
         arrived_of = np.array([record.arrived_ms for record in records], np.int64)
         identities = identify(batch, records, contract, state.seen)
         dead = self._dead_rows(identities)
-        if len(parts) > 1 and (dead or self._may_die_and_return(identities)):
-            for part in parts:  # whether a copy counts depends on what became of those in the records before it
-                self._events([part], records, effects)
+        several = len(parts) > 1 or (len(batch.record) > 0 and batch.record[0] != batch.record[-1])
+        if several and (dead or self._may_die_and_return(identities)):
+            # whether a copy counts depends on what became of those in the records before it
+            for part in parts:
+                for one in part.by_record():
+                    self._events([one], records, effects)
             return
+        effects.keys.append((batch.record, batch.table.column(contract.key)))
         arrived = arrived_of[batch.record]
         before = self._advance(batch, arrived, arrived_of)
         rows = _Rows(batch.table, identities, batch.record, batch.row, arrived, before)

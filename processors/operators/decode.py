@@ -41,6 +41,18 @@ class Part:
     record: Ints
     row: Ints
 
+    def by_record(self) -> "list[Part]":
+        """A part for each record."""
+        edges = np.flatnonzero(np.diff(self.record)) + 1
+        if not len(edges):
+            return [self]
+        out = []
+        for start, stop in pairwise([0, *edges.tolist(), len(self.record)]):
+            table, rows = self.decoded.table.slice(start, stop - start), self.row[start:stop]
+            one = replace(self.decoded, table=table, rows=rows, total=stop - start)
+            out.append(Part(int(self.record[start]), one, self.record[start:stop], rows))
+        return out
+
 
 @dataclass(frozen=True)
 class Poison:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +118,15 @@ def test_still_not_right() -> None:
     assert [letter[0] for letter in reader.letters] == ["1", "2", "3", "4"]
     assert reader.rows() == []
     assert reader.audit().exact
+
+
+@pytest.mark.parametrize("form", ["batch", "kpl"])
+def test_sent_again_in_the_next_record_of_one_read(form: str) -> None:
+    """What became of the first decides about the second, also of records that are read in one pass."""
+    reader = Reader().read([record(1, [("a", 1, FAILS)], form), record(2, [("a", 1, GOOD)], form)])
+    assert [letter[0] for letter in reader.letters] == ["1"]
+    assert reader.rows() == [("a", 1, GOOD)]
+    assert reader.state.counts["revived"] == 1
 
 
 def test_after_a_split_and_a_merge() -> None:
