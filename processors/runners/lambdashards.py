@@ -109,7 +109,7 @@ class LambdaShards:
             self._read(reader, worker, delivery.until, budget)
             self._commit(worker, budget)
         except Stopped:
-            pass  # committed part by part; the reader is ahead of the worker, so it is not kept
+            worker.relax()  # committed part by part; the reader is ahead of the worker, so it is not kept
         except Fenced as error:
             log.warning("fenced", extra={"shard": shard_id, "reason": str(error)})
             raise Fenced(
@@ -124,6 +124,7 @@ class LambdaShards:
 
     def _keep(self, reader: ShardReader, worker: CarefulWorker) -> None:
         """For the shard's next batch, unless it began with doubts: the next claim looks at them anew."""
+        worker.relax()
         if not worker.careful:
             self._warm[worker.shard_id] = (reader, worker)
             while len(self._warm) > _WARM:

@@ -75,6 +75,11 @@ class CarefulWorker(ShardWorker):
             self._take_left()
         return super().commit(closed=closed)
 
+    def relax(self) -> None:
+        """The invocation ended well: the next claim doubts a step less."""
+        if self.careful:
+            self._note(max(-1, self._tries - 2))
+
     def take_delivered(self) -> None:
         """The stream has nothing more up to the delivery's end: what is left of the delivery itself."""
         if not self._take_left():

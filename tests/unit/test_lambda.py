@@ -547,6 +547,14 @@ def test_deaths_outside_of_the_function_bury_nothing() -> None:
     world.objects.put = put  # type: ignore[method-assign]
     assert world.invoke(event) == []
     world.check(1)
+    epochs = []
+    for _ in range(16):  # the doubts fade, and the container keeps the shard again
+        assert world.invoke(world.stream.event(world.stream.put())) == []
+        entry = world.ledger.shard(PARENT)
+        assert entry is not None
+        epochs.append(entry.epoch)
+    assert epochs[-3] == epochs[-1]
+    world.check(*range(1, 18))
 
 
 def test_a_passing_failure_of_the_commit_is_tried_again() -> None:
