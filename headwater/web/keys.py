@@ -145,7 +145,7 @@ class KeyStore:
             Key={"id": {"S": f"usage#{key_id}#{day}"}},
             UpdateExpression="SET expires = :expires ADD events :events",
             ExpressionAttributeValues={":expires": {"N": str(expires)}, ":events": {"N": str(events)}},
-            ReturnValues="UPDATED_NEW",
+            ReturnValues="ALL_NEW",
         )
         return int(answer["Attributes"]["events"]["N"])
 
