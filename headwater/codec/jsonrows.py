@@ -134,14 +134,22 @@ def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
     for field, names in zip(contract.arrow_schema, contract.fields, strict=True):
         name = next((name for name in (field.name, *names.was) if name in event), field.name)
         kind = field.type
-        if pa.types.is_timestamp(kind) and isinstance(event.get(name), int):
-            kind = pa.int64()
+        if pa.types.is_timestamp(kind):
+            kind = _time_type(event.get(name), kind)
         elif pa.types.is_date(kind):
             kind = pa.string()
         elif pa.types.is_float32(kind):
             kind = pa.float64()
         fields.append(pa.field(name, kind))
     return pa.schema(fields)
+
+
+def _time_type(first: object, kind: pa.DataType) -> pa.DataType:
+    """Arrow reads no more digits of a fraction than its unit has: Python writes six, Go and Java up to nine."""
+    if isinstance(first, int):
+        return pa.int64()
+    digits = len(first.partition(".")[2].rstrip("Z").partition("+")[0]) if isinstance(first, str) else 0
+    return kind if digits <= 3 else pa.timestamp("us" if digits <= 6 else "ns", kind.tz)
 
 
 def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _Part:
