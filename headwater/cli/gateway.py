@@ -1,7 +1,6 @@
 """Commands of the HTTP gateway: gateway, keys create, keys list, keys revoke."""
 
 import json
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,8 +41,6 @@ def gateway(as_json: Json = False) -> None:
     to_stdout(settings.log_level, sys.stderr)
     contract = load(settings.pipeline).contract
     made = make_gateway(settings, contract, SystemClock(), check_endpoint)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end
     scheme = "https" if settings.gateway.tls_certificate else "http"
     with listening(settings.gateway.host, settings.gateway.port) as (listener, authority):
 

@@ -1,5 +1,6 @@
 """From the settings to a gateway that serves."""
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -104,6 +105,8 @@ def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], objec
         **tls,
     )
     server = _Server(config, started)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 
