@@ -43,6 +43,7 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.placement
 	$(BIN)/python -m bench.state
 	$(BIN)/python -m bench.kcl
+	$(BIN)/python -m bench.gateway
 
 lock: ## Resolve the requirements anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header \
