@@ -58,9 +58,14 @@ class Deployment:
         self._modules = modules
         self._random = random.Random(seed)
         self._kills = kills
+        self._left = 4
+        """Deaths by chance: each costs a cold start."""
 
     def _kill_after(self) -> float | None:
-        return self._random.uniform(0.01, 0.6) if self._random.random() < self._kills else None
+        if not self._left or self._random.random() >= self._kills:
+            return None
+        self._left -= 1
+        return self._random.uniform(0.01, 0.6)
 
     def function(self, containers: int = 3, seconds: float = 5.0) -> Function:
         environment = self._world.environment(
@@ -97,7 +102,7 @@ def test_killed_timed_out_bisected_and_exact(aws: None, tmp_path: Path, modules:
     tried again but halved, and then given up. Every event is in the lake once and in the view once, the two records in
     the dead letters."""
     world = new_world(tmp_path, 2)
-    deployed = Deployment(world, tmp_path, modules, kills=0.12)
+    deployed = Deployment(world, tmp_path, modules, kills=0.3)
     world.feed("a", 10)
     world.feed("b", 4, copies=2)
     put(world, b"\x00no record")
@@ -120,7 +125,7 @@ def test_killed_timed_out_bisected_and_exact(aws: None, tmp_path: Path, modules:
 def test_split_and_merge_while_containers_die(resharding: None, tmp_path: Path, modules: dict[str, str]) -> None:
     """A child starts only when its parents are read to their end, and takes over what they had seen."""
     world = new_world(tmp_path, 2)
-    deployed = Deployment(world, tmp_path, modules, kills=0.15)
+    deployed = Deployment(world, tmp_path, modules, kills=0.3)
     world.feed("a", 8)
     with deployed.function() as function, mapped(world, function.invoke, batch_size=5):
         until(lambda: world.processed() > 0, 60, "a first commit")
