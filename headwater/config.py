@@ -8,7 +8,16 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["GatewaySettings", "KclSettings", "Settings", "debugging", "environment", "use_environment"]
+__all__ = [
+    "GatewaySettings",
+    "KclSettings",
+    "ServeSettings",
+    "Settings",
+    "debugging",
+    "environment",
+    "exports_telemetry",
+    "use_environment",
+]
 
 
 class KclSettings(BaseSettings):
@@ -115,6 +124,25 @@ class GatewaySettings(BaseSettings):
     """Threads that read bodies."""
 
 
+class ServeSettings(BaseSettings):
+    """The query API and the console: HEADWATER_SERVE_<NAME>. Keys, tokens and their table are the gateway's."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_SERVE_", extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = 8785
+    """0 takes a free port, which is printed."""
+    auth: Literal["keys", "none"] = "keys"
+    """`none` is for loopback only."""
+    console: bool = True
+    cache_seconds: float = 0.5
+    """How old an answer may be that is given to many."""
+    max_streams: int = 1_000
+    """Open event streams."""
+    tls_certificate: str = ""
+    tls_key: str = ""
+
+
 class Settings(BaseSettings):
     """Every setting is an environment variable HEADWATER_<NAME>; the defaults fit `headwater up`."""
 
@@ -141,11 +169,10 @@ class Settings(BaseSettings):
     publish_seconds: float = 30.0
     reference_seconds: float = 0.0
     """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
-    console_port: int = 8785
-    """Of the console of `headwater up`; 0 takes a free one."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
+    serve: ServeSettings = Field(default_factory=ServeSettings)
 
 
 def use_environment(variables: Mapping[str, str]) -> None:
@@ -156,6 +183,11 @@ def use_environment(variables: Mapping[str, str]) -> None:
 def debugging() -> bool:
     """Whether HEADWATER_DEBUG asks for tracebacks in place of one line."""
     return os.environ.get("HEADWATER_DEBUG", "") not in ("", "0")
+
+
+def exports_telemetry() -> bool:
+    """Whether OpenTelemetry's variables name an endpoint for this process's own spans and metrics."""
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{part}ENDPOINT") for part in ("", "TRACES_", "METRICS_"))
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -58,7 +58,8 @@ class Lake:
 def open_lake(pipeline: str = "processors.examples.telemetry:pipeline", shards: int = 2) -> Iterator[Lake]:
     """The lake of a pipeline, for as long as the block lasts."""
     athena = environment({}).get("HEADWATER_NOTEBOOK") == "athena"
-    settings = Settings(pipeline=pipeline, commit_seconds=2.0, view_flush_seconds=1.0, console_port=0)
+    settings = Settings(pipeline=pipeline, commit_seconds=2.0, view_flush_seconds=1.0)
+    settings.serve.port = 0
     settings.gateway.port = 0
     if athena:
         yield Lake(Services(settings, load(pipeline)), athena=True)

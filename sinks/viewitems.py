@@ -1,6 +1,7 @@
 """How a view's rows look as DynamoDB items: keys, attributes and sizes. No I/O."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -10,7 +11,7 @@ from headwater import aggregates as agg
 from headwater.aggregates import Aggregate
 from headwater.errors import UsageError
 
-__all__ = ["Item", "Slot", "Upsert", "ViewSpec", "attribute", "key_text", "partition", "sort_key"]
+__all__ = ["Item", "Slot", "Upsert", "ViewSpec", "attribute", "key_parts", "key_text", "partition", "sort_key"]
 
 UNWINDOWED = "-"
 _RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end"})
@@ -83,6 +84,13 @@ class Item:
 def key_text(key: Sequence[object]) -> str:
     """The key's values joined with `|`; within a value, `|` and backslash are escaped, and null is backslash N."""
     return "|".join(r"\N" if one is None else _text(one).replace("\\", r"\\").replace("|", r"\|") for one in key)
+
+
+def key_parts(text: str) -> list[str | None]:
+    r"""The values of a key as `key_text` joins them: `|` between, a backslash escapes, null is \N."""
+    found = re.findall(r"((?:\\.|[^\\|])*)(?:\||$)", text, re.DOTALL)
+    parts = found[:-1] if not text.endswith("|") and len(found) > 1 and not found[-1] else found
+    return [None if part == r"\N" else re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
 
 
 def partition(view: str, key: str) -> str:

@@ -23,6 +23,8 @@ from sinks.viewitems import Item, Slot, Upsert, ViewSpec
 
 __all__ = ["Upsert", "ViewSettings", "ViewSpec", "ViewStore", "WriteReport", "create_table"]
 
+_PAGES = 50
+"""Of a scan, for one page of rows: a view that is a small part of the table takes many."""
 _THROTTLES = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -132,6 +134,42 @@ class ViewStore:
                     break
         return found
 
+    def windows(
+        self, view: ViewSpec, key: Sequence[object], start_ms: int | None = None, stop_ms: int | None = None
+    ) -> Sequence[dict[str, object]]:
+        """The rows of a key whose windows begin in `[start, stop)`, in order; an unwindowed one only without bounds."""
+        pk = viewitems.partition(view.name, viewitems.key_text(key))
+        if start_ms is None and stop_ms is None:
+            return tuple(self._rows(view, self._query(pk)))
+        low = viewitems.sort_key(0 if start_ms is None else start_ms)
+        high = "~" if stop_ms is None else viewitems.sort_key(stop_ms - 1) + "~"
+        return tuple(self._rows(view, self._query(pk, between=(low, high))))
+
+    def page(
+        self, view: ViewSpec, prefix: str, limit: int, after: Sequence[str] | None = None
+    ) -> tuple[Sequence[dict[str, object]], Sequence[str] | None]:
+        """Up to `limit` rows whose key, as text, starts with `prefix`, in no order; where to go on, None at the end."""
+        place = None if after is None else {"pk": {"S": after[0]}, "sk": {"S": after[1]}}
+        found: list[dict[str, object]] = []
+        for _ in range(_PAGES):
+            answer = self._client.scan(
+                TableName=self._table,
+                ConsistentRead=True,
+                FilterExpression="begins_with(pk, :p)",
+                ExpressionAttributeValues={":p": {"S": viewitems.partition(view.name, prefix)}},
+                **({"ExclusiveStartKey": place} if place else {}),
+            )
+            for item in answer["Items"]:
+                rows = list(self._rows(view, [item]))
+                if rows and len(found) == limit:
+                    return found, [place["pk"]["S"], place["sk"]["S"]] if place else None
+                found += rows
+                place = {"pk": item["pk"], "sk": item["sk"]}
+            place = answer.get("LastEvaluatedKey")
+            if place is None:
+                return found, None
+        return found, [place["pk"]["S"], place["sk"]["S"]] if place else None
+
     def scan(self, view: ViewSpec, prefix: str = "") -> Iterator[dict[str, object]]:
         """Every row of the view, for audits."""
         pages = self._client.get_paginator("scan").paginate(
@@ -141,6 +179,17 @@ class ViewStore:
             ExpressionAttributeValues={":p": {"S": viewitems.partition(view.name, prefix)}},
         )
         return self._rows(view, (item for page in self._reading(pages) for item in page["Items"]))
+
+    def remove(self, view: ViewSpec, column: str, value: str) -> int:
+        """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
+        if column not in view.by:
+            return 0
+        keys = [[row[name] for name in view.by] for row in self.scan(view) if str(row[column]) == value]
+        for pk in {viewitems.partition(view.name, viewitems.key_text(key)) for key in keys}:
+            for item in list(self._query(pk)):
+                self._client.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+        self._cache = _Cache(self._settings.cache_bytes)
+        return len(keys)
 
     def _rows(self, view: ViewSpec, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
         for found in items:
@@ -248,10 +297,15 @@ class ViewStore:
             for item in self._query(pk, head)
         }
 
-    def _query(self, pk: str, head: str | None = None) -> Iterator[Mapping[str, Any]]:
+    def _query(
+        self, pk: str, head: str | None = None, between: tuple[str, str] | None = None
+    ) -> Iterator[Mapping[str, Any]]:
         condition, values = "pk = :p", {":p": {"S": pk}}
         if head is not None:
             condition, values = f"{condition} AND begins_with(sk, :s)", values | {":s": {"S": head}}
+        if between is not None:
+            condition += " AND sk BETWEEN :a AND :b"
+            values |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             ConsistentRead=True,

@@ -1,10 +1,14 @@
 """The audit's report, for people and as JSON."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from processors.audit import AuditReport, OriginAudit
 
-__all__ = ["report_json", "report_tables"]
+if TYPE_CHECKING:
+    from sinks.lakehealth import Freshness
+
+__all__ = ["freshness_lines", "report_json", "report_tables"]
 
 
 def report_json(report: AuditReport) -> dict[str, Any]:
@@ -106,3 +110,10 @@ def _lines(origin: OriginAudit, limit: int) -> list[str]:
             more = f" and {len(intervals) - limit:,} more" if len(intervals) > limit else ""
             out.append(f"{origin.origin}: {name}: {shown}{more}")
     return out
+
+
+def freshness_lines(shards: "Iterable[Freshness]") -> Iterator[str]:
+    """A line a shard: how long its last files took from their writing to the table."""
+    for one in shards:
+        took = "" if one.median_ms is None else f"in the lake {one.median_ms / 1000:.1f} s after writing (median)"
+        yield f"{one.shard_id}: {took or 'nothing in the lake yet'}, {one.waiting_rows:,} rows wait\n"

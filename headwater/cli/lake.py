@@ -1,6 +1,5 @@
 """Commands that read results: lake query, view get and list; and the dead letters: dlq list and redrive."""
 
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +75,8 @@ def view_get(
     from headwater.cli.output import print_rows
 
     services, spec = _view(name)
+    from sinks.viewitems import key_parts
+
     parts = key_parts(key)
     if len(parts) != len(spec.by):
         raise UsageError(f"view {name} is keyed by {' and '.join(spec.by)}: give {'|'.join(spec.by).upper()}")
@@ -131,8 +132,8 @@ def redrive(
 ) -> None:
     """Put letters on the stream again, once what was wrong is put right; they move to redriven/ in the bucket."""
     from headwater.cli.output import print_json
-    from producers.redriving import Redrive
     from headwater.cli.services import open_services
+    from producers.redriving import Redrive
 
     if every == bool(ids):
         raise UsageError("dlq redrive: give either --all or --id, once for each letter")
@@ -150,13 +151,6 @@ def redrive(
         print_json({"sent": sent})
     else:
         sys.stdout.write(f"{sent:,} sent again\n")
-
-
-def key_parts(text: str) -> list[str | None]:
-    r"""The values of a key as `sinks.viewitems.key_text` joins them: `|` between, a backslash escapes, null is \N."""
-    found = re.findall(r"((?:\\.|[^\\|])*)(?:\||$)", text, re.DOTALL)
-    parts = found[:-1] if not text.endswith("|") and len(found) > 1 and not found[-1] else found
-    return [None if part == r"\N" else re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
 
 
 def letter_id(letter: "DeadLetter") -> str:

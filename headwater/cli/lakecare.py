@@ -130,6 +130,37 @@ def freshness_(as_json: Json = False) -> None:
     print_rows(rows, as_json=as_json, empty=f"table {care.name} has no file of any shard")
 
 
+@lake.command("forget")
+def forget_(
+    key: Annotated[str, typer.Option(help="The value of the contract's key, such as a device or a person.")],
+    as_json: Json = False,
+) -> None:
+    """Remove a key's rows, views, state and dead letters, and look whether any is left. Exits 1 when some is."""
+    from headwater.errors import Retryable
+    from processors.forgetting import forget
+    from processors.services import new_owner
+
+    services, _ = _care()
+    owner = new_owner()
+    publisher = services.publisher(owner)
+
+    def settle() -> None:
+        try:
+            publisher.step()
+        except Retryable as error:
+            sys.stderr.write(f"{error}\n")
+        services.clock.sleep(0.5)
+
+    found = forget(services, key, owner, settle)
+    publisher.release()
+    text = (
+        f"{found.rows:,} rows in {found.files:,} files, {found.view_rows:,} view rows, {found.letters:,} dead letters"
+    )
+    _said(asdict(found), f"removed {text}" + "".join(f"\nstill there: {one}" for one in found.left), as_json)
+    if found.left:
+        raise typer.Exit(1)
+
+
 def _care(target_mb: int = 256, small_mb: int = 128, fewest: int = 5) -> "tuple[Services, Maintenance]":
     from headwater.cli.services import open_services
     from sinks.compaction import Sizes

@@ -190,15 +190,17 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="Origins and intervals to print.")] = 20,
 ) -> None:
     """Accepted, processed, in the lake: per origin, with each missing interval. Exits 1 when something is amiss."""
-    from headwater.cli.auditing import report_json, report_tables
-    from processors.auditing import run_audit
+    from headwater.cli.auditing import freshness_lines, report_json, report_tables
+    from processors.auditing import lake_freshness, run_audit
 
     services = _services()
     report = run_audit(services)
+    fresh = lake_freshness(services)
     if as_json:
-        sys.stdout.write(json.dumps(report_json(report)) + "\n")
+        sys.stdout.write(json.dumps(report_json(report) | {"freshness": [vars(one) for one in fresh]}) + "\n")
     else:
         report_tables(report, limit)
+        sys.stdout.writelines(freshness_lines(fresh))
     if not report.exact:
         raise typer.Exit(1)
 

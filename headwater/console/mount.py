@@ -9,19 +9,10 @@ from fastapi import FastAPI
 from nicegui import ui
 
 from headwater.console.collector import Collector
-from headwater.console.gate import Gate
 from headwater.console.page import Shared, console_page
-from headwater.web.auth import Authenticator
 from processors.services import Services
 
-__all__ = ["console_app", "mount"]
-
-
-def console_app(services: Services, authenticator: Authenticator | None = None) -> Gate:
-    """The console alone."""
-    app = FastAPI(openapi_url=None)
-    mount(app, services)
-    return Gate(app, authenticator)
+__all__ = ["mount"]
 
 
 def mount(app: FastAPI, services: Services) -> None:

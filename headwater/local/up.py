@@ -8,10 +8,10 @@ from typing import Any
 
 from headwater.clock import Clock
 from headwater.config import Settings
-from headwater.console.mount import console_app
 from headwater.errors import HeadwaterError
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
+from headwater.serving.server import make_service
 from headwater.web.serving import serving
 from processors.pipeline import Pipeline
 from processors.publishing import PublishLoop
@@ -33,6 +33,10 @@ class Up:
         gateway = settings.gateway
         if "auth" not in gateway.model_fields_set:
             gateway = gateway.model_copy(update={"auth": "none"})  # on loopback, and nothing here is worth a key
+        serve = settings.serve
+        if "auth" not in serve.model_fields_set:
+            serve = serve.model_copy(update={"auth": "none"})
+        changes |= {"serve": serve.model_copy(update={"host": "127.0.0.1"})}
         changes |= {"gateway": gateway.model_copy(update={"host": "127.0.0.1"})}
         self._settings = settings.model_copy(update=changes)
         self._clock = clock
@@ -61,11 +65,12 @@ class Up:
             stack.callback(self._end, stop, threads)
             for thread in threads:
                 thread.start()
-            web = stack.enter_context(serving(console_app(services), self._settings.console_port))
+            web = stack.enter_context(serving(make_service(services), self._settings.serve.port))
             gateway = make_gateway(self._settings, self._pipeline.contract, self._clock)
             yield {
                 "aws": aws.endpoint,
                 "gateway": stack.enter_context(serving(gateway.app(), gateway.settings.port)),
+                "api": f"{web}/v1/views",
                 "console": web,
                 "stream": self._settings.stream,
                 "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": self._settings.pipeline},

@@ -29,7 +29,7 @@ WAIT_MS = 40_000
 def up() -> Iterator[dict[str, Any]]:
     """`headwater up` as a process; yields what it printed."""
     environment = os.environ | {
-        "HEADWATER_CONSOLE_PORT": "0",
+        "HEADWATER_SERVE_PORT": "0",
         "HEADWATER_GATEWAY_PORT": "0",
         "HEADWATER_COMMIT_SECONDS": "2",
     }

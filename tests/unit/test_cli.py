@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.cli.failures import explain
-from headwater.cli.lake import key_parts
-from sinks.viewitems import key_text
+from sinks.viewitems import key_parts, key_text
 from tests.cli import headwater
 
 CLOSED = {

@@ -1,0 +1,1 @@
+"""The query API: views over HTTP, read-only, with the console beside it."""

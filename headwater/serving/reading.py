@@ -1,0 +1,132 @@
+"""Rows of views with what a reader has to know of them: how far the stream was read, and which windows are final."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from headwater.errors import UsageError
+from headwater.ledger import ShardEntry
+from processors.pipeline import View
+from processors.services import Services
+from sinks.viewitems import key_parts
+
+__all__ = ["NoSuchKey", "Progress", "ViewReader", "progress_of", "view_json"]
+
+_PROGRESS_MS = 1_000
+MOST_ROWS = 1_000
+
+
+class NoSuchKey(UsageError):
+    """A key that no row of the view can have."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far all open shards have committed; None while one of them has nothing yet."""
+
+    watermark_ms: int | None
+    as_of_ms: int | None
+
+    def is_final(self, window_end_ms: int) -> bool:
+        """Whether no event that is not late can come for a window any more. A late one still amends it."""
+        return self.watermark_ms is not None and window_end_ms <= self.watermark_ms
+
+
+def progress_of(entries: Sequence[ShardEntry]) -> Progress:
+    """The slowest of the shards that are still read decides."""
+    open_ = [entry for entry in entries if not entry.closed] or list(entries)
+    marks = [entry.watermark_ms for entry in open_]
+    known = [mark for mark in marks if mark is not None]
+    return Progress(
+        min(known) if known and len(known) == len(marks) else None,
+        min((entry.updated_ms for entry in open_), default=None),
+    )
+
+
+class ViewReader:
+    """Blocking. One answer is a dict that becomes JSON."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._progress = (-(1 << 62), Progress(None, None))
+        self.views: Mapping[str, View] = {view.name: view for view in services.pipeline.views}
+
+    def progress(self) -> Progress:
+        """At most a second old."""
+        now = self._services.clock.now_ms()
+        if now - self._progress[0] >= _PROGRESS_MS:
+            self._progress = (now, progress_of(self._services.ledger.shards()))
+        return self._progress[1]
+
+    def key(self, name: str, key: str, start_ms: int | None, stop_ms: int | None, limit: int, after: str) -> Any:
+        """The windows of one key that begin in `[start, stop)`, in order."""
+        view = self.views[name]
+        parts = key_parts(key) if view.by else []
+        if len(parts) != len(view.by):
+            raise NoSuchKey(f"view {name} has keys of {len(view.by)} parts ({', '.join(view.by)}), joined with |")
+        if after:
+            start_ms = _decoded(after, int) + 1
+        if view.window is None:
+            start_ms = stop_ms = None
+        progress = self.progress()
+        rows = self._services.views.windows(self._services.view_specs[name], parts, start_ms, stop_ms)
+        page = rows[:limit]
+        more = len(rows) > limit and "window_start" in page[-1]
+        return self._answer(progress, page, _encoded(_ms(page[-1]["window_start"])) if more else None)
+
+    def prefix(self, name: str, prefix: str, limit: int, after: str) -> Any:
+        """Rows whose key begins so, in no order, a page at a time."""
+        progress = self.progress()
+        where = _decoded(after, list) if after else None
+        if where is not None and not (len(where) == 2 and all(isinstance(one, str) for one in where)):
+            raise UsageError("next is not what an earlier answer gave")
+        rows, place = self._services.views.page(self._services.view_specs[name], prefix, limit, where)
+        return self._answer(progress, rows, _encoded(place) if place else None)
+
+    def _answer(self, progress: Progress, rows: Sequence[Mapping[str, object]], after: str | None) -> Any:
+        now = self._services.clock.now_ms()
+        return {
+            "watermark": _iso(progress.watermark_ms),
+            "as_of": _iso(progress.as_of_ms),
+            "freshness_ms": None if progress.as_of_ms is None else max(0, now - progress.as_of_ms),
+            "rows": [
+                {**row, "final": "window_end" in row and progress.is_final(_ms(row["window_end"]))} for row in rows
+            ],
+            "next": after,
+        }
+
+
+def view_json(view: View) -> dict[str, Any]:
+    """What a view is."""
+    window = view.window
+    return {
+        "name": view.name,
+        "by": list(view.by),
+        "window": None if window is None else {"size_ms": window.size_ms, "every_ms": window.every_ms},
+        "aggregates": [{"name": one.name, "function": one.function, "field": one.field} for one in view.aggregates],
+    }
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _ms(text: object) -> int:
+    return round(datetime.fromisoformat(str(text)).timestamp() * 1000)
+
+
+def _encoded(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def _decoded(text: str, kind: type) -> Any:
+    try:
+        value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        value = None
+    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and abs(value) > 1 << 53):
+        raise UsageError("next is not what an earlier answer gave")
+    return value

@@ -1,0 +1,52 @@
+"""The service: the query API, and the console with it."""
+
+from typing import Any
+
+import uvicorn
+
+from headwater.aws import client
+from headwater.clock import Clock
+from headwater.config import Settings
+from headwater.console.gate import Gate
+from headwater.console.mount import mount
+from headwater.errors import UsageError
+from headwater.serving.app import create_app
+from headwater.serving.reading import ViewReader
+from headwater.web.auth import Authenticator, JwtVerifier
+from headwater.web.keys import KeyStore
+from processors.services import Services
+
+__all__ = ["make_service", "serve"]
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_API = ("/v1/", "/health", "/openapi.json")
+
+
+def make_service(services: Services, *, console: bool | None = None) -> Any:
+    """An ASGI app. UsageError for settings that cannot be."""
+    settings = services.settings
+    wanted = settings.serve
+    if wanted.auth == "none" and wanted.host not in _LOOPBACK:
+        raise UsageError(f"HEADWATER_SERVE_AUTH=none is for loopback only, not for {wanted.host}")
+    authenticator = _authenticator(settings, services.clock) if wanted.auth == "keys" else None
+    app = create_app(ViewReader(services), wanted, authenticator)
+    if not (wanted.console if console is None else console):
+        return app
+    mount(app, services)
+    return Gate(app, authenticator, others=_API)
+
+
+def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
+    store = KeyStore(client("dynamodb", settings), settings.gateway.keys_table, clock)
+    store.check()
+    verifier = JwtVerifier(settings.gateway, clock) if settings.gateway.jwt_issuer else None
+    return Authenticator(settings.gateway, store, verifier, clock)
+
+
+def serve(app: Any, settings: Settings) -> None:
+    """Until SIGTERM; requests that are under way are finished."""
+    wanted = settings.serve
+    tls: dict[str, Any] = (
+        {"ssl_certfile": wanted.tls_certificate, "ssl_keyfile": wanted.tls_key} if wanted.tls_certificate else {}
+    )
+    uvicorn.run(app, host=wanted.host, port=wanted.port, log_level="warning", timeout_graceful_shutdown=5, **tls)
