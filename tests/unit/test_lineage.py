@@ -5,6 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.intervals import merged
 from headwater.lineage import IntervalSet, OriginSets
 
 small = st.integers(0, 40)
@@ -62,6 +63,16 @@ def test_whole_intervals_are_united(added: list[tuple[str, list[tuple[int, int]]
         if settle:
             assert sets.count() == sum(map(len, plain.values()))
     assert sorted(sets.origins()) == sorted(name for name, some in plain.items() if some)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), small, st.integers(1, 12)), max_size=30))
+def test_intervals_in_arrays_are_united_as_sets_are(rows: list[tuple[int, int, int]]) -> None:
+    """Per code, sorted and disjoint."""
+    columns = [np.array(column, np.int64) for column in zip(*((c, a, a + n) for c, a, n in rows), strict=True)]
+    code, start, stop = merged(*columns) if rows else merged(*(np.zeros(0, np.int64),) * 3)
+    found = list(zip(code.tolist(), start.tolist(), stop.tolist(), strict=True))
+    sets = {one: IntervalSet((a, a + n) for c, a, n in rows if c == one) for one in range(3)}
+    assert found == [(one, *interval) for one, some in sets.items() for interval in some]
 
 
 @settings(max_examples=400)
