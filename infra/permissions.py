@@ -52,6 +52,9 @@ _ENDED = "a state object that a newer one has replaced; small states lie in the 
 _LARGE = "a state or a first version of a reference table that is too large for, or not yet in, the ledger"
 
 
+_BUCKET = ("arn:aws:s3:::{bucket}",)
+
+
 def _decrypts() -> Grant:
     actions = _actions("kms", "Decrypt")
     return Grant(actions, (KEY,), _all(actions, _MOTO_ENCRYPTS_NOTHING))
@@ -72,7 +75,10 @@ _PROCESS = (
     Grant(
         _actions("dynamodb", "GetItem", "PutItem", "Query"),
         _VIEWS,
-        {"dynamodb:Query": "the slots of a row that many shards feed lie in items of their own"},
+        {
+            "dynamodb:GetItem": "a row that turns out to be newer than what is to be written is read back",
+            "dynamodb:Query": "the slots of a row that many shards feed lie in items of their own",
+        },
     ),
     Grant(
         _actions("s3", "PutObject"),
@@ -107,6 +113,7 @@ _LEASING = (
 _READS_LAKE = (
     Grant(_actions("glue", "GetTable"), _CATALOG),
     Grant(_actions("s3", "GetObject"), _bucket("lake")),
+    Grant(_actions("s3", "ListBucket"), _BUCKET),
 )
 _AUDIT = (
     Grant(_actions("dynamodb", "Query"), _LEDGER),
@@ -116,8 +123,9 @@ _AUDIT = (
 )
 _PUBLISH = (
     Grant(_actions("dynamodb", "Query", "GetItem", "UpdateItem"), _LEDGER),
-    Grant(_actions("glue", "CreateDatabase", "GetTable", "CreateTable", "UpdateTable"), _CATALOG),
+    Grant(_actions("glue", "CreateDatabase", "GetDatabase", "GetTable", "CreateTable", "UpdateTable"), _CATALOG),
     Grant(_actions("s3", "GetObject", "PutObject"), _bucket("lake")),
+    Grant(_actions("s3", "ListBucket"), _BUCKET),
     Grant(
         _actions("s3", "DeleteObject"),
         _bucket("lake"),
@@ -156,18 +164,26 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
     "publish": _PUBLISH,
     "audit": _AUDIT,
     "gateway": (
-        Grant(_actions("kinesis", "PutRecords", "ListShards"), _STREAM),
+        Grant(_actions("kinesis", "PutRecords", "PutRecord", "ListShards"), _STREAM),
         Grant(_actions("dynamodb", "GetItem", "UpdateItem"), _KEYS),
         _encrypts(),
     ),
     "serve": (
-        Grant(_actions("dynamodb", "GetItem", "Query", "Scan"), _VIEWS),
-        Grant(_actions("dynamodb", "GetItem", "Query"), _LEDGER),
-        Grant(_actions("dynamodb", "GetItem"), _KEYS),
+        Grant(_actions("dynamodb", "Query", "Scan"), _VIEWS),
+        Grant(
+            _actions("dynamodb", "GetItem", "Query"),
+            _LEDGER,
+            {"dynamodb:Query": "the console's audit; tests/integration/test_console.py runs it"},
+        ),
+        Grant(_actions("dynamodb", "GetItem"), _KEYS, {"dynamodb:GetItem": "who is calling: as in the gateway"}),
         Grant(_actions("kinesis", "ListShards"), _STREAM),
         *_READS_LAKE,
-        Grant(_actions("s3", "GetObject"), _bucket("dlq", "state")),
-        Grant(_actions("s3", "ListBucket"), ("arn:aws:s3:::{bucket}",)),
+        Grant(_actions("glue", "GetTables"), _CATALOG),
+        Grant(
+            _actions("s3", "GetObject"),
+            _bucket("dlq", "state"),
+            {"s3:GetObject": f"a dead letter's text; {_LARGE}"},
+        ),
         _decrypts(),
     ),
     "function": (*_PROCESS, *_MAPPING, _LOGS),

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from headwater.config import GatewaySettings, KclSettings, Settings
 from headwater.errors import UsageError
 from infra.settings import SERVICES, deployment
-from tests.infra.synthesis import Json, Synthesis
+from tests.infra.synthesis import Synthesis
 
 ROOT = Path(__file__).parents[2]
 EXPLAINED = {"S1", "KDS3", "ECS2", "ECS4", "EC23", "IAM5"}
@@ -157,7 +158,7 @@ def test_containers_are_not_root_and_write_nowhere_but_tmp(containers: Synthesis
 
 
 def known_variables() -> set[str]:
-    models = {"": Settings, "KCL_": KclSettings, "GATEWAY_": GatewaySettings}
+    models: dict[str, type[BaseModel]] = {"": Settings, "KCL_": KclSettings, "GATEWAY_": GatewaySettings}
     return {f"HEADWATER_{prefix}{name.upper()}" for prefix, model in models.items() for name in model.model_fields}
 
 
