@@ -38,6 +38,8 @@ class Effects:
     letters: list[DeadLetter] = field(default_factory=list)
     keys: list[tuple[Ints, pa.Array]] = field(default_factory=list)
     """Of each event read, copies among them: the index of its record in the call, and its key."""
+    traces: list[str] = field(default_factory=list)
+    """W3C traceparents that batches came with."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Engine:
                     self._events(run, items, effects)
                     run = []
                 run.append(found)
+                if found.decoded.traceparent:
+                    effects.traces.append(found.decoded.traceparent)
             elif isinstance(found, Poison):
                 effects.letters.append(self._letter(items[found.at], None, found.reason, items[found.at].data))
                 self.state.count("poison_records")

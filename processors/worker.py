@@ -26,6 +26,7 @@ from processors.pipeline import Pipeline
 from processors.shards.edge import heat_document
 from processors.shards.heat import sample_of
 from processors.state import ShardState
+from processors.traces import Traces
 from sinks.deadletter import DeadLetter
 from sinks.lake import LakeBuffer, LakeFile
 from sinks.views import Upsert, ViewSpec
@@ -122,6 +123,7 @@ class ShardWorker:
         self.lag_ms: int | None = None
         """How far behind the tip of the shard the last records were; the runner knows."""
         self._heat_rev: int | None = None
+        self._traces = Traces(shard_id, clock)
 
     def covers(self, start: int, end: int) -> None:
         """Tell the shard's first and last hash key, where the runner knows them: for what is measured of its heat."""
@@ -185,6 +187,7 @@ class ShardWorker:
             if table.num_rows:
                 self._buffer.append(table)
         self._letters.extend(effects.letters)
+        self._traces.add(effects.traces)
         self.heat.observe(fresh, effects.keys, self._ranged)
         self.position = sequence.pad(fresh[-1].sequence_number)
 
@@ -232,6 +235,7 @@ class ShardWorker:
             now_ms=now,
         )
         self._commit(change)
+        self._traces.committed(self.position, [file.uri for file in files])
         self._written = []
         self._letters = []
         self._committed_ms = self._clock.now_ms()

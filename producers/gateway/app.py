@@ -23,7 +23,7 @@ from headwater.errors import BufferFull, HeadwaterError
 from headwater.web.auth import ANONYMOUS, Authenticator, Principal, credential
 from headwater.web.limits import Limits
 from headwater.web.problems import Problem, problem_response
-from headwater.web.tracing import is_sampled, span, traceparent_of
+from headwater.web.tracing import is_sampled, parse_traceparent, span, traceparent_of
 from producers.gateway.bodies import Bounds, Rows, field_of, format_of, inflate, read_events
 from producers.gateway.intake import Identity, KeyMemory, Lane, intervals
 from producers.gateway.metrics import CONTENT_TYPE, Metrics
@@ -139,8 +139,11 @@ class Gateway:
         async def handle(request: Request) -> Response:
             started = self.clock.now_ms()
             try:
-                with span(f"POST {request.url.path}", request.headers) as current:
-                    response = await answer(request, traceparent_of(current, request.headers))
+                if name == "events":
+                    with span(f"POST {request.url.path}", request.headers) as current:
+                        response = await answer(request, traceparent_of(current, request.headers))
+                else:  # a span for each export of spans would never end
+                    response = await answer(request, parse_traceparent(request.headers.get("traceparent")))
             except Problem as problem:
                 response = problem_response(problem)
             except ClientDisconnect:

@@ -1,6 +1,7 @@
 """What the gateway counts, in Prometheus' text form."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -65,6 +66,24 @@ class Metrics:
 
     def describe(self) -> Iterable[Metric]:
         return []
+
+    def observe(self, meter: Any) -> None:
+        """The same over OpenTelemetry: counters and gauges under the same names."""
+        from opentelemetry.metrics import Observation
+
+        def reading(name: str) -> Callable[[Any], Iterable[Any]]:
+            def read(_: Any) -> Iterable[Any]:
+                for family in self._registry.collect():
+                    for sample in family.samples:
+                        if sample.name == name:
+                            yield Observation(sample.value, sample.labels)
+
+            return read
+
+        for name in ("requests_total", "events_total", "producer_total"):
+            meter.create_observable_counter(f"headwater_gateway_{name}", [reading(f"headwater_gateway_{name}")])
+        for name in ("inflight_bytes", "buffered_bytes"):
+            meter.create_observable_gauge(f"headwater_gateway_{name}", [reading(f"headwater_gateway_{name}")])
 
     def text(self) -> bytes:
         found: bytes = generate_latest(self._registry)

@@ -14,6 +14,7 @@ from headwater.clock import Clock
 from headwater.config import GatewaySettings, Settings
 from headwater.contract import Contract, load_contract
 from headwater.errors import UsageError
+from headwater.spans import export_telemetry
 from headwater.web.auth import Authenticator, JwtVerifier
 from headwater.web.keys import KeyStore
 from headwater.web.limits import Limits
@@ -104,6 +105,9 @@ def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], objec
         timeout_graceful_shutdown=round(settings.answer_seconds),
         **tls,
     )
+    meter = export_telemetry("headwater-gateway")
+    if meter is not None:
+        gateway.metrics.observe(meter)
     server = _Server(config, started)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end

@@ -1,0 +1,167 @@
+"""From HTTP to the lake: the gateway killed under load with an outbox, clients that retry, a trace from end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headwater.config import Settings
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
+from processors.auditing import run_audit
+from processors.pipeline import load
+from processors.services import Services
+from tests.cli import headwater
+
+SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5)
+MAIN = [sys.executable, "-c", "from headwater.cli import main; main()"]
+BATCH = 20
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture
+def aws() -> Iterator[Mapping[str, str]]:
+    with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        provision(SETTINGS, shards=2)
+        yield dict(server.environment) | {"HEADWATER_COMMIT_SECONDS": "1", "HEADWATER_VIEW_FLUSH_SECONDS": "0.5"}
+
+
+def start(command: list[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[str]":
+    with log.open("ab") as errors:
+        variables = dict(os.environ) | dict(environment)
+        return subprocess.Popen([*MAIN, *command], env=variables, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+
+class World:
+    """A gateway that is killed and started again, behind one changing address."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._environment = dict(environment) | {"HEADWATER_GATEWAY_AUTH": "none", "HEADWATER_GATEWAY_PORT": "0"}
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        self.process = start(["gateway", "--json"], self._environment, self._log)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self._log.read_text()[-2000:]
+        self.url = json.loads(line)["gateway"]
+
+    def post(self, name: str, key: bool) -> int:
+        """A batch whose metric is its name; the status, 0 when there was no answer."""
+        events = [{"device": f"d{n}", "metric": name, "ts": 1_790_000_000_000 + n, "value": n} for n in range(BATCH)]
+        headers = {"Idempotency-Key": name} if key else {}
+        try:
+            return httpx.post(f"{self.url}/v1/events/telemetry", json=events, headers=headers, timeout=20).status_code
+        except httpx.HTTPError:
+            return 0
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0, self._log.read_text()[-2000:]
+
+
+def lake(environment: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Of each batch, its rows and its different events."""
+    sql = "SELECT metric, count(*) AS n, count(DISTINCT value) AS d FROM telemetry GROUP BY metric"
+    answer = headwater("lake", "query", sql, "--json", environment=environment)
+    assert answer.code == 0, answer
+    found = [json.loads(line) for line in answer.out.splitlines()]
+    return {row["metric"]: (row["n"], row["d"]) for row in found}
+
+
+def processed(environment: Mapping[str, str], log: Path, enough: int) -> Services:
+    """Run the processor until the lake's shards have so many events, then publish."""
+    services = Services(SETTINGS, load(SETTINGS.pipeline))
+    process = start(["process"], environment, log)
+    reader = threading.Thread(target=lambda: log.with_suffix(".out").write_text(process.stdout.read()))  # type: ignore[union-attr]
+    reader.start()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        counts = [entry.counts for entry in services.ledger.shards()]
+        if sum(count.get("events", 0) - count.get("duplicates", 0) for count in counts) >= enough:
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 0
+    reader.join()
+    services.publisher("test").drain()
+    return services
+
+
+def test_killed_under_load_and_nothing_acknowledged_is_lost(aws: Mapping[str, str], tmp_path: Path) -> None:
+    """kill -9, twice, in mid-load: what had a 2xx is in the lake once; what was retried under its key is, too."""
+    world = World(dict(aws) | {"HEADWATER_GATEWAY_OUTBOX": str(tmp_path / "outbox")}, tmp_path / "log")
+    acknowledged: set[str] = set()
+    unanswered: set[str] = set()
+    stop = threading.Event()
+
+    def load_it(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            name, key = f"{worker}-{number}", worker % 2 == 0
+            while (status := world.post(name, key)) != 202 and key and not stop.is_set():
+                time.sleep(0.02)
+            (acknowledged if status == 202 else unanswered).add(name)
+            if status != 202:
+                time.sleep(0.05)
+
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(load_it, worker) for worker in range(4)]
+        for round_ in (1, 2):
+            deadline = time.monotonic() + 60
+            while len(acknowledged) < 60 * round_ and time.monotonic() < deadline:
+                time.sleep(0.01)
+            world.process.kill()
+            assert world.process.wait() == -signal.SIGKILL
+            world.start()
+        time.sleep(0.5)
+        stop.set()
+        for one in work:
+            one.result()
+    world.end()
+    assert len(acknowledged) >= 120
+
+    services = processed(aws, tmp_path / "processor", len(acknowledged) * BATCH)
+    found = lake(aws)
+    assert {name: found.get(name) for name in acknowledged} == dict.fromkeys(acknowledged, (BATCH, BATCH))
+    for name in found.keys() - acknowledged:
+        assert name in unanswered
+        assert found[name] == (BATCH, BATCH), "all of a batch or nothing"
+    report = run_audit(services)
+    assert report.exact, report
+    assert report.in_lake == sum(rows for rows, _ in found.values())
+
+
+def test_retries_are_once_in_the_lake_and_a_trace_comes_out_there(aws: Mapping[str, str], tmp_path: Path) -> None:
+    """The same key from two gateways; a traced request in the log line of the commit that has it."""
+    worlds = [World(aws, tmp_path / "log") for _ in range(2)]
+    assert [world.post("retried", True) for world in (*worlds, *worlds)] == [200] * 4
+    traced: Any = httpx.post(
+        f"{worlds[0].url}/v1/events/telemetry",
+        json={"device": "d", "metric": "traced", "ts": 1_790_000_000_000, "value": 1},
+        headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
+    )
+    assert traced.json() == {"accepted": 1, "rejected": 0, "in": "stream"}
+    for world in worlds:
+        world.end()
+    services = processed(aws, tmp_path / "processor", BATCH + 1)
+    assert lake(aws) == {"retried": (BATCH, BATCH), "traced": (1, 1)}
+    assert run_audit(services).exact
+    lines = [json.loads(line) for line in (tmp_path / "processor.out").read_text().splitlines()]
+    (told,) = [line for line in lines if line["message"] == "traced batches committed"]
+    assert told["traces"] == [TRACE]
+    assert told["files"]
