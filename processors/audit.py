@@ -14,10 +14,15 @@ from headwater.ledger import ShardEntry
 from headwater.lineage import IntervalSet, OriginSets
 from processors.state import ShardState
 
-__all__ = ["AuditReport", "ForeignAudit", "OriginAudit", "audit"]
+__all__ = ["AuditReport", "ForeignAudit", "OriginAudit", "audit", "is_foreign"]
 
 Interval = tuple[int, int]
 _FOREIGN = re.compile(r"shardId-\d+:\d+")
+
+
+def is_foreign(origin: str) -> bool:
+    """Whether the name is a place in the stream: an event that others wrote without an identity."""
+    return _FOREIGN.fullmatch(origin) is not None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import zstandard
 
 from headwater.lineage import OriginSets
@@ -46,6 +47,21 @@ class ShardState:
     def is_dead(self, origin: str, seq: int) -> bool:
         """Whether the event with that id of its own is in the dead letters, and nowhere else."""
         return seq in self.dead.get(origin) and seq not in self.revived.get(origin)
+
+    def forget(self, column: str, value: str, *, is_origin: bool) -> int:
+        """Drop a key's slots of every view and, where the key itself is the origin of its events, its interval sets.
+
+        Then an event of it that comes again is a new one.
+        """
+        gone = sum(view.forget(column, value) for view in self.views.values())
+        if is_origin:
+            for name in ("seen", "excluded", "dead", "revived", "accepted"):
+                sets: OriginSets = getattr(self, name)
+                table = sets.to_table()
+                kept = table.filter(pc.not_equal(table["origin"], value))
+                gone += table.num_rows - kept.num_rows
+                setattr(self, name, OriginSets.from_table(kept))
+        return gone
 
     def dumps(self) -> bytes:
         tables = {

@@ -1,6 +1,6 @@
 """Iceberg tables in the Glue Data Catalog, through pyiceberg. The only module that changes a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -72,11 +72,19 @@ def open_catalog(settings: Settings) -> GlueCatalog:
 
 
 def ensure_table(
-    catalog: GlueCatalog, settings: Settings, name: str, schema: Schema, partition: str | None, time_field: str
+    catalog: GlueCatalog,
+    settings: Settings,
+    name: str,
+    schema: Schema,
+    partition: str | None,
+    time_field: str,
+    was: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """The table, made when it is not there, and grown to what the schema has and it has not.
 
-    Several may call it at a time. UsageError when the table that is there is partitioned otherwise or cannot grow so.
+    `was` has the earlier names of columns: a column of the table by such a name gets the new one, and files that have
+    the old one go on being read. Several may call it at a time. UsageError when the table that is there is partitioned
+    otherwise or cannot grow so.
     """
     catalog.create_namespace_if_not_exists(settings.database)
     spec = PartitionSpec()
@@ -90,11 +98,11 @@ def ensure_table(
         partition_spec=spec,
         properties=PROPERTIES,
     )
-    if _parts(table.spec(), table.schema()) != _parts(spec, schema):
+    if _parts(table.spec(), table.schema(), was or {}) != _parts(spec, schema, {}):
         raise UsageError(f"lake table {name} is partitioned by {table.spec()}, not by {partition} of {time_field}")
     for _ in range(_ATTEMPTS):
         try:
-            _grow(table, name, schema)
+            _grow(table, name, schema, was or {})
             return table
         except CommitFailedException:
             table = catalog.load_table((settings.database, name))
@@ -119,20 +127,37 @@ def table_names(catalog: GlueCatalog, settings: Settings) -> list[str]:
         return []
 
 
-def _parts(spec: PartitionSpec, schema: Schema) -> list[tuple[str, str]]:
-    return [(schema.find_column_name(field.source_id), str(field.transform)) for field in spec.fields]
+def _parts(spec: PartitionSpec, schema: Schema, was: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    now = {old: new for new, names in was.items() for old in names}
+    names = [schema.find_column_name(field.source_id) for field in spec.fields]
+    return [(now.get(name, name), str(field.transform)) for name, field in zip(names, spec.fields, strict=True)]
 
 
-def _grow(table: Table, name: str, schema: Schema) -> None:
-    """Add columns, widen types, lift `required`; and set the properties that the publisher relies on."""
+def _grow(table: Table, name: str, schema: Schema, was: Mapping[str, Sequence[str]]) -> None:
+    """Rename and add columns, widen types, lift `required`; and set the properties that the publisher relies on."""
     try:
         with table.transaction() as change:
             if any(table.properties.get(key) != value for key, value in PROPERTIES.items()):
                 change.set_properties(PROPERTIES)
+            there = set(table.schema().column_names)
+            renamed = {old: new for new, names in was.items() for old in names if old in there and new not in there}
+            if renamed:
+                with change.update_schema() as update:
+                    for old, new in renamed.items():
+                        update.rename_column(old, new)
             with change.update_schema() as update:
                 update.union_by_name(schema)
+                _say_docs(update, change.table_metadata.schema(), schema)
     except (ValidationError, ValueError, TypeError) as error:
         raise UsageError(f"lake table {name} cannot take the contract's columns: {_one_line(error)}") from error
+
+
+def _say_docs(update: Any, there: Schema, wanted: Schema) -> None:
+    """The contract's words on each column that the table has."""
+    known = {one.name: one.doc for one in there.fields}
+    for one in wanted.fields:
+        if one.name in known and one.doc and one.doc != known[one.name]:
+            update.update_column(one.name, doc=one.doc)
 
 
 class IcebergTable:

@@ -61,6 +61,16 @@ class DeadLetters:
         for key in self._objects.list(f"dlq/{_quoted(pipeline)}/"):
             yield _letter(key, self._objects.get(key))
 
+    def remove(self, pipeline: str, about: Callable[[DeadLetter], bool]) -> int:
+        """Delete the letters of which `about` says true, those that wait and those sent again; how many they were."""
+        gone = 0
+        for top in ("dlq", "redriven"):
+            for key in list(self._objects.list(f"{top}/{_quoted(pipeline)}/")):
+                if about(_letter(key, self._objects.get(key))):
+                    self._objects.delete(key)
+                    gone += 1
+        return gone
+
     def redrive(self, pipeline: str, letters: Iterable[DeadLetter], put: Callable[[DeadLetter], None]) -> int:
         """Send each letter by `put`, then move it to redriven/; returns how many were sent.
 

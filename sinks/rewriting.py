@@ -63,7 +63,7 @@ class Rewriter:
     def rewrite(self, files: Sequence[DataFile], key: str, without: object = None) -> Written:
         """One new object `key` in the bucket with the rows of the files, but for those whose key is `without`.
 
-        The files are of one partition and of the table's present partitioning. HeadwaterError when what was written is
+        Nothing is written when no row is kept, or when none was to be left out. The files are of one partition and of the table's present partitioning. HeadwaterError when what was written is
         not what was read.
         """
         with (
@@ -76,6 +76,8 @@ class Rewriter:
             db.register("source", pa.RecordBatchReader.from_batches(_plain(self._schema), self._batches(files)))
             db.execute("CREATE TABLE read AS SELECT * FROM source")
             left_out = self._leave_out(db, without)
+            if without is not None and not left_out.num_rows:
+                return Written(None, 0, left_out)
             body = Path(place) / "sorted.parquet"
             rows = self._sorted(db, body)
             if not rows:

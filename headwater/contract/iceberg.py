@@ -46,9 +46,9 @@ def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
         if name.startswith("_") or names.count(name) > 1:
             raise InvalidContract(f"column {name} cannot be added to contract {contract.name}: the name is taken")
     columns: list[tuple[str, PrimitiveType, str, bool]] = [
-        (field.name, _TYPES[field.type], _doc(field), field.required) for field in contract.fields
+        (field.name, _TYPES[field.type], _doc(contract, field), field.required) for field in contract.fields
     ]
-    columns += [(field.name, _extra_type(field), "", False) for field in extra]
+    columns += [(field.name, _extra_type(field), "Added by the pipeline.", False) for field in extra]
     columns += [(name, kind, doc, True) for name, kind, doc in _IDENTITY]
     return Schema(
         *(
@@ -58,8 +58,9 @@ def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
     )
 
 
-def _doc(field: Field) -> str:
-    return " ".join(part for part in (field.doc, f"(unit: {field.unit})" if field.unit else "") if part)
+def _doc(contract: Contract, field: Field) -> str:
+    unit = f"unit: {field.unit}, " if field.unit else ""
+    return f"{field.doc} ({unit}from contract {contract.name} {contract.version})".strip()
 
 
 def _extra_type(field: pa.Field) -> PrimitiveType:

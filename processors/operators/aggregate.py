@@ -159,6 +159,17 @@ class ViewState:
         self._keep(np.flatnonzero(~done))
         return int(done.sum())
 
+    def forget(self, column: str, value: str) -> int:
+        """Drop the slots of rows whose key column has this value, as text; how many they were."""
+        if column not in self.view.by or not len(self):
+            return 0
+        group, _, _ = self._slots.columns()
+        at = self.view.by.index(column)
+        gone = np.array([key[at] is not None and str(key[at]) == value for key in self.groups.keys(group)], np.bool_)
+        if gone.any():
+            self._keep(np.flatnonzero(~gone))
+        return int(gone.sum())
+
     def _keep(self, at: Ints) -> None:
         group, start, bucket = (array[at] for array in self._slots.columns())
         keys = self.groups.keys(group)

@@ -85,6 +85,7 @@ def upload(settings: Settings, name: str, first: int, rows: int = 3, of: Contrac
         "ts": lambda n: NOON + n,
         "status": lambda n: n,
         "note": lambda n: f"note {n}",
+        "note_no": lambda n: n,
         "_origin": lambda _: "session",
         "_seq": lambda n: n,
         "_arrived_at": lambda _: NOON + 500,
@@ -152,6 +153,27 @@ def test_files_of_two_versions_of_a_contract_are_read_as_the_newer(settings: Set
     assert found["note"].to_pylist() == [None] * 6 + ["note 6", "note 7", "note 8"]
     assert found.schema.field("status").type == pa.int64()
     assert open_table(settings, "metric").scan().to_arrow().num_rows == 9
+
+
+def test_a_renamed_column_keeps_its_rows(settings: Settings) -> None:
+    """Files with the old name, published before and after the table changed, and files with the new one."""
+    old = contract()
+    new = parse_contract(
+        CONTRACT.format(version=2, status="long", more="").replace("name: status,", "name: note_no, was: status,"), "m"
+    )
+    ensured(settings, old)
+    ledger = new_ledger()
+    commit(ledger, "s", 1, [upload(settings, "before", 0)])
+    publisher(settings, ledger, lease_seconds=0).drain()
+    was = {"note_no": ("status",)}
+    table = ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(new), "day", "ts", was)
+    assert "status" not in table.schema().column_names
+    commit(ledger, "s", 2, [upload(settings, "between", 3), upload(settings, "after", 6, of=new)])
+    publisher(settings, ledger).drain()
+    assert lake_query(settings, "SELECT note_no FROM metric ORDER BY _seq")["note_no"].to_pylist() == list(range(9))
+    again = ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(new), "day", "ts", was)
+    assert again.metadata_location == open_table(settings, "metric").metadata_location
+    assert "contract metric 2" in str(again.schema().find_field("note_no").doc)
 
 
 def test_a_table_that_cannot_become_what_is_asked_is_refused(settings: Settings) -> None:

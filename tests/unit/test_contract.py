@@ -624,8 +624,8 @@ def test_the_iceberg_schema_has_stable_ids_docs_and_identity() -> None:
     assert required == {"device", "seq", "ts", "_origin", "_seq", "_arrived_at"}
     kinds = [schema.find_type(name) for name in ("ts", "site", "fahrenheit", "_seq", "_arrived_at")]
     assert kinds == [TimestamptzType(), StringType(), DoubleType(), LongType(), TimestamptzType()]
-    assert schema.find_field("value").doc == "(unit: Cel)"
-    assert schema.find_field("ts").doc == "When."
+    assert schema.find_field("value").doc == "(unit: Cel, from contract everything 3)"
+    assert schema.find_field("ts").doc == "When. (from contract everything 3)"
 
 
 @pytest.mark.parametrize("name", ["device", "_seq"])

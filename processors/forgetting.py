@@ -1,0 +1,224 @@
+"""A privacy request: all that is kept of one key, taken out of lake, views, state and dead letters, and looked for.
+
+The order makes a crash harmless: run it again. What the lake lacks afterwards counts as excluded, so the audit stays
+exact. Each shard is claimed for a moment, which fences its processor; that takes the shard up again from the same
+position. Events of the key that are still in the stream behind that position are new events: run it again once they
+have been read, or stop producing them first.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.expressions import EqualTo
+from pyiceberg.table import Table
+
+from headwater.errors import HeadwaterError, Retryable
+from headwater.ledger import Commit, ShardEntry
+from processors.audit import is_foreign
+from processors.services import Services
+from processors.state import ShardState
+from processors.worker import StateStore
+from sinks.catalog import open_table
+from sinks.compaction import Found, orphans, shard_of
+from sinks.deadletter import DeadLetter
+from sinks.maintenance import live_objects
+from sinks.rewriting import Order, Rewriter, data_files, replace_files
+
+__all__ = ["Forgotten", "forget"]
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was removed, and what a last look found of the key: `left` is empty when nothing is left."""
+
+    key: str
+    rows: int
+    files: int
+    view_rows: int
+    slots: int
+    letters: int
+    left: tuple[str, ...]
+
+
+def forget(services: Services, key: str, owner: str, settle: Callable[[], object]) -> Forgotten:
+    """Remove the key (as text) everywhere. `settle` makes one publisher's step, or waits for another's."""
+    _wait_until_published(services, settle)
+    found = _identities(services, key)
+    slots = sum(_scrub(services, entry.shard_id, key, owner) for entry in services.ledger.shards())
+    if found.num_rows:
+        # the identities are counted once, on one shard, whichever it is
+        _exclude(services, owner, found)
+    rows, files = _rewrite(services, key)
+    column = services.pipeline.contract.key
+    views = sum(services.views.remove(spec, column, key) for spec in services.view_specs.values())
+    letters = services.letters.remove(services.pipeline.name, _about(column, key))
+    return Forgotten(key, rows, files, views, slots, letters, tuple(_look(services, key)))
+
+
+def _wait_until_published(services: Services, settle: Callable[[], object]) -> None:
+    for _ in range(100):
+        if not any(entry.pending for entry in services.ledger.shards()):
+            return
+        settle()
+    raise Retryable("files wait for the publisher for too long; is one running?")
+
+
+def _identities(services: Services, key: str) -> pa.Table:
+    """Origin and seq of the key's rows in the lake, those aside that the key itself is the origin of."""
+    if _is_origin(services):
+        return pa.table({"_origin": pa.array([], pa.string()), "_seq": pa.array([], pa.int64())})
+    table = open_table(services.settings, services.pipeline.lake_to.table)
+    scan = table.scan(_is(services, table, key), selected_fields=("_origin", "_seq"))
+    found: pa.Table = scan.to_arrow()
+    return found
+
+
+def _is_origin(services: Services) -> bool:
+    contract = services.pipeline.contract
+    return contract.id is not None and contract.id.origin == contract.key
+
+
+def _is(services: Services, table: Table, key: str) -> EqualTo:
+    name = services.pipeline.contract.key
+    kind = str(table.schema().find_field(name).field_type)
+    if kind in ("string", "int", "long"):
+        return EqualTo(name, key if kind == "string" else int(key))
+    raise HeadwaterError(f"key {name} is a {kind}: only keys of text and whole numbers can be forgotten")
+
+
+def _scrub(services: Services, shard_id: str, key: str, owner: str) -> int:
+    def change(state: ShardState) -> int:
+        return state.forget(services.pipeline.contract.key, key, is_origin=_is_origin(services))
+
+    return _change_state(services, shard_id, owner, change)
+
+
+def _exclude(services: Services, owner: str, found: pa.Table) -> None:
+    """Count the rows that go as excluded: by number where they have an identity of their own, else by how many."""
+
+    def change(state: ShardState) -> int:
+        already = 0
+        for origin, seq in zip(found["_origin"].to_pylist(), found["_seq"].to_pylist(), strict=True):
+            if is_foreign(origin):
+                state.count("foreign_excluded")
+            elif seq not in state.excluded.get(origin):
+                state.excluded.add_intervals(origin, [(seq, seq + 1)], state.max_arrived)
+            else:
+                already += 1
+        return already
+
+    _change_state(services, services.ledger.shards()[0].shard_id, owner, change)
+
+
+def _change_state(services: Services, shard_id: str, owner: str, change: Callable[[ShardState], int]) -> int:
+    """Claim the shard, change its state at the position where it is, and commit that."""
+    store = StateStore(services.pipeline, services.objects)
+    entry: ShardEntry = services.ledger.claim(shard_id, owner, None, services.clock.now_ms())
+    state = store.load(entry)
+    gone = change(state)
+    body, where = store.store(entry, entry.position, state.dumps())
+    services.ledger.commit(
+        entry,
+        Commit(
+            position=entry.position,
+            state=body,
+            state_key=where,
+            files=[],
+            counts=state.counts,
+            watermark_ms=entry.watermark_ms,
+            closed=entry.closed,
+            now_ms=services.clock.now_ms(),
+        ),
+    )
+    if entry.state_key and entry.state_key != where:
+        services.objects.delete(entry.state_key)
+    return gone
+
+
+def _rewrite(services: Services, key: str) -> tuple[int, int]:
+    """Write the key's files anew without it, expire every older snapshot, and delete the old files."""
+    name, contract = services.pipeline.lake_to.table, services.pipeline.contract
+    rows = 0
+    for _ in range(_ATTEMPTS):
+        table = open_table(services.settings, name)
+        hit = {task.file.file_path for task in table.scan(_is(services, table, key)).plan_files()}
+        old = [file for file in data_files(table) if file.file_path in hit]
+        if any(file.spec_id != table.metadata.default_spec_id for file in old):
+            raise HeadwaterError(
+                f"table {name}: the key is in files of an older partitioning, which cannot be rewritten"
+            )
+        rewriter, new, rows = Rewriter(table, services.objects, Order(contract.key, contract.time)), [], 0
+        changed = []
+        for file in old:
+            written = rewriter.rewrite([file], f"lake/{name}/data/compacted/{uuid.uuid4().hex}.parquet", key)
+            if written.left_out.num_rows:
+                rows += written.left_out.num_rows
+                changed.append(file)
+                new += [written.file] if written.file is not None else []
+        try:
+            if changed:
+                replace_files(table, changed, new, {"headwater.forget": str(rows)})
+        except Retryable:
+            continue
+        table = open_table(services.settings, name)
+        if not {file.file_path for file in changed} & {file.file_path for file in data_files(table)}:
+            _purge(services, {file.file_path for file in changed})
+            return rows, len(changed)
+    raise Retryable(f"table {name}: others keep changing it")
+
+
+def _purge(services: Services, paths: set[str]) -> None:
+    """Only the current snapshot stays; the files that had the key are gone, and the orphans with them."""
+    services.maintenance().expire(1, services.clock.now_ms() + 1)
+    gone = paths | {one.uri for one in _unneeded(services) if shard_of(one.uri) is not None}
+    live = live_objects(open_table(services.settings, services.pipeline.lake_to.table))
+    for path in gone - live:
+        services.objects.delete(path.removeprefix(f"s3://{services.objects.bucket}/"))
+
+
+def _unneeded(services: Services) -> list[Found]:
+    """Data files that nothing needs, however young: the ledger says so of a shard's; another may be just on its way."""
+    name, objects = services.pipeline.lake_to.table, services.objects
+    found = [Found(objects.uri(key), size, at) for key, size, at in objects.dated(f"lake/{name}/data/")]
+    entries = services.ledger.everyone()
+    live = live_objects(open_table(services.settings, name))
+    return orphans(found, entries, live, services.clock.now_ms() + 3_600_000)
+
+
+def _about(column: str, key: str) -> Callable[[DeadLetter], bool]:
+    def about(letter: DeadLetter) -> bool:
+        try:
+            event = json.loads(letter.payload)
+        except ValueError:
+            return key.encode() in letter.payload
+        if isinstance(event, dict) and column in event:
+            return str(event[column]) == key
+        return key.encode() in letter.payload
+
+    return about
+
+
+def _look(services: Services, key: str) -> list[str]:
+    """Where the key still is, by reading everything again."""
+    column, left = services.pipeline.contract.key, []
+    table = open_table(services.settings, services.pipeline.lake_to.table)
+    for snapshot in table.snapshots():
+        count = table.scan(_is(services, table, key), snapshot_id=snapshot.snapshot_id).to_arrow().num_rows
+        left += [f"{count} rows in snapshot {snapshot.snapshot_id}"] if count else []
+    young = len(_unneeded(services))
+    left += [f"{young} data files that no snapshot has: see `headwater lake orphans`"] if young else []
+    for spec in services.view_specs.values():
+        if column in spec.by and any(str(row[column]) == key for row in services.views.scan(spec)):
+            left.append(f"view {spec.name}")
+    store = StateStore(services.pipeline, services.objects)
+    for entry in services.ledger.shards():
+        if store.load(entry).forget(column, key, is_origin=_is_origin(services)):
+            left.append(f"state of shard {entry.shard_id}")
+    if any(_about(column, key)(letter) for letter in services.letters.list(services.pipeline.name)):
+        left.append("a dead letter")
+    return left
