@@ -29,7 +29,7 @@ SERVICES: Mapping[str, Service] = {
     "kcl": Service(("process", "--on", "kcl"), "kcl", 8790, "", 2048, 8192, (2, 16)),
     "publish": Service(("publish",)),
     "gateway": Service(("gateway",), "web", 8780, "/health/ready", 1024, 4096, (2, 20)),
-    "serve": Service(("serve",), "web", 8785, "/health/ready", 1024, 2048, (2, 10)),
+    "serve": Service(("serve",), "web", 8785, "/health", 1024, 2048, (2, 10)),
     "audit": Service(("audit", "--json"), copies=(0, 0)),
 }
 """The services that run in containers. `audit` is a task on a schedule. `process` (every shard in one container, for

@@ -90,6 +90,7 @@ def _listening(name: str) -> dict[str, str]:
     return {
         "kcl": {"HEADWATER_KCL_HTTP_HOST": "127.0.0.1", "HEADWATER_KCL_SHUTDOWN_SECONDS": "100"},
         "gateway": {"HEADWATER_GATEWAY_HOST": "0.0.0.0"},
+        "serve": {"HEADWATER_SERVE_HOST": "0.0.0.0"},
     }.get(name, {})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from headwater.config import GatewaySettings, KclSettings, Settings
+from headwater.config import GatewaySettings, KclSettings, ServeSettings, Settings
 from headwater.errors import UsageError
 from infra.settings import SERVICES, deployment
 from tests.infra.synthesis import Synthesis
@@ -158,7 +158,12 @@ def test_containers_are_not_root_and_write_nowhere_but_tmp(containers: Synthesis
 
 
 def known_variables() -> set[str]:
-    models: dict[str, type[BaseModel]] = {"": Settings, "KCL_": KclSettings, "GATEWAY_": GatewaySettings}
+    models: dict[str, type[BaseModel]] = {
+        "": Settings,
+        "KCL_": KclSettings,
+        "GATEWAY_": GatewaySettings,
+        "SERVE_": ServeSettings,
+    }
     return {f"HEADWATER_{prefix}{name.upper()}" for prefix, model in models.items() for name in model.model_fields}
 
 
