@@ -54,7 +54,7 @@ class Chaos:
         self.rate = rate
         self.did: Counter[str] = Counter()
         self._began = time.monotonic()
-        self._done = 0
+        self._done, self._early = 0, False
 
     def run(self) -> list[str]:
         """What is wrong in the end."""
@@ -128,7 +128,7 @@ class Chaos:
         A worker is left alone until something was committed since the last death of one: nothing is learned from
         workers that never get anywhere.
         """
-        early = self.random.random() < 0.1
+        early = self._early
         candidates = [mortal for mortal in self.mortals if mortal.at_work or (early and mortal.alive)]
         if not candidates:
             return False
@@ -138,13 +138,14 @@ class Chaos:
             if done <= self._done and not early:
                 return False
             self._done = done
+        self._early = self.random.random() < 0.05
         chosen.kill(pause=self.random.uniform(0.1, 1.5))
         self.did["kill -9"] += 1
         return True
 
     def _stop(self) -> bool:
         """Past every lease: whoever wakes up has been replaced."""
-        candidates = [mortal for mortal in self.mortals if mortal.alive and not mortal.stopped]
+        candidates = [mortal for mortal in self.mortals if mortal.at_work and not mortal.stopped]
         if not candidates:
             return False
         lease = max(LEASE_SECONDS, 3 * SETTINGS.commit_seconds)
