@@ -45,7 +45,7 @@ def build(app: App, deployed: Deployment) -> None:
     lakes = lake(app, deployed, env, kept.key)
     news = events_stack(app, deployed, env, kept.key)
     net = network(app, deployed, env)
-    delivery(app, deployed, env)
+    delivery(app, deployed, env, kept.key)
     balancers = {name: _web(app, name, deployed, env, net, kept, lakes) for name in ("gateway", "serve")}
     if deployed.model == "serverless":
         serverless(app, deployed, env, kept)

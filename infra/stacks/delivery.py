@@ -9,6 +9,7 @@ from aws_cdk import aws_iam as iam
 from infra.settings import SERVICES, Deployment
 from infra.stacks.checks import explain
 from infra.stacks.data import removal
+from infra.stacks.roles import allow
 from infra.stacks.serverless import HANDLERS
 
 __all__ = ["delivery"]
@@ -26,7 +27,7 @@ _PUSH = (
 )
 
 
-def delivery(app: Any, deployed: Deployment, env: Any) -> None:
+def delivery(app: Any, deployed: Deployment, env: Any, key: Any) -> None:
     stack = Stack(app, f"{deployed.name}-delivery", env=env)
     arns = []
     for name in [*SERVICES, *HANDLERS]:
@@ -42,10 +43,10 @@ def delivery(app: Any, deployed: Deployment, env: Any) -> None:
         )
         arns.append(repository.repository_arn)
     if deployed.repository:
-        _deployer(stack, deployed, arns)
+        _deployer(stack, deployed, arns, key)
 
 
-def _deployer(stack: Any, deployed: Deployment, repositories: list[str]) -> None:
+def _deployer(stack: Any, deployed: Deployment, repositories: list[str], key: Any) -> None:
     """For jobs of one repository in one GitHub environment; what it deploys, CloudFormation's own role makes."""
     provider = iam.CfnOIDCProvider(stack, "GitHub", url=f"https://{_ISSUER}", client_id_list=["sts.amazonaws.com"])
     role = iam.Role(
@@ -70,4 +71,9 @@ def _deployer(stack: Any, deployed: Deployment, repositories: list[str]) -> None
     role.add_to_policy(iam.PolicyStatement(actions=["sts:AssumeRole"], resources=bootstrap))
     role.add_to_policy(iam.PolicyStatement(actions=[f"ecr:{one}" for one in _PUSH], resources=repositories))
     role.add_to_policy(iam.PolicyStatement(actions=["ecr:GetAuthorizationToken"], resources=["*"]))
+    remembered = f"arn:aws:ssm:{region}:{account}:parameter/headwater/{deployed.stage}/*"
+    role.add_to_policy(iam.PolicyStatement(actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[remembered]))
+    patterns = allow(role, "audit", deployed, key)
+    why = "The digest that runs, by service; and what the audit after a deploy reads."
+    explain(role, **{f"IAM5[Resource::{one}]": why for one in (remembered, *patterns)})
     explain(role, **{"IAM5[Resource::*]": "ecr:GetAuthorizationToken knows no resource; AWS allows no other."})

@@ -8,7 +8,7 @@ from infra.permissions import KEY, statements
 from infra.settings import Deployment
 from infra.stacks.checks import explain
 
-__all__ = ["service_role"]
+__all__ = ["allow", "service_role"]
 
 
 def service_role(scope: Any, service: str, deployed: Deployment, key: Any, principal: str) -> Any:
@@ -20,11 +20,16 @@ def service_role(scope: Any, service: str, deployed: Deployment, key: Any, princ
         assumed_by=iam.ServicePrincipal(principal),
         description=f"headwater {service}: see infra/permissions.py",
     )
+    why = "Keys below one prefix of the lake, tables of its one database, streams of its one log group."
+    explain(role, **{f"IAM5[Resource::{one}]": why for one in allow(role, service, deployed, key)})
+    return role
+
+
+def allow(role: Any, service: str, deployed: Deployment, key: Any) -> list[str]:
+    """Give a role what a service may do; returns the resources that are patterns."""
     patterns = []
     for grant, resources in statements(service, deployed):
         arns = [key.key_arn if one == KEY else one for one in resources]
         role.add_to_policy(iam.PolicyStatement(actions=list(grant.actions), resources=arns))
         patterns += [one for one in resources if "*" in one]
-    why = "Keys below one prefix of the lake, tables of its one database, streams of its one log group."
-    explain(role, **{f"IAM5[Resource::{one}]": why for one in patterns})
-    return role
+    return patterns

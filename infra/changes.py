@@ -1,0 +1,36 @@
+"""Which services a change concerns: paths on stdin, a JSON list of services on stdout, in the order of deploying.
+
+Nothing but the standard library, so that a workflow can run it before anything is installed.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+__all__ = ["TRIGGERS", "services"]
+
+_ALL = ("headwater/*", "sinks/*", "pyproject.toml", "requirements/*", "infra/settings.py", "infra/permissions.py")
+_ALL += ("infra/containers/*", "infra/stacks/*", "infra/app.py")
+TRIGGERS: Mapping[str, tuple[str, ...]] = {
+    "kcl": ("processors/*",),
+    "publish": ("processors/*", "producers/controls.py"),
+    "audit": ("processors/*",),
+    "serve": ("processors/*",),
+    "gateway": ("producers/*", "processors/*"),
+}
+"""By service, beside what triggers all: the paths it is made of. Processors come first, producers last."""
+
+
+def services(paths: Iterable[str]) -> list[str]:
+    """Those whose paths are among the changed ones. Documents and tests concern none."""
+    changed = list(paths)
+
+    def hit(patterns: Iterable[str]) -> bool:
+        return any(fnmatchcase(path, pattern) for path in changed for pattern in patterns)
+
+    return [name for name, own in TRIGGERS.items() if hit((*own, *_ALL))]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(services(sys.stdin.read().split())) + "\n")
