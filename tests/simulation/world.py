@@ -4,6 +4,7 @@ Every process of the system is a greenlet. Whenever it does I/O or sleeps it han
 who goes on: so a process can be paused between any two calls while others overtake it, and can die at each of them.
 """
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError, ReadTimeoutError
 from greenlet import getcurrent, greenlet
 
-__all__ = ["FAULTS", "Actor", "Crash", "Proxy", "SimClock", "World"]
+__all__ = ["FAULTS", "Actor", "Crash", "Proxy", "SimClock", "TrueClock", "World"]
 
 FAULTS = (
     "throttled",
@@ -45,8 +46,10 @@ class Actor:
     skew_ms: int = 0
     ended: bool = False
     error: BaseException | None = None
+    process: str = ""
     on_end: Callable[["Actor"], None] | None = None
     let: Any = None
+    crashed: bool = False
 
 
 @dataclass
@@ -59,18 +62,30 @@ class World:
     now: int = 1_762_160_400_000
     fired: Counter[str] = field(default_factory=Counter)
     trace: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    """What no process may end with."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.actors: list[Actor] = []
         self._hub = getcurrent()
+        self._dead: list[Actor] = []
         self.current: Actor | None = None
 
     def spawn(
-        self, name: str, job: Callable[[], None], on_end: Callable[[Actor], None] | None = None, delay_ms: int = 0
+        self,
+        name: str,
+        job: Callable[[], None],
+        on_end: Callable[[Actor], None] | None = None,
+        delay_ms: int = 0,
+        thread_of: Actor | None = None,
     ) -> Actor:
-        actor = Actor(name, job, self.now + delay_ms, on_end=on_end)
-        if self.chance("clock skew"):
+        """A process, or a thread of one: these die together and share a clock."""
+        process = name if thread_of is None else thread_of.process
+        actor = Actor(name, job, self.now + delay_ms, process=process, on_end=on_end)
+        if thread_of is not None:
+            actor.skew_ms = thread_of.skew_ms
+        elif self.chance("clock skew"):
             actor.skew_ms = self.random.choice([-90_000, -2_000, 2_000, 90_000])
         actor.let = greenlet(lambda: self._run(actor), self._hub)
         self.actors.append(actor)
@@ -80,7 +95,7 @@ class World:
         try:
             actor.job()
         except Crash:
-            actor.error = None
+            actor.crashed = True
         except Exception as error:  # what ends a process is looked at by whoever started it
             actor.error = error
         actor.ended = True
@@ -98,12 +113,16 @@ class World:
         who = self.current.name if self.current else "world"
         self.trace.append(f"{(self.now - 1_762_160_400_000) / 1000:9.3f} {who:28} {what}")
 
+    def digest(self) -> str:
+        """Of the whole trace: equal for two runs that did the same."""
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
+
     def run(self, finished: Callable[[], bool], until_ms: int) -> bool:
         """Let actors take turns until `finished` or the time is over; whether it finished."""
         turns = 0
         while self.now < until_ms:
             turns += 1
-            if turns % 20 == 0 and finished():
+            if turns % 50 == 0 and finished():
                 return True
             alive = [actor for actor in self.actors if not actor.ended]
             if not alive:
@@ -118,10 +137,18 @@ class World:
         self.current = actor
         actor.let.switch()
         self.current = None
-        if actor.ended:
-            self.actors.remove(actor)
-            if actor.on_end is not None:
-                actor.on_end(actor)
+        if not actor.ended:
+            return
+        gone = [actor]
+        if actor.crashed or actor.process == actor.name:
+            gone = [one for one in self.actors if one.process == actor.process]
+        for one in gone:
+            self.actors.remove(one)
+            one.ended = True
+            self._dead.append(one)
+        for one in gone:
+            if one.on_end is not None:
+                one.on_end(one)
 
     def sleep(self, ms: float) -> None:
         """The running actor waits; others go on."""
@@ -158,7 +185,7 @@ class World:
     def _latency(self) -> None:
         pause = self.random.randint(1, 30)
         if self.chance("pause"):
-            pause = self.random.choice([2_000, 20_000, 120_000])
+            pause = self.random.choice([2_000, 20_000, 400_000])
         self.sleep(pause)
 
 
@@ -174,6 +201,13 @@ class SimClock:
 
     def sleep(self, seconds: float) -> None:
         self._world.sleep(seconds * 1000)
+
+
+class TrueClock(SimClock):
+    """The services' own clock, never off."""
+
+    def now_ms(self) -> int:
+        return self._world.now
 
 
 class Proxy:
