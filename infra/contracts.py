@@ -1,4 +1,4 @@
-"""`python -m infra.contracts REVISION`: each shipped contract may follow the one at a git revision, or exit status 1."""
+"""`python -m infra.contracts REVISION`: each shipped contract may follow the one at that revision, or exit status 1."""
 
 import subprocess
 import sys
