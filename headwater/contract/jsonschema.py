@@ -3,6 +3,7 @@
 from typing import Any
 
 from headwater.contract.definition import INTEGER_BOUNDS, Contract, Field
+from headwater.contract.values import MAX_MS, MIN_MS
 
 __all__ = ["json_schema"]
 
@@ -32,7 +33,8 @@ def _property(field: Field) -> dict[str, Any]:
     found["type"] = types if len(types) > 1 else types[0]
     if field.type in ("timestamp", "date"):
         found["format"] = "date-time" if field.type == "timestamp" else "date"
-    low, high = INTEGER_BOUNDS.get(field.type, (None, None))
+    # of a time, bounds concern the milliseconds: years 1 to 9999
+    low, high = (MIN_MS, MAX_MS) if field.type == "timestamp" else INTEGER_BOUNDS.get(field.type, (None, None))
     if field.minimum is not None or low is not None:
         found["minimum"] = low if field.minimum is None else field.minimum
     if field.maximum is not None or high is not None:

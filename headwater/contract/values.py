@@ -126,6 +126,8 @@ def _float(value: object) -> float:
 def _timestamp(value: object) -> datetime:
     if isinstance(value, str):
         value = _time_of(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 is an integer to JSON Schema
     if isinstance(value, datetime) and value == value:  # pandas.NaT is a datetime
         ms = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MS
     elif isinstance(value, date) and value == value:

@@ -32,7 +32,7 @@ __all__ = ["Identity", "KeyMemory", "Lane", "intervals"]
 
 _MAX_SEQ = 2**63 - 1
 _ORIGIN = re.compile(r"[!-~]{1,128}")
-_KEY = re.compile(r"[ -~]{1,255}")
+_KEY = re.compile(r"[!-~]{1,255}")
 _REMEMBERED = 10_000
 
 
@@ -51,7 +51,7 @@ class Identity:
         if key is not None and (origin is not None or seq is not None):
             raise _bad("send either Idempotency-Key or Headwater-Origin and Headwater-Seq")
         if key is not None and not _KEY.fullmatch(key):
-            raise _bad("Idempotency-Key is not 1 to 255 printable ASCII characters")
+            raise _bad("Idempotency-Key is not 1 to 255 ASCII characters without spaces")
         if (origin is None) != (seq is None):
             raise _bad("Headwater-Origin and Headwater-Seq go together")
         if origin is None or seq is None:
@@ -91,7 +91,7 @@ class KeyMemory:
         self._lock = Lock()
 
     def check(self, who: str, contract: str, key: str, body: bytes) -> None:
-        """Problem 422 when the key came with another body."""
+        """Problem 409 when the key came with another body."""
         digest = hashlib.sha256(body).digest()
         with self._lock:
             known = self._bodies.setdefault((who, contract, key), digest)
@@ -99,7 +99,7 @@ class KeyMemory:
             if len(self._bodies) > _REMEMBERED:
                 self._bodies.popitem(last=False)
         if known != digest:
-            raise Problem(422, "key-reused", "nothing was accepted: a retry sends the same body again", accepted=0)
+            raise Problem(409, "key-reused", "nothing was accepted: a retry sends the same body again", accepted=0)
 
 
 class Lane:

@@ -16,9 +16,10 @@ _PROBLEMS = {
     "401": "No valid credentials.",
     "403": "The credentials are not for this contract.",
     "408": "The body took too long.",
+    "409": "The Idempotency-Key came with another body; nothing was accepted.",
     "413": "More bytes or rows than are taken at once; nothing was accepted.",
     "415": "The format or encoding is not supported.",
-    "422": "No event conforms to the contract, or the Idempotency-Key came with another body; nothing was accepted.",
+    "422": "No event conforms to the contract; nothing was accepted.",
     "429": "More than the key's rate or quota; Retry-After says when.",
     "503": "No room now, or no confirmation in time; Retry-After says when.",
 }
@@ -105,9 +106,8 @@ def _schema(contract: Contract) -> dict[str, Any]:
 def _events(contract: Contract, settings: GatewaySettings) -> dict[str, Any]:
     one = {"$ref": f"#/components/schemas/{contract.name}"}
     many = {"type": "array", "items": one, "maxItems": settings.max_rows}
-    content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in FORMATS}
+    content: dict[str, Any] = {kind: {} for kind in FORMATS}  # JSON Schema says nothing about CSV or Arrow
     content["application/json"] = {"schema": {"oneOf": [one, many]}}
-    content["application/vnd.apache.arrow.stream"] = {"schema": {"type": "string", "format": "binary"}}
     done = "202" if settings.outbox else "200"
     answers: dict[str, Any] = {
         done: _response("All events are safe.", "application/json", "Result"),
