@@ -28,11 +28,12 @@ demo: env ## The whole pipeline on an embedded AWS, audited
 test: env ## All tests
 	$(BIN)/pytest
 
-lint: env ## ruff, mypy strict, import-linter
+lint: env ## ruff, mypy strict, import-linter, bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -ll -c pyproject.toml -r headwater producers processors sinks
 
 chaos: env ## Two minutes of killed, stopped and cut-off processes, then the audit; needs Node, Java and Maven
 	$(BIN)/python -m tests.chaos.run --seconds 120
