@@ -22,10 +22,12 @@ class GuardedDynamoDB(MemoryDynamoDB):
 
     def update_item(self, *, TableName: str, Key: dict[str, Any], **options: Any) -> dict[str, Any]:  # noqa: N803
         watched = TableName == LEDGER and Key["item"]["S"].startswith("shard#")
-        old = self.get_item(TableName=TableName, Key=Key).get("Item") if watched else None
+        items = self._tables[TableName][1]
+        at = tuple(part["S"] for part in Key.values())
+        old = items.get(at) if watched else None
         answer = super().update_item(TableName=TableName, Key=Key, **options)
         if watched:
-            self._check(old, self.get_item(TableName=TableName, Key=Key)["Item"])
+            self._check(old, items[at])  # an update makes a new item, so the old one is as it was
         return answer
 
     def _check(self, old: dict[str, Any] | None, new: dict[str, Any]) -> None:

@@ -1,125 +1,104 @@
-"""Runs seeds: `python -m tests.simulation.run --seeds 0:10000 --jobs 2`. A failing seed prints its shrunk trace."""
+"""Seeds from the command line: `python -m tests.simulation.run --seeds 0:10000 --jobs 2`."""
 
 import argparse
-import logging
+import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from random import Random
+from functools import partial
 
-from tests.simulation.audits import faults_of
+from tests.simulation.auditors import findings
 from tests.simulation.system import System
 from tests.simulation.world import FAULTS, World
 
-__all__ = ["Run", "main", "one_seed"]
+__all__ = ["OPERATIONS", "Result", "run_seed", "shrunk"]
 
-_LIVELY_MS = 1_800_000
-"""How long after the last fault all has to be done."""
+OPERATIONS = ("split", "merge", "poison", "foreign", "upgrade", "resend")
+_FAULTY_MS, _BOUND_MS = 90_000, 1_800_000
+_USUAL = {
+    "crash before": 0.004,
+    "crash after": 0.004,
+    "pause": 0.004,
+    "partial put": 0.3,
+    "expired iterator": 0.05,
+    "catalog loses": 0.3,
+    "catalog drops foreign": 0.3,
+    "clock skew": 0.3,
+}
 
 
-@dataclass
-class Run:
-    """What came of a seed."""
+@dataclass(frozen=True)
+class Result:
+    """What came of a seed. Equal digests: the same happened, step by step."""
 
     seed: int
-    faults: list[str]
+    found: tuple[str, ...]
     fired: Counter[str]
-    trace: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    digest: str
+    simulated_ms: int
+    trace: tuple[str, ...] = field(default=(), repr=False)
 
 
-def rates_of(seed: int) -> dict[str, float]:
-    """Which faults a seed has, and how often: some seeds have many, some few."""
-    chance = Random(f"rates {seed}")
-    scale = chance.choice([0.0, 0.3, 1.0, 2.0])
-    base = {
-        "throttled": 0.02,
-        "lost request": 0.01,
-        "lost answer": 0.02,
-        "crash before": 0.003,
-        "crash after": 0.004,
-        "pause": 0.003,
-        "partial put": 0.2,
-        "catalog loses": 0.2,
-        "catalog drops foreign": 0.2,
-        "clock skew": 0.2,
-    }
-    return {name: rate * scale * chance.choice([0, 1, 1, 3]) for name, rate in base.items()}
+def run_seed(seed: int, without: Sequence[str] = (), *, traced: bool = False) -> Result:
+    """One run. `without` switches fault kinds and operations off."""
+    chooser = random.Random(f"rates {seed}")
+    rates = {fault: _USUAL.get(fault, 0.02) * chooser.choice([0, 0.5, 1, 1, 3]) for fault in FAULTS}
+    for fault in without:
+        rates.pop(fault, None)
+    world = World(seed, rates)
+    start = world.now
+    world.faults_until_ms = start + _FAULTY_MS
+    system = System(world, frozenset(OPERATIONS) - set(without))
+    finished = system.run(start + _BOUND_MS)
+    found = tuple(findings(system, finished))
+    trace = tuple(world.trace) if traced or found else ()
+    return Result(seed, found, world.fired, world.digest(), world.now - start, trace)
 
 
-def one_seed(seed: int, without: frozenset[str] = frozenset()) -> Run:
-    """The same seed gives the same run, bit for bit."""
-    world = World(seed, {name: rate for name, rate in rates_of(seed).items() if name not in without})
-    world.faults_until_ms = world.now + world.random.choice([20_000, 60_000, 180_000])
-    system = System(world)
-    system.spawn()
-    finished = world.run(system.settled, world.faults_until_ms + _LIVELY_MS)
-    return Run(seed, faults_of(system, finished), world.fired, world.trace)
-
-
-def shrunk(seed: int) -> tuple[Run, frozenset[str]]:
-    """The failing run with as few kinds of faults as still make it fail."""
-    best, without = one_seed(seed), frozenset[str]()
-    for fault in FAULTS:
-        tried = one_seed(seed, without | {fault})
-        if tried.faults:
-            best, without = tried, without | {fault}
+def shrunk(failed: Result) -> tuple[Result, tuple[str, ...]]:
+    """The run with as few kinds of faults and operations as still fail, and what was left out."""
+    without: tuple[str, ...] = ()
+    best = failed
+    for kind in (*OPERATIONS, *FAULTS):
+        tried = run_seed(failed.seed, (*without, kind), traced=True)
+        if tried.found:
+            best, without = tried, (*without, kind)
     return best, without
 
 
-def _quiet(seed: int) -> Run:
-    logging.disable(logging.CRITICAL)
-    run = one_seed(seed)
-    run.trace = []
-    return run
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Exit code 1 when a seed fails."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--seeds", default="0:1000", help="FIRST:LAST, the last left out")
-    options.add_argument("--jobs", type=int, default=2)
-    options.add_argument("--trace", type=int, default=60, help="lines of a failing seed's trace")
-    given = options.parse_args(arguments)
-    first, last = (int(part) for part in given.seeds.split(":"))
-    logging.disable(logging.CRITICAL)
-    began, fired, failed, done = time.monotonic(), Counter[str](), list[Run](), 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0:1000", help="FROM:TO, or one seed with its whole trace")
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    first, _, last = given.seeds.partition(":")
+    if not last:
+        one = run_seed(int(first), traced=True)
+        print("\n".join([*one.trace, *one.found, one.digest]))
+        return 1 if one.found else 0
+    seeds = range(int(first), int(last))
+    fired, failed = Counter[str](), list[Result]()
+    began = time.monotonic()
     with ProcessPoolExecutor(given.jobs) as pool:
-        for run in pool.map(_quiet, range(first, last), chunksize=8):
-            done += 1
-            fired.update(run.fired)
-            if run.faults:
-                failed.append(run)
-                sys.stderr.write(f"\nseed {run.seed}: {run.faults[0]}\n")
-            if done % 20 == 0:
+        for done, result in enumerate(pool.map(partial(run_seed), seeds, chunksize=10), 1):
+            fired += result.fired
+            if result.found:
+                failed.append(result)
+                print(f"\nseed {result.seed} FAILED: {result.found[0]}", flush=True)
+            if done % 50 == 0 or done == len(seeds):
                 rate = done / (time.monotonic() - began)
-                sys.stderr.write(f"\r{done:,} of {last - first:,} seeds, {rate:.1f} a second, {len(failed)} failed")
-    report(fired, done, time.monotonic() - began)
-    for run in failed[:3]:
-        best, without = shrunk(run.seed)
-        sys.stdout.write(f"\nseed {run.seed}, without {', '.join(sorted(without)) or 'nothing'}:\n")
-        sys.stdout.write("\n".join([*best.trace[-given.trace :], *best.faults[:10]]) + "\n")
-    sys.stdout.write(f"{len(failed)} of {done:,} seeds failed: {[run.seed for run in failed[:50]]}\n")
+                print(f"\r{done}/{len(seeds)} seeds, {rate:.1f}/s, {len(failed)} failed ", end="", flush=True)
+    print("\n\n" + "\n".join(f"{times:9,}  {fault}" for fault, times in sorted(fired.items())))
+    for result in failed[:5]:
+        best, without = shrunk(result)
+        print(f"\nseed {result.seed}: fails still without {', '.join(without) or 'nothing'}")
+        print("\n".join([*best.trace[-60:], *best.found[:10]]))
+    print(f"\n{len(seeds)} seeds, {len(failed)} failed{': ' + str([one.seed for one in failed]) if failed else ''}")
     return 1 if failed else 0
-
-
-def report(fired: Counter[str], seeds: int, seconds: float) -> None:
-    """How often each fault really happened."""
-    sys.stdout.write(f"\n{seeds:,} seeds in {seconds:.0f} s: {seeds / seconds:.1f} a second\n")
-    for name, times in sorted(fired.items(), key=_second):
-        sys.stdout.write(f"  {name:28} {times:>10,}\n")
-
-
-def _second(pair: tuple[str, int]) -> tuple[int, str]:
-    return (-pair[1], pair[0])
-
-
-def failures(seeds: Iterable[int]) -> dict[int, list[str]]:
-    """Seeds that fail, with their broken promises."""
-    return {seed: run.faults for seed in seeds if (run := one_seed(seed)).faults}
 
 
 if __name__ == "__main__":

@@ -1,365 +1,314 @@
-"""The whole system in a world of one seed: producers, readers on two machines, publishers, and an operator.
+"""The system of one seed: real runners, publishers and producers over services in memory, all on simulated time."""
 
-All of it is the real code but for the loops: those of threads and processes are actors here.
-"""
-
-from contextlib import suppress
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
 from botocore.exceptions import BotoCoreError, ClientError
 
-from headwater.aggregates import count, max, sum
+from headwater.codec import encode_control
 from headwater.config import Settings
-from headwater.contract import parse_contract
-from headwater.errors import Fenced, HeadwaterError, Retryable
+from headwater.errors import HeadwaterError
 from headwater.ledger import Ledger
-from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.faults import client_error
+from headwater.testing import kinesis as kinesis_module
 from headwater.testing.kinesis import MemoryKinesis
-from headwater.testing.memoryshards import HASH_SPACE
 from headwater.testing.objects import MemoryObjects
-from processors.operators.enrich import ReferenceTable
-from processors.pipeline import Pipeline, Reference
-from processors.runners.embedded import list_shards
-from processors.runners.shardreader import ReaderSettings, ReaderStatus, ShardReader
-from processors.windows import tumbling
-from processors.worker import Ports, ShardWorker
-from producers.controls import put_control
+from processors import worker as worker_module
+from processors.runners import embedded
+from processors.runners.embedded import EmbeddedRunner
+from processors.runners.shardreader import ReaderSettings
+from processors.worker import Ports
 from producers.receipts import Accepted
-from producers.sealing import Numbers, SealedBatch, Sealer
-from producers.settings import ProducerSettings
 from producers.writer import Writer, WriterSettings, put_records
 from sinks.deadletter import DeadLetters
 from sinks.publisher import Publisher
 from sinks.views import ViewStore
-from tests.simulation.catalog import MemoryTable, TableView
-from tests.simulation.world import Actor, Proxy, SimClock, World
+from tests.simulation.catalog import MemoryTable, TableSession
+from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
+from tests.simulation.workload import PIPELINE, V2, Session
+from tests.simulation.world import Actor, Proxy, SimClock, TrueClock, World
 
-__all__ = ["PIPELINE", "System", "WatchedDynamoDB"]
+__all__ = ["STREAM", "System"]
 
-START = 1_762_160_400_000
-PASSING = (HeadwaterError, ClientError, BotoCoreError)
-CONTRACT = parse_contract(
-    """
-name: reading
-version: 1
-key: device
-time: ts
-fields:
-  - {name: device, type: string}
-  - {name: ts, type: timestamp}
-  - {name: value, type: long}
-""",
-    "simulation",
-)
-SITES = Reference("sites", "none.csv", "device", {"site": "string"})
-VERSIONS = {
-    f"v{n}": ReferenceTable.of(SITES, pa.table({"device": ["a", "b", "c"], "site": [f"x{n}", f"y{n}", f"z{n}"]}))
-    for n in range(1, 4)
-}
-PIPELINE = (
-    Pipeline("sim", CONTRACT, allowed_lateness="1m")
-    .enrich(SITES, on="device")
-    .view("by_device", by=["device"], window=tumbling("1m"), n=count(), total=sum("value"))
-    .view("by_site", by=["site"], n=count(), top=max("value"))
-    .lake("readings", partition=None)
-)
+STREAM = "s"
+SPACE = 1 << 128
+POISON = b"\x00\x01 no record of anybody's"
+_SETTINGS = Settings(stream=STREAM, commit_seconds=8.0, view_flush_seconds=3.0)
+_READER = ReaderSettings(idle_seconds=2.0, backoff_seconds=1.0)
+_PASSING = (HeadwaterError, ClientError, BotoCoreError)
 
 
-class WatchedDynamoDB(MemoryDynamoDB):
-    """Notes each write of a shard's ledger item that breaks its rules."""
+class _Thread:
+    """What the runner takes for a thread."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken: list[str] = []
+    world: World
 
-    def update_item(self, *, TableName: str, Key: dict[str, Any], **options: Any) -> dict[str, Any]:  # noqa: N803
-        before = self.get_item(TableName=TableName, Key=Key).get("Item", {})
-        answer = super().update_item(TableName=TableName, Key=Key, **options)
-        after = self.get_item(TableName=TableName, Key=Key).get("Item", {})
-        if TableName == "ledger" and "position" in after:
-            self._check(Key, before, after)
-        return answer
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...] = (), name: str = "", daemon: bool = True):
+        self._job, self._name = partial(target, *args), name
 
-    def _check(self, key: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> None:
-        name = str(key)
-        if before.get("position", {"S": ""})["S"] > after["position"]["S"]:
-            self.broken.append(f"{name}: position went back to {after['position']['S']}")
-        if int(before.get("epoch", {"N": "0"})["N"]) > int(after["epoch"]["N"]):
-            self.broken.append(f"{name}: epoch went back")
-        if before.get("closed", {}).get("BOOL") and not after.get("closed", {}).get("BOOL"):
-            self.broken.append(f"{name}: opened again")
+    def start(self) -> None:
+        current = self.world.current
+        assert current is not None
+        self._actor = self.world.spawn(f"{current.process}/{self._name}", self._job, thread_of=current)
+
+    def is_alive(self) -> bool:
+        return not self._actor.ended
+
+    def join(self) -> None:
+        while self.is_alive():
+            self.world.sleep(1000)
 
 
-@dataclass
-class Outbox:
-    """What a producer keeps over a crash: its numbers, events not sealed, batches not delivered."""
+class _Never:
+    """An event that nobody sets, waited for in simulated time."""
 
-    numbers: Numbers
-    events: list[dict[str, Any]] = field(default_factory=list)
-    batches: dict[int, SealedBatch] = field(default_factory=dict)
-    told: Accepted = field(default_factory=lambda: Accepted(CONTRACT))
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        self._world.sleep(seconds * 1000)
+        return False
+
+
+class _FaultyKinesis:
+    """The stream, with the faults that only a stream has."""
+
+    def __init__(self, world: World, inner: MemoryKinesis) -> None:
+        self._world, self._inner = world, inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put_records(self, **request: Any) -> Any:
+        if self._world.chance("partial put"):
+            count = len(request["Records"])
+            self._inner.faults.partial(at for at in range(count) if self._world.random.random() < 0.5)
+        return self._inner.put_records(**request)
+
+    def get_records(self, **request: Any) -> Any:
+        if self._world.chance("expired iterator"):
+            raise client_error("get_records", "ExpiredIteratorException", "simulated")
+        return self._inner.get_records(**request)
 
 
 class System:
-    """Everything that one seed chooses, and what came of it."""
+    """Everything of one seed. `run` returns whether all of it finished."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.random = world, world.random
+    def __init__(self, world: World, operations: frozenset[str]) -> None:
+        self.world = world
+        self.operations = operations
         self.clock = SimClock(world)
-        self.kinesis = MemoryKinesis(self.clock, reshard_seconds=self.random.choice([0, 2]))
-        self.kinesis.create_stream(StreamName="s", ShardCount=self.random.randint(1, 3))
-        self.dynamodb, self.objects = WatchedDynamoDB(), MemoryObjects()
-        for table, names in (("ledger", ("pipeline", "item")), ("views", ("pk", "sk"))):
-            keys = [
-                dict(zip(("AttributeName", "KeyType"), one, strict=True))
-                for one in zip(names, ("HASH", "RANGE"), strict=True)
-            ]
-            self.dynamodb.create_table(TableName=table, KeySchema=keys)
+        self.kinesis = MemoryKinesis(TrueClock(world), limits=False, reshard_seconds=1.0)
+        self.kinesis.create_stream(StreamName=STREAM, ShardCount=world.random.choice([1, 2, 2, 3]))
+        self.dynamodb = GuardedDynamoDB(world)
+        self.objects = MemoryObjects()
         self.table = MemoryTable(world)
-        self.ledger = Ledger(Proxy(world, "dynamodb", self.dynamodb), "ledger", "sim")
-        Ledger(self.dynamodb, "ledger", "sim").put_document(
-            "references", {"sites": {"initial": {"version": 1, "uri": "v1"}, "latest": {"version": 1, "uri": "v1"}}}, 0
-        )
-        self.truth: dict[tuple[str, int], dict[str, Any]] = {}
-        self.poison: list[bytes] = []
-        self.settings = Settings(
-            stream="s", commit_seconds=self.random.choice([1.0, 4.0, 15.0]), view_flush_seconds=2.0
-        )
-        self.producing = 0
-        self.operating = True
-        self._spawned = 0
+        self.ledger = Ledger(self.dynamodb, LEDGER, PIPELINE.name)
+        self.sessions = [
+            Session(world, f"origin-{number}", lambda _: world.random.randrange(SPACE))
+            for number in range(world.random.choice([1, 2]))
+        ]
+        self.batches_each = world.random.randint(2, 6)
+        self.busy = 0
+        self._incarnations = 0
 
-    def spawn(self) -> None:
-        """All actors."""
-        for number in range(self.random.randint(1, 2)):
-            self.producing += 1
-            self._producer(f"producer {number}", Outbox(Numbers(f"origin-{number}")), self.random.randint(10, 60))
-        for number in range(self.random.randint(1, 2)):
-            self.world.spawn(f"machine {number}", lambda n=number: self._machine(f"machine-{n}"), self._again)
-        for number in range(self.random.randint(1, 2)):
-            self.world.spawn(f"publisher {number}", self._publish, self._again)
-        self.world.spawn("operator", self._operate, self._again)
+    def run(self, until_ms: int) -> bool:
+        with _simulated(self.world):
+            for number in range(2):
+                self._keep(f"processor-{number}", self._processor)
+                self._keep(f"publisher-{number}", self._publisher)
+            for number, session in enumerate(self.sessions):
+                self._until_done(f"producer-{number}", partial(self._producer, session))
+            self._until_done("operator", self._operator)
+            try:
+                return self.world.run(self._finished, until_ms)
+            finally:
+                self.world.close()
 
-    def _again(self, actor: Actor) -> None:
-        """A process that died starts again."""
-        self.world.spawn(actor.name, actor.job, self._again, delay_ms=self.random.randint(200, 8_000))
+    # Who starts whom.
 
-    def owner(self, name: str) -> str:
-        self._spawned += 1
-        return f"{name}-{self._spawned}"
-
-    # Producers: the sealer and the writer, and an outbox that survives.
-
-    def _producer(self, name: str, outbox: Outbox, events: int) -> None:
-        left = [events]
+    def _keep(self, name: str, job: Callable[[str], None], delay_ms: int = 0) -> None:
+        """A process that is started again, under a new name, whenever it ends."""
+        self._incarnations += 1
+        owner = f"{name}.{self._incarnations}"
 
         def again(actor: Actor) -> None:
-            if left[0] > 0 or outbox.events or outbox.batches or not outbox.told.empty:
-                self.world.spawn(actor.name, job, again, delay_ms=self.random.randint(200, 4_000))
+            self._note_end(actor)
+            self._keep(name, job, self.world.random.randint(100, 20_000))
+
+        self.world.spawn(owner, partial(job, owner), again, delay_ms)
+
+    def _until_done(self, name: str, job: Callable[[], None], delay_ms: int = 0) -> None:
+        self.busy += delay_ms == 0
+
+        def again(actor: Actor) -> None:
+            if actor.crashed or actor.error is not None:
+                self._note_end(actor)
+                self._until_done(name, job, self.world.random.randint(100, 5_000))
             else:
-                self.producing -= 1
+                self.busy -= 1
 
-        def job() -> None:
-            self._produce(outbox, left)
+        self.world.spawn(name, job, again, delay_ms)
 
-        self.world.spawn(name, job, again)
+    def _note_end(self, actor: Actor) -> None:
+        why = "crashed" if actor.crashed else f"ended: {actor.error!r}"
+        self.world.note(f"{actor.name} {why}")
 
-    def _produce(self, outbox: Outbox, left: list[int]) -> None:
-        settings = ProducerSettings(max_events=self.random.randint(1, 6), linger_ms=200)
-        sealer = Sealer(CONTRACT, settings, outbox.numbers, lambda _: self.random.randrange(HASH_SPACE))
-        writer = Writer(WriterSettings(give_up_ms=1 << 40), self.random.random, "s")
-        for batch in outbox.batches.values():
-            writer.add(batch)
-        for event in outbox.events:
-            sealer.append(sealer.cut_row(event, 100, None), self.clock.now_ms())
-        kinesis = Proxy(self.world, "kinesis", self.kinesis)
-        while left[0] or outbox.events or outbox.batches:
-            for _ in range(min(left[0], self.random.randint(0, 5))):
-                event = self._event()
-                left[0] -= 1
-                outbox.events.append(event)
-                sealer.append(sealer.cut_row(event, 100, None), self.clock.now_ms())
-            for buffer in sealer.take(self.clock.now_ms(), everything=not left[0]):
-                self._seal(sealer, buffer, outbox, writer)
-            request = writer.request(self.clock.now_ms())
-            if request:
-                self._send(kinesis, request, outbox, writer)
-            self.world.sleep(self.random.randint(50, 400))
-        self._tell(outbox)
+    # The processes.
 
-    def _seal(self, sealer: Sealer, buffer: Any, outbox: Outbox, writer: Writer) -> None:
-        rows = [part.rows for part in buffer.parts]
-        table, pairs = sealer.seal(buffer)
-        for batch, _ in pairs:
-            outbox.batches[batch.batch_id] = batch
-            outbox.told.add_session(str(batch.origin), batch.first_seq, batch.count)
-            writer.add(batch)
-        for row in rows:
-            outbox.events.remove(row)
-        first = pairs[0][0]
-        for at, row in enumerate(table.to_pylist()):
-            self.truth[str(first.origin), first.first_seq + at] = row
+    def _client(self) -> Any:
+        return Proxy(self.world, "kinesis", _FaultyKinesis(self.world, self.kinesis))
 
-    def _send(self, kinesis: Any, request: list[SealedBatch], outbox: Outbox, writer: Writer) -> None:
-        if self.world.chance("partial put"):
-            self.kinesis.faults.partial({self.random.randrange(len(request))})
-        try:
-            entries = put_records(kinesis, "s", request)
-        except HeadwaterError as error:
-            writer.failed(error, self.clock.now_ms())
-            return
-        for one in writer.answered(entries, self.clock.now_ms()).delivered:
-            outbox.batches.pop(one.batch.batch_id, None)
-
-    def _tell(self, outbox: Outbox) -> None:
-        kinesis = Proxy(self.world, "kinesis", self.kinesis)
-        for body in outbox.told.bodies():
-            put_control(kinesis, "s", "receipt", body, self.clock, self.random.random)
-        outbox.told = Accepted(CONTRACT)
-
-    def _event(self) -> dict[str, Any]:
-        late = self.random.choice([0, 0, 0, 90_000, 600_000])
-        ts = self.world.now - late
-        return {
-            "device": self.random.choice("abcd"),
-            "ts": pa.scalar(ts, pa.timestamp("ms", "UTC")).as_py(),
-            "value": self.random.randint(-50, 50),
-        }
-
-    # Readers.
-
-    def ports(self) -> Ports:
-        dynamodb = Proxy(self.world, "dynamodb", self.dynamodb)
-        objects = Proxy(self.world, "s3", self.objects)
-        views = ViewStore(dynamodb, "views", clock=self.clock, chance=self.random.random)
-        return Ports(
-            ledger=Ledger(dynamodb, "ledger", "sim"),
-            objects=objects,  # type: ignore[arg-type]
-            views=views,
-            letters=DeadLetters(objects),  # type: ignore[arg-type]
-            references=lambda _name, uri: VERSIONS[uri],
+    def _processor(self, owner: str) -> None:
+        world = self.world
+        dynamodb = Proxy(world, "dynamodb", self.dynamodb)
+        objects = Proxy(world, "s3", self.objects)
+        ports = Ports(
+            ledger=Ledger(dynamodb, LEDGER, PIPELINE.name),
+            objects=objects,
+            views=ViewStore(dynamodb, VIEWS, clock=self.clock, chance=world.random.random),
+            letters=DeadLetters(objects),
+            references=_no_reference,
         )
+        runner = EmbeddedRunner(PIPELINE, self._client(), ports, _SETTINGS, self.clock, owner, _READER)
+        runner.run(_Never(world), discover_seconds=5.0)  # type: ignore[arg-type]
 
-    def _machine(self, name: str) -> None:
-        """Starts a reader for each shard whose parents are closed, as the embedded runner does."""
-        owner, running, waiting = self.owner(name), dict[str, bool](), dict[str, int]()
-        ports, kinesis = self.ports(), Proxy(self.world, "kinesis", self.kinesis)
+    def _publisher(self, owner: str) -> None:
+        world = self.world
+        ledger = Ledger(Proxy(world, "dynamodb", self.dynamodb), LEDGER, PIPELINE.name)
+
+        def port(_: str) -> Any:
+            return Proxy(world, "catalog", TableSession(self.table))
+
+        publisher = Publisher(ledger, port, self.clock, owner, lease_seconds=20.0)
         while True:
             try:
-                for shard in list_shards(kinesis, "s"):
-                    if running.get(shard.shard_id) or waiting.get(shard.shard_id, 0) > self.clock.now_ms():
-                        continue
-                    entries = [ports.ledger.shard(one) for one in (shard.shard_id, *shard.parents)]
-                    if entries[0] is not None and entries[0].closed:
-                        running[shard.shard_id] = True
-                    elif all(entry is not None and entry.closed for entry in entries[1:]):
-                        running[shard.shard_id] = True
-                        self._reader(shard.shard_id, shard.parents, owner, running, waiting)
-            except PASSING:
-                self.world.note("shards could not be listed")
-            self.world.sleep(1_500)
-
-    def _reader(
-        self, shard: str, parents: tuple[str, ...], owner: str, running: dict[str, bool], waiting: dict[str, int]
-    ) -> None:
-        def job() -> None:
-            worker = ShardWorker(PIPELINE, shard, self.ports(), self.settings, self.clock, owner)
-            kinesis = Proxy(self.world, "kinesis", self.kinesis)
-            reader = ShardReader(kinesis, "s", worker, self.clock, ReaderSettings(), ReaderStatus(shard))
-            reader.start(list(parents))
-            while (found := reader.step()) is not None:
-                self.world.sleep(250 if found else 700)
-
-        def ended(actor: Actor) -> None:
-            running[shard] = False
-            pause = 3_000 * self.settings.commit_seconds if isinstance(actor.error, Fenced) else 1_000
-            waiting[shard] = self.world.now + round(pause)
-            if actor.error is not None and not isinstance(actor.error, PASSING):
-                self.world.errors.append(f"{actor.name}: {type(actor.error).__name__}: {actor.error}")
-
-        self.world.spawn(f"{owner} {shard[-2:]}", job, ended)
-
-    # Publishers and the operator.
-
-    def _publish(self) -> None:
-        dynamodb = Proxy(self.world, "dynamodb", self.dynamodb)
-        view = Proxy(self.world, "catalog", TableView(self.table))
-        publisher = Publisher(
-            Ledger(dynamodb, "ledger", "sim"), lambda _: _Port(view), self.clock, self.owner("publisher"), 6.0
-        )
-        while True:
-            with suppress(*PASSING):
                 publisher.step()
-            self.world.sleep(self.random.randint(500, 2_500))
+            except _PASSING as error:
+                world.note(f"publisher will try again: {error}")
+            world.sleep(4_000)
 
-    def _operate(self) -> None:
-        kinesis = Proxy(self.world, "kinesis", self.kinesis)
-        while self.operating and (self.world.now < self.world.faults_until_ms):
-            self.world.sleep(self.random.randint(1_000, 15_000))
-            with suppress(*PASSING):
-                self._act(kinesis)
-        self.operating = False
-        while True:
-            self.world.sleep(60_000)
+    def _producer(self, session: Session) -> None:
+        world, client = self.world, self._client()
+        writer = Writer(WriterSettings(max_records=4, give_up_ms=1 << 40), world.random.random, STREAM)
+        for batch in session.outbox.batches:
+            if batch.batch_id not in session.outbox.confirmed:
+                writer.add(batch)
+        while len(session.outbox.batches) < self.batches_each or len(writer):
+            if len(session.outbox.batches) < self.batches_each and world.random.random() < 0.5:
+                for batch in session.seal():
+                    writer.add(batch)
+            self._send(session, writer, client)
+            world.sleep(world.random.randint(50, 6_000))
+        accepted = Accepted(V2)
+        for batch in session.outbox.batches:
+            accepted.add_session(session.numbers.origin, batch.first_seq, batch.count)
+        for body in accepted.bodies():
+            self._put(client, encode_control("receipt", body))
 
-    def _act(self, kinesis: Any) -> None:
-        what = self.random.choice(["split", "merge", "poison", "foreign", "reference", "split"])
-        open_ = [shard for shard in self.kinesis.shards("s") if shard.closed is None]
-        open_.sort(key=lambda shard: shard.start)
-        shard = open_[self.random.randrange(len(open_))]
-        if what == "split" and len(open_) < 6:
-            key = shard.start + (shard.end - shard.start) * self.random.randint(1, 9) // 10
-            kinesis.split_shard(StreamName="s", ShardToSplit=shard.shard_id, NewStartingHashKey=str(key))
-        elif what == "merge" and len(open_) > 1:
-            left, right = open_[(at := self.random.randrange(len(open_) - 1)) : at + 2]
-            kinesis.merge_shards(StreamName="s", ShardToMerge=left.shard_id, AdjacentShardToMerge=right.shard_id)
-        elif what == "poison":
-            data = f"poison {len(self.poison)}".encode()
-            self.kinesis.put_record(StreamName="s", Data=data, PartitionKey=str(self.random.random()))
-            self.poison.append(data)
-        elif what == "foreign":
-            self.table.foreign_commit()
-        elif what == "reference":
-            version = self.random.randint(2, 3)
-            body = {"name": "sites", "version": version, "uri": f"v{version}"}
-            put_control(kinesis, "s", "reference", body, self.clock, self.random.random)
-        self.world.fired[f"operator: {what}"] += 1
+    def _send(self, session: Session, writer: Writer, client: Any) -> None:
+        batches = writer.request(self.world.now)
+        if not batches:
+            return
+        try:
+            entries = put_records(client, STREAM, batches)
+        except HeadwaterError as error:
+            writer.failed(error, self.world.now)
+            return
+        for one in writer.answered(entries, self.world.now).delivered:
+            if not ("resend" in self.operations and self.world.random.random() < 0.3):
+                session.outbox.confirmed.add(one.batch.batch_id)
 
-    # Whether all is done.
+    def _put(self, client: Any, data: bytes) -> None:
+        key = str(self.world.random.randrange(SPACE))
+        for _ in range(50):
+            try:
+                client.put_record(StreamName=STREAM, Data=data, PartitionKey="x", ExplicitHashKey=key)
+                return
+            except (ClientError, BotoCoreError):
+                self.world.sleep(500)
 
-    def settled(self) -> bool:
-        """Everything produced is read, committed and published, and every ended shard is closed."""
-        if self.producing or self.operating:
+    def _operator(self) -> None:
+        """Splits and merges, poison, foreign events, and a new version of the contract."""
+        world, client = self.world, self._client()
+        for _ in range(world.random.randint(2, 7)):
+            world.sleep(world.random.randint(500, 12_000))
+            what = world.random.choice(["split", "split", "merge", "poison", "foreign", "upgrade"])
+            if what not in self.operations:
+                continue
+            world.note(f"* {what}")
+            world.fired[f"* {what}"] += 1
+            if what == "poison":
+                self._put(client, POISON)
+            elif what == "foreign":
+                ts = world.now
+                self._put(client, b'{"device": "f", "ts": %d, "value": 7}' % ts)
+            elif what == "upgrade":
+                for session in self.sessions:
+                    session.upgraded = True
+            else:
+                self._reshard(what, client)
+
+    def _reshard(self, what: str, client: Any) -> None:
+        random = self.world.random
+        shards = sorted(
+            (one for one in self.kinesis.shards(STREAM) if one.closed is None), key=lambda shard: shard.start
+        )
+        try:
+            if what == "split":
+                one = shards[random.randrange(len(shards))]
+                middle = str((one.start + one.end) // 2)
+                client.split_shard(StreamName=STREAM, ShardToSplit=one.shard_id, NewStartingHashKey=middle)
+            elif len(shards) > 1:
+                at = random.randrange(len(shards) - 1)
+                client.merge_shards(
+                    StreamName=STREAM,
+                    ShardToMerge=shards[at].shard_id,
+                    AdjacentShardToMerge=shards[at + 1].shard_id,
+                )
+        except (ClientError, BotoCoreError) as error:
+            self.world.note(f"no reshard: {error}")
+
+    def _finished(self) -> bool:
+        if self.busy or self.world.now < self.world.faults_until_ms:
             return False
-        entries = {entry.shard_id: entry for entry in Ledger(self.dynamodb, "ledger", "sim").shards()}
-        for shard in self.kinesis.shards("s"):
+        entries = {entry.shard_id: entry for entry in self.ledger.shards()}
+        for shard in self.kinesis.shards(STREAM):
             entry = entries.get(shard.shard_id)
-            if entry is None or entry.pending:
-                return False
-            if shard.closed is not None and not entry.closed:
+            if entry is None or entry.pending or (shard.closed is not None and not entry.closed):
                 return False
             if shard.records and int(entry.position) < shard.records[-1].number:
                 return False
         return True
 
 
-class _Port:
-    """The publisher's table: what a lost answer is to it, is Retryable, as IcebergTable has it."""
+def _no_reference(name: str, uri: str) -> Any:
+    raise AssertionError(f"there is no reference table {name} at {uri}")
 
-    def __init__(self, view: Any) -> None:
-        self._view = view
 
-    def paths(self) -> set[str]:
-        try:
-            found: set[str] = self._view.paths()
-        except (ClientError, BotoCoreError) as error:
-            raise Retryable(str(error)) from error
-        return found
-
-    def add(self, paths: Any) -> None:
-        try:
-            self._view.add(paths)
-        except (ClientError, BotoCoreError) as error:
-            raise Retryable(str(error)) from error
+@contextmanager
+def _simulated(world: World) -> Iterator[None]:
+    """Threads of the runner become actors; a third of the seeds keep their states on S3; nothing is logged."""
+    log = logging.getLogger("headwater")
+    old = embedded.Thread, worker_module.INLINE_STATE, log.level
+    sequence_at = kinesis_module.sequence_at
+    _Thread.world = world
+    embedded.Thread = _Thread  # type: ignore[misc, assignment]
+    if world.random.random() < 0.33:
+        worker_module.INLINE_STATE = 16
+    if world.random.random() < 0.5:
+        # numbers of 55 digits at first, soon of 56
+        kinesis_module.sequence_at = lambda count: 10**55 + (count - 14) * (1 << 40)
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        embedded.Thread, worker_module.INLINE_STATE = old[:2]  # type: ignore[misc]
+        kinesis_module.sequence_at = sequence_at
+        log.setLevel(old[2])

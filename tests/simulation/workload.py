@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from headwater.aggregates import count, maximum, total
+from headwater import aggregates as agg
 from headwater.contract import Contract, Field
 from processors.pipeline import Pipeline
 from processors.windows import tumbling
@@ -28,7 +28,7 @@ SLOPPY = Contract(
 """A producer's that does not know the bound."""
 
 
-def _kept(table: pa.Table) -> list[bool]:
+def _kept(table: pa.Table) -> pa.Array:
     """Filters 13 and fails on 666."""
     values = table.column("value").to_pylist()
     if 666 in values:
@@ -39,8 +39,8 @@ def _kept(table: pa.Table) -> list[bool]:
 PIPELINE = (
     Pipeline("sim", V2)
     .where(_kept)
-    .view("by_minute", by=["device"], window=tumbling("1m"), events=count(), total=total("value"))
-    .view("ever", by=["device"], events=count(), highest=maximum("value"))
+    .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("value"))
+    .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
     .lake("telemetry", partition="hour")
 )
 

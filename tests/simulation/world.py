@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 __all__ = ["FAULTS", "Actor", "Crash", "Proxy", "SimClock", "TrueClock", "World"]
 
@@ -149,6 +149,14 @@ class World:
         for one in gone:
             if one.on_end is not None:
                 one.on_end(one)
+
+    def close(self) -> None:
+        """Stop whoever still runs, so that nothing of this world goes on in the next."""
+        for actor in [*self.actors, *self._dead]:
+            if actor.let is not None and not actor.let.dead:
+                actor.let.throw(GreenletExit)
+        self.actors.clear()
+        self._dead.clear()
 
     def sleep(self, ms: float) -> None:
         """The running actor waits; others go on."""
