@@ -5,6 +5,7 @@ Everything that computes or blocks runs in a few threads; the event loop only mo
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -244,13 +245,14 @@ class Gateway:
         while True:
             try:
                 futures = await self.thread(read.lane.put, read.rows, read.named, traceparent)
+                self._failure = ""
                 return Accepted(read.lane, read.rows, read.named, futures)
             except BufferFull:
                 if waited >= self.settings.wait_seconds:
                     raise self._room.full() from None
                 await asyncio.sleep(_PAUSE_SECONDS)
                 waited += _PAUSE_SECONDS
-            except HeadwaterError as error:
+            except (HeadwaterError, sqlite3.Error) as error:  # the outbox's disk may be full
                 self._failure = str(error)
                 log.error("events cannot be taken: %s", error)
                 raise Problem.later(503, "not-ready", f"nothing was accepted: {error}", 5) from None

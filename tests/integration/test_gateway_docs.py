@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,13 +27,19 @@ def gateway() -> Iterator[Served]:
         yield found
 
 
+def _missing(program: str) -> NoReturn:
+    reason = f"{program} is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def run(program: str, *arguments: str, gateway: Served) -> str:
     found = shutil.which(program)
     if found is None:
-        reason = f"{program} is not installed"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        _missing(program)
     url = str(gateway.client.base_url).rstrip("/")
-    environment = os.environ | {"GATEWAY": url, "KEY": "none", "PYTHON": sys.executable}
+    environment = dict(os.environ) | {"GATEWAY": url, "KEY": "none", "PYTHON": sys.executable}
     done = subprocess.run([found, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done
     return done.stdout
@@ -40,7 +47,7 @@ def run(program: str, *arguments: str, gateway: Served) -> str:
 
 def test_curl(gateway: Served) -> None:
     if shutil.which("curl") is None:
-        pytest.fail("curl is not installed") if os.environ.get("CI") else pytest.skip("curl is not installed")
+        _missing("curl")
     for _ in range(2):
         out = run("bash", "-c", BLOCKS["bash"][0], gateway=gateway)
         assert '"accepted":2,"rejected":0' in out

@@ -284,6 +284,23 @@ def test_shutdown_drains(tmp_path: Path) -> None:
     assert sorted(found.values()) == [1.0, 2.0, 3.0]
 
 
+def test_an_outbox_that_cannot_be_written_takes_nothing(tmp_path: Path) -> None:
+    """No 2xx, no 500, and not ready; well again when the disk is."""
+    with served(outbox=str(tmp_path)) as found:
+        box = found.gateway.lanes["telemetry"]._producer._outbox
+        assert box is not None
+        pages = box._db.execute("pragma page_count").fetchone()[0]
+        box._db.execute(f"pragma max_page_count = {pages}")
+        large = json.dumps([event(float(n), unit=f"{n:0100d}") for n in range(900)])
+        answer = found.post(large)
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:headwater:problem:not-ready")
+        assert found.client.get("/health/ready").status_code == 503
+        box._db.execute("pragma max_page_count = 1000000")
+        assert found.post(large).status_code == 202
+        assert found.client.get("/health/ready").status_code == 200
+    assert len(found.values()) == 900
+
+
 def test_a_slow_body_is_ended() -> None:
     def drip() -> Iterator[bytes]:
         for _ in range(40):
