@@ -63,8 +63,8 @@ class Rewriter:
     def rewrite(self, files: Sequence[DataFile], key: str, without: object = None) -> Written:
         """One new object `key` in the bucket with the rows of the files, but for those whose key is `without`.
 
-        Nothing is written when no row is kept, or when none was to be left out. The files are of one partition and of the table's present partitioning. HeadwaterError when what was written is
-        not what was read.
+        Nothing is written when no row is kept, or when none was to be left out. The files are of one partition and of
+        the table's present partitioning. HeadwaterError when what was written is not what was read.
         """
         with (
             tempfile.TemporaryDirectory(prefix="headwater-rewrite-") as place,

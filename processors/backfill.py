@@ -1,0 +1,230 @@
+"""A new pipeline filled from another's lake, from where it then follows the stream without a seam.
+
+What the source pipeline has committed is pinned: per shard its position and its interval sets, and a snapshot of its
+table that has every row up to there. The rows with identities of those sets go through the new pipeline as the shard
+"backfill" of its own; its real shards begin at the pinned positions with the pinned sets. So an event is either in the
+one or read by the other, and the audit of the new pipeline is exact across the seam. Killed, it goes on where its last
+commit was.
+
+What the source filtered out or buried is not in its lake: the new pipeline counts it as excluded.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan
+
+from headwater import sequence
+from headwater.codec import encode_batch
+from headwater.contract.compatibility import check_compatible
+from headwater.errors import Retryable, UsageError
+from headwater.ledger import Commit
+from headwater.lineage import OriginSets
+from headwater.records import StreamRecord
+from processors.audit import is_foreign
+from processors.references import ensure_initial
+from processors.services import Services
+from processors.state import ShardState
+from processors.worker import ShardWorker, StateStore
+from sinks.catalog import open_table
+
+__all__ = ["SHARD", "Backfilled", "backfill"]
+
+SHARD = "backfill"
+_ROWS = 5_000
+_DOCUMENT = "backfill"
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """Rows that were read from the source's lake, and the shards that go on from pinned positions."""
+
+    source: str
+    target: str
+    rows: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    snapshot: int
+    positions: Mapping[str, str]
+    seen: OriginSets
+
+
+def backfill(
+    source: Services,
+    target: Services,
+    owner: str,
+    settle: Callable[[], object],
+    rate: float | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> Backfilled:
+    """Fill `target` from the lake of `source`, at most `rate` events a second. `settle` makes a publisher's step.
+
+    UsageError when the target has begun to read the stream already, or its contract cannot read the source's rows.
+    """
+    _check(source, target)
+    ensure_initial(target.pipeline, target.ledger, target.objects, target.client)
+    pinned = _pin(source, target, owner, settle)
+    worker = ShardWorker(target.pipeline, SHARD, target.ports, target.settings, target.clock, owner)
+    worker.claim()
+    done, began = 0, target.clock.now_ms()
+    if not worker.entry.closed:
+        for records, rows in _records(source, target, pinned):
+            worker.process(records)
+            worker.tick()
+            done += rows
+            if advance is not None:
+                advance(done, done)
+            if rate:
+                target.clock.sleep(max(0.0, done / rate - (target.clock.now_ms() - began) / 1000))
+        _by_number(worker.engine.state)
+        worker.commit(closed=True)
+    return Backfilled(source.pipeline.name, target.pipeline.name, done, len(pinned.positions))
+
+
+def _check(source: Services, target: Services) -> None:
+    old, new = source.pipeline, target.pipeline
+    if old.name == new.name or old.lake_to.table == new.lake_to.table:
+        raise UsageError(f"pipeline {new.name} needs a name and a lake table of its own to be filled from {old.name}")
+    faults = check_compatible(old.contract, new.contract)
+    if faults:
+        raise UsageError(f"pipeline {new.name} cannot be filled from {old.name}: {'; '.join(faults)}")
+
+
+def _pin(source: Services, target: Services, owner: str, settle: Callable[[], object]) -> _Pinned:
+    """The source's positions, sets and snapshot, written down first: a second call finds those of the first."""
+    document, revision = target.ledger.document(_DOCUMENT)
+    if not document:
+        if target.ledger.shards():
+            raise UsageError(f"pipeline {target.pipeline.name} reads the stream already: only a new one can be filled")
+        document = _read_source(source, target, settle)
+        target.ledger.put_document(_DOCUMENT, document, revision)
+    seen, store = OriginSets(), StateStore(target.pipeline, target.objects)
+    for shard_id, one in document["shards"].items():
+        state = ShardState.loads(target.pipeline, target.objects.get(one["state"]))
+        seen.update(state.seen)
+        entry = target.ledger.shard(shard_id)
+        if entry is not None and entry.position != sequence.NONE:
+            continue
+        entry = target.ledger.claim(shard_id, owner, None, target.clock.now_ms())
+        body, key = store.store(entry, one["position"], state.dumps())
+        change = Commit(one["position"], body, key, [], state.counts, None, one["closed"], target.clock.now_ms())
+        target.ledger.commit(entry, change)
+    positions = {shard_id: one["position"] for shard_id, one in document["shards"].items()}
+    return _Pinned(int(document["snapshot"]), positions, seen)
+
+
+def _read_source(source: Services, target: Services, settle: Callable[[], object]) -> dict[str, Any]:
+    entries = [entry for entry in source.ledger.shards() if entry.position != sequence.NONE]
+    store, shards = StateStore(source.pipeline, source.objects), dict[str, Any]()
+    for entry in entries:
+        key = f"state/{target.pipeline.name}/{SHARD}/{entry.shard_id}.bin"
+        target.objects.put(key, _taken_over(target, store.load(entry)).dumps())
+        shards[entry.shard_id] = {"position": entry.position, "closed": entry.closed, "state": key}
+    wanted = {file.uri for entry in entries for file in entry.pending}
+    for _ in range(100):
+        if not wanted & {file.uri for entry in source.ledger.shards() for file in entry.pending}:
+            break
+        settle()
+    else:
+        raise Retryable("files wait for the publisher for too long; is one running?")
+    snapshot = open_table(source.settings, source.pipeline.lake_to.table).current_snapshot()
+    return {"source": source.pipeline.name, "snapshot": snapshot.snapshot_id if snapshot else 0, "shards": shards}
+
+
+def _taken_over(target: Services, old: ShardState) -> ShardState:
+    """What a shard of the new pipeline knows where it begins: who was seen, and what will not be in the lake."""
+    state = ShardState(target.pipeline)
+    for name in ("seen", "excluded", "dead", "revived", "accepted"):
+        setattr(state, name, getattr(old, name))
+    state.max_ts, state.max_arrived = old.max_ts, old.max_arrived
+    names = {reference.name for reference in target.pipeline.references}
+    state.references = {name: version for name, version in old.references.items() if name in names}
+    return state
+
+
+def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tuple[list[StreamRecord], int]]:
+    """The rows as batches, in an order that a second run has again: by file, arrival, origin and number."""
+    if not pinned.snapshot:
+        return
+    table = open_table(source.settings, source.pipeline.lake_to.table)
+    if table.snapshot_by_id(pinned.snapshot) is None:
+        raise UsageError(f"snapshot {pinned.snapshot} has expired: begin again with a pipeline of another name")
+    tasks = sorted(table.scan(snapshot_id=pinned.snapshot).plan_files(), key=lambda task: task.file.file_path)
+    scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
+    for number, task in enumerate(tasks):
+        rows = _known(_ordered(scan.to_table([task])), pinned)
+        named = _as_contract(rows, source, target)
+        records = []
+        for run, (start, stop) in enumerate(_runs(rows, by_origin=target.pipeline.contract.id is None), 1):
+            origin, seq = rows["_origin"][start].as_py(), rows["_seq"][start].as_py()
+            arrived = rows["_arrived_at"][start].cast(pa.timestamp("ms", "UTC")).value
+            data = encode_batch(
+                named.slice(start, stop - start), target.pipeline.contract, origin=origin, first_seq=seq
+            )
+            records.append(StreamRecord(SHARD, str(number * 10**12 + run), arrived, origin, data))
+        yield records, rows.num_rows
+
+
+def _ordered(rows: pa.Table) -> pa.Table:
+    return rows.sort_by([("_arrived_at", "ascending"), ("_origin", "ascending"), ("_seq", "ascending")])
+
+
+def _known(rows: pa.Table, pinned: _Pinned) -> pa.Table:
+    """Those that the source had committed when it was pinned; it may have gone on since."""
+    keep = np.zeros(rows.num_rows, np.bool_)
+    origins = rows["_origin"].combine_chunks().dictionary_encode()
+    codes, seqs = origins.indices.to_numpy(), rows["_seq"].to_numpy()
+    for code, origin in enumerate(origins.dictionary.to_pylist()):
+        mine = codes == code
+        if is_foreign(origin):
+            shard_id, _, number = origin.partition(":")
+            keep |= mine & (sequence.pad(number) <= pinned.positions.get(shard_id, ""))
+            continue
+        for start, stop in pinned.seen.get(origin):
+            keep |= mine & (seqs >= start) & (seqs < stop)
+    return rows.filter(pa.array(keep))
+
+
+def _as_contract(rows: pa.Table, source: Services, target: Services) -> pa.Table:
+    """The contract's columns under the new contract's names."""
+    old = set(source.pipeline.contract.arrow_schema.names)
+    columns = {}
+    for field in target.pipeline.contract.fields:
+        found = next((name for name in (field.name, *field.was) if name in old), None)
+        if found is not None:
+            columns[field.name] = rows[found]
+    return pa.table(columns)
+
+
+def _runs(rows: pa.Table, *, by_origin: bool) -> Iterator[tuple[int, int]]:
+    """Rows that one record can carry: of one arrival and, where the record numbers its events, one origin's next."""
+    if not rows.num_rows:
+        return
+    arrived = rows["_arrived_at"].cast(pa.int64()).to_numpy()
+    cut = np.diff(arrived) != 0
+    if by_origin:
+        codes = rows["_origin"].combine_chunks().dictionary_encode().indices.to_numpy()
+        cut |= (np.diff(codes) != 0) | (np.diff(rows["_seq"].to_numpy()) != 1)
+    edges = [0, *(np.flatnonzero(cut) + 1).tolist(), rows.num_rows]
+    for start, stop in itertools.pairwise(edges):
+        for at in range(start, stop, _ROWS):
+            yield at, min(at + _ROWS, stop)
+
+
+def _by_number(state: ShardState) -> None:
+    """Events without an identity of their own are counted, not kept by name: as a shard of the stream has them."""
+    for name, count in (("seen", "foreign"), ("excluded", "foreign_excluded")):
+        table = getattr(state, name).to_table()
+        foreign = pa.array([is_foreign(origin) for origin in table["origin"].to_pylist()], pa.bool_())
+        gone = table.filter(foreign)
+        state.count(count, sum(gone["hi"].to_pylist()) - sum(gone["lo"].to_pylist()))
+        setattr(state, name, OriginSets.from_table(table.filter(pc.invert(foreign))))
