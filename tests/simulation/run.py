@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.simulation.auditors import findings
-from tests.simulation.system import System
+from tests.simulation.system import System, simulated
 from tests.simulation.world import FAULTS, World
 
 __all__ = ["OPERATIONS", "Result", "run_seed", "shrunk"]
@@ -51,9 +51,10 @@ def run_seed(seed: int, without: Sequence[str] = (), *, traced: bool = False) ->
     world = World(seed, rates)
     start = world.now
     world.faults_until_ms = start + _FAULTY_MS
-    system = System(world, frozenset(OPERATIONS) - set(without))
-    finished = system.run(start + _BOUND_MS)
-    found = tuple(findings(system, finished))
+    with simulated(world):
+        system = System(world, frozenset(OPERATIONS) - set(without))
+        finished = system.run(start + _BOUND_MS)
+        found = tuple(findings(system, finished))
     trace = tuple(world.trace) if traced or found else ()
     return Result(seed, found, world.fired, world.digest(), world.now - start, trace)
 

@@ -12,8 +12,8 @@ from headwater.codec import encode_control
 from headwater.config import Settings
 from headwater.errors import HeadwaterError
 from headwater.ledger import Ledger
-from headwater.testing.faults import client_error
 from headwater.testing import kinesis as kinesis_module
+from headwater.testing.faults import client_error
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
 from processors import worker as worker_module
@@ -31,7 +31,7 @@ from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
 from tests.simulation.workload import PIPELINE, V2, Session
 from tests.simulation.world import Actor, Proxy, SimClock, TrueClock, World
 
-__all__ = ["STREAM", "System"]
+__all__ = ["POISON", "STREAM", "System", "simulated"]
 
 STREAM = "s"
 SPACE = 1 << 128
@@ -119,17 +119,16 @@ class System:
         self._incarnations = 0
 
     def run(self, until_ms: int) -> bool:
-        with _simulated(self.world):
-            for number in range(2):
-                self._keep(f"processor-{number}", self._processor)
-                self._keep(f"publisher-{number}", self._publisher)
-            for number, session in enumerate(self.sessions):
-                self._until_done(f"producer-{number}", partial(self._producer, session))
-            self._until_done("operator", self._operator)
-            try:
-                return self.world.run(self._finished, until_ms)
-            finally:
-                self.world.close()
+        for number in range(2):
+            self._keep(f"processor-{number}", self._processor)
+            self._keep(f"publisher-{number}", self._publisher)
+        for number, session in enumerate(self.sessions):
+            self._until_done(f"producer-{number}", partial(self._producer, session))
+        self._until_done("operator", self._operator)
+        try:
+            return self.world.run(self._finished, until_ms)
+        finally:
+            self.world.close()
 
     # Who starts whom.
 
@@ -293,7 +292,7 @@ def _no_reference(name: str, uri: str) -> Any:
 
 
 @contextmanager
-def _simulated(world: World) -> Iterator[None]:
+def simulated(world: World) -> Iterator[None]:
     """Threads of the runner become actors; a third of the seeds keep their states on S3; nothing is logged."""
     log = logging.getLogger("headwater")
     old = embedded.Thread, worker_module.INLINE_STATE, log.level
