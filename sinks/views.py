@@ -194,8 +194,9 @@ class ViewStore:
     def _rows(self, view: ViewSpec, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
         for found in items:
             if "slots" in found:
-                overflow = self._overflow(found["pk"]["S"], found["sk"]["S"]) if "more" in found else {}
-                yield viewitems.row(view, found, [slot.partial for slot in overflow.values()])
+                more = Item.read(found).more
+                overflow = self._overflow(found["pk"]["S"], found["sk"]["S"], more) if more else []
+                yield viewitems.row(view, found, [slot.partial for slot in overflow])
 
     def _write_row(self, view: ViewSpec, at: tuple[str, str], wanted: Mapping[str, Upsert]) -> WriteReport:
         report = WriteReport()
@@ -236,7 +237,7 @@ class ViewStore:
     ) -> WriteReport:
         throttled = sum(self._put_slot(at, newer[name]) for name in outside)
         # read after the revision is known and after our own slots are written: see the module's docstring
-        overflow = [slot.partial for slot in self._overflow(*at).values()] if item.more else []
+        overflow = [slot.partial for slot in self._overflow(*at, item.more)] if item.more else []
         stored = viewitems.stored(view, next(iter(newer.values())), item, overflow)
         if item.rev == 1:
             condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
@@ -290,12 +291,15 @@ class ViewStore:
         answer = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         return Item.read(answer["Item"]) if "Item" in answer else None
 
-    def _overflow(self, pk: str, sk: str) -> dict[str, Slot]:
+    def _overflow(self, pk: str, sk: str, more: Mapping[str, str]) -> Sequence[Slot]:
+        """The slots in items of their own that the row names. One that it does not name is in the row itself, and was
+        put there by a writer that did not know it."""
         head = f"{sk}#"
-        return {
-            item["sk"]["S"].removeprefix(head): Slot(item["v"]["S"], bytes(item["p"]["B"]))
+        return [
+            Slot(item["v"]["S"], bytes(item["p"]["B"]))
             for item in self._query(pk, head)
-        }
+            if item["sk"]["S"].removeprefix(head) in more
+        ]
 
     def _query(
         self, pk: str, head: str | None = None, between: tuple[str, str] | None = None
