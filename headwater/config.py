@@ -84,6 +84,8 @@ class GatewaySettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 8780
     """0 takes a free port, which is printed."""
+    grpc_port: int = -1
+    """Of OTLP over gRPC, by custom 4317; 0 takes a free port, -1 serves none."""
     tls_certificate: str = ""
     tls_key: str = ""
     outbox: str = ""

@@ -76,6 +76,7 @@ class Gateway:
         self._asking = ThreadPoolExecutor(4, "gateway-ask")
         self.metrics = Metrics(lambda: {name: lane.stats for name, lane in lanes.items()}, lambda: self._room.used)
         self.ready = False
+        self.grpc_port = -1
         self._failure = ""
 
     def app(self) -> Starlette:
@@ -97,12 +98,19 @@ class Gateway:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         sync = asyncio.create_task(self._keep_usage())
+        grpc = None
+        if self.settings.otlp and self.settings.grpc_port >= 0:
+            from producers.gateway.otlpgrpc import start_grpc
+
+            grpc, self.grpc_port = await start_grpc(self)
         self.ready = True
         try:
             yield
         finally:
             self.ready = False
             sync.cancel()
+            if grpc is not None:
+                await grpc.stop(self.settings.answer_seconds)
             await self._drain()
 
     async def _keep_usage(self) -> None:
@@ -156,7 +164,7 @@ class Gateway:
 
     async def _events(self, request: Request, traceparent: str | None) -> Response:
         name = request.path_params["contract"]
-        who = await self.caller(request)
+        who = await self.caller(request.headers)
         lane = self.lane(who, name)
         kind, identity = format_of(request.headers.get("content-type", "")), Identity.of(request.headers)
         encoding = request.headers.get("content-encoding", "")
@@ -190,13 +198,13 @@ class Gateway:
             raise Problem(403, "forbidden", f"these credentials may not write to {name}")
         return lane
 
-    async def caller(self, request: Request) -> Principal:
+    async def caller(self, headers: Mapping[str, str]) -> Principal:
         """Who it is, if they may write now; Problem 401, 429 or 503."""
         if not self.ready:
             raise Problem.later(503, "not-ready", "the gateway is shutting down", 1)
         if self._authenticator.open:
             return ANONYMOUS
-        text = credential(request.headers)
+        text = credential(headers)
         who = self._authenticator.known(text)
         now = self.clock.now_ms()
         try:
@@ -215,6 +223,10 @@ class Gateway:
     def charge(self, who: Principal, events: int) -> None:
         """The caller has written so many."""
         self._limits.charge(who, events, self.clock.now_ms())
+
+    async def enter(self, size: int) -> Lease:
+        """Room for a body that is there already; Problem 503."""
+        return await self._room.enter(size)
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:

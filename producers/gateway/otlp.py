@@ -24,7 +24,7 @@ from producers.gateway.otlprows import parse_json, parse_protobuf, rows_of
 if TYPE_CHECKING:
     from producers.gateway.app import Accepted, Gateway
 
-__all__ = ["Otlp", "otlp_routes"]
+__all__ = ["PROTOBUF", "Otlp", "code_of", "otlp_routes"]
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _ANSWERS: dict[str, tuple[str, Any, str]] = {
@@ -58,12 +58,12 @@ class Otlp:
         try:
             if not kind:
                 raise Problem(415, "unsupported-media-type", f"Content-Type is neither {PROTOBUF} nor {JSON}")
-            who = await self._gateway.caller(request)
+            who = await self._gateway.caller(request.headers)
             encoding = request.headers.get("content-encoding", "")
             async with self._gateway.body(request) as body:
                 message = await self.export(who, body, encoding, kind, traceparent)
         except Problem as problem:
-            status = Status(code=_CODES.get(problem.status, 2), message=problem.detail)
+            status = Status(code=code_of(problem), message=problem.detail)
             return _encoded(status, kind or PROTOBUF, problem.status, problem.headers)
         return _encoded(message, kind, 200, {})
 
@@ -95,6 +95,11 @@ class Otlp:
             more = "" if len(told) == len(rows.invalid) else " …"
             answer.partial_success.error_message = "; ".join(told) + more
         return answer
+
+
+def code_of(problem: Problem) -> int:
+    """The problem as a google.rpc.Code."""
+    return _CODES.get(problem.status, 2)
 
 
 def _encoded(message: Any, kind: str, status: int, headers: dict[str, str]) -> Response:

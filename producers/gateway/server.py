@@ -13,7 +13,7 @@ from headwater.aws import client
 from headwater.clock import Clock
 from headwater.config import GatewaySettings, Settings
 from headwater.contract import Contract, load_contract
-from headwater.errors import UsageError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.spans import export_telemetry
 from headwater.web.auth import Authenticator, JwtVerifier
 from headwater.web.keys import KeyStore
@@ -113,6 +113,8 @@ def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], objec
         signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+    if not server.started:
+        raise HeadwaterError("the gateway did not start; its log says why")
 
 
 class _Server(uvicorn.Server):

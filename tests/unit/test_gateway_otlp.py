@@ -5,9 +5,11 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -16,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -112,6 +115,26 @@ def gauge(value: float, ns: int = 1_700_000_000_000_000_000) -> ExportMetricsSer
     metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="g")
     metric.gauge.data_points.add(as_double=value, time_unix_nano=ns)
     return made
+
+
+def test_grpc() -> None:
+    """The SDK's gRPC exporter; a request that is refused is an error of its client, not lost in silence."""
+    with served(contracts=(METRICS, LOGS, SPANS), grpc_port=0) as found:
+        address = f"127.0.0.1:{found.gateway.grpc_port}"
+        traces = TracerProvider(resource=RESOURCE)
+        exporter = GrpcSpanExporter(address, insecure=True)
+        traces.add_span_processor(SimpleSpanProcessor(exporter))
+        with traces.get_tracer("t").start_as_current_span("over gRPC"):
+            pass
+        traces.shutdown()
+        assert [row["name"] for row in rows(found, SPANS)] == ["over gRPC"]
+        with grpc.insecure_channel(address) as channel:
+            metrics = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
+            with pytest.raises(grpc.RpcError) as refused:
+                metrics.Export(nested(40), timeout=20)
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            answer = metrics.Export(gauge(float("nan")), timeout=20)
+        assert answer.partial_success.rejected_data_points == 1
 
 
 def test_partial_success(gateway: Served) -> None:
