@@ -57,6 +57,18 @@ def check(
         raise typer.Exit(1)
 
 
+@contract.command("dictionary")
+def dictionary_(
+    files: Annotated[list[str] | None, typer.Argument(help="Contract files; the shipped ones by default.")] = None,
+) -> None:
+    """Every column of the contracts, with type, unit and meaning, as Markdown: docs/data-dictionary.md."""
+    from headwater.contract import load_contract
+    from headwater.contract.dictionary import dictionary
+    from headwater.contract.parsing import shipped
+
+    sys.stdout.write(dictionary(load_contract(file) for file in files or shipped()))
+
+
 @contract.command()
 def show(
     file: Annotated[str, typer.Argument(help="A contract file, or the name of a shipped one.")],

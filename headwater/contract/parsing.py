@@ -9,7 +9,7 @@ import yaml
 from headwater.contract.definition import Contract, Field, OwnId
 from headwater.errors import InvalidContract
 
-__all__ = ["load_contract", "parse_contract"]
+__all__ = ["load_contract", "parse_contract", "shipped"]
 
 _SHIPPED = Path(__file__).with_name("shipped")
 _CONTRACT_KEYS = {"name", "version", "description", "key", "time", "id", "fields"}
@@ -19,14 +19,18 @@ _ID_KEYS = {"origin", "seq", "partitions"}
 Made = TypeVar("Made")
 
 
+def shipped() -> list[str]:
+    """The names of the contracts that come with the package."""
+    return sorted(file.stem for file in _SHIPPED.glob("*.yaml"))
+
+
 def load_contract(path: str | Path) -> Contract:
     """The contract in a file, or the shipped one of that name (`telemetry`, `flights`)."""
-    shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.yaml"))}
-    file = shipped.get(path, Path(path)) if isinstance(path, str) else path
+    file = _SHIPPED / f"{path}.yaml" if path in shipped() else Path(path)
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        names = ", ".join(shipped)
+        names = ", ".join(shipped())
         raise InvalidContract(f"{path}: no such contract file (shipped contracts: {names})") from None
     except UnicodeDecodeError:
         raise InvalidContract(f"{path}: not UTF-8 text") from None

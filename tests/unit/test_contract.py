@@ -27,7 +27,9 @@ from headwater.contract import (
     parse_contract,
     validate_row,
 )
+from headwater.contract.dictionary import dictionary
 from headwater.contract.iceberg import iceberg_schema
+from headwater.contract.parsing import shipped
 from headwater.errors import InvalidContract, InvalidEvent, UsageError
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -632,3 +634,9 @@ def test_the_iceberg_schema_has_stable_ids_docs_and_identity() -> None:
 def test_an_added_column_may_not_take_a_name(name: str) -> None:
     with pytest.raises(InvalidContract, match="the name is taken"):
         iceberg_schema(EVERYTHING, pa.schema([(name, pa.string())]))
+
+
+def test_the_data_dictionary_is_up_to_date() -> None:
+    """docs/data-dictionary.md is what `headwater contract dictionary` prints."""
+    page = Path(__file__).parents[2] / "docs" / "data-dictionary.md"
+    assert page.read_text() == dictionary(load_contract(name) for name in shipped())
