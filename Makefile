@@ -26,7 +26,7 @@ demo: env ## The whole pipeline on an embedded AWS, audited
 	$(BIN)/headwater demo
 
 test: env ## All tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: env ## ruff, mypy strict, import-linter, bandit
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ Single items only: conditions are checked and the write takes place in one step,
 the wire format (`{"S": "…"}`). Whatever is not supported raises NotImplementedError rather than doing something else.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
@@ -32,14 +31,14 @@ class MemoryDynamoDB:
     def get_item(self, *, TableName: str, Key: Item, **_: Any) -> dict[str, Any]:  # noqa: N803
         keys, items = self._table(TableName)
         found = items.get(_place(keys, Key))
-        return {"Item": copy.deepcopy(found)} if found else {}
+        return {"Item": _copy(found)} if found else {}
 
     def put_item(self, *, TableName: str, Item: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
         with self._lock:
             keys, items = self._table(TableName)
             at = _place(keys, Item)
             _check(items.get(at), options, "PutItem")
-            items[at] = copy.deepcopy(Item)
+            items[at] = _copy(Item)
         return {}
 
     def delete_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
@@ -56,7 +55,7 @@ class MemoryDynamoDB:
             at = _place(keys, Key)
             old = items.get(at)
             _check(old, options, "UpdateItem")
-            items[at] = _updated(copy.deepcopy(old) if old else copy.deepcopy(Key), options)
+            items[at] = _updated(_copy(old) if old else _copy(Key), options)
         return {}
 
     def query(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803
@@ -75,7 +74,8 @@ class MemoryDynamoDB:
             if expression in options:
                 test = _Condition(options[expression], options)
                 found = [item for item in found if test.holds(item)]
-            return copy.deepcopy(found)
+            copied: list[Item] = _copy(found)
+            return copied
 
     def _table(self, name: str) -> tuple[list[str], dict[tuple[str, ...], Item]]:
         if name not in self._tables:
@@ -160,6 +160,15 @@ class _Condition:
         return token
 
 
+def _copy(value: Any) -> Any:
+    """Of wire format: dicts and lists all the way down, and what cannot change."""
+    if isinstance(value, dict):
+        return {name: _copy(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_copy(one) for one in value]
+    return value
+
+
 def _compare(left: Mapping[str, Any] | None, operator: str, right: Mapping[str, Any] | None) -> bool:
     if left is None or right is None:
         return False
@@ -177,7 +186,7 @@ def _compare(left: Mapping[str, Any] | None, operator: str, right: Mapping[str, 
 def _updated(item: Item, options: Mapping[str, Any]) -> Item:
     """SET a = :b, c = list_append(if_not_exists(c, :d), :e) REMOVE f, g[0]"""
     names, values = options.get("ExpressionAttributeNames", {}), options.get("ExpressionAttributeValues", {})
-    before = copy.deepcopy(item)
+    before = _copy(item)
     removed: dict[str, set[int]] = {}
     for verb, body in re.findall(r"(SET|REMOVE)\s+(.*?)(?=\s+(?:SET|REMOVE)\s|$)", options["UpdateExpression"]):
         for clause in re.split(r",\s*(?![^()]*\))", body):
@@ -201,11 +210,11 @@ def _updated(item: Item, options: Mapping[str, Any]) -> Item:
 def _evaluate(text: str, item: Item, names: Mapping[str, str], values: Mapping[str, Any]) -> Any:
     call = re.fullmatch(r"(\w+)\((.*)\)", text)
     if call is None:
-        return copy.deepcopy(values[text] if text.startswith(":") else item[names.get(text, text)])
+        return _copy(values[text] if text.startswith(":") else item[names.get(text, text)])
     first, second = re.split(r",\s*(?![^()]*\))", call[2])
     if call[1] == "if_not_exists":
         name = names.get(first, first)
-        return copy.deepcopy(item[name]) if name in item else _evaluate(second, item, names, values)
+        return _copy(item[name]) if name in item else _evaluate(second, item, names, values)
     if call[1] == "list_append":
         return {"L": _evaluate(first, item, names, values)["L"] + _evaluate(second, item, names, values)["L"]}
     raise NotImplementedError(text)
@@ -217,7 +226,7 @@ def _check(item: Item | None, options: Mapping[str, Any], operation: str) -> Non
         return
     error = _error("ConditionalCheckFailedException", "The conditional request failed", operation)
     if item is not None and options.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
-        error.response["Item"] = copy.deepcopy(item)  # type: ignore[typeddict-unknown-key]
+        error.response["Item"] = _copy(item)  # type: ignore[typeddict-unknown-key]
     raise error
 
 
