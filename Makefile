@@ -6,11 +6,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test lint chaos bench lock clean help
+.PHONY: env demo test lint simulate chaos bench lock clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## The environment in .venv, with the command .venv/bin/headwater
 
@@ -34,6 +34,12 @@ lint: env ## ruff, mypy strict, import-linter, bandit
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -ll -c pyproject.toml -r headwater producers processors sinks
+
+SEEDS ?= 0:1000
+JOBS ?= 2
+
+simulate: env ## Crashes, lies and delays in simulated time: SEEDS=0:10000 JOBS=2, or SEEDS=17 for one and its trace
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --jobs $(JOBS)
 
 chaos: env ## Two minutes of killed, stopped and cut-off processes, then the audit; needs Node, Java and Maven
 	$(BIN)/python -m tests.chaos.run --seconds 120

@@ -234,5 +234,12 @@ def _error(code: str, message: str, operation: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
+def _copied(value: Any) -> Any:
+    """Items are of dicts, lists and what never changes: several times faster than copy.deepcopy."""
+    if isinstance(value, dict):
+        return {name: _copied(one) for name, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
+
+
 def _place(keys: list[str], item: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(item[key]["S"] for key in keys)
