@@ -10,8 +10,17 @@ from fnmatch import fnmatchcase
 
 __all__ = ["TRIGGERS", "services"]
 
-_ALL = ("headwater/*", "sinks/*", "pyproject.toml", "requirements/*", "infra/settings.py", "infra/permissions.py")
-_ALL += ("infra/containers/*", "infra/stacks/*", "infra/app.py")
+_ALL = (
+    "headwater/*",
+    "sinks/*",
+    "pyproject.toml",
+    "requirements/*",
+    "infra/settings.py",
+    "infra/permissions.py",
+    "infra/containers/*",
+    "infra/stacks/*",
+    "infra/app.py",
+)
 TRIGGERS: Mapping[str, tuple[str, ...]] = {
     "kcl": ("processors/*",),
     "publish": ("processors/*", "producers/controls.py"),
