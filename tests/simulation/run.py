@@ -21,7 +21,7 @@ _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000
 _USUAL = {
     "crash before": 0.004,
     "crash after": 0.004,
-    "pause": 0.004,
+    "pause": 0.01,
     "partial put": 0.3,
     "expired iterator": 0.05,
     "catalog loses": 0.3,

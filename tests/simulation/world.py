@@ -20,6 +20,7 @@ FAULTS = (
     "throttled",
     "lost request",
     "lost answer",
+    "sent twice",
     "crash before",
     "crash after",
     "pause",
@@ -181,6 +182,8 @@ class World:
             raise ClientError({"Error": {"Code": code, "Message": "simulated"}}, operation)
         if self.chance("lost request"):
             raise ReadTimeoutError(endpoint_url=f"simulated {service}")
+        if self.chance("sent twice"):  # as botocore does when it misses the first answer
+            target(*args, **request)
         answer = target(*args, **request)
         self.note(f"{service}.{operation}")
         if self.chance("crash after"):
