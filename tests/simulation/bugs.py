@@ -18,7 +18,6 @@ from processors.worker import ShardWorker
 from producers.writer import Writer
 from sinks import publisher
 from sinks.deadletter import DeadLetters
-from sinks.viewitems import Item
 from tests.simulation.workload import V2
 
 __all__ = ["BUGS", "planted"]
@@ -149,7 +148,6 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 BUGS: dict[str, list[Patch]] = {
     "the fence is skipped": [_without("epoch = :e AND #p = :op", "attribute_exists(pipeline)")],
-    "the epoch alone is compared": [_without("epoch = :e AND #p = :op", "epoch = :e")],
     "a child forgets the identities": [(ShardState, "child", _childless)],
     "a merge takes one parent only": [(ShardState, "child", _one_parent)],
     "a child begins before its parents end": [
@@ -172,7 +170,6 @@ BUGS: dict[str, list[Patch]] = {
     "published after one sighting": [(publisher, "confirmed", _once_seen)],
     "files are added without looking": [(publisher, "plan", _blind)],
     "versions are compared as unpadded text": [(sequence, "pad", lambda number: number)],
-    "a view's row takes older slots": [(Item, "version", lambda *_: "")],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 
