@@ -9,11 +9,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from gzip import decompress as gunzip
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from headwater.config import Settings
 from headwater.local.embedded import EmbeddedAws
@@ -165,3 +169,58 @@ def test_retries_are_once_in_the_lake_and_a_trace_comes_out_there(aws: Mapping[s
     (told,) = [line for line in lines if line["message"] == "traced batches committed"]
     assert told["traces"] == [TRACE]
     assert told["files"]
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Takes OTLP over HTTP, and keeps it by path."""
+
+    got: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.got.append((self.path, gunzip(body) if self.headers.get("content-encoding") == "gzip" else body))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_one_trace_from_the_request_to_the_commit(aws: Mapping[str, str], tmp_path: Path) -> None:
+    """Gateway and processor export over OTLP: their spans belong to the client's trace, and there are metrics."""
+    Receiver.got.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        otlp = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "OTEL_METRIC_EXPORT_INTERVAL": "500",
+        }
+        environment = dict(aws) | otlp
+        world = World(environment, tmp_path / "log")
+        event = {"device": "d", "metric": "m", "ts": 1_790_000_000_000, "value": 1.0}
+        headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+        assert httpx.post(f"{world.url}/v1/events/telemetry", json=event, headers=headers).status_code == 200
+        world.end()
+        processed(environment, tmp_path / "processor", 1)
+        server.shutdown()
+    spans: dict[str, set[str]] = {}
+    for path, body in Receiver.got:
+        if path == "/v1/traces":
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                (service,) = (
+                    one.value.string_value for one in resource.resource.attributes if one.key == "service.name"
+                )
+                for scope in resource.scope_spans:
+                    spans.setdefault(service, set()).update(span.trace_id.hex() for span in scope.spans)
+    assert TRACE in spans["headwater-gateway"]
+    assert TRACE in spans["headwater-processor"]
+    names = {
+        metric.name
+        for path, body in Receiver.got
+        if path == "/v1/metrics"
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    assert any(name.startswith("headwater") for name in names), names
