@@ -3,19 +3,27 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from gzip import decompress as gunzip
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -224,3 +232,40 @@ def test_one_trace_from_the_request_to_the_commit(aws: Mapping[str, str], tmp_pa
         for metric in scope.metrics
     }
     assert any(name.startswith("headwater") for name in names), names
+
+
+def test_over_tls(aws: Mapping[str, str], tmp_path: Path) -> None:
+    """With a certificate and its key in the settings the gateway speaks HTTPS, and nothing else."""
+    certificate, key = self_signed(tmp_path)
+    tls = {"HEADWATER_GATEWAY_TLS_CERTIFICATE": str(certificate), "HEADWATER_GATEWAY_TLS_KEY": str(key)}
+    world = World(dict(aws) | tls, tmp_path / "log")
+    assert world.url.startswith("https://")
+    event = {"device": "d", "metric": "m", "ts": 1_790_000_000_000, "value": 1.0}
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    assert httpx.post(f"{world.url}/v1/events/telemetry", json=event, verify=trusted).status_code == 200
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(world.url.replace("https", "http") + "/health")
+    world.end()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate, private
