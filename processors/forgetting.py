@@ -6,12 +6,14 @@ position. Events of the key that are still in the stream behind that position ar
 have been read, or stop producing them first.
 """
 
+import io
 import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.expressions import EqualTo
 from pyiceberg.table import Table
 
@@ -143,7 +145,7 @@ def _change_state(services: Services, shard_id: str, owner: str, change: Callabl
 def _rewrite(services: Services, key: str) -> tuple[int, int]:
     """Write the key's files anew without it, expire every older snapshot, and delete the old files."""
     name, contract = services.pipeline.lake_to.table, services.pipeline.contract
-    rows = 0
+    rows, made = 0, set[str]()
     for _ in range(_ATTEMPTS):
         table = open_table(services.settings, name)
         hit = {task.file.file_path for task in table.scan(_is(services, table, key)).plan_files()}
@@ -160,6 +162,7 @@ def _rewrite(services: Services, key: str) -> tuple[int, int]:
                 rows += written.left_out.num_rows
                 changed.append(file)
                 new += [written.file] if written.file is not None else []
+        made |= {file.file_path for file in new}
         try:
             if changed:
                 replace_files(table, changed, new, {"headwater.forget": str(rows)})
@@ -167,15 +170,19 @@ def _rewrite(services: Services, key: str) -> tuple[int, int]:
             continue
         table = open_table(services.settings, name)
         if not {file.file_path for file in changed} & {file.file_path for file in data_files(table)}:
-            _purge(services, {file.file_path for file in changed})
+            _purge(services, made | {file.file_path for file in changed}, key)
             return rows, len(changed)
     raise Retryable(f"table {name}: others keep changing it")
 
 
-def _purge(services: Services, paths: set[str]) -> None:
-    """Only the current snapshot stays; the files that had the key are gone, and the orphans with them."""
+def _purge(services: Services, paths: set[str], key: str) -> None:
+    """Only the current snapshot stays; of these paths, and of the orphans, what it does not have is deleted.
+
+    An orphan of a compaction too, when the key is in it: what it was made from is no longer in the table, so its commit
+    cannot succeed any more.
+    """
     services.maintenance().expire(1, services.clock.now_ms() + 1)
-    gone = paths | {one.uri for one in _unneeded(services) if shard_of(one.uri) is not None}
+    gone = paths | {one.uri for one in _unneeded(services) if shard_of(one.uri) is not None or _has(services, one, key)}
     live = live_objects(open_table(services.settings, services.pipeline.lake_to.table))
     for path in gone - live:
         services.objects.delete(path.removeprefix(f"s3://{services.objects.bucket}/"))
@@ -185,9 +192,18 @@ def _unneeded(services: Services) -> list[Found]:
     """Data files that nothing needs, however young: the ledger says so of a shard's; another may be just on its way."""
     name, objects = services.pipeline.lake_to.table, services.objects
     found = [Found(objects.uri(key), size, at) for key, size, at in objects.dated(f"lake/{name}/data/")]
-    entries = services.ledger.everyone()
+    entries = services.ledger.shards()  # a table is one pipeline's: the shards of others have no say
     live = live_objects(open_table(services.settings, name))
     return orphans(found, entries, live, services.clock.now_ms() + 3_600_000)
+
+
+def _has(services: Services, one: Found, key: str) -> bool:
+    """Whether the key is in the data file."""
+    if not one.uri.endswith(".parquet"):
+        return False
+    body = services.objects.get(one.uri.removeprefix(f"s3://{services.objects.bucket}/"))
+    column = services.pipeline.contract.key
+    return key in map(str, pq.read_table(io.BytesIO(body), columns=[column])[column].unique().to_pylist())
 
 
 def _about(column: str, key: str) -> Callable[[DeadLetter], bool]:
@@ -210,8 +226,8 @@ def _look(services: Services, key: str) -> list[str]:
     for snapshot in table.snapshots():
         count = table.scan(_is(services, table, key), snapshot_id=snapshot.snapshot_id).to_arrow().num_rows
         left += [f"{count} rows in snapshot {snapshot.snapshot_id}"] if count else []
-    young = len(_unneeded(services))
-    left += [f"{young} data files that no snapshot has: see `headwater lake orphans`"] if young else []
+    young = sum(_has(services, one, key) for one in _unneeded(services))
+    left += [f"{young} data files that no snapshot has"] if young else []
     for spec in services.view_specs.values():
         if column in spec.by and any(str(row[column]) == key for row in services.views.scan(spec)):
             left.append(f"view {spec.name}")
