@@ -14,26 +14,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
-
-from headwater.clock import Clock, SystemClock
-from headwater.errors import Retryable, Throttled, UsageError
+from headwater.clock import Clock
+from headwater.errors import Retryable
 from sinks import viewitems
 from sinks.viewitems import Item, Slot, Upsert, ViewSpec
+from sinks.viewtable import Refused, ViewTable
 
-__all__ = ["Upsert", "ViewSettings", "ViewSpec", "ViewStore", "WriteReport", "create_table"]
+__all__ = ["Upsert", "ViewSettings", "ViewSpec", "ViewStore", "WriteReport"]
 
 _PAGES = 50
 """Of a scan, for one page of rows: a view that is a small part of the table takes many."""
-_THROTTLES = frozenset(
-    {
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "TransactionConflictException",
-        "InternalServerError",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -70,14 +60,6 @@ class WriteReport:
         )
 
 
-class _Refused(Exception):
-    """The condition did not hold; what is stored instead."""
-
-    def __init__(self, found: Mapping[str, Any] | None) -> None:
-        super().__init__()
-        self.found = found
-
-
 class ViewStore:
     """The rows of all views in one table. Thread-safe. `pool`, where given, writes several rows at a time."""
 
@@ -91,12 +73,9 @@ class ViewStore:
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
-        self._table = table
         self._settings = settings or ViewSettings()
+        self._table = ViewTable(client, table, self._settings.attempts, clock, chance)
         self._pool = pool
-        self._clock = clock or SystemClock()
-        self._chance = chance
         self._cache = _Cache(self._settings.cache_bytes)
 
     def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> WriteReport:
@@ -122,7 +101,7 @@ class ViewStore:
 
     def get(self, view: ViewSpec, key: Sequence[object]) -> list[dict[str, object]]:
         """The rows of a key, by window: key columns, window_start, window_end and the values."""
-        return list(self._rows(view, self._query(viewitems.partition(view.name, viewitems.key_text(key)))))
+        return list(self._rows(view, self._table.query(viewitems.partition(view.name, viewitems.key_text(key)))))
 
     def list(self, view: ViewSpec, prefix: str = "", limit: int | None = None) -> "list[dict[str, object]]":
         """Up to `limit` rows whose key, as text, starts with `prefix`, in no order. Reads the whole table."""
@@ -140,10 +119,10 @@ class ViewStore:
         """The rows of a key whose windows begin in `[start, stop)`, in order; an unwindowed one only without bounds."""
         pk = viewitems.partition(view.name, viewitems.key_text(key))
         if start_ms is None and stop_ms is None:
-            return tuple(self._rows(view, self._query(pk)))
+            return tuple(self._rows(view, self._table.query(pk)))
         low = viewitems.sort_key(0 if start_ms is None else start_ms)
         high = "~" if stop_ms is None else viewitems.sort_key(stop_ms - 1) + "~"
-        return tuple(self._rows(view, self._query(pk, between=(low, high))))
+        return tuple(self._rows(view, self._table.query(pk, between=(low, high))))
 
     def page(
         self, view: ViewSpec, prefix: str, limit: int, after: Sequence[str] | None = None
@@ -152,13 +131,7 @@ class ViewStore:
         place = None if after is None else {"pk": {"S": after[0]}, "sk": {"S": after[1]}}
         found: list[dict[str, object]] = []
         for _ in range(_PAGES):
-            answer = self._client.scan(
-                TableName=self._table,
-                ConsistentRead=True,
-                FilterExpression="begins_with(pk, :p)",
-                ExpressionAttributeValues={":p": {"S": viewitems.partition(view.name, prefix)}},
-                **({"ExclusiveStartKey": place} if place else {}),
-            )
+            answer = self._table.scan_page(viewitems.partition(view.name, prefix), place)
             for item in answer["Items"]:
                 rows = list(self._rows(view, [item]))
                 if rows and len(found) == limit:
@@ -172,13 +145,7 @@ class ViewStore:
 
     def scan(self, view: ViewSpec, prefix: str = "") -> Iterator[dict[str, object]]:
         """Every row of the view, for audits."""
-        pages = self._client.get_paginator("scan").paginate(
-            TableName=self._table,
-            ConsistentRead=True,
-            FilterExpression="begins_with(pk, :p)",
-            ExpressionAttributeValues={":p": {"S": viewitems.partition(view.name, prefix)}},
-        )
-        return self._rows(view, (item for page in self._reading(pages) for item in page["Items"]))
+        return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix)))
 
     def remove(self, view: ViewSpec, column: str, value: str) -> int:
         """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
@@ -186,8 +153,8 @@ class ViewStore:
             return 0
         keys = [[row[name] for name in view.by] for row in self.scan(view) if str(row[column]) == value]
         for pk in {viewitems.partition(view.name, viewitems.key_text(key)) for key in keys}:
-            for item in list(self._query(pk)):
-                self._client.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+            for item in list(self._table.query(pk)):
+                self._table.delete(item)
         self._cache = _Cache(self._settings.cache_bytes)
         return len(keys)
 
@@ -211,11 +178,12 @@ class ViewStore:
             planned, outside = self._placed(known, newer)
             try:
                 report += self._put_row(view, at, planned, newer, outside)
-            except _Refused as refused:
+            except Refused as refused:
                 report += WriteReport(conflicts=1)
-                item = Item.read(refused.found) if refused.found else self._read(at)
+                found = refused.found or self._table.get(*at)
+                item = Item.read(found) if found else None
                 if race > 2:
-                    self._clock.sleep(self._chance() * 0.02 * min(race, 25))
+                    self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
                 continue
             self._cache.put(at, planned)
             return report + WriteReport(written=1, overflowed=len(outside))
@@ -246,7 +214,7 @@ class ViewStore:
                 "ConditionExpression": "rev = :r",
                 "ExpressionAttributeValues": {":r": {"N": str(item.rev - 1)}},
             }
-        return WriteReport(throttled=throttled + self._put(stored, condition))
+        return WriteReport(throttled=throttled + self._table.put(stored, condition))
 
     def _put_slot(self, at: tuple[str, str], upsert: Upsert) -> int:
         stored = {
@@ -260,36 +228,9 @@ class ViewStore:
             "ExpressionAttributeValues": {":v": {"S": upsert.version}},
         }
         try:
-            return self._put(stored, condition)
-        except _Refused:
+            return self._table.put(stored, condition)
+        except Refused:
             return 0  # the same or a newer one is there: the row may still lack it
-
-    def _put(self, item: Mapping[str, Any], condition: Mapping[str, Any]) -> int:
-        """PutItem; returns how often it was throttled. Raises _Refused with the item found."""
-        for attempt in range(self._settings.attempts):
-            try:
-                self._client.put_item(
-                    TableName=self._table, Item=item, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
-                )
-                return attempt
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                if code == "ConditionalCheckFailedException":
-                    answer: Any = error.response
-                    raise _Refused(answer.get("Item")) from None
-                if code not in _THROTTLES:
-                    raise self._clear(error) from error
-                reason = code
-            except (ConnectionError, HTTPClientError) as error:
-                # the write may have taken place: sent again it is refused, and the item found tells
-                reason = str(error)
-            self._clock.sleep(self._chance() * min(2.0, 0.05 * 2**attempt))
-        raise Throttled(f"views table {self._table!r} refused {self._settings.attempts} times: {reason}")
-
-    def _read(self, at: tuple[str, str]) -> Item | None:
-        key = {"pk": {"S": at[0]}, "sk": {"S": at[1]}}
-        answer = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
-        return Item.read(answer["Item"]) if "Item" in answer else None
 
     def _overflow(self, pk: str, sk: str, more: Mapping[str, str]) -> Sequence[Slot]:
         """The slots in items of their own that the row names. One that it does not name is in the row itself, and was
@@ -297,37 +238,9 @@ class ViewStore:
         head = f"{sk}#"
         return [
             Slot(item["v"]["S"], bytes(item["p"]["B"]))
-            for item in self._query(pk, head)
+            for item in self._table.query(pk, head)
             if item["sk"]["S"].removeprefix(head) in more
         ]
-
-    def _query(
-        self, pk: str, head: str | None = None, between: tuple[str, str] | None = None
-    ) -> Iterator[Mapping[str, Any]]:
-        condition, values = "pk = :p", {":p": {"S": pk}}
-        if head is not None:
-            condition, values = f"{condition} AND begins_with(sk, :s)", values | {":s": {"S": head}}
-        if between is not None:
-            condition += " AND sk BETWEEN :a AND :b"
-            values |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
-        pages = self._client.get_paginator("query").paginate(
-            TableName=self._table,
-            ConsistentRead=True,
-            KeyConditionExpression=condition,
-            ExpressionAttributeValues=values,
-        )
-        return (item for page in self._reading(pages) for item in page["Items"])
-
-    def _reading(self, pages: Iterable[Any]) -> Iterator[Any]:
-        try:
-            yield from pages
-        except ClientError as error:
-            raise self._clear(error) from error
-
-    def _clear(self, error: ClientError) -> Exception:
-        if error.response["Error"]["Code"] == "ResourceNotFoundException":
-            return UsageError(f"there is no DynamoDB table {self._table!r} for the views")
-        return error
 
 
 class _Cache:
@@ -356,14 +269,3 @@ class _Cache:
 
 def _cost(item: Item) -> int:
     return item.size + 500
-
-
-def create_table(client: Any, table: str) -> None:
-    """The table of the views, with capacity on demand."""
-    client.create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    client.get_waiter("table_exists").wait(TableName=table)

@@ -7,7 +7,8 @@ from botocore.exceptions import ClientError
 from headwater.aws import client
 from headwater.config import Settings
 from headwater.web.keys import KeyStore
-from sinks.views import create_table as create_views_table
+from sinks.viewtable import create_table as create_views_table
+from sinks.viewtable import enable_expiry
 
 __all__ = ["provision"]
 
@@ -28,6 +29,7 @@ def provision(settings: Settings, *, shards: int) -> None:
         BillingMode="PAY_PER_REQUEST",
     )
     _unless_there(create_views_table, client=dynamodb, table=settings.views_table)
+    enable_expiry(dynamodb, settings.views_table)
     KeyStore(dynamodb, settings.gateway.keys_table).ensure_table()
     _unless_there(client("s3", settings).create_bucket, Bucket=settings.bucket)
     _unless_there(client("glue", settings).create_database, DatabaseInput={"Name": settings.database})

@@ -1,0 +1,161 @@
+"""The DynamoDB table of the views: conditional puts and consistent reads, with throttling answered by waiting."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+from headwater.clock import Clock, SystemClock
+from headwater.errors import Retryable, Throttled, UsageError
+
+__all__ = ["EXPIRES", "Refused", "ViewTable", "create_table", "enable_expiry"]
+
+EXPIRES = "expires"
+"""Attribute of the time, in epoch seconds, from which DynamoDB may delete an item."""
+_THROTTLES = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "TransactionConflictException",
+        "InternalServerError",
+    }
+)
+
+
+class Refused(Exception):
+    """The condition did not hold; what is stored instead."""
+
+    def __init__(self, found: Mapping[str, Any] | None) -> None:
+        super().__init__()
+        self.found = found
+
+
+class ViewTable:
+    """Items by `pk` and `sk`. `attempts` is the tries of a put that is throttled or whose answer is lost."""
+
+    def __init__(
+        self,
+        client: Any,
+        table: str,
+        attempts: int,
+        clock: Clock | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._table = table
+        self._attempts = attempts
+        self.clock = clock or SystemClock()
+        self.chance = chance
+
+    def put(self, item: Mapping[str, Any], condition: Mapping[str, Any]) -> int:
+        """PutItem; returns how often it was throttled. Raises Refused with the item found."""
+        for attempt in range(self._attempts):
+            try:
+                self._client.put_item(
+                    TableName=self._table, Item=item, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
+                )
+                return attempt
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code == "ConditionalCheckFailedException":
+                    answer: Any = error.response
+                    raise Refused(answer.get("Item")) from None
+                if code not in _THROTTLES:
+                    raise self._clear(error) from error
+                reason = code
+            except (ConnectionError, HTTPClientError) as error:
+                # the write may have taken place: sent again it is refused, and the item found tells
+                reason = str(error)
+            self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**attempt))
+        raise Throttled(f"views table {self._table!r} refused {self._attempts} times: {reason}")
+
+    def get(self, pk: str, sk: str) -> Mapping[str, Any] | None:
+        with self._clearly():
+            answer = self._client.get_item(
+                TableName=self._table, Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
+            )
+        found: Mapping[str, Any] | None = answer.get("Item")
+        return found
+
+    def query(
+        self, pk: str, head: str | None = None, between: tuple[str, str] | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """The items of a partition in order: all, those whose `sk` begins so, or those between two, both included."""
+        condition, values = "pk = :p", {":p": {"S": pk}}
+        if head is not None:
+            condition, values = f"{condition} AND begins_with(sk, :s)", values | {":s": {"S": head}}
+        if between is not None:
+            condition += " AND sk BETWEEN :a AND :b"
+            values |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=values,
+        )
+        return self._items(pages)
+
+    def scan(self, prefix: str) -> Iterator[Mapping[str, Any]]:
+        """Every item whose `pk` begins so, in no order."""
+        return self._items(self._client.get_paginator("scan").paginate(**self._scanning(prefix)))
+
+    def scan_page(self, prefix: str, after: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """A page of such a scan as DynamoDB gives it: `Items` and, maybe, `LastEvaluatedKey`."""
+        with self._clearly():
+            start = {"ExclusiveStartKey": after} if after else {}
+            page: Mapping[str, Any] = self._client.scan(**self._scanning(prefix), **start)
+        return page
+
+    def delete(self, item: Mapping[str, Any]) -> None:
+        with self._clearly():
+            self._client.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+
+    def _scanning(self, prefix: str) -> dict[str, Any]:
+        return {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "FilterExpression": "begins_with(pk, :p)",
+            "ExpressionAttributeValues": {":p": {"S": prefix}},
+        }
+
+    def _items(self, pages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+        with self._clearly():
+            for page in pages:
+                yield from page["Items"]
+
+    @contextmanager
+    def _clearly(self) -> Iterator[None]:
+        """Errors by what the caller does next. botocore has tried a throttled read again already."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._clear(error) from error
+        except (ConnectionError, HTTPClientError) as error:
+            raise Retryable(f"views table {self._table!r} does not answer: {error}") from error
+
+    def _clear(self, error: ClientError) -> Exception:
+        code = error.response["Error"]["Code"]
+        if code == "ResourceNotFoundException":
+            return UsageError(f"there is no DynamoDB table {self._table!r} for the views")
+        return Throttled(f"views table {self._table!r}: {code}") if code in _THROTTLES else error
+
+
+def create_table(client: Any, table: str) -> None:
+    """The table of the views, with capacity on demand."""
+    client.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.get_waiter("table_exists").wait(TableName=table)
+
+
+def enable_expiry(client: Any, table: str) -> None:
+    """Have DynamoDB delete items after the time they say. Doing it again changes nothing."""
+    found = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+    if found["TimeToLiveStatus"] == "DISABLED":
+        client.update_time_to_live(TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES})
