@@ -229,7 +229,7 @@ def _look(services: Services, key: str) -> list[str]:
     young = sum(_has(services, one, key) for one in _unneeded(services))
     left += [f"{young} data files that no snapshot has"] if young else []
     for spec in services.view_specs.values():
-        if column in spec.by and any(str(row[column]) == key for row in services.views.scan(spec)):
+        if services.views.partitions(spec, column, key):
             left.append(f"view {spec.name}")
     store = StateStore(services.pipeline, services.objects)
     for entry in services.ledger.shards():

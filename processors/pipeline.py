@@ -26,6 +26,7 @@ from headwater.contract import Contract, load_contract
 from headwater.contract.definition import TYPES
 from headwater.errors import HeadwaterError, UsageError
 from processors.windows import Window, duration_ms
+from sinks.viewitems import ViewSpec
 
 __all__ = ["Enrich", "Lake", "Map", "Pipeline", "Reference", "Step", "View", "Where", "load"]
 
@@ -96,6 +97,13 @@ class View:
     by: tuple[str, ...]
     aggregates: tuple[Aggregate, ...]
     window: Window | None
+    keep_ms: int | None = None
+    """How long after its window's end a row is kept; None is for good."""
+
+    @property
+    def spec(self) -> ViewSpec:
+        """What the sink has to know of it."""
+        return ViewSpec(self.name, self.by, self.aggregates, self.keep_ms)
 
 
 @dataclass(frozen=True)
@@ -185,7 +193,13 @@ class Pipeline:
         return self._adding(Where(function))
 
     def view(
-        self, name: str, *, by: Sequence[str], window: Window | None = None, **aggregates: Aggregate
+        self,
+        name: str,
+        *,
+        by: Sequence[str],
+        window: Window | None = None,
+        keep: str | None = None,
+        **aggregates: Aggregate,
     ) -> "Pipeline":
         if any(view.name == name for view in self.views):
             raise UsageError(f"pipeline {self.name} has two views named {name}")
@@ -194,7 +208,12 @@ class Pipeline:
         for column in [*by, *(a.field for a in aggregates.values() if a.field)]:
             self._known(column, f"view {name}")
         named = tuple(replace(aggregate, name=output) for output, aggregate in aggregates.items())
-        return self._with(views=(*self.views, View(name, tuple(by), named, window)))
+        keep_ms = None if keep is None else duration_ms(keep)
+        if keep_ms is not None and window is None:
+            raise UsageError(f"view {name} has no window, so its rows have no end to count keep={keep!r} from")
+        if keep_ms is not None and keep_ms < self.lateness_ms:
+            raise UsageError(f"view {name}: keep={keep!r} is less than the lateness that the pipeline allows")
+        return self._with(views=(*self.views, View(name, tuple(by), named, window, keep_ms)))
 
     def lake(self, table: str, *, partition: str | None = "day") -> "Pipeline":
         if partition not in ("hour", "day", "month", None):

@@ -56,7 +56,7 @@ class Services:
     @cached_property
     def views(self) -> ViewStore:
         pool = ThreadPoolExecutor(self.settings.view_writers, thread_name_prefix="views")
-        return ViewStore(self.client("dynamodb"), self.settings.views_table, pool=pool)
+        return ViewStore(self.client("dynamodb"), self.settings.views_table, pool=pool, clock=self.clock)
 
     @cached_property
     def letters(self) -> DeadLetters:
@@ -64,7 +64,7 @@ class Services:
 
     @cached_property
     def view_specs(self) -> dict[str, ViewSpec]:
-        return {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in self.pipeline.views}
+        return {view.name: view.spec for view in self.pipeline.views}
 
     def publisher(self, owner: str) -> "Publisher":
         """Over the lake's table, which is made when it is not there."""

@@ -116,7 +116,7 @@ class ShardWorker:
         self._clock = clock
         self._owner = owner
         self._states = StateStore(pipeline, ports.objects)
-        self._specs = {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in pipeline.views}
+        self._specs = {view.name: view.spec for view in pipeline.views}
         self._stale_key: str | None = None
         self.heat = HeatTracker()
         self._ranged = False

@@ -11,10 +11,23 @@ from headwater import aggregates as agg
 from headwater.aggregates import Aggregate
 from headwater.errors import UsageError
 
-__all__ = ["Item", "Slot", "Upsert", "ViewSpec", "attribute", "key_parts", "key_text", "partition", "sort_key"]
+__all__ = [
+    "EXPIRES",
+    "Item",
+    "Slot",
+    "Upsert",
+    "ViewSpec",
+    "attribute",
+    "key_parts",
+    "key_text",
+    "partition",
+    "sort_key",
+]
 
 UNWINDOWED = "-"
-_RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end"})
+EXPIRES = "expires"
+"""The attribute that tells DynamoDB when to delete an item, in epoch seconds."""
+_RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end", EXPIRES})
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: numbers
 _DIGITS, _SMALLEST, _LARGEST = 38, 1e-130, 9.9e125
 
@@ -26,6 +39,8 @@ class ViewSpec:
     name: str
     by: tuple[str, ...]
     aggregates: tuple[Aggregate, ...]
+    keep_ms: int | None = None
+    """How long after its window's end a row is kept; None is for good."""
 
     def __post_init__(self) -> None:
         if not self.name or "#" in self.name:
@@ -34,6 +49,12 @@ class ViewSpec:
         for name in names:
             if name in _RESERVED or names.count(name) > 1:
                 raise UsageError(f"view {self.name!r}: {name!r} is reserved or used twice; give it another name")
+
+    def expires(self, window_end_ms: int | None) -> int | None:
+        """When a row ends, in epoch seconds; None for a row that is kept for good."""
+        if self.keep_ms is None or window_end_ms is None:
+            return None
+        return -(-(window_end_ms + self.keep_ms) // 1000)
 
 
 @dataclass(frozen=True)
@@ -151,7 +172,27 @@ def stored(view: ViewSpec, upsert: Upsert, item: Item, overflow: Sequence[bytes]
         found["window_start"] = {"S": sort_key(upsert.window_start_ms)}
     if upsert.window_end_ms is not None:
         found["window_end"] = {"S": agg.iso_ms(upsert.window_end_ms)}
-    return found
+    return found | expiry(view, upsert)
+
+
+def stored_slot(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
+    """The attributes of a slot in an item of its own."""
+    return {
+        "pk": {"S": partition(view.name, key_text(upsert.key))},
+        "sk": {"S": f"{sort_key(upsert.window_start_ms)}#{upsert.slot}"},
+        "v": {"S": upsert.version},
+        "p": {"B": upsert.partial},
+    } | expiry(view, upsert)
+
+
+def expiry(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
+    expires = view.expires(upsert.window_end_ms)
+    return {} if expires is None else {EXPIRES: {"N": str(expires)}}
+
+
+def is_expired(found: Mapping[str, Any], now_ms: int) -> bool:
+    """DynamoDB deletes a row days after it has ended; until then it is there and does not count."""
+    return EXPIRES in found and int(found[EXPIRES]["N"]) * 1000 <= now_ms
 
 
 def row(view: ViewSpec, found: Mapping[str, Any], overflow: Sequence[bytes]) -> dict[str, object]:

@@ -4,6 +4,10 @@ Table: hash key `pk` = view#key, range key `sk` = start of the window (`-` witho
 replaces the item on condition that its revision is the one known, and a slot changes only for a newer version: writing
 twice, late, or from two processes at once converges. A row whose slots outgrow an item keeps further slots in items of
 their own, `sk`#slot, written first; whoever writes the row last has read all of them.
+
+Where a view says how long its rows are kept, an item has `expires`, in epoch seconds. From then on readers pass it
+over and writers leave it alone, whether DynamoDB has deleted it or not. Should a writer whose clock is behind put a
+deleted row back, with its last events only, then with the same `expires`: no reader sees that.
 """
 
 import random
@@ -42,13 +46,15 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """Rows written and skipped (nothing newer), lost races, slots in items of their own, throttled requests."""
+    """Rows written and skipped (nothing newer), lost races, slots in items of their own, throttled requests, and
+    rows not written because they have expired."""
 
     written: int = 0
     skipped: int = 0
     conflicts: int = 0
     overflowed: int = 0
     throttled: int = 0
+    expired: int = 0
 
     def __add__(self, other: "WriteReport") -> "WriteReport":
         return WriteReport(
@@ -57,6 +63,7 @@ class WriteReport:
             self.conflicts + other.conflicts,
             self.overflowed + other.overflowed,
             self.throttled + other.throttled,
+            self.expired + other.expired,
         )
 
 
@@ -149,24 +156,35 @@ class ViewStore:
 
     def remove(self, view: ViewSpec, column: str, value: str) -> int:
         """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
-        if column not in view.by:
-            return 0
-        keys = [[row[name] for name in view.by] for row in self.scan(view) if str(row[column]) == value]
-        for pk in {viewitems.partition(view.name, viewitems.key_text(key)) for key in keys}:
+        removed = 0
+        for pk in self.partitions(view, column, value):
             for item in list(self._table.query(pk)):
                 self._table.delete(item)
+                removed += "slots" in item
         self._cache = _Cache(self._settings.cache_bytes)
-        return len(keys)
+        return removed
+
+    def partitions(self, view: ViewSpec, column: str, value: str) -> set[str]:
+        """The partition keys of all items, the expired too, whose key column has this value, as text."""
+        if column not in view.by:
+            return set()
+        head, at = viewitems.partition(view.name, ""), view.by.index(column)
+        found = {item["pk"]["S"] for item in self._table.scan(head)}
+        return {pk for pk in found if viewitems.key_parts(pk.removeprefix(head))[at] == value}
 
     def _rows(self, view: ViewSpec, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
+        now = self._table.clock.now_ms()
         for found in items:
-            if "slots" in found:
+            if "slots" in found and not viewitems.is_expired(found, now):
                 more = Item.read(found).more
                 overflow = self._overflow(found["pk"]["S"], found["sk"]["S"], more) if more else []
                 yield viewitems.row(view, found, [slot.partial for slot in overflow])
 
     def _write_row(self, view: ViewSpec, at: tuple[str, str], wanted: Mapping[str, Upsert]) -> WriteReport:
         report = WriteReport()
+        expires = view.expires(next(iter(wanted.values())).window_end_ms)
+        if expires is not None and expires * 1000 <= self._table.clock.now_ms():
+            return WriteReport(expired=1)
         item = self._cache.get(at)
         for race in range(self._settings.races):
             known = item or Item()
@@ -203,7 +221,7 @@ class ViewStore:
     def _put_row(
         self, view: ViewSpec, at: tuple[str, str], item: Item, newer: Mapping[str, Upsert], outside: Sequence[str]
     ) -> WriteReport:
-        throttled = sum(self._put_slot(at, newer[name]) for name in outside)
+        throttled = sum(self._put_slot(view, newer[name]) for name in outside)
         # read after the revision is known and after our own slots are written: see the module's docstring
         overflow = [slot.partial for slot in self._overflow(*at, item.more)] if item.more else []
         stored = viewitems.stored(view, next(iter(newer.values())), item, overflow)
@@ -216,19 +234,13 @@ class ViewStore:
             }
         return WriteReport(throttled=throttled + self._table.put(stored, condition))
 
-    def _put_slot(self, at: tuple[str, str], upsert: Upsert) -> int:
-        stored = {
-            "pk": {"S": at[0]},
-            "sk": {"S": f"{at[1]}#{upsert.slot}"},
-            "v": {"S": upsert.version},
-            "p": {"B": upsert.partial},
-        }
+    def _put_slot(self, view: ViewSpec, upsert: Upsert) -> int:
         condition = {
             "ConditionExpression": "attribute_not_exists(pk) OR v < :v",
             "ExpressionAttributeValues": {":v": {"S": upsert.version}},
         }
         try:
-            return self._table.put(stored, condition)
+            return self._table.put(viewitems.stored_slot(view, upsert), condition)
         except Refused:
             return 0  # the same or a newer one is there: the row may still lack it
 

@@ -9,11 +9,10 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from headwater.clock import Clock, SystemClock
 from headwater.errors import Retryable, Throttled, UsageError
+from sinks.viewitems import EXPIRES
 
-__all__ = ["EXPIRES", "Refused", "ViewTable", "create_table", "enable_expiry"]
+__all__ = ["Refused", "ViewTable", "create_table", "enable_expiry"]
 
-EXPIRES = "expires"
-"""Attribute of the time, in epoch seconds, from which DynamoDB may delete an item."""
 _THROTTLES = frozenset(
     {
         "ProvisionedThroughputExceededException",

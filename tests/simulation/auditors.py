@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from processors.audit import audit
 from processors.worker import StateStore
 from sinks.deadletter import DeadLetters
-from sinks.views import ViewSpec, ViewStore
+from sinks.views import ViewStore
 from tests.simulation.ledgerguard import VIEWS
 from tests.simulation.system import POISON, STREAM, System
 from tests.simulation.workload import PIPELINE, Event
@@ -104,7 +104,7 @@ def _views(system: System) -> Found:
         before = ever.get(device, (0, -1))
         ever[device] = before[0] + 1, max(before[1], value)
     store = ViewStore(system.dynamodb, VIEWS)
-    specs = {view.name: ViewSpec(view.name, view.by, view.aggregates) for view in PIPELINE.views}
+    specs = {view.name: view.spec for view in PIPELINE.views}
     stored = {
         (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"])
         for row in store.scan(specs["by_minute"])

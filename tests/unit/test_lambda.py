@@ -28,7 +28,7 @@ from processors.runners.lambdashards import LambdaShards
 from processors.windows import tumbling
 from processors.worker import Ports
 from sinks.deadletter import DeadLetters
-from sinks.views import ViewSpec, ViewStore
+from sinks.views import ViewStore
 
 ARN = "arn:aws:kinesis:us-east-1:1:stream/s"
 START = 1_762_160_400_000
@@ -230,8 +230,7 @@ class World:
         found = self.committed()
         assert sorted(found.elements()) == expected
         view = PIPELINE.views[0]
-        spec = ViewSpec(view.name, view.by, view.aggregates)
-        rows = {str(row["device"]): (row["events"], row["total"]) for row in self.views.scan(spec)}
+        rows = {str(row["device"]): (row["events"], row["total"]) for row in self.views.scan(view.spec)}
         assert rows == {f"d{number}": (ROWS, float(number * ROWS)) for number in numbers}
 
 

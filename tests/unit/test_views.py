@@ -8,45 +8,11 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater import sequence
-from headwater.aggregates import Aggregate, Columns, count, merge, sum, values
-from headwater.clock import ManualClock
+from headwater.aggregates import merge, values
 from headwater.errors import Throttled, UsageError
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
-
-AGGREGATES: tuple[Aggregate, ...] = (count("n"), sum("value", "total"))
-VIEW = ViewSpec("v", ("device",), AGGREGATES)
-KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
-
-
-def partial(n: int) -> bytes:
-    import numpy as np
-    import pyarrow as pa
-
-    columns = Columns(AGGREGATES)
-    columns.grow(1)
-    columns.fold(np.zeros(n, np.int64), pa.table({"value": np.arange(n) / 4}), np.arange(n))
-    return columns.partial(0)
-
-
-PARTIALS = [partial(n) for n in range(1, 8)]
-
-
-def upsert(device: str, slot: str, version: int) -> Upsert:
-    """A slot's partial follows from its version, as it does from the prefix of a shard."""
-    return Upsert((device,), 60_000, 120_000, slot, sequence.pad(str(version * 10**40)), PARTIALS[version % 7])
-
-
-def memory() -> MemoryDynamoDB:
-    dynamodb = MemoryDynamoDB()
-    dynamodb.create_table(TableName="views", KeySchema=KEYS)
-    return dynamodb
-
-
-def store(client: Any, **bounds: int) -> ViewStore:
-    return ViewStore(client, "views", ViewSettings(**bounds), clock=ManualClock(), chance=lambda: 0.5)
-
+from sinks.views import Upsert
+from tests.views import AGGREGATES, VIEW, memory, store, upsert
 
 upserts = st.builds(upsert, st.sampled_from("ab"), st.sampled_from(["s1/0", "s1/9", "s2/0"]), st.integers(1, 20))
 

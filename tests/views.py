@@ -1,0 +1,48 @@
+"""A small view in memory: a slot's partial follows from its version, as it does from the prefix of a shard."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headwater import sequence
+from headwater.aggregates import Aggregate, Columns, count, sum
+from headwater.clock import Clock, ManualClock
+from headwater.testing.dynamodb import MemoryDynamoDB
+from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
+
+__all__ = ["AGGREGATES", "VIEW", "memory", "partial", "store", "upsert", "version"]
+
+AGGREGATES: tuple[Aggregate, ...] = (count("n"), sum("value", "total"))
+VIEW = ViewSpec("v", ("device",), AGGREGATES)
+_KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+
+
+def partial(n: int) -> bytes:
+    columns = Columns(AGGREGATES)
+    columns.grow(1)
+    columns.fold(np.zeros(n, np.int64), pa.table({"value": np.arange(n) / 4}), np.arange(n))
+    return columns.partial(0)
+
+
+_PARTIALS = [partial(n) for n in range(1, 8)]
+
+
+def version(number: int) -> str:
+    return sequence.pad(str(number * 10**40))
+
+
+def upsert(device: str, slot: str, number: int, start_ms: int = 60_000) -> Upsert:
+    """A window of a minute; version `number` has (number % 7) + 1 rows."""
+    return Upsert((device,), start_ms, start_ms + 60_000, slot, version(number), _PARTIALS[number % 7])
+
+
+def memory() -> MemoryDynamoDB:
+    """The table `views`."""
+    dynamodb = MemoryDynamoDB()
+    dynamodb.create_table(TableName="views", KeySchema=_KEYS)
+    return dynamodb
+
+
+def store(client: Any, clock: Clock | None = None, **bounds: int) -> ViewStore:
+    return ViewStore(client, "views", ViewSettings(**bounds), clock=clock or ManualClock(), chance=lambda: 0.5)
