@@ -106,20 +106,25 @@ def replay(case: Case) -> Result:
     """Initialize untimed, then every message with its answer, a megabyte of records at a time."""
     services = prepared(f"bench-{uuid.uuid4().hex[:8]}", KclSettings())
     messages = [line.encode() for line in protocol(case.records)]
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, (Path(made) / "stderr").open("w+b") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.kclconsumers", case.consumer, str(Path(made) / "notes")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(Path(made) / "stderr").open("wb"),
+            stderr=said,
             env=own_environment(services.settings),
         )
         started = {"shardId": "shardId-000000000000", "sequenceNumber": "TRIM_HORIZON", "subSequenceNumber": 0}
-        ask(process, json.dumps({"action": "initialize"} | started).encode())
-        began = time.perf_counter()
-        for message in messages:
-            ask(process, message)
-        seconds = time.perf_counter() - began
+        try:
+            ask(process, json.dumps({"action": "initialize"} | started).encode())
+            began = time.perf_counter()
+            for message in messages:
+                ask(process, message)
+            seconds = time.perf_counter() - began
+        except (SystemExit, BrokenPipeError):
+            process.wait(30)
+            said.seek(0)
+            raise SystemExit(f"the consumer has ended: {said.read()[-2000:].decode()}") from None
         assert process.stdin is not None
         process.stdin.close()
         process.wait(30)
@@ -213,7 +218,7 @@ def prepared(name: str, kcl: KclSettings) -> Services:
 
 
 def own_environment(settings: Settings) -> dict[str, str]:
-    own = {name: str(value) for name, value in settings.model_dump(exclude={"kcl"}).items()}
+    own = {name: str(value) for name, value in settings.model_dump().items() if not isinstance(value, dict)}
     return environment({f"HEADWATER_{name.upper()}": value for name, value in own.items()})
 
 
@@ -258,6 +263,8 @@ def wait(notes: Path, records: int, daemon: subprocess.Popen[bytes], folder: Pat
         time.sleep(0.5)
         lines = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
         if sum(line[2] for line in lines) >= records:
+            if len(lines) < 2:
+                raise SystemExit("all seen in one call, which leaves nothing to time: give more --events")
             total = [sum(line[at] for line in lines[1:]) for at in (2, 3, 4)]
             return Result(total[0], total[1], total[2], lines[-1][1] - lines[0][1])
     errors = folder / "stderr"
