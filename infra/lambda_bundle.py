@@ -25,6 +25,7 @@ NEEDS = (
     "zstandard",
     "pyyaml",
     "datasketches",
+    "mmh3",
     "pydantic-settings",
 )
 """Distributions; boto3 is among them because the runtime's own changes without notice."""

@@ -26,6 +26,7 @@ from headwater.contract import Contract, load_contract
 from headwater.contract.definition import TYPES
 from headwater.errors import HeadwaterError, UsageError
 from processors.windows import Window, duration_ms
+from sinks.partitioning import Partitioning
 from sinks.viewitems import ViewSpec
 
 __all__ = ["Enrich", "Lake", "Map", "Pipeline", "Reference", "Step", "View", "Where", "load"]
@@ -108,10 +109,11 @@ class View:
 
 @dataclass(frozen=True)
 class Lake:
-    """The Iceberg table that every kept event goes into, partitioned by event time."""
+    """The Iceberg table that every kept event goes into, partitioned by event time and by bucket of the key."""
 
     table: str
     partition: str | None = "day"
+    buckets: int | None = None
 
 
 Step = Enrich | Map | Where
@@ -154,6 +156,10 @@ class Pipeline:
         if self.lake_table is None:
             raise UsageError(f"pipeline {self.name} writes to no lake table: add .lake('NAME')")
         return self.lake_table
+
+    @property
+    def lake_partitioning(self) -> Partitioning:
+        return Partitioning(self.contract.time, self.contract.key, self.lake_to.partition, self.lake_to.buckets)
 
     @cached_property
     def added(self) -> pa.Schema:
@@ -215,10 +221,10 @@ class Pipeline:
             raise UsageError(f"view {name}: keep={keep!r} is less than the lateness that the pipeline allows")
         return self._with(views=(*self.views, View(name, tuple(by), named, window, keep_ms)))
 
-    def lake(self, table: str, *, partition: str | None = "day") -> "Pipeline":
-        if partition not in ("hour", "day", "month", None):
-            raise UsageError(f"lake table {table}: partition by 'hour', 'day', 'month' or None, not {partition!r}")
-        return self._with(lake_table=Lake(table, partition))
+    def lake(self, table: str, *, partition: str | None = "day", buckets: int | None = None) -> "Pipeline":
+        made = self._with(lake_table=Lake(table, partition, buckets))
+        made.lake_partitioning.check(self.schema.field(self.contract.key).type)
+        return made
 
     def _adding(self, step: Step) -> "Pipeline":
         kinds = step.columns if isinstance(step, Map) else step.reference.columns if isinstance(step, Enrich) else {}

@@ -77,7 +77,7 @@ class Services:
         catalog, lake = open_catalog(settings), pipeline.lake_to
         schema = iceberg_schema(pipeline.contract, pipeline.added)
         was = {field.name: field.was for field in pipeline.contract.fields if field.was}
-        ensure_table(catalog, settings, lake.table, schema, lake.partition, pipeline.contract.time, was)
+        ensure_table(catalog, settings, lake.table, schema, pipeline.lake_partitioning, was)
         lease_seconds = max(1.0, 2 * settings.publish_seconds)  # two steps missed, and another takes over
         tables = partial(IcebergTable, catalog, settings.database)
         return Publisher(self.ledger, tables, self.clock, owner, lease_seconds)

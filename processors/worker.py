@@ -156,10 +156,7 @@ class ShardWorker:
         for view in state.views.values():
             view.mark_all()
         self.engine = Engine(self.pipeline, self.shard_id, state, self._ports.references)
-        lake = self.pipeline.lake_to
-        self._buffer = LakeBuffer(
-            self.pipeline.lake_schema, self.pipeline.contract.time, self.pipeline.contract.key, lake.partition
-        )
+        self._buffer = LakeBuffer(self.pipeline.lake_schema, self.pipeline.lake_partitioning)
         self._sealed: deque[LakeFile] = deque()
         self._written: list[PendingFile] = []
         self._letters: list[DeadLetter] = []

@@ -9,19 +9,19 @@ import boto3
 from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, NoSuchTableError, ValidationError
 from pyiceberg.manifest import ManifestContent
-from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
-from pyiceberg.transforms import DayTransform, HourTransform, MonthTransform
 
 from headwater.aws import client
 from headwater.config import Settings
 from headwater.errors import HeadwaterError, Retryable, UsageError
 from sinks.datafiles import describe
+from sinks.partitioning import Partitioning
+from sinks.specs import partition_by, spec_of
 
 __all__ = ["IcebergTable", "add_files", "ensure_table", "open_catalog", "open_table", "table_names"]
 
-_TRANSFORMS: dict[str, Any] = {"hour": HourTransform(), "day": DayTransform(), "month": MonthTransform()}
 PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
     "write.metadata.delete-after-commit.enabled": "true",
@@ -76,21 +76,17 @@ def ensure_table(
     settings: Settings,
     name: str,
     schema: Schema,
-    partition: str | None,
-    time_field: str,
+    partitioning: Partitioning,
     was: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """The table, made when it is not there, and grown to what the schema has and it has not.
 
     `was` has the earlier names of columns: a column of the table by such a name gets the new one, and files that have
-    the old one go on being read. Several may call it at a time. UsageError when the table that is there is partitioned
-    otherwise or cannot grow so.
+    the old one go on being read. A table that is partitioned otherwise is partitioned so from now on; its files stay
+    as they are. Several may call it at a time. UsageError when the table that is there cannot grow so.
     """
     catalog.create_namespace_if_not_exists(settings.database)
-    spec = PartitionSpec()
-    if partition is not None:
-        source = schema.find_field(time_field).field_id
-        spec = PartitionSpec(PartitionField(source, 1000, _TRANSFORMS[partition], f"{time_field}_{partition}"))
+    spec = spec_of(partitioning, schema)
     table = catalog.create_table_if_not_exists(
         (settings.database, name),
         schema,
@@ -98,11 +94,9 @@ def ensure_table(
         partition_spec=spec,
         properties=PROPERTIES,
     )
-    if _parts(table.spec(), table.schema(), was or {}) != _parts(spec, schema, {}):
-        raise UsageError(f"lake table {name} is partitioned by {table.spec()}, not by {partition} of {time_field}")
     for _ in range(_ATTEMPTS):
         try:
-            _grow(table, name, schema, was or {})
+            _grow(table, name, schema, spec, was or {})
             return table
         except CommitFailedException:
             table = catalog.load_table((settings.database, name))
@@ -127,14 +121,10 @@ def table_names(catalog: GlueCatalog, settings: Settings) -> list[str]:
         return []
 
 
-def _parts(spec: PartitionSpec, schema: Schema, was: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    now = {old: new for new, names in was.items() for old in names}
-    names = [schema.find_column_name(field.source_id) for field in spec.fields]
-    return [(now.get(name, name), str(field.transform)) for name, field in zip(names, spec.fields, strict=True)]
-
-
-def _grow(table: Table, name: str, schema: Schema, was: Mapping[str, Sequence[str]]) -> None:
-    """Rename and add columns, widen types, lift `required`; and set the properties that the publisher relies on."""
+def _grow(table: Table, name: str, schema: Schema, spec: PartitionSpec, was: Mapping[str, Sequence[str]]) -> None:
+    """Rename and add columns, widen types, lift `required`, partition by `spec`, of `schema`'s ids; and set the
+    properties that the publisher relies on.
+    """
     try:
         with table.transaction() as change:
             if any(table.properties.get(key) != value for key, value in PROPERTIES.items()):
@@ -148,6 +138,7 @@ def _grow(table: Table, name: str, schema: Schema, was: Mapping[str, Sequence[st
             with change.update_schema() as update:
                 update.union_by_name(schema)
                 _say_docs(update, change.table_metadata.schema(), schema)
+            partition_by(change, spec, schema)
     except (ValidationError, ValueError, TypeError) as error:
         raise UsageError(f"lake table {name} cannot take the contract's columns: {_one_line(error)}") from error
 
@@ -211,9 +202,15 @@ def add_files(table: Table, paths: Sequence[str]) -> None:
             change.set_properties({TableProperties.DEFAULT_NAME_MAPPING: mapping})
         with ThreadPoolExecutor(_FOOTERS) as pool:
             described = list(pool.map(partial(describe, table.io, change.table_metadata), paths))
-        with change.update_snapshot().merge_append() as append:
-            for file in described:
-                append.append_data_file(file)
+        specs, present = change.table_metadata.specs(), change.table_metadata.default_spec_id
+        # pyiceberg writes a snapshot's files in the present partitioning: those of earlier ones get snapshots before it
+        for number in [*sorted({file.spec_id for file in described} - {present}), present]:
+            partition_by(change, specs[number], table.schema())
+            files = [file for file in described if file.spec_id == number]
+            if files:
+                with change.update_snapshot().merge_append() as append:
+                    for file in files:
+                        append.append_data_file(file)
 
 
 def _data_files(manifest: Any, io: Any) -> frozenset[str]:

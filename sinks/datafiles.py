@@ -17,21 +17,24 @@ from pyiceberg.io.pyarrow import (
     pyarrow_to_schema,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, promote
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.name_mapping import NameMapping
 from pyiceberg.transforms import BucketTransform
 from pyiceberg.typedef import Record
 
-__all__ = ["BUCKET", "describe"]
+from sinks.partitioning import BUCKET, Bucket
 
-BUCKET = b"headwater.bucket"
-"""The footer's own metadata: which bucket of the key the file holds, since statistics cannot say."""
+__all__ = ["describe"]
 
 
 def describe(io: FileIO, metadata: TableMetadata, path: str, partition: Record | None = None) -> DataFile:
-    """The file as an entry for the table; `partition` where it is known. ValueError when the file does not fit."""
+    """The file as an entry for the table; `partition`, of the present partitioning, where it is known.
+
+    A file that lies across partitions of the present one, as it was written before that, is one of an earlier one.
+    ValueError when it fits none.
+    """
     source = io.new_input(path)
     with source.open() as stream:
         footer = pq.read_metadata(stream)
@@ -42,18 +45,23 @@ def describe(io: FileIO, metadata: TableMetadata, path: str, partition: Record |
         stats_columns=compute_statistics_plan(schema, metadata.properties),
         parquet_column_mapping=ids,
     )
-    return DataFile.from_args(
+    spec_id = metadata.default_spec_id
+    if partition is None:
+        own = _own_bucket(footer.metadata or {}, ids)
+        spec_id, partition = _partition(statistics, metadata, own)
+    described = DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,
         file_format=FileFormat.PARQUET,
-        partition=partition or _partition(statistics, metadata.spec(), schema, footer.metadata or {}),
+        partition=partition,
         file_size_in_bytes=len(source),
         sort_order_id=None,
-        spec_id=metadata.default_spec_id,
         equality_ids=None,
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
+    described.spec_id = spec_id
+    return described
 
 
 def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[str, int]:
@@ -78,14 +86,35 @@ def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[
     return ids
 
 
-def _partition(statistics: Any, spec: PartitionSpec, schema: Schema, own: Mapping[bytes, bytes]) -> Record:
-    """Each field's value: a bucket as the footer says, all else from the columns' bounds."""
-    values = []
-    for field in spec.fields:
-        if not isinstance(field.transform, BucketTransform):
-            values += statistics.partition(PartitionSpec(field), schema)._data
-        elif BUCKET in own:
-            values.append(int(own[BUCKET]))
-        else:
-            raise ValueError(f"the file does not say which {field.name} it holds")
-    return Record(*values)
+def _own_bucket(own: Mapping[bytes, bytes], ids: Mapping[str, int]) -> tuple[int, Bucket] | None:
+    """The column that the file's bucket is of, and the bucket."""
+    if BUCKET not in own:
+        return None
+    bucket = Bucket.loads(own[BUCKET])
+    return ids[bucket.column], bucket
+
+
+def _partition(statistics: Any, metadata: TableMetadata, own: tuple[int, Bucket] | None) -> tuple[int, Record]:
+    """The newest partitioning that the file fits, the present one first, and its partition of that."""
+    present = metadata.spec()
+    older = sorted((one for one in metadata.partition_specs if one != present), key=lambda one: -one.spec_id)
+    reason: ValueError | None = None
+    for spec in [present, *older]:
+        try:
+            values = [_value(statistics, field, metadata.schema(), own) for field in spec.fields]
+            return spec.spec_id, Record(*values)
+        except ValueError as error:
+            reason = reason or error
+    assert reason is not None
+    raise reason
+
+
+def _value(statistics: Any, field: PartitionField, schema: Schema, own: tuple[int, Bucket] | None) -> object:
+    """A bucket as the footer says, all else from the column's bounds; ValueError when there are several."""
+    if not isinstance(field.transform, BucketTransform):
+        return statistics.partition(PartitionSpec(field), schema)[0]
+    of, bucket = own or (None, None)
+    found = bucket.among(field.transform.num_buckets) if bucket is not None and of == field.source_id else None
+    if found is None:
+        raise ValueError(f"the file does not say which {field.name} it holds")
+    return found

@@ -1,4 +1,4 @@
-"""Rows to Parquet files for the lake: sorted by key and time, one file per partition value. Pure.
+"""Rows to Parquet files for the lake: sorted by key and time, one file per partition. Pure.
 
 Row groups are encoded as they fill, so memory holds one row group of rows and the encoded rest. Settings as
 measured on fleet data: zstd 3, times and sequence numbers as deltas, floats split by byte, strings as dictionaries.
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headwater.errors import UsageError
 from headwater.lineage import Ints, sorted_rows
+from sinks.partitioning import BUCKET, Bucket, Partitioning, buckets_of
 
 __all__ = ["ROW_GROUP_ROWS", "LakeBuffer", "LakeFile", "file_schema", "parquet_writer"]
 
@@ -24,16 +24,16 @@ ROW_GROUP_ROWS = 524_288
 _GUESSED_BYTES_A_ROW = 10.0
 _BLOOM_VALUES = 4_096
 """Distinct values a row group's bloom filter is made for: some 5 KB, and one false answer in a hundred."""
-_UNITS = {"hour": "h", "day": "D", "month": "M"}
 
 
 @dataclass(frozen=True)
 class LakeFile:
-    """A finished file; `partition` is its day, hour or month of event time, empty for a table without partitions."""
+    """A finished file; `partition` is its hour, day or month of event time, empty where none divides the table."""
 
     partition: str
     body: bytes
     rows: int
+    bucket: int | None = None
 
 
 def file_schema(schema: pa.Schema) -> pa.Schema:
@@ -49,6 +49,10 @@ def file_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
+_Place = tuple[int, int]
+"""The time's number and the bucket, zero where there are none."""
+
+
 @dataclass
 class _OpenFile:
     sink: io.BytesIO
@@ -58,21 +62,18 @@ class _OpenFile:
 
 @dataclass
 class LakeBuffer:
-    """Rows of one table on their way to files. `partition` is "hour", "day", "month" or None, of the event time."""
+    """Rows of one table on their way to files."""
 
     schema: pa.Schema
-    time_field: str
-    key_field: str
-    partition: str | None
+    partitioning: Partitioning
     rows: int = 0
     _tables: list[pa.Table] = field(default_factory=list)
     _waiting: int = 0
-    _open: dict[str, _OpenFile] = field(default_factory=dict)
+    _open: dict[_Place, _OpenFile] = field(default_factory=dict)
     _bytes_a_row: float = _GUESSED_BYTES_A_ROW
 
     def __post_init__(self) -> None:
-        if self.partition not in ("hour", "day", "month", None):
-            raise UsageError(f"partition by hour, day, month or nothing, not {self.partition!r}")
+        self.partitioning.check(self.schema.field(self.partitioning.key).type)
         self._file_schema = file_schema(self.schema)
 
     @property
@@ -94,9 +95,10 @@ class LakeBuffer:
         while self._waiting:
             self._write_group()
         files = []
-        for name, one in sorted(self._open.items()):
+        for (number, bucket), one in sorted(self._open.items()):
             one.writer.close()
-            files.append(LakeFile(name, one.sink.getvalue(), one.rows))
+            of = bucket if self.partitioning.buckets else None
+            files.append(LakeFile(self.partitioning.name(number), one.sink.getvalue(), one.rows, of))
         if self.rows:
             self._bytes_a_row = sum(len(file.body) for file in files) / self.rows
         self._open, self.rows = {}, 0
@@ -107,37 +109,54 @@ class LakeBuffer:
         group, rest = _split(self._tables, ROW_GROUP_ROWS)
         table = _one(group, self._file_schema)
         self._tables, self._waiting = rest, self._waiting - table.num_rows
-        ts = table.column(self.time_field).cast(pa.int64()).to_numpy() // 1000
-        for name, part, part_ts in self._partitions(table, ts):
-            order = _sorted(part.column(self.key_field).chunk(0), part_ts)
-            target = self._file(name)
-            target.writer.write_table(part.take(pa.array(order)), row_group_size=ROW_GROUP_ROWS)
-            target.rows += part.num_rows
+        ts = table.column(self.partitioning.time).cast(pa.int64()).to_numpy() // 1000
+        key = table.column(self.partitioning.key).chunk(0)
+        order = _sorted(key, ts)
+        places, place = self._places(key, ts)
+        if len(places) > 1:
+            order = order[np.argsort(place[order], kind="stable")]
+        table, start = table.take(pa.array(order)), 0
+        for one, rows in zip(places, np.bincount(place, minlength=len(places)).tolist(), strict=True):
+            part = table.slice(start, rows)
+            target, start = self._file(one), start + rows
+            target.writer.write_table(_compact(part) if len(places) > 1 else part, row_group_size=ROW_GROUP_ROWS)
+            target.rows += rows
 
-    def _partitions(self, table: pa.Table, ts: Ints) -> list[tuple[str, pa.Table, Ints]]:
-        if self.partition is None:
-            return [("", table, ts)]
-        number = _numbers(ts, self.partition)
-        distinct = np.unique(number)
-        if len(distinct) == 1:
-            return [(self._name(int(distinct[0])), table, ts)]
-        masks = ((int(one), number == one) for one in distinct)
-        return [(self._name(one), _one([table.filter(pa.array(m))], self._file_schema), ts[m]) for one, m in masks]
+    def _places(self, key: pa.Array, ts: Ints) -> tuple[list[_Place], Ints]:
+        """The files that the rows belong in, and which of these each row does."""
+        count = self.partitioning.buckets or 1
+        numbers = self.partitioning.numbers(ts) * count
+        if self.partitioning.buckets:
+            numbers += buckets_of(key, count)
+        found, place = np.unique(numbers, return_inverse=True)
+        return [divmod(one, count) for one in found.tolist()], place.astype(np.int32)
 
-    def _name(self, number: int) -> str:
-        return str(np.array(number).astype(f"M8[{_UNITS[self.partition or '']}]"))
-
-    def _file(self, name: str) -> _OpenFile:
-        if name not in self._open:
+    def _file(self, place: _Place) -> _OpenFile:
+        if place not in self._open:
             sink = io.BytesIO()
-            self._open[name] = _OpenFile(sink, parquet_writer(sink, self._file_schema))
-        return self._open[name]
+            writer = parquet_writer(sink, self._file_schema)
+            if self.partitioning.buckets:
+                own = Bucket(self.partitioning.key, place[1], self.partitioning.buckets)
+                writer.add_key_value_metadata({BUCKET: own.dumps()})
+            self._open[place] = _OpenFile(sink, writer)
+        return self._open[place]
 
 
-def _numbers(ts: Ints, partition: str) -> Ints:
-    """Hours, days or months since 1970."""
-    whole: Ints = ts.astype("M8[ms]").astype(f"M8[{_UNITS[partition]}]").astype(np.int64)
-    return whole
+def _compact(table: pa.Table) -> pa.Table:
+    """Dictionaries without the values that no row has: a file holds the whole of each."""
+    for at, one in enumerate(table.schema):
+        if pa.types.is_dictionary(one.type) and table.num_rows:
+            column = table.column(at).combine_chunks()
+            column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+            table = table.set_column(at, one, _used(column))
+    return table
+
+
+def _used(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    used = np.flatnonzero(np.bincount(column.indices.drop_null().to_numpy(), minlength=1))
+    renumbered = np.searchsorted(used, column.indices.fill_null(0).to_numpy()).astype(np.int32)
+    indices = pa.array(renumbered, mask=column.indices.is_null().to_numpy(zero_copy_only=False))
+    return pa.DictionaryArray.from_arrays(indices, column.dictionary.take(pa.array(used)))
 
 
 def parquet_writer(sink: Any, schema: pa.Schema, blooms: Sequence[str] = ()) -> pq.ParquetWriter:

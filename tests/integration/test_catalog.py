@@ -27,6 +27,7 @@ from headwater.local.embedded import EmbeddedAws
 from headwater.testing.dynamodb import MemoryDynamoDB
 from sinks.catalog import IcebergTable, ensure_table, open_catalog, open_table
 from sinks.lake import LakeBuffer
+from sinks.partitioning import Partitioning
 from sinks.publisher import Publisher
 from sinks.query import lake_identities, lake_query
 
@@ -70,18 +71,35 @@ def contract(version: int = 1, status: str = "int", more: str = "") -> Contract:
     return parse_contract(CONTRACT.format(version=version, status=status, more=more), "metric.yaml")
 
 
-def ensured(settings: Settings, of: Contract | None = None, partition: str | None = "day") -> Table:
-    of = of or contract()
-    return ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(of), partition, of.time)
+DAY = Partitioning("ts", "device", "day")
+
+
+def ensured(settings: Settings, of: Contract | None = None, partitioning: Partitioning = DAY) -> Table:
+    schema = iceberg_schema(of or contract())
+    return ensure_table(open_catalog(settings), settings, "metric", schema, partitioning)
 
 
 def upload(settings: Settings, name: str, first: int, rows: int = 3, of: Contract | None = None) -> PendingFile:
-    """A data file as a shard writes it; `status` counts on from `first`, as `_seq` does."""
+    """A data file as a shard writes it, of one partition."""
+    (file,) = uploads(settings, name, first, rows, of)
+    return file
+
+
+def uploads(
+    settings: Settings,
+    name: str,
+    first: int,
+    rows: int,
+    of: Contract | None = None,
+    partitioning: Partitioning = DAY,
+    devices: int = 2,
+) -> list[PendingFile]:
+    """A commit's data files; `status` counts on from `first`, as `_seq` does."""
     of = of or contract()
     own = [pa.field(one.name, one.arrow_type, nullable=not one.required) for one in of.fields]
     schema = pa.schema([*own, *IDENTITY])
     known: dict[str, Callable[[int], Any]] = {
-        "device": lambda n: f"d{n % 2}",
+        "device": lambda n: f"d{n % devices}",
         "ts": lambda n: NOON + n,
         "status": lambda n: n,
         "note": lambda n: f"note {n}",
@@ -91,11 +109,12 @@ def upload(settings: Settings, name: str, first: int, rows: int = 3, of: Contrac
         "_arrived_at": lambda _: NOON + 500,
     }
     columns = [pa.array([known[one.name](n) for n in range(first, first + rows)], one.type) for one in schema]
-    buffer = LakeBuffer(schema, "ts", "device", "day")
+    buffer = LakeBuffer(schema, partitioning)
     buffer.append(pa.table(columns, schema=schema))
-    (file,) = buffer.seal()
-    uri = Objects(client("s3", settings), settings.bucket).put(f"lake/metric/data/{name}.parquet", file.body)
-    return PendingFile("metric", uri, file.rows, len(file.body))
+    objects, files = Objects(client("s3", settings), settings.bucket), buffer.seal()
+    names = [f"lake/metric/data/{name}{f'-{n:04d}' if n else ''}.parquet" for n in range(len(files))]
+    uris = [objects.put(key, file.body) for key, file in zip(names, files, strict=True)]
+    return [PendingFile("metric", uri, file.rows, len(file.body)) for uri, file in zip(uris, files, strict=True)]
 
 
 def new_ledger() -> Ledger:
@@ -166,21 +185,19 @@ def test_a_renamed_column_keeps_its_rows(settings: Settings) -> None:
     commit(ledger, "s", 1, [upload(settings, "before", 0)])
     publisher(settings, ledger, lease_seconds=0).drain()
     was = {"note_no": ("status",)}
-    table = ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(new), "day", "ts", was)
+    table = ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(new), DAY, was)
     assert "status" not in table.schema().column_names
     commit(ledger, "s", 2, [upload(settings, "between", 3), upload(settings, "after", 6, of=new)])
     publisher(settings, ledger).drain()
     assert lake_query(settings, "SELECT note_no FROM metric ORDER BY _seq")["note_no"].to_pylist() == list(range(9))
-    again = ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(new), "day", "ts", was)
+    again = ensure_table(open_catalog(settings), settings, "metric", iceberg_schema(new), DAY, was)
     assert again.metadata_location == open_table(settings, "metric").metadata_location
     assert "contract metric 2" in str(again.schema().find_field("note_no").doc)
 
 
 def test_a_table_that_cannot_become_what_is_asked_is_refused(settings: Settings) -> None:
-    """Another partitioning would have every later file refused; so would a column of another type."""
+    """A column of another type would have every later file refused."""
     ensured(settings)
-    with pytest.raises(UsageError, match="partitioned by"):
-        ensured(settings, partition="hour")
     with pytest.raises(UsageError, match="cannot take the contract's columns"):
         ensured(settings, contract(2, "string"))
 

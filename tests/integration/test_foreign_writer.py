@@ -90,7 +90,7 @@ def environment() -> Iterator[Mapping[str, str]]:
             patch.setenv(name, value)
         provision(SETTINGS, shards=1)
         schema = iceberg_schema(CONTRACT, pipeline.added)
-        ensure_table(open_catalog(SETTINGS), SETTINGS, TABLE, schema, None, CONTRACT.time)
+        ensure_table(open_catalog(SETTINGS), SETTINGS, TABLE, schema, pipeline.lake_partitioning)
         yield (
             os.environ
             | dict(server.environment)
@@ -109,7 +109,7 @@ def upload(shard: int, round_: int) -> PendingFile:
     for field in pipeline.lake_schema:
         if field.name not in table.column_names:
             table = table.append_column(field.name, pa.array(known.get(field.name, [None] * ROWS)).cast(field.type))
-    buffer = LakeBuffer(pipeline.lake_schema, CONTRACT.time, CONTRACT.key, None)
+    buffer = LakeBuffer(pipeline.lake_schema, pipeline.lake_partitioning)
     buffer.append(table.select(pipeline.lake_schema.names))
     (file,) = buffer.seal()
     key = f"lake/{TABLE}/data/{shard}-{round_}.parquet"

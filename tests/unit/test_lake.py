@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from headwater.errors import UsageError
 from sinks import lake
 from sinks.lake import LakeBuffer, LakeFile
+from sinks.partitioning import Partitioning
 
 SCHEMA = pa.schema(
     [
@@ -52,8 +53,8 @@ def read(file: LakeFile) -> pa.Table:
     return pq.read_table(io.BytesIO(file.body))
 
 
-def filled(partition: str | None, *tables: pa.Table) -> LakeBuffer:
-    buffer = LakeBuffer(SCHEMA, "ts", "device", partition)
+def filled(partition: str | None, *tables: pa.Table, buckets: int | None = None) -> LakeBuffer:
+    buffer = LakeBuffer(SCHEMA, Partitioning("ts", "device", partition, buckets))
     for one in tables:
         buffer.append(one)
     return buffer
@@ -171,5 +172,9 @@ def test_the_size_is_told_before_sealing() -> None:
 
 def test_unknown_partitions_are_refused() -> None:
     """The reason names the choices."""
-    with pytest.raises(UsageError, match="hour, day, month or nothing, not 'week'"):
-        LakeBuffer(SCHEMA, "ts", "device", "week")
+    with pytest.raises(UsageError, match="'hour', 'day', 'month' or None, not 'week'"):
+        filled("week")
+    with pytest.raises(UsageError, match="2 to 1,024 buckets, or None, not 1"):
+        filled("day", buckets=1)
+    with pytest.raises(UsageError, match="key value is a double: only text and whole numbers have buckets"):
+        LakeBuffer(SCHEMA, Partitioning("ts", "value", "day", 4))
