@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.expressions import EqualTo
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from headwater.errors import HeadwaterError, Retryable
@@ -150,18 +151,14 @@ def _rewrite(services: Services, key: str) -> tuple[int, int]:
         table = open_table(services.settings, name)
         hit = {task.file.file_path for task in table.scan(_is(services, table, key)).plan_files()}
         old = [file for file in data_files(table) if file.file_path in hit]
-        if any(file.spec_id != table.metadata.default_spec_id for file in old):
-            raise HeadwaterError(
-                f"table {name}: the key is in files of an older partitioning, which cannot be rewritten"
-            )
-        rewriter, new, rows = Rewriter(table, services.objects, Order(contract.key, contract.time)), [], 0
-        changed = []
+        rewriter = Rewriter(table, services.objects, Order(contract.key, contract.time))
+        changed, new, rows = list[DataFile](), list[DataFile](), 0
         for file in old:
-            written = rewriter.rewrite([file], f"lake/{name}/data/compacted/{uuid.uuid4().hex}.parquet", key)
+            written = rewriter.rewrite([file], f"lake/{name}/data/compacted/{uuid.uuid4().hex}", key)
             if written.left_out.num_rows:
                 rows += written.left_out.num_rows
                 changed.append(file)
-                new += [written.file] if written.file is not None else []
+                new += written.files
         made |= {file.file_path for file in new}
         try:
             if changed:

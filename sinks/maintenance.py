@@ -99,11 +99,9 @@ class Maintenance:
     def groups(self, table: Table) -> list[Group]:
         """What a compaction would join now. The ledger is read after the table was."""
         pending = {file.uri for entry in self.ledger.everyone() for file in entry.pending}
-        spec = table.metadata.default_spec_id
         files = [
-            TableFile(file.file_path, str(file.partition), file.file_size_in_bytes, file.record_count)
+            TableFile(file.file_path, f"{file.spec_id} {file.partition}", file.file_size_in_bytes, file.record_count)
             for file in data_files(table)
-            if file.spec_id == spec
         ]
         return plan_groups(files, pending, self.sizes)
 
@@ -125,23 +123,23 @@ class Maintenance:
         old = [file for file in data_files(table) if file.file_path in wanted]
         if len(old) < len(wanted):
             return replace(report, overtaken=report.overtaken + 1)
-        key = f"{self.prefix}data/compacted/{uuid.uuid4().hex}.parquet"
+        key = f"{self.prefix}data/compacted/{uuid.uuid4().hex}"
         written = Rewriter(table, self.objects, self.order, self.memory).rewrite(old, key)
-        if written.file is None or written.rows != group.rows:
+        if written.rows != group.rows:
             raise HeadwaterError(f"table {self.name}: {group.rows} rows were to be joined, {written.rows} were read")
         why = {"headwater.compaction": str(len(old))}
         for _ in range(_ATTEMPTS):
             if self.clock.now_ms() - began > _SLOWEST_MS:
                 break
             try:
-                replace_files(table, old, [written.file], why)
+                replace_files(table, old, written.files, why)
             except Retryable:
                 # only the group's own files matter: what others have added beside them is no reason to write it anew
                 table = self.reload()
                 if not wanted <= {file.file_path for file in data_files(table)}:
                     break
                 continue
-            if written.file in data_files(self.reload()):
+            if {*written.files} <= {*data_files(self.reload())}:
                 return _joined(report, group, written)
             break
         return replace(report, overtaken=report.overtaken + 1)
@@ -219,13 +217,12 @@ def live_objects(table: Table) -> set[str]:
 
 
 def _joined(report: CompactReport, group: Group, written: Written) -> CompactReport:
-    assert written.file is not None
     return replace(
         report,
         groups=report.groups + 1,
         files_before=report.files_before + len(group.files),
-        files_after=report.files_after + 1,
+        files_after=report.files_after + len(written.files),
         bytes_before=report.bytes_before + group.bytes,
-        bytes_after=report.bytes_after + written.file.file_size_in_bytes,
+        bytes_after=report.bytes_after + sum(file.file_size_in_bytes for file in written.files),
         rows=report.rows + written.rows,
     )

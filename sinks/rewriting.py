@@ -1,4 +1,7 @@
-"""Data files written anew: rows of some files, all or all but some, sorted into one file and put in their place.
+"""Data files written anew: rows of some files, all or all but some, sorted into new files and put in their place.
+
+Files of the table's present partitioning, and of one partition, become one file. Those of an earlier partitioning
+become one for each partition that their rows lie in now: pyiceberg writes no other than the present.
 
 DuckDB sorts, on disk where memory does not do. What is written is read back and compared with what was read, every
 column of every row, before the table hears of it.
@@ -17,9 +20,11 @@ from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.typedef import Record
 
 from headwater.errors import HeadwaterError, Retryable
 from sinks.datafiles import describe
+from sinks.dividing import divided, quoted
 from sinks.lake import ROW_GROUP_ROWS, file_schema, parquet_writer
 
 __all__ = ["Order", "Rewriter", "Written", "data_files", "replace_files"]
@@ -41,9 +46,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Written:
-    """The new file (none when no row was kept), how many rows it has, and the identities of those left out."""
+    """The new files (none when no row was kept), how many rows they have, and the identities of those left out."""
 
-    file: DataFile | None
+    files: tuple[DataFile, ...]
     rows: int
     left_out: pa.Table
 
@@ -61,10 +66,10 @@ class Rewriter:
         self._written = pa.schema([one.with_metadata({"PARQUET:field_id": ids[one.name]}) for one in self._schema])
 
     def rewrite(self, files: Sequence[DataFile], key: str, without: object = None) -> Written:
-        """One new object `key` in the bucket with the rows of the files, but for those whose key is `without`.
+        """New objects `key`-NNNN.parquet with the rows of the files, but for those whose key is `without`.
 
-        Nothing is written when no row is kept, or when none was to be left out. The files are of one partition and of
-        the table's present partitioning. HeadwaterError when what was written is not what was read.
+        Nothing is written when no row is kept, or when none was to be left out. The files are of one partition of one
+        partitioning. HeadwaterError when what was written is not what was read.
         """
         with (
             tempfile.TemporaryDirectory(prefix="headwater-rewrite-") as place,
@@ -77,15 +82,24 @@ class Rewriter:
             db.execute("CREATE TABLE read AS SELECT * FROM source")
             left_out = self._leave_out(db, without)
             if without is not None and not left_out.num_rows:
-                return Written(None, 0, left_out)
-            body = Path(place) / "sorted.parquet"
-            rows = self._sorted(db, body)
+                return Written((), 0, left_out)
+            parts = self._parts(db, files[0])
+            bodies = [Path(place) / f"{number:04d}.parquet" for number in range(len(parts))]
+            rows = sum(self._sorted(db, where, body) for (_, where), body in zip(parts, bodies, strict=True))
             if not rows:
-                return Written(None, 0, left_out)
-            _same(db, body, rows)
-            uri = self._objects.put(key, body.read_bytes())
-        new = describe(self._table.io, self._table.metadata, uri, partition=files[0].partition)
-        return Written(new, rows, left_out)
+                return Written((), 0, left_out)
+            _same(db, bodies, rows)
+            uris = [self._objects.put(f"{key}-{body.name}", body.read_bytes()) for body in bodies]
+        io, metadata = self._table.io, self._table.metadata
+        new = [describe(io, metadata, uri, partition=part) for uri, (part, _) in zip(uris, parts, strict=True)]
+        return Written(tuple(new), rows, left_out)
+
+    def _parts(self, db: duckdb.DuckDBPyConnection, file: DataFile) -> list[tuple[Record, str]]:
+        """The present partitions of the rows read, and the condition for each: all where the file is of one itself."""
+        metadata = self._table.metadata
+        if file.spec_id == metadata.default_spec_id:
+            return [(file.partition, "TRUE")]
+        return divided(db, "read", metadata.spec(), metadata.schema())
 
     def _batches(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
         """The rows as the table's present schema has them, a file at a time."""
@@ -96,7 +110,7 @@ class Rewriter:
                 yield pa.RecordBatch.from_arrays([batch.column(one.name).cast(one.type) for one in plain], schema=plain)
 
     def _leave_out(self, db: duckdb.DuckDBPyConnection, without: object) -> pa.Table:
-        column = _quoted(self._order.key)
+        column = quoted(self._order.key)
         names = ", ".join(_IDENTITY)
         query = f"SELECT {names} FROM read WHERE CAST({column} AS VARCHAR) = ? ORDER BY ALL"
         found: pa.Table = db.sql(query, params=[None if without is None else str(without)]).to_arrow_table()
@@ -104,9 +118,9 @@ class Rewriter:
             db.execute(f"DELETE FROM read WHERE CAST({column} AS VARCHAR) = ?", [str(without)])
         return found
 
-    def _sorted(self, db: duckdb.DuckDBPyConnection, body: Path) -> int:
-        by = ", ".join(_quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
-        reader = db.sql(f"SELECT * FROM read ORDER BY {by}").to_arrow_reader(ROW_GROUP_ROWS)
+    def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path) -> int:
+        by = ", ".join(quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
+        reader = db.sql(f"SELECT * FROM read WHERE {where} ORDER BY {by}").to_arrow_reader(ROW_GROUP_ROWS)
         blooms = [n for n in (self._order.key, "_origin") if not pa.types.is_boolean(self._schema.field(n).type)]
         rows = 0
         with body.open("wb") as sink, parquet_writer(sink, self._written, blooms) as writer:
@@ -134,6 +148,8 @@ def replace_files(table: Table, old: Sequence[DataFile], new: Sequence[DataFile]
 
     An error of botocore says nothing about whether it got through: read the table.
     """
+    if any(file.spec_id != table.metadata.default_spec_id for file in new):
+        raise Retryable("the table has been partitioned otherwise since the files were written")
     try:
         with table.transaction() as change, change.update_snapshot(snapshot_properties=why).overwrite() as overwrite:
             for file in old:
@@ -144,10 +160,10 @@ def replace_files(table: Table, old: Sequence[DataFile], new: Sequence[DataFile]
         raise Retryable(f"another writer was faster: {' '.join(str(error).split())}") from error
 
 
-def _same(db: duckdb.DuckDBPyConnection, body: Path, rows: int) -> None:
-    """HeadwaterError unless the file has the very rows that were read: their number and the sum of their hashes."""
+def _same(db: duckdb.DuckDBPyConnection, bodies: Sequence[Path], rows: int) -> None:
+    """HeadwaterError unless the files have the very rows that were read: their number and the sum of their hashes."""
     wanted = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read r").fetchone()
-    got = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read_parquet(?) r", [str(body)]).fetchone()
+    got = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read_parquet(?) r", [[*map(str, bodies)]]).fetchone()
     if wanted != got or wanted is None or wanted[0] != rows:
         raise HeadwaterError(
             f"a rewritten file has other rows than were read ({wanted} and {got}): nothing was changed"
@@ -159,7 +175,3 @@ def _plain(schema: pa.Schema) -> pa.Schema:
         return one.value_type if pa.types.is_dictionary(one) else one
 
     return pa.schema([pa.field(one.name, kind(one.type)) for one in schema])
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -172,7 +172,7 @@ def test_a_file_with_other_rows_is_not_put_in_place(settings: Settings, monkeypa
     assert rows(settings) == before
 
 
-def _one_row_less(self: Any, db: Any, body: Any) -> int:
+def _one_row_less(self: Any, db: Any, where: str, body: Any) -> int:
     db.execute(f"COPY (SELECT * FROM read LIMIT 17) TO '{body}'")
     return 18
 
