@@ -84,13 +84,13 @@ class Services:
 
     def maintenance(self, sizes: "Sizes | None" = None) -> "Maintenance":
         """Of the lake's table, which has to be there: UsageError when it is not."""
-        from sinks.catalog import open_table
+        from sinks.catalog import open_catalog, open_table
         from sinks.compaction import Sizes
         from sinks.maintenance import Maintenance
         from sinks.rewriting import Order
 
         name, contract = self.pipeline.lake_to.table, self.pipeline.contract
-        reload = partial(open_table, self.settings, name)
+        reload = partial(open_table, self.settings, name, open_catalog(self.settings))
         order = Order(contract.key, contract.time)
         return Maintenance(name, reload, self.ledger, self.objects, self.clock, order, sizes or Sizes())
 

@@ -103,9 +103,9 @@ def ensure_table(
     raise Retryable(f"lake table {name}: others keep changing it")
 
 
-def open_table(settings: Settings, name: str) -> Table:
-    """A table that is there already; UsageError when it is not."""
-    catalog = open_catalog(settings)
+def open_table(settings: Settings, name: str, catalog: GlueCatalog | None = None) -> Table:
+    """A table that is there already; UsageError when it is not. Opening the catalog takes half a second: give it."""
+    catalog = catalog or open_catalog(settings)
     try:
         return catalog.load_table((settings.database, name))
     except NoSuchTableError as error:

@@ -19,12 +19,16 @@ _SHARD_FILE = re.compile(r".*/data/(?P<shard>[^/]+)/(?P<epoch>\d{8})-(?P<start>[
 
 @dataclass(frozen=True)
 class TableFile:
-    """A data file of the current snapshot; `partition` is anything that equals itself for one partition only."""
+    """A data file of the current snapshot; `partition` is anything that equals itself for one partition only.
+
+    `earlier`: of a partitioning that the table does not have any more.
+    """
 
     path: str
     partition: str
     bytes: int
     rows: int
+    earlier: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Group:
-    """Files of one partition that become one file."""
+    """Files of one partition that become one file, or one for each present partition where theirs is an earlier one."""
 
     partition: str
     files: tuple[TableFile, ...]
@@ -60,7 +64,7 @@ def plan_groups(files: Iterable[TableFile], pending: Set[str], sizes: Sizes) -> 
     """Small files of each partition, packed first-fit by falling size.
 
     A group of fewer than `fewest` files is left alone unless it fills a file: what comes in slowly is not written anew
-    with each newcomer.
+    with each newcomer. Small files of an earlier partitioning, which none comes to any more, are rewritten however few.
     """
     by_partition: dict[str, list[TableFile]] = {}
     for file in files:
@@ -71,9 +75,11 @@ def plan_groups(files: Iterable[TableFile], pending: Set[str], sizes: Sizes) -> 
         for partition in sorted(by_partition)
         for packed in _packed(by_partition[partition], sizes)
     ]
-    return [
-        one for one in groups if len(one.files) > 1 and (len(one.files) >= sizes.fewest or one.bytes >= sizes.small)
-    ]
+    return [one for one in groups if one.files[0].earlier or _worth_it(one, sizes)]
+
+
+def _worth_it(group: Group, sizes: Sizes) -> bool:
+    return len(group.files) > 1 and (len(group.files) >= sizes.fewest or group.bytes >= sizes.small)
 
 
 def _packed(files: Sequence[TableFile], sizes: Sizes) -> list[list[TableFile]]:

@@ -99,8 +99,15 @@ class Maintenance:
     def groups(self, table: Table) -> list[Group]:
         """What a compaction would join now. The ledger is read after the table was."""
         pending = {file.uri for entry in self.ledger.everyone() for file in entry.pending}
+        present = table.metadata.default_spec_id
         files = [
-            TableFile(file.file_path, f"{file.spec_id} {file.partition}", file.file_size_in_bytes, file.record_count)
+            TableFile(
+                path=file.file_path,
+                partition=f"{file.spec_id} {file.partition}",
+                bytes=file.file_size_in_bytes,
+                rows=file.record_count,
+                earlier=file.spec_id != present,
+            )
             for file in data_files(table)
         ]
         return plan_groups(files, pending, self.sizes)

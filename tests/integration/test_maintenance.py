@@ -1,6 +1,7 @@
 """Maintenance of real Iceberg tables beside the publisher: rows stay the very same, and crashes harm nothing."""
 
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
@@ -13,7 +14,7 @@ from headwater.config import Settings
 from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.ledger import Ledger
 from sinks import maintenance, rewriting
-from sinks.catalog import open_table
+from sinks.catalog import open_catalog, open_table
 from sinks.compaction import Sizes
 from sinks.lakehealth import freshness, health
 from sinks.maintenance import LEAST_AGE_MS, Maintenance
@@ -27,10 +28,9 @@ SMALL = Sizes(target=8 << 20, small=4 << 20, fewest=2)
 
 def care(settings: Settings, ledger: Ledger, clock: Any = None) -> Maintenance:
     objects = Objects(client("s3", settings), settings.bucket)
-    order = Order("device", "ts")
-    return Maintenance(
-        "metric", lambda: open_table(settings, "metric"), ledger, objects, clock or SystemClock(), order, SMALL
-    )
+    order, catalog = Order("device", "ts"), open_catalog(settings)
+    reload = partial(open_table, settings, "metric", catalog)
+    return Maintenance("metric", reload, ledger, objects, clock or SystemClock(), order, SMALL)
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:

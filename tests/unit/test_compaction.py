@@ -53,6 +53,14 @@ def test_what_was_joined_is_left_alone() -> None:
         Sizes(target=1, small=2)
 
 
+def test_small_files_of_an_earlier_partitioning_are_rewritten_however_few() -> None:
+    """Nothing joins them any more. Large ones stay."""
+    small, large = TableFile("a", "old d", 10, 1, earlier=True), TableFile("b", "old d", 200, 9, earlier=True)
+    sizes = Sizes(target=256, small=128)
+    assert [group.files for group in plan_groups([small, large], set(), sizes)] == [(small,)]
+    assert plan_groups([small, large], {"a"}, sizes) == []
+
+
 @dataclass
 class World:
     """One shard's files from writing to expiry, as processors, publisher and maintenance move them. Time is a count."""
