@@ -1,9 +1,11 @@
 """Tables by time and bucket of the key: what a query plans to read, and partitionings that change under a table."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import polars as pl
 import pyarrow.parquet as pq
+import pytest
 from pyiceberg.expressions import EqualTo
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
@@ -12,12 +14,20 @@ from pyiceberg.types import StringType
 
 from headwater.config import Settings
 from headwater.ledger import Ledger
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
+from processors.auditing import run_audit
+from processors.forgetting import forget
+from processors.pipeline import load
+from processors.references import ensure_initial
+from processors.services import Services
 from sinks.catalog import open_table
 from sinks.lakehealth import health
 from sinks.partitioning import Partitioning
 from sinks.query import lake_query
 from sinks.rewriting import data_files
 from tests.integration.test_catalog import DAY, aws, commit, ensured, new_ledger, publisher, seqs, settings, uploads
+from tests.integration.test_lake_users import SETTINGS, names, process, produce
 from tests.integration.test_maintenance import care
 
 __all__ = ["aws", "settings"]
@@ -42,7 +52,8 @@ def planned(table: Table, device: str) -> set[str]:
 
 
 def bucket(device: str, buckets: int) -> int | None:
-    return BucketTransform(buckets).transform(StringType())(device)
+    found: int | None = BucketTransform(buckets).transform(StringType())(device)
+    return found
 
 
 def test_a_query_for_a_key_plans_its_bucket_s_files_only(settings: Settings) -> None:
@@ -127,3 +138,42 @@ def test_a_partitioning_comes_back_with_its_number(settings: Settings) -> None:
     assert (first.spec().spec_id, changed.spec().spec_id, again.spec().spec_id) == (0, 1, 0)
     assert ensured(settings).metadata_location == again.metadata_location
     assert len(again.specs()) == 2
+
+
+@pytest.fixture
+def pipelines(aws: EmbeddedAws) -> Iterator[tuple[Services, Services]]:
+    """One pipeline before and after its table's partitioning is changed, over a provisioned stream."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in aws.environment.items():
+            patch.setenv(name, value)
+        provision(SETTINGS, shards=2)
+        before = Services(SETTINGS, load(SETTINGS.pipeline))
+        after = Services(SETTINGS, before.pipeline.lake("telemetry", partition="hour", buckets=4))
+        ensure_initial(before.pipeline, before.ledger, before.objects, before.client)
+        yield before, after
+
+
+def test_a_pipeline_goes_on_in_another_partitioning_and_forgets_exactly(pipelines: tuple[Services, Services]) -> None:
+    """A key's rows go from files of both; what else these hold lies in the present one, and the audit is exact."""
+    before, after = pipelines
+    produce(before, 400, start_ms=1_790_000_000_000)
+    process(before, 400)
+    before.publisher("test").drain()
+    produce(after, 400, start_ms=1_790_000_000_000)
+    process(after, 400)
+    after.publisher("test").drain()
+    assert run_audit(after).exact
+    table = open_table(SETTINGS, "telemetry")
+    assert {file.spec_id for file in data_files(table)} == {0, 1}
+    gone = names(after)[3]
+    rows = table.scan(EqualTo("device", gone)).to_arrow().num_rows
+    found = forget(after, gone, "test", lambda: None)
+    assert (found.left, found.rows) == ((), rows)
+    report = run_audit(after)
+    assert report.exact, report
+    assert report.in_lake == 800 - rows
+    table = open_table(SETTINGS, "telemetry")
+    assert gone not in names(after)
+    assert {file.spec_id for file in data_files(table)} == {1}
+    other = names(after)[0]
+    assert {bucket(other, 4)} == {task.file.partition[1] for task in table.scan(EqualTo("device", other)).plan_files()}
