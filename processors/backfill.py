@@ -10,7 +10,7 @@ What the source filtered out or buried is not in its lake: the new pipeline coun
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.table import Table
 
 from headwater import sequence
 from headwater.codec import encode_batch
+from headwater.contract import Contract
 from headwater.contract.compatibility import check_compatible
 from headwater.errors import Retryable, UsageError
-from headwater.ledger import Commit
-from headwater.lineage import OriginSets
+from headwater.ledger import Commit, ShardEntry
+from headwater.lineage import Ints, OriginSets
+from headwater.rates import Pace
 from headwater.records import StreamRecord
 from processors.audit import is_foreign
 from processors.references import ensure_initial
@@ -34,7 +37,7 @@ from processors.state import ShardState
 from processors.worker import ShardWorker, StateStore
 from sinks.catalog import open_table
 
-__all__ = ["SHARD", "Backfilled", "backfill"]
+__all__ = ["SHARD", "Backfilled", "as_contract", "backfill", "runs", "settled"]
 
 SHARD = "backfill"
 _ROWS = 5_000
@@ -75,16 +78,15 @@ def backfill(
     pinned = _pin(source, target, owner, settle)
     worker = ShardWorker(target.pipeline, SHARD, target.ports, target.settings, target.clock, owner)
     worker.claim()
-    done, began = 0, target.clock.now_ms()
+    done, pace = 0, Pace(rate, target.clock)
     if not worker.entry.closed:
         for records, rows in _records(source, target, pinned):
+            pace.take(rows)
             worker.process(records)
             worker.tick()
             done += rows
             if advance is not None:
                 advance(done, done)
-            if rate:
-                target.clock.sleep(max(0.0, done / rate - (target.clock.now_ms() - began) / 1000))
         _by_number(worker.engine.state)
         worker.commit(closed=True)
     return Backfilled(source.pipeline.name, target.pipeline.name, done, len(pinned.positions))
@@ -129,15 +131,18 @@ def _read_source(source: Services, target: Services, settle: Callable[[], object
         key = f"state/{target.pipeline.name}/{SHARD}/{entry.shard_id}.bin"
         target.objects.put(key, _taken_over(target, store.load(entry)).dumps())
         shards[entry.shard_id] = {"position": entry.position, "closed": entry.closed, "state": key}
+    snapshot = settled(source, entries, settle).current_snapshot()
+    return {"source": source.pipeline.name, "snapshot": snapshot.snapshot_id if snapshot else 0, "shards": shards}
+
+
+def settled(source: Services, entries: Sequence[ShardEntry], settle: Callable[[], object]) -> Table:
+    """The lake's table once it has every file that these entries name; `settle` makes a publisher's step."""
     wanted = {file.uri for entry in entries for file in entry.pending}
     for _ in range(100):
         if not wanted & {file.uri for entry in source.ledger.shards() for file in entry.pending}:
-            break
+            return open_table(source.settings, source.pipeline.lake_to.table)
         settle()
-    else:
-        raise Retryable("files wait for the publisher for too long; is one running?")
-    snapshot = open_table(source.settings, source.pipeline.lake_to.table).current_snapshot()
-    return {"source": source.pipeline.name, "snapshot": snapshot.snapshot_id if snapshot else 0, "shards": shards}
+    raise Retryable("files wait for the publisher for too long; is one running?")
 
 
 def _taken_over(target: Services, old: ShardState) -> ShardState:
@@ -162,9 +167,11 @@ def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tu
     scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
     for number, task in enumerate(tasks):
         rows = _known(_ordered(scan.to_table([task])), pinned)
-        named = _as_contract(rows, source, target)
+        named = as_contract(rows, source.pipeline.contract, target.pipeline.contract)
         records = []
-        for run, (start, stop) in enumerate(_runs(rows, by_origin=target.pipeline.contract.id is None), 1):
+        for run, (start, stop) in enumerate(
+            runs(rows, same="_arrived_at", by_origin=target.pipeline.contract.id is None), 1
+        ):
             origin, seq = rows["_origin"][start].as_py(), rows["_seq"][start].as_py()
             arrived = rows["_arrived_at"][start].cast(pa.timestamp("ms", "UTC")).value
             data = encode_batch(
@@ -194,30 +201,34 @@ def _known(rows: pa.Table, pinned: _Pinned) -> pa.Table:
     return rows.filter(pa.array(keep))
 
 
-def _as_contract(rows: pa.Table, source: Services, target: Services) -> pa.Table:
-    """The contract's columns under the new contract's names."""
-    old = set(source.pipeline.contract.arrow_schema.names)
+def as_contract(rows: pa.Table, old: Contract, new: Contract) -> pa.Table:
+    """The columns of the contract `old` under the names of `new`."""
+    there = set(old.arrow_schema.names)
     columns = {}
-    for field in target.pipeline.contract.fields:
-        found = next((name for name in (field.name, *field.was) if name in old), None)
+    for field in new.fields:
+        found = next((name for name in (field.name, *field.was) if name in there), None)
         if found is not None:
             columns[field.name] = rows[found]
     return pa.table(columns)
 
 
-def _runs(rows: pa.Table, *, by_origin: bool) -> Iterator[tuple[int, int]]:
-    """Rows that one record can carry: of one arrival and, where the record numbers its events, one origin's next."""
+def runs(rows: pa.Table, *, same: str, by_origin: bool, most: int = _ROWS) -> Iterator[tuple[int, int]]:
+    """Rows that one record can carry: alike in the column `same` and, where the record numbers its events, one
+    origin's next."""
     if not rows.num_rows:
         return
-    arrived = rows["_arrived_at"].cast(pa.int64()).to_numpy()
-    cut = np.diff(arrived) != 0
+    cut = np.diff(_codes(rows[same])) != 0
     if by_origin:
-        codes = rows["_origin"].combine_chunks().dictionary_encode().indices.to_numpy()
-        cut |= (np.diff(codes) != 0) | (np.diff(rows["_seq"].to_numpy()) != 1)
+        cut |= (np.diff(_codes(rows["_origin"])) != 0) | (np.diff(rows["_seq"].to_numpy()) != 1)
     edges = [0, *(np.flatnonzero(cut) + 1).tolist(), rows.num_rows]
     for start, stop in itertools.pairwise(edges):
-        for at in range(start, stop, _ROWS):
-            yield at, min(at + _ROWS, stop)
+        for at in range(start, stop, most):
+            yield at, min(at + most, stop)
+
+
+def _codes(column: pa.ChunkedArray) -> Ints:
+    codes: Ints = column.combine_chunks().dictionary_encode().indices.to_numpy()
+    return codes
 
 
 def _by_number(state: ShardState) -> None:

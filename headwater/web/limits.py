@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 
+from headwater.rates import Bucket
 from headwater.web.auth import Principal
 from headwater.web.problems import Problem
 
@@ -18,25 +19,6 @@ __all__ = ["Bucket", "Limits"]
 
 _REMEMBERED = 10_000
 _DAY_MS = 86_400_000
-
-
-@dataclass
-class Bucket:
-    """`level` tokens of at most `burst`, refilled at `rate` a second."""
-
-    rate: float
-    burst: float
-    level: float
-    at_ms: int
-
-    def wait_seconds(self, now_ms: int) -> float:
-        """How long until something may be taken; 0 for now."""
-        self.level = min(self.burst, self.level + max(0, now_ms - self.at_ms) / 1000 * self.rate)
-        self.at_ms = max(now_ms, self.at_ms)
-        return 0 if self.level > 0 else (1 - self.level) / self.rate
-
-    def take(self, count: int) -> None:
-        self.level -= count
 
 
 @dataclass

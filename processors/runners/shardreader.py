@@ -1,6 +1,7 @@
 """One shard of Kinesis through one worker: the polling loop of the embedded runner."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -13,7 +14,7 @@ from headwater.errors import Fenced, HeadwaterError, Retryable
 from headwater.records import StreamRecord
 from processors.worker import ShardWorker
 
-__all__ = ["ReaderSettings", "ReaderStatus", "ShardReader"]
+__all__ = ["ReaderSettings", "ReaderStatus", "ShardReader", "get_page", "records_of"]
 
 log = logging.getLogger("headwater.processor")
 
@@ -108,12 +109,13 @@ class ShardReader:
             self._commit(closed=True)
             self.status.state = "ended"
             return None
-        answer = self._get(self._next)
+        shard = self.status.shard_id
+        answer = get_page(self._kinesis, self._next, shard, self._clock, self._settings)
         if answer is None:
             self._next = self._iterator()
             return 0
         self._next = answer.get("NextShardIterator")
-        records = self._records(answer)
+        records = records_of(answer, shard)
         self._worker.lag_ms = answer.get("MillisBehindLatest")
         if records:
             self._worker.process(records)
@@ -129,37 +131,6 @@ class ShardReader:
         answer = self._kinesis.get_shard_iterator(StreamName=self._stream, ShardId=self.status.shard_id, **where)
         iterator: str | None = answer["ShardIterator"]
         return iterator
-
-    def _get(self, iterator: str) -> dict[str, Any] | None:
-        """A GetRecords answer; None when the iterator has expired or the answer was lost, and a new one is needed."""
-        try:
-            answer: dict[str, Any] = self._kinesis.get_records(ShardIterator=iterator, Limit=self._settings.max_records)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code not in PASSING and code != "ExpiredIteratorException":
-                raise
-            if code in PASSING:
-                self._clock.sleep(self._settings.backoff_seconds)
-            log.info("read again", extra={"shard": self.status.shard_id, "reason": code})
-            return None
-        except BotoCoreError as error:
-            self._clock.sleep(self._settings.backoff_seconds)
-            log.info("read again", extra={"shard": self.status.shard_id, "reason": str(error)})
-            return None
-        return answer
-
-    def _records(self, answer: dict[str, Any]) -> list[StreamRecord]:
-        shard = self.status.shard_id
-        return [
-            StreamRecord(
-                shard,
-                record["SequenceNumber"],
-                round(record["ApproximateArrivalTimestamp"].timestamp() * 1000),
-                record["PartitionKey"],
-                record["Data"],
-            )
-            for record in answer["Records"]
-        ]
 
     def _observe(self, answer: dict[str, Any]) -> None:
         self.status.lag_ms = answer.get("MillisBehindLatest")
@@ -196,3 +167,38 @@ class ShardReader:
             f"stream {self._stream}, shard {self.status.shard_id}: not committed after {self.status.committed}; "
             "the next start resumes there"
         )
+
+
+def get_page(
+    kinesis: Any, iterator: str, shard_id: str, clock: Clock, settings: ReaderSettings
+) -> dict[str, Any] | None:
+    """A GetRecords answer; None when the iterator has expired or the answer was lost, and a new one is needed."""
+    try:
+        answer: dict[str, Any] = kinesis.get_records(ShardIterator=iterator, Limit=settings.max_records)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code not in PASSING and code != "ExpiredIteratorException":
+            raise
+        if code in PASSING:
+            clock.sleep(settings.backoff_seconds)
+        log.info("read again", extra={"shard": shard_id, "reason": code})
+        return None
+    except BotoCoreError as error:
+        clock.sleep(settings.backoff_seconds)
+        log.info("read again", extra={"shard": shard_id, "reason": str(error)})
+        return None
+    return answer
+
+
+def records_of(answer: Mapping[str, Any], shard_id: str) -> list[StreamRecord]:
+    """The records of a GetRecords answer."""
+    return [
+        StreamRecord(
+            shard_id,
+            record["SequenceNumber"],
+            round(record["ApproximateArrivalTimestamp"].timestamp() * 1000),
+            record["PartitionKey"],
+            record["Data"],
+        )
+        for record in answer["Records"]
+    ]

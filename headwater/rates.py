@@ -1,0 +1,47 @@
+"""How fast something may go: a token bucket, and a pace that waits for its tokens. The time is the caller's."""
+
+from dataclasses import dataclass
+
+from headwater.clock import Clock
+
+__all__ = ["Bucket", "Pace"]
+
+
+@dataclass
+class Bucket:
+    """`level` tokens of at most `burst`, refilled at `rate` a second."""
+
+    rate: float
+    burst: float
+    level: float
+    at_ms: int
+
+    def wait_seconds(self, now_ms: int) -> float:
+        """How long until something may be taken; 0 for now."""
+        self.level = min(self.burst, self.level + max(0, now_ms - self.at_ms) / 1000 * self.rate)
+        self.at_ms = max(now_ms, self.at_ms)
+        return 0 if self.level > 0 else (1 - self.level) / self.rate
+
+    def take(self, count: int) -> None:
+        self.level -= count
+
+
+class Pace:
+    """At most `rate` a second in the long run, a second's worth at once; None is as fast as it goes."""
+
+    def __init__(self, rate: float | None, clock: Clock) -> None:
+        self._clock = clock
+        self._bucket = Bucket(rate, rate, 0, clock.now_ms()) if rate else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something may go now."""
+        return self._bucket is None or not self._bucket.wait_seconds(self._clock.now_ms())
+
+    def take(self, count: int) -> None:
+        """Wait until something may go, then let `count` go: what is more than there is, those behind wait for."""
+        if self._bucket is None:
+            return
+        while pause := self._bucket.wait_seconds(self._clock.now_ms()):
+            self._clock.sleep(max(0.001, pause))
+        self._bucket.take(count)
