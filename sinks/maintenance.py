@@ -112,11 +112,12 @@ class Maintenance:
         ]
         return plan_groups(files, pending, self.sizes)
 
-    def compact(self, advance: Advance | None = None, most: int = 1_000) -> CompactReport:
-        """Join small files, a group a commit, until none are left (or `most` groups are done)."""
-        groups = self.groups(self.reload())[:most]
+    def compact(self, advance: Advance | None = None, stopped: Callable[[], bool] = lambda: False) -> CompactReport:
+        """Join small files, a group a commit, until none are left, or until stopped: after the group at hand."""
         report, done = CompactReport(self.name), 0
-        for group in groups:
+        for group in self.groups(self.reload()):
+            if stopped():
+                break
             report = self._join(group, report)
             done += group.bytes
             if advance is not None:
@@ -192,9 +193,11 @@ class Maintenance:
             self.name, len(found), tuple(one.uri for one in gone), sum(one.bytes for one in gone), remove
         )
 
-    def step(self, keep: int, snapshot_age_ms: int, orphan_age_ms: int) -> dict[str, Any]:
-        """Everything once, as the service does it."""
-        compacted = self.compact()
+    def step(
+        self, keep: int, snapshot_age_ms: int, orphan_age_ms: int, stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """Everything once, as the service does it; a stop is heeded between two groups of files."""
+        compacted = self.compact(stopped=stopped)
         now = self.clock.now_ms()
         expired = self.expire(keep, now - snapshot_age_ms)
         removed = self.orphans(now - orphan_age_ms, remove=True)

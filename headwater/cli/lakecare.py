@@ -96,9 +96,8 @@ def maintain(
         signal.signal(number, lambda *_: stop.set())
     while True:
         try:
-            log.info(
-                "maintained", extra=care.step(keep, round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS))
-            )
+            ages = round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS)
+            log.info("maintained", extra=care.step(keep, *ages, stop.is_set))
         except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
             log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
         if stop.wait(every_seconds):

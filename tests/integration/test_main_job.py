@@ -40,10 +40,11 @@ def aws() -> Iterator[Mapping[str, str]]:
         yield dict(server.environment) | {"HEADWATER_COMMIT_SECONDS": "1", "HEADWATER_VIEW_FLUSH_SECONDS": "0.5"}
 
 
-def start_processor(environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def start(environment: Mapping[str, str], log: Path, *command: str) -> "subprocess.Popen[bytes]":
+    """`headwater COMMAND` in a process of its own."""
     with log.open("ab") as out:
         return subprocess.Popen(
-            [*MAIN, "process"], env=dict(os.environ) | dict(environment), stdout=out, stderr=subprocess.STDOUT
+            [*MAIN, *command], env=dict(os.environ) | dict(environment), stdout=out, stderr=subprocess.STDOUT
         )
 
 
@@ -83,7 +84,7 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
     produced = 0
     with Producer(SETTINGS.stream, services.pipeline.contract, client=services.kinesis, settings=options) as producer:
         for number, table in enumerate(tables):
-            process = start_processor(aws, log)
+            process = start(aws, log, "process")
             producer.put_batch(table)
             producer.flush()
             before, produced = produced, produced + table.num_rows
@@ -137,7 +138,7 @@ def test_flights(aws: Mapping[str, str], tmp_path: Path) -> None:
 
     put = headwater("produce", str(paths["flights"]), "--contract", "flights", environment=environment)
     assert put.code == 0, put
-    process = start_processor(environment, tmp_path / "log")
+    process = start(environment, tmp_path / "log", "process")
     wait_for(services, len(flights))
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 0
