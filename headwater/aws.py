@@ -7,15 +7,23 @@ says that there is none. Clients made here look at each answer's length and send
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError
 
 from headwater.config import Settings
 
 __all__ = ["Objects", "client"]
+
+
+@cache
+def _loader() -> Any:
+    """botocore's service descriptions, read once: each session by itself takes 50 to 100 ms for a client's."""
+    return botocore.session.Session().get_component("data_loader")
 
 
 def client(service: str, settings: Settings, **config: Any) -> Any:
@@ -26,7 +34,9 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
         "connect_timeout": 5,
         "read_timeout": 30,
     }
-    session = boto3.session.Session()
+    core = botocore.session.Session()
+    core.register_component("data_loader", _loader())
+    session = boto3.session.Session(botocore_session=core)
     region = session.region_name or settings.region
     made = session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]
     made.meta.events.register(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
