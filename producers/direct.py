@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random, SystemRandom
 from threading import Condition, Thread
@@ -27,7 +27,7 @@ from producers.sealing import Numbers, SealedBatch
 from producers.settings import ProducerSettings, ProducerStats, Receipt
 from producers.writer import Outcome, Writer, WriterSettings, put_records
 
-__all__ = ["DirectProducer", "origin_hash_key"]
+__all__ = ["DirectProducer", "batches_at", "origin_hash_key"]
 
 log = logging.getLogger("headwater.producer")
 
@@ -37,6 +37,41 @@ _PAGE = 8 << 20
 def origin_hash_key(origin: str) -> int:
     """Where all records of the origin go, in every process and release."""
     return int.from_bytes(hashlib.md5(origin.encode(), usedforsecurity=False).digest(), "big")
+
+
+def batches_at(
+    place: int,
+    table: pa.Table,
+    contract: Contract,
+    settings: ProducerSettings,
+    first: tuple[str, int] | None,
+    traceparent: str | None = None,
+) -> Iterator[SealedBatch]:
+    """Unnumbered batches for the hash key `place`, of at most `max_events`, halved until each fits a record.
+
+    `first` is the identity of the first row; None where events have ids of their own. InvalidEvent when one fits none.
+    """
+    most = settings.max_events
+    if table.num_rows > most:
+        for at in range(0, table.num_rows, most):
+            yield from batches_at(place, table.slice(at, most), contract, settings, _after(first, at), traceparent)
+        return
+    origin, seq = first or (None, None)
+    payload = encode_batch(table, contract, origin=origin, first_seq=seq, traceparent=traceparent)
+    batch = SealedBatch(0, payload, "direct", str(place), origin, seq or 0, table.num_rows)
+    if batch.size <= settings.max_record_bytes:
+        yield batch
+        return
+    if table.num_rows == 1:
+        limit = settings.max_record_bytes
+        raise InvalidEvent(f"row {seq or 0}: the event takes {batch.size} bytes in a record, which holds {limit}")
+    half = table.num_rows // 2
+    yield from batches_at(place, table.slice(0, half), contract, settings, first, traceparent)
+    yield from batches_at(place, table.slice(half), contract, settings, _after(first, half), traceparent)
+
+
+def _after(first: tuple[str, int] | None, rows: int) -> tuple[str, int] | None:
+    return None if first is None else (first[0], first[1] + rows)
 
 
 @dataclass(eq=False)
@@ -126,13 +161,13 @@ class DirectProducer:
         size = sum(batch.size for batch in batches)
         with self._changed:
             self._check_room(size)
-            numbered = []
+            sealed = []
             for batch in batches:
-                numbered.append(_numbered(batch, self._numbers.next_batch))
+                sealed.append(replace(batch, batch_id=self._numbers.next_batch))
                 self._numbers.next_batch += 1
             if self._outbox is not None:
-                self._outbox.seal(numbered, (), self._numbers)
-            for batch in numbered:
+                self._outbox.seal(sealed, (), self._numbers)
+            for batch in sealed:
                 put.left.add(batch.batch_id)
                 self._waiting[batch.batch_id] = put
                 self._writer.add(batch)
@@ -151,24 +186,8 @@ class DirectProducer:
             raise BufferFull(f"stream {self._stream}: the producer's buffer of {limit} bytes is full")
 
     def _seal(self, table: pa.Table, origin: str, first: int, traceparent: str | None) -> Iterator[SealedBatch]:
-        """Batches of at most `max_events`, halved until each fits a record."""
-        most = self._settings.max_events
-        if table.num_rows > most:
-            for at in range(0, table.num_rows, most):
-                yield from self._seal(table.slice(at, most), origin, first + at, traceparent)
-            return
-        payload = encode_batch(table, self._contract, origin=origin, first_seq=first, traceparent=traceparent)
-        key = str(origin_hash_key(origin))
-        batch = SealedBatch(0, payload, "direct", key, origin, first, table.num_rows)
-        if batch.size <= self._settings.max_record_bytes:
-            yield batch
-            return
-        if table.num_rows == 1:
-            limit = self._settings.max_record_bytes
-            raise InvalidEvent(f"row {first}: the event takes {batch.size} bytes in a record, which holds {limit}")
-        half = table.num_rows // 2
-        yield from self._seal(table.slice(0, half), origin, first, traceparent)
-        yield from self._seal(table.slice(half), origin, first + half, traceparent)
+        place = origin_hash_key(origin)
+        return batches_at(place, table, self._contract, self._settings, (origin, first), traceparent)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything accepted before is settled, then tell the receipts. Raises the first failure since."""
@@ -317,9 +336,3 @@ class DirectProducer:
             self._changed.notify_all()
         for put in puts.values():
             put.future.set_exception(error)
-
-
-def _numbered(batch: SealedBatch, number: int) -> SealedBatch:
-    return SealedBatch(
-        number, batch.payload, batch.partition_key, batch.explicit_hash_key, batch.origin, batch.first_seq, batch.count
-    )

@@ -19,7 +19,18 @@ from headwater.contract import Contract
 from headwater.errors import UsageError
 from producers.settings import ProducerSettings
 
-__all__ = ["HASH_SPACE", "Chunk", "Numbers", "Part", "SealedBatch", "Sealer", "Unsealed", "lane_hash_key", "lane_of"]
+__all__ = [
+    "HASH_SPACE",
+    "Chunk",
+    "Numbers",
+    "Part",
+    "SealedBatch",
+    "Sealer",
+    "Unsealed",
+    "by_lane",
+    "lane_hash_key",
+    "lane_of",
+]
 
 HASH_SPACE = 1 << 128
 _RAW_PER_RECORD = 4
@@ -130,7 +141,8 @@ class Sealer:
         `append` them before anything else is cut. `tokens` makes a token for a number of events.
         """
         parts = []
-        for lane, events in self._by_lane(_widened(table)):
+        table, field = _widened(table), self.lane_field
+        for lane, events in [(None, table)] if field is None else by_lane(table, field, self.lanes):
             open_ = self._open.get(lane)
             filled, at = open_.count if open_ else 0, 0
             while at < events.num_rows:
@@ -139,21 +151,6 @@ class Sealer:
                 parts.append(Part(lane, piece, count, raw_bytes * count // table.num_rows, tokens(count)))
                 at, filled = at + count, 0
         return parts
-
-    def _by_lane(self, table: pa.Table) -> Iterator[tuple[int | None, pa.Table]]:
-        if self.lane_field is None:
-            yield None, table
-            return
-        column = table.column(self.lane_field).unify_dictionaries().combine_chunks()
-        coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        of_value = np.array([lane_of(value, self.lanes) for value in coded.dictionary.to_pylist()], np.int64)
-        lanes = of_value[coded.indices.to_numpy()]
-        order = np.argsort(lanes, kind="stable")
-        by_lane = table.take(pa.array(order))
-        found, starts = np.unique(lanes[order], return_index=True)
-        stops = np.append(starts[1:], len(lanes))
-        for lane, start, stop in zip(found.tolist(), starts.tolist(), stops.tolist(), strict=True):
-            yield lane, by_lane.slice(start, stop - start)
 
     def append(self, part: Part, now_ms: int) -> None:
         """Buffer a part."""
@@ -261,6 +258,20 @@ def lane_of(value: object, lanes: int) -> int:
 def lane_hash_key(lane: int, lanes: int) -> int:
     """The middle of the lane's share of the hash space, where all its batches go."""
     return (2 * lane + 1) * (HASH_SPACE >> 1) // lanes
+
+
+def by_lane(table: pa.Table, field: str, lanes: int) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each lane, in their order; the lane follows from the column `field`."""
+    column = table.column(field).unify_dictionaries().combine_chunks()
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    of_value = np.array([lane_of(value, lanes) for value in coded.dictionary.to_pylist()], np.int64)
+    of_row = of_value[coded.indices.to_numpy()]
+    order = np.argsort(of_row, kind="stable")
+    sorted_ = table.take(pa.array(order))
+    found, starts = np.unique(of_row[order], return_index=True)
+    stops = np.append(starts[1:], len(of_row))
+    for lane, start, stop in zip(found.tolist(), starts.tolist(), stops.tolist(), strict=True):
+        yield lane, sorted_.slice(start, stop - start)
 
 
 def _joined(pieces: Sequence[pa.Table | Row], contract: Contract) -> pa.Table:
