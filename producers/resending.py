@@ -43,7 +43,7 @@ class Resender:
         self._pace = Pace(rate, clock)
         self._writer = Writer(WriterSettings(), random or SystemRandom().random, stream)
         self._accepted = Accepted(contract)
-        self._next = 0
+        self._next = self._bytes = 0
 
     def put(self, rows: pa.Table, first: tuple[str, int] | None, hash_key: int | None) -> None:
         """Take conformed events: row i is (origin, seq + i) of `first`; None where events have ids of their own.
@@ -52,11 +52,15 @@ class Resender:
         """
         for place, part in self._placed(rows, first, hash_key):
             for batch in batches_at(place, part, self._contract, self._settings, first):
-                if not self._pace.is_due or len(self._writer) == MAX_RECORDS:
+                if not self._pace.is_due or self._full:
                     self._deliver()
                 self._pace.take(batch.count)
                 self._add(batch)
             self._accepted.add_own(part)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._writer) >= MAX_RECORDS or self._bytes >= self._settings.max_request_bytes
 
     def settle(self) -> None:
         """Return once the stream has everything that was put, and a receipt of it."""
@@ -79,6 +83,7 @@ class Resender:
     def _add(self, batch: SealedBatch) -> None:
         self._writer.add(replace(batch, batch_id=self._next))
         self._next += 1
+        self._bytes += batch.size
         if batch.origin is not None:
             self._accepted.add_session(batch.origin, batch.first_seq, batch.count)
 
@@ -97,3 +102,4 @@ class Resender:
                 outcome = self._writer.answered(entries, self._clock.now_ms())
             if outcome.failed:
                 raise outcome.failed[0].error
+        self._bytes = 0

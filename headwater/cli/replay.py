@@ -1,13 +1,30 @@
-"""`headwater replay`: a new pipeline filled from the lake of the one in the settings."""
+"""`headwater replay`: events put on a stream again, or a new pipeline filled from the lake."""
 
-import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwater.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from processors.services import Services
+
 __all__ = ["register"]
+
+Rate = Annotated[float, typer.Option(min=0.0, help="Events a second at most; 0 is as fast as it goes.")]
+
+
+class Source(StrEnum):
+    """Where a replay reads."""
+
+    lake = "lake"
+    stream = "stream"
 
 
 def register(app: typer.Typer) -> None:
@@ -16,33 +33,94 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    into: Annotated[str, typer.Option(help="The new pipeline, `module:object` or `file.py:object`.")],
-    rate: Annotated[float, typer.Option(min=0.0, help="Events a second at most; 0 is as fast as it goes.")] = 0.0,
+    into: Annotated[str, typer.Option(help="`stream`, or a new pipeline: `module:object` or `file.py:object`.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Events that arrived from then on: ISO 8601, UTC without a zone.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="And before then.")] = None,
+    source: Annotated[Source | None, typer.Option(help="The lake (by default), or what the stream still has.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="The stream to put them on; the pipeline's own by default.")
+    ] = None,
+    rate: Rate = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Fill a new pipeline from the lake; started afterwards, it follows the stream from there. Killed, it resumes."""
-    from headwater.cli.output import progress
+    """Put events on a stream again under the same identities, or fill a new pipeline. Killed, the same call goes on.
+
+    A pipeline is filled with all that the lake has and, started afterwards, follows the stream from there.
+    """
+    if into == "stream":
+        _into_stream(_time("--from", from_), _time("--to", to), source or Source.lake, stream, rate, as_json)
+    elif from_ or to or source or stream:
+        raise UsageError("--from, --to, --source and --stream go with `--into stream`: a pipeline is filled as a whole")
+    else:
+        _into_pipeline(into, rate, as_json)
+
+
+def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None, rate: float, as_json: bool) -> None:
+    from headwater.cli.output import print_json, progress
+    from headwater.cli.replaying import Replay
     from headwater.cli.services import open_services
-    from headwater.errors import Retryable
+    from processors.replaying import Span
+
+    services = open_services()
+    one = Replay(services, Span(start_ms, stop_ms), source.value, stream or services.settings.stream)
+    settle, release = _publishing(services)
+    with progress("replaying", None, services.clock) as advance:
+        found = one.run(settle, rate or None, advance)
+    release()
+    if as_json:
+        print_json(asdict(found))
+        return
+    left_out = "".join(f", {count:,} {name} left out" for name, count in found.left_out.items())
+    again = f" ({found.put:,} by this call)" if found.put < found.events else ""
+    sys.stdout.write(f"{found.events:,} events from the {found.source} to stream {found.stream}{again}{left_out}\n")
+
+
+def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
+    from headwater.cli.output import print_json, progress
+    from headwater.cli.services import open_services
     from processors.backfill import backfill
     from processors.pipeline import load
     from processors.services import Services, new_owner
 
     source = open_services()
-    target, owner = Services(source.settings, load(into)), new_owner()
-    publisher = source.publisher(owner)
+    target = Services(source.settings, load(into))
+    settle, release = _publishing(source)
+    with progress("replaying", None, source.clock) as advance:
+        found = backfill(source, target, new_owner(), settle, rate or None, advance)
+    release()
+    if as_json:
+        print_json(asdict(found))
+        return
+    sys.stdout.write(
+        f"{found.rows:,} events from {found.source} to {found.target}, which follows {found.shards} shards from there\n"
+    )
+
+
+def _publishing(services: "Services") -> "tuple[Callable[[], None], Callable[[], None]]":
+    """A publisher's step and a pause, for while files wait for one; and how to end."""
+    from headwater.errors import Retryable
+    from processors.services import new_owner
+
+    publisher = services.publisher(new_owner())
 
     def settle() -> None:
         try:
             publisher.step()
         except Retryable as error:
             sys.stderr.write(f"{error}\n")
-        source.clock.sleep(0.5)
+        services.clock.sleep(0.5)
 
-    with progress("replaying", None, source.clock) as advance:
-        found = backfill(source, target, owner, settle, rate or None, advance)
-    publisher.release()
-    text = (
-        f"{found.rows:,} events from {found.source} to {found.target}, which follows {found.shards} shards from there"
-    )
-    sys.stdout.write((json.dumps(asdict(found)) if as_json else text) + "\n")
+    return settle, publisher.release
+
+
+def _time(option: str, text: str | None) -> int:
+    """Epoch ms."""
+    if text is None:
+        raise UsageError(f"`--into stream` needs {option}: a point in time, such as 2026-01-31T12:00")
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} is no point in time, such as 2026-01-31T12:00") from error
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
