@@ -6,7 +6,7 @@ Files carry no field ids: the table's name mapping gives them.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,8 @@ __all__ = ["ROW_GROUP_ROWS", "LakeBuffer", "LakeFile", "file_schema", "parquet_w
 
 ROW_GROUP_ROWS = 524_288
 _GUESSED_BYTES_A_ROW = 10.0
-_BLOOM_VALUES = 4_096
-"""Distinct values a row group's bloom filter is made for: some 5 KB, and one false answer in a hundred."""
+_ROWS_A_VALUE = 16
+"""A bloom filter takes one to two bytes a value: with so many rows to one it is a file's hundredth."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,9 @@ class LakeBuffer:
         table, start = table.take(pa.array(order)), 0
         for one, rows in zip(places, np.bincount(place, minlength=len(places)).tolist(), strict=True):
             part = table.slice(start, rows)
-            target, start = self._file(one), start + rows
-            target.writer.write_table(_compact(part) if len(places) > 1 else part, row_group_size=ROW_GROUP_ROWS)
+            part = _compact(part) if len(places) > 1 else part
+            target, start = self._file(one, part), start + rows
+            target.writer.write_table(part, row_group_size=ROW_GROUP_ROWS)
             target.rows += rows
 
     def _places(self, key: pa.Array, ts: Ints) -> tuple[list[_Place], Ints]:
@@ -131,10 +132,13 @@ class LakeBuffer:
         found, place = np.unique(numbers, return_inverse=True)
         return [divmod(one, count) for one in found.tolist()], place.astype(np.int32)
 
-    def _file(self, place: _Place) -> _OpenFile:
+    def _file(self, place: _Place, first: pa.Table) -> _OpenFile:
+        """The place's file; `first` are the rows that come into it first, if it is a new one."""
         if place not in self._open:
-            sink = io.BytesIO()
-            writer = parquet_writer(sink, self._file_schema)
+            sink, name = io.BytesIO(), self.partitioning.key
+            key = first.column(name).chunk(0)
+            distinct = {name: len(key.dictionary)} if pa.types.is_dictionary(key.type) else {}
+            writer = parquet_writer(sink, self._file_schema, first.num_rows, distinct)
             if self.partitioning.buckets:
                 own = Bucket(self.partitioning.key, place[1], self.partitioning.buckets)
                 writer.add_key_value_metadata({BUCKET: own.dumps()})
@@ -159,8 +163,14 @@ def _used(column: pa.DictionaryArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indices, column.dictionary.take(pa.array(used)))
 
 
-def parquet_writer(sink: Any, schema: pa.Schema, blooms: Sequence[str] = ()) -> pq.ParquetWriter:
-    """With page statistics, and bloom filters of the columns `blooms`, for files large enough to skip in."""
+def parquet_writer(
+    sink: Any, schema: pa.Schema, rows: int = 0, distinct: Mapping[str, int] | None = None
+) -> pq.ParquetWriter:
+    """With page statistics, and bloom filters of those columns in `distinct` where they cost next to nothing.
+
+    That has for row groups of so many rows how many values a column has; one false answer in a hundred.
+    """
+    blooms = {name: count for name, count in (distinct or {}).items() if 0 < count * _ROWS_A_VALUE <= rows}
     deltas = [f.name for f in schema if pa.types.is_int64(f.type) or pa.types.is_timestamp(f.type)]
     floats = [f.name for f in schema if pa.types.is_floating(f.type)]
     return pq.ParquetWriter(
@@ -172,7 +182,7 @@ def parquet_writer(sink: Any, schema: pa.Schema, blooms: Sequence[str] = ()) -> 
         column_encoding=dict.fromkeys(deltas, "DELTA_BINARY_PACKED") | dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         store_schema=False,
         write_page_index=True,
-        bloom_filter_options={name: {"ndv": _BLOOM_VALUES, "fpp": 0.01} for name in blooms},
+        bloom_filter_options={name: {"ndv": count, "fpp": 0.01} for name, count in blooms.items()},
     )
 
 

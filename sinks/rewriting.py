@@ -120,15 +120,23 @@ class Rewriter:
 
     def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path) -> int:
         by = ", ".join(quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
+        group, distinct = self._distinct(db, where)
         reader = db.sql(f"SELECT * FROM read WHERE {where} ORDER BY {by}").to_arrow_reader(ROW_GROUP_ROWS)
-        blooms = [n for n in (self._order.key, "_origin") if not pa.types.is_boolean(self._schema.field(n).type)]
         rows = 0
-        with body.open("wb") as sink, parquet_writer(sink, self._written, blooms) as writer:
+        with body.open("wb") as sink, parquet_writer(sink, self._written, group, distinct) as writer:
             for batch in reader:
                 columns = [batch.column(one.name).cast(one.type) for one in self._written]
                 writer.write_table(pa.Table.from_arrays(columns, schema=self._written), ROW_GROUP_ROWS)
                 rows += batch.num_rows
         return rows
+
+    def _distinct(self, db: duckdb.DuckDBPyConnection, where: str) -> tuple[int, dict[str, int]]:
+        """Rows of a row group of the sorted rows, and about how many values key and origin have in one."""
+        key, origin = self._order.key, _IDENTITY[0]
+        counts = f"count(*), approx_count_distinct({quoted(key)}), approx_count_distinct({origin})"
+        rows, keys, origins = db.execute(f"SELECT {counts} FROM read WHERE {where}").fetchall()[0]
+        groups = max(1, -(-rows // ROW_GROUP_ROWS))
+        return rows // groups, {key: -(-keys // groups), origin: origins}
 
 
 def data_files(table: Table) -> list[DataFile]:

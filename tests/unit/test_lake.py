@@ -4,7 +4,9 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,6 +152,32 @@ def test_encodings_are_the_measured_ones() -> None:
     assert "BYTE_STREAM_SPLIT" in columns["value"].encodings
     for name in ("device", "unit", "_origin"):
         assert "RLE_DICTIONARY" in columns[name].encodings
+
+
+def bloom_filters(file: LakeFile, folder: Path) -> tuple[set[str], int]:
+    """The columns that have one, and the bytes of all."""
+    path = folder / "file.parquet"
+    path.write_bytes(file.body)
+    sql = "SELECT path_in_schema, bloom_filter_length FROM parquet_metadata(?) WHERE bloom_filter_length IS NOT NULL"
+    found = duckdb.execute(sql, [str(path)]).fetchall()
+    return {name for name, _ in found}, sum(size for _, size in found)
+
+
+def test_a_bloom_filter_is_written_where_it_costs_a_hundredth(tmp_path: Path) -> None:
+    """With many rows to a key; and it says of keys that are not there that they are not."""
+    values = np.random.default_rng(7).normal(20, 5, 50_000).tolist()
+    rows: list[Row] = [(f"dev-{n % 500:04}", NOON + n, value, "C", 3) for n, value in enumerate(values)]
+    (file,) = filled("day", table(rows)).seal()
+    columns, size = bloom_filters(file, tmp_path)
+    assert columns == {"device"}
+    assert size < len(file.body) / 100
+    probe = "SELECT bloom_filter_excludes FROM parquet_bloom_probe(?, 'device', ?)"
+    path = str(tmp_path / "file.parquet")
+    assert duckdb.execute(probe, [path, "dev-0042"]).fetchall() == [(False,)]
+    others = [duckdb.execute(probe, [path, f"dev-{n:04}x"]).fetchall() == [(True,)] for n in range(100)]
+    assert sum(others) > 90
+    (file,) = filled("day", table(rows[:5_000])).seal()
+    assert bloom_filters(file, tmp_path) == (set(), 0)
 
 
 def test_the_size_is_told_before_sealing() -> None:
