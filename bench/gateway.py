@@ -46,9 +46,10 @@ def _serve() -> None:
     from headwater.contract import load_contract
     from headwater.web.auth import Authenticator
     from headwater.web.limits import Limits
+    from headwater.web.serving import listening
     from producers.gateway.app import Gateway
     from producers.gateway.intake import Lane
-    from producers.gateway.server import listening, serve
+    from producers.gateway.server import serve
 
     settings, clock = GatewaySettings(auth="none", otlp=False), SystemClock()
     contract = load_contract("telemetry")

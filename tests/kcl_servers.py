@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headwater.local.embedded import EmbeddedAws, owns_listener
 
-__all__ = ["KclServers", "kinesis_local", "missing", "servers"]
+__all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "servers"]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -67,7 +67,7 @@ def missing() -> str:
 def servers() -> Iterator[KclServers]:
     """All three, ended with the block."""
     with ExitStack() as stack:
-        dynamodb = stack.enter_context(_dynamodb_local())
+        dynamodb = stack.enter_context(dynamodb_local())
         kinesis = stack.enter_context(kinesis_local())
         aws = stack.enter_context(EmbeddedAws())
         yield KclServers(kinesis, dynamodb, aws.endpoint)
@@ -94,7 +94,7 @@ def kinesis_local() -> Iterator[str]:
 
 
 @contextmanager
-def _dynamodb_local() -> Iterator[str]:
+def dynamodb_local() -> Iterator[str]:
     jars = BUILD / "dynamodb-local"
     if not any(jars.glob("DynamoDBLocal-*.jar")):
         options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]

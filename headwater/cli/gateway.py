@@ -32,7 +32,8 @@ def gateway(as_json: Json = False) -> None:
 
     settings = Settings()
     try:
-        from producers.gateway.server import listening, make_gateway, serve
+        from headwater.web.serving import listening
+        from producers.gateway.server import make_gateway, serve
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     from headwater.cli.services import check_endpoint

@@ -29,8 +29,9 @@ def serve() -> None:
     services = open_services()
     to_stdout(services.settings.log_level, sys.stderr)
     settings = services.settings
-    app = make_service(services)
-    scheme = "https" if settings.serve.tls_certificate else "http"
-    sys.stdout.write(f"views at {scheme}://{settings.serve.host}:{settings.serve.port}/v1/views\n")
-    sys.stdout.flush()
-    run(app, settings)
+
+    def started(url: str) -> None:
+        sys.stdout.write(f"views at {url}/v1/views\n")
+        sys.stdout.flush()
+
+    run(make_service(services), settings, started)

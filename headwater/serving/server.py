@@ -1,5 +1,6 @@
 """The service: the query API, and the console with it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -14,6 +15,7 @@ from headwater.serving.app import create_app
 from headwater.serving.reading import ViewReader
 from headwater.web.auth import Authenticator, JwtVerifier
 from headwater.web.keys import KeyStore
+from headwater.web.serving import listening, run
 from processors.services import Services
 
 __all__ = ["make_service", "serve"]
@@ -43,10 +45,12 @@ def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
     return Authenticator(settings.gateway, store, verifier, clock)
 
 
-def serve(app: Any, settings: Settings) -> None:
-    """Until SIGTERM; requests that are under way are finished."""
+def serve(app: Any, settings: Settings, started: Callable[[str], object]) -> None:
+    """Until SIGTERM; requests that are under way are finished. `started` is told the URL."""
     wanted = settings.serve
     tls: dict[str, Any] = (
         {"ssl_certfile": wanted.tls_certificate, "ssl_keyfile": wanted.tls_key} if wanted.tls_certificate else {}
     )
-    uvicorn.run(app, host=wanted.host, port=wanted.port, log_level="warning", timeout_graceful_shutdown=5, **tls)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, **tls)
+    with listening(wanted.host, wanted.port) as (listener, authority):
+        run(config, listener, lambda: started(f"{'https' if tls else 'http'}://{authority}"))

@@ -1,8 +1,9 @@
-"""An ASGI app in a thread of this process, on loopback."""
+"""An ASGI app over HTTP: in the main thread until SIGTERM, or in a thread of this process, on loopback."""
 
+import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
@@ -11,22 +12,55 @@ import uvicorn
 from headwater.clock import Clock, SystemClock
 from headwater.errors import HeadwaterError, UsageError
 
-__all__ = ["serving"]
+__all__ = ["listening", "run", "serving"]
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 
 
 @contextmanager
+def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
+    """A bound socket and its URL's authority; UsageError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise UsageError(f"port {port} of {host} cannot be had: {error.strerror}") from None
+        name = f"[{host}]" if ":" in host else host
+        yield listener, f"{name}:{listener.getsockname()[1]}"
+
+
+def run(config: uvicorn.Config, listener: socket.socket, started: Callable[[], object]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way. Blocks; to be called in the main thread."""
+    server = _Server(config, started)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    if not server.started:
+        raise HeadwaterError("the HTTP service did not start; its log says why")
+
+
+class _Server(uvicorn.Server):
+    """Says when it has started."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._told = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._told()
+
+
+@contextmanager
 def serving(app: Any, port: int, clock: Clock | None = None) -> Iterator[str]:
     """Yields the URL once the app answers; port 0 takes a free one. UsageError when the port is taken."""
     clock = clock or SystemClock()
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UsageError(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}") from None
+    with listening("127.0.0.1", port) as (listener, authority):
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
         thread.start()
@@ -36,7 +70,7 @@ def serving(app: Any, port: int, clock: Clock | None = None) -> Iterator[str]:
                 raise HeadwaterError("the HTTP service did not start")
             clock.sleep(0.02)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://{authority}"
         finally:
             server.should_exit = True
             thread.join(_STOP_SECONDS)

@@ -1,9 +1,7 @@
 """From the settings to a gateway that serves."""
 
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,16 @@ from headwater.aws import client
 from headwater.clock import Clock
 from headwater.config import GatewaySettings, Settings
 from headwater.contract import Contract, load_contract
-from headwater.errors import HeadwaterError, UsageError
+from headwater.errors import UsageError
 from headwater.spans import export_telemetry
 from headwater.web.auth import Authenticator, JwtVerifier
 from headwater.web.keys import KeyStore
 from headwater.web.limits import Limits
+from headwater.web.serving import run
 from producers.gateway.app import Gateway
 from producers.gateway.intake import Lane
 
-__all__ = ["OTLP_CONTRACTS", "listening", "make_gateway", "serve"]
+__all__ = ["OTLP_CONTRACTS", "make_gateway", "serve"]
 
 OTLP_CONTRACTS = ("otel_metrics", "otel_logs", "otel_spans")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -74,20 +73,6 @@ def _contracts(settings: GatewaySettings, default: Contract) -> list[Contract]:
     return found
 
 
-@contextmanager
-def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
-    """A bound socket and its URL's authority; UsageError when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise UsageError(f"port {port} of {host} cannot be had: {error.strerror}") from None
-        name = f"[{host}]" if ":" in host else host
-        yield listener, f"{name}:{listener.getsockname()[1]}"
-
-
 def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], object]) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Blocks; to be called in the main thread."""
     settings = gateway.settings
@@ -108,23 +93,4 @@ def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], objec
     meter = export_telemetry("headwater-gateway")
     if meter is not None:
         gateway.metrics.observe(meter)
-    server = _Server(config, started)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
-    if not server.started:
-        raise HeadwaterError("the gateway did not start; its log says why")
-
-
-class _Server(uvicorn.Server):
-    """Says when it has started."""
-
-    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
-        super().__init__(config)
-        self._told = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._told()
+    run(config, listener, started)
