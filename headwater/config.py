@@ -171,6 +171,13 @@ class Settings(BaseSettings):
     publish_seconds: float = 30.0
     reference_seconds: float = 0.0
     """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
+    alerts_to: str = ""
+    """Where state changes of alerts go: ARNs of EventBridge buses, SNS topics and SQS queues, or URLs of queues,
+    separated by commas. Empty: they are kept in the ledger's table and logged."""
+    alerts_seconds: float = 10.0
+    """How often the alerts service looks for windows that have become final."""
+    alerts_idle_seconds: float = 0.0
+    """A shard that has committed nothing for so long counts as read up to so long ago; 0 waits for it."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)

@@ -8,7 +8,7 @@ Table: hash key `pipeline`, range key `item` (`shard#<id>` or `doc#<name>`), bot
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -81,14 +81,7 @@ class Ledger:
 
     def shards(self) -> list[ShardEntry]:
         """Every shard ever owned, by id."""
-        pages = self._client.get_paginator("query").paginate(
-            TableName=self._table,
-            ConsistentRead=True,
-            KeyConditionExpression="pipeline = :p AND begins_with(#i, :s)",
-            ExpressionAttributeNames={"#i": "item"},
-            ExpressionAttributeValues=_values({":p": self.pipeline, ":s": "shard#"}),
-        )
-        return [_entry(_plain(item)) for page in pages for item in page["Items"]]
+        return [_entry(item) for item in self._items("shard#")]
 
     def everyone(self) -> list[ShardEntry]:
         """The shards of every pipeline in the ledger's table, without their states: reads the whole table."""
@@ -216,6 +209,11 @@ class Ledger:
         item = self._get(f"doc#{name}")
         return (json.loads(item["body"]), int(item["rev"])) if item else ({}, 0)
 
+    def documents(self) -> dict[str, tuple[dict[str, Any], int]]:
+        """All of the pipeline's documents and their revisions, by name."""
+        pages = self._items("doc#")
+        return {item["item"].removeprefix("doc#"): (json.loads(item["body"]), int(item["rev"])) for item in pages}
+
     def put_document(self, name: str, doc: Mapping[str, Any], expected_rev: int) -> int:
         """Replace the document if it still has this revision, else Fenced; returns the new revision."""
         condition = "rev = :r" if expected_rev else "attribute_not_exists(rev)"
@@ -229,6 +227,17 @@ class Ledger:
             if rev != expected_rev + 1 or current != dict(doc):
                 raise Fenced(f"document {name} of pipeline {self.pipeline} was changed by somebody else") from None
         return expected_rev + 1
+
+    def _items(self, head: str) -> Iterator[dict[str, Any]]:
+        """The pipeline's items whose name begins so, in order."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression="pipeline = :p AND begins_with(#i, :s)",
+            ExpressionAttributeNames={"#i": "item"},
+            ExpressionAttributeValues=_values({":p": self.pipeline, ":s": head}),
+        )
+        return (_plain(item) for page in pages for item in page["Items"])
 
     def _get(self, item: str) -> dict[str, Any] | None:
         answer = self._client.get_item(TableName=self._table, Key=self._key(item), ConsistentRead=True)

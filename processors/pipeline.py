@@ -5,6 +5,7 @@
         .enrich(Reference("devices", "devices.csv", key="device", columns={"site": "string"}), on="device")
         .map(fahrenheit, adds={"value_f": "double"})
         .view("device_1m", by=["device"], window=tumbling("1m"), events=count(), mean=mean("value"))
+        .alert("hot", on="device_1m", when=above("mean", 30, clear=28), for_="2m")
         .lake("telemetry", partition="day")
     )
 
@@ -25,6 +26,7 @@ from headwater.aggregates import Aggregate
 from headwater.contract import Contract, load_contract
 from headwater.contract.definition import TYPES
 from headwater.errors import HeadwaterError, UsageError
+from processors.alerts import Condition, Rule
 from processors.windows import Window, duration_ms
 from sinks.partitioning import Partitioning
 from sinks.viewitems import ViewSpec
@@ -127,6 +129,7 @@ class Pipeline:
     contract_source: Contract | str
     steps: tuple[Step, ...] = ()
     views: tuple[View, ...] = ()
+    alerts: tuple[Rule, ...] = ()
     lake_table: Lake | None = None
     lateness_ms: int = 120_000
     max_future_ms: int = 3_600_000
@@ -134,7 +137,7 @@ class Pipeline:
 
     def __init__(self, name: str, contract: Contract | str, allowed_lateness: str = "2m", **fields: Any) -> None:
         values = {"name": name, "contract_source": contract, "lateness_ms": duration_ms(allowed_lateness)} | fields
-        for field in ("steps", "views"):
+        for field in ("steps", "views", "alerts"):
             values.setdefault(field, ())
         values.setdefault("lake_table", None)
         values.setdefault("max_future_ms", 3_600_000)
@@ -142,7 +145,7 @@ class Pipeline:
             object.__setattr__(self, field, value)
 
     def _with(self, **changes: Any) -> "Pipeline":
-        fields = ("steps", "views", "lake_table", "lateness_ms", "max_future_ms")
+        fields = ("steps", "views", "alerts", "lake_table", "lateness_ms", "max_future_ms")
         kept = {field: getattr(self, field) for field in fields}
         return Pipeline(self.name, self.contract_source, **(kept | changes))
 
@@ -220,6 +223,26 @@ class Pipeline:
         if keep_ms is not None and keep_ms < self.lateness_ms:
             raise UsageError(f"view {name}: keep={keep!r} is less than the lateness that the pipeline allows")
         return self._with(views=(*self.views, View(name, tuple(by), named, window, keep_ms)))
+
+    def alert(self, name: str, *, on: str, when: Condition, for_: str | None = None, summary: str = "") -> "Pipeline":
+        """A rule over the final windows of the view `on`, which has to be there by now."""
+        view = next((view for view in self.views if view.name == on), None)
+        if view is None or view.window is None:
+            raise UsageError(f"alert {name}: {on!r} is no view with windows of pipeline {self.name}")
+        if any(rule.name == name for rule in self.alerts):
+            raise UsageError(f"pipeline {self.name} has two alerts named {name}")
+        numbers = [one.name for one in view.aggregates if self._is_number(one)]
+        if when.kind != "absent" and when.column not in numbers:
+            raise UsageError(f"alert {name}: {when.column!r} is no number in view {on}; it has {numbers}")
+        rule = Rule(name, on, view.window, when, 0 if for_ is None else duration_ms(for_), summary)
+        return self._with(alerts=(*self.alerts, rule))
+
+    def _is_number(self, aggregate: Aggregate) -> bool:
+        """Whether its values are; of the others (least, most, first, last) the field's type decides."""
+        if aggregate.field is None or aggregate.function not in ("min", "max", "first", "last"):
+            return True
+        kind = self.schema.field(aggregate.field).type
+        return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
     def lake(self, table: str, *, partition: str | None = "day", buckets: int | None = None) -> "Pipeline":
         made = self._with(lake_table=Lake(table, partition, buckets))

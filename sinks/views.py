@@ -127,9 +127,7 @@ class ViewStore:
         pk = viewitems.partition(view.name, viewitems.key_text(key))
         if start_ms is None and stop_ms is None:
             return tuple(self._rows(view, self._table.query(pk)))
-        low = viewitems.sort_key(0 if start_ms is None else start_ms)
-        high = "~" if stop_ms is None else viewitems.sort_key(stop_ms - 1) + "~"
-        return tuple(self._rows(view, self._table.query(pk, between=(low, high))))
+        return tuple(self._rows(view, self._table.query(pk, between=_between(start_ms, stop_ms))))
 
     def page(
         self, view: ViewSpec, prefix: str, limit: int, after: Sequence[str] | None = None
@@ -150,9 +148,12 @@ class ViewStore:
                 return found, None
         return found, [place["pk"]["S"], place["sk"]["S"]] if place else None
 
-    def scan(self, view: ViewSpec, prefix: str = "") -> Iterator[dict[str, object]]:
-        """Every row of the view, for audits."""
-        return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix)))
+    def scan(
+        self, view: ViewSpec, prefix: str = "", start_ms: int | None = None, stop_ms: int | None = None
+    ) -> Iterator[dict[str, object]]:
+        """Rows of the view, all or those of windows that begin in `[start, stop)`, in no order: reads the whole table."""
+        between = None if start_ms is None and stop_ms is None else _between(start_ms, stop_ms)
+        return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix), between))
 
     def remove(self, view: ViewSpec, column: str, value: str) -> int:
         """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
@@ -253,6 +254,12 @@ class ViewStore:
             for item in self._table.query(pk, head)
             if item["sk"]["S"].removeprefix(head) in more
         ]
+
+
+def _between(start_ms: int | None, stop_ms: int | None) -> tuple[str, str]:
+    """The range keys of windows that begin in `[start, stop)`, and of their slots."""
+    low = viewitems.sort_key(0 if start_ms is None else start_ms)
+    return low, "~" if stop_ms is None else viewitems.sort_key(stop_ms - 1) + "~"
 
 
 class _Cache:

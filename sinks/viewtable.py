@@ -97,9 +97,13 @@ class ViewTable:
         )
         return self._items(pages)
 
-    def scan(self, prefix: str) -> Iterator[Mapping[str, Any]]:
-        """Every item whose `pk` begins so, in no order."""
-        return self._items(self._client.get_paginator("scan").paginate(**self._scanning(prefix)))
+    def scan(self, prefix: str, between: tuple[str, str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Every item whose `pk` begins so, in no order; maybe only those whose `sk` is between two, both included."""
+        request = self._scanning(prefix)
+        if between is not None:
+            request["FilterExpression"] += " AND sk BETWEEN :a AND :b"
+            request["ExpressionAttributeValues"] |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
+        return self._items(self._client.get_paginator("scan").paginate(**request))
 
     def scan_page(self, prefix: str, after: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """A page of such a scan as DynamoDB gives it: `Items` and, maybe, `LastEvaluatedKey`."""
