@@ -48,6 +48,7 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.path
 	$(BIN)/python -m bench.placement
+	$(BIN)/python -m bench.lake
 	$(BIN)/python -m bench.state
 	$(BIN)/python -m bench.kcl
 	$(BIN)/python -m bench.gateway
