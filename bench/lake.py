@@ -35,7 +35,7 @@ from sinks.catalog import IcebergTable, open_catalog, open_table
 from sinks.compaction import Sizes
 from sinks.lake import LakeBuffer
 
-DEVICE = "dev-00042"
+DEVICE, ABSENT = "dev-00042", "dev-00042x"
 SHARDS = 2
 
 
@@ -92,6 +92,7 @@ QUERIES = (
         EqualTo("device", DEVICE),
         f"SELECT epoch_ms(ts), metric, value FROM {{}} WHERE device = '{DEVICE}' ORDER BY ts, _seq",
     ),
+    Query("a key never seen", EqualTo("device", ABSENT), f"SELECT count(*) FROM {{}} WHERE device = '{ABSENT}'"),
 )
 
 

@@ -25,11 +25,13 @@ from pyiceberg.typedef import Record
 from headwater.errors import HeadwaterError, Retryable
 from sinks.datafiles import describe
 from sinks.dividing import divided, quoted
-from sinks.lake import ROW_GROUP_ROWS, file_schema, parquet_writer
+from sinks.lake import file_schema, parquet_writer
 
 __all__ = ["Order", "Rewriter", "Written", "data_files", "replace_files"]
 
 _IDENTITY = ("_origin", "_seq")
+_GROUP_ROWS = 122_880
+"""Of a row group, as many as DuckDB hands out at a time. In a sorted file a query for a key reads one of them."""
 
 
 class _Objects(Protocol):
@@ -121,12 +123,12 @@ class Rewriter:
     def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path) -> int:
         by = ", ".join(quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
         group, distinct = self._distinct(db, where)
-        reader = db.sql(f"SELECT * FROM read WHERE {where} ORDER BY {by}").to_arrow_reader(ROW_GROUP_ROWS)
+        reader = db.sql(f"SELECT * FROM read WHERE {where} ORDER BY {by}").to_arrow_reader(_GROUP_ROWS)
         rows = 0
         with body.open("wb") as sink, parquet_writer(sink, self._written, group, distinct) as writer:
             for batch in reader:
                 columns = [batch.column(one.name).cast(one.type) for one in self._written]
-                writer.write_table(pa.Table.from_arrays(columns, schema=self._written), ROW_GROUP_ROWS)
+                writer.write_table(pa.Table.from_arrays(columns, schema=self._written), _GROUP_ROWS)
                 rows += batch.num_rows
         return rows
 
@@ -135,7 +137,7 @@ class Rewriter:
         key, origin = self._order.key, _IDENTITY[0]
         counts = f"count(*), approx_count_distinct({quoted(key)}), approx_count_distinct({origin})"
         rows, keys, origins = db.execute(f"SELECT {counts} FROM read WHERE {where}").fetchall()[0]
-        groups = max(1, -(-rows // ROW_GROUP_ROWS))
+        groups = max(1, -(-rows // _GROUP_ROWS))
         return rows // groups, {key: -(-keys // groups), origin: origins}
 
 
