@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from headwater import sequence
 from headwater.errors import CommitUnknown, Fenced
 
-__all__ = ["Commit", "Ledger", "PendingFile", "ShardEntry"]
+__all__ = ["Commit", "Ledger", "PendingFile", "ShardEntry", "watermark_of"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,20 @@ class ShardEntry:
     counts: Mapping[str, int] = field(default_factory=dict)
     watermark_ms: int | None = None
     updated_ms: int = 0
+
+
+def watermark_of(entries: Sequence[ShardEntry], idle_until_ms: int | None = None) -> int | None:
+    """Event time up to which the slowest of the shards that are still read has committed, epoch ms; None while one has
+    nothing yet. A shard that has committed nothing since `idle_until_ms` counts as read up to there."""
+    open_ = [entry for entry in entries if not entry.closed] or list(entries)
+    marks = [entry.watermark_ms for entry in open_]
+    if idle_until_ms is not None:
+        marks = [
+            idle_until_ms if entry.updated_ms < idle_until_ms and (mark is None or mark < idle_until_ms) else mark
+            for entry, mark in zip(open_, marks, strict=True)
+        ]
+    known = [mark for mark in marks if mark is not None]
+    return min(known) if known and len(known) == len(marks) else None
 
 
 @dataclass(frozen=True)

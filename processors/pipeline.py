@@ -242,7 +242,7 @@ class Pipeline:
         if aggregate.field is None or aggregate.function not in ("min", "max", "first", "last"):
             return True
         kind = self.schema.field(aggregate.field).type
-        return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
     def lake(self, table: str, *, partition: str | None = "day", buckets: int | None = None) -> "Pipeline":
         made = self._with(lake_table=Lake(table, partition, buckets))

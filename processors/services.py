@@ -11,6 +11,7 @@ from headwater.aws import Objects, client
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings
 from headwater.ledger import Ledger
+from processors.alerts.store import AlertStore
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader
 from processors.worker import Ports
@@ -57,6 +58,10 @@ class Services:
     def views(self) -> ViewStore:
         pool = ThreadPoolExecutor(self.settings.view_writers, thread_name_prefix="views")
         return ViewStore(self.client("dynamodb"), self.settings.views_table, pool=pool, clock=self.clock)
+
+    @cached_property
+    def alerts(self) -> AlertStore:
+        return AlertStore(self.client("dynamodb"), self.settings.ledger_table, self.pipeline.name)
 
     @cached_property
     def letters(self) -> DeadLetters:

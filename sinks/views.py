@@ -151,7 +151,7 @@ class ViewStore:
     def scan(
         self, view: ViewSpec, prefix: str = "", start_ms: int | None = None, stop_ms: int | None = None
     ) -> Iterator[dict[str, object]]:
-        """Rows of the view, all or those of windows that begin in `[start, stop)`, unordered; the whole table is read."""
+        """Rows of the view, all or those of windows that begin in `[start, stop)`, unordered; reads the whole table."""
         between = None if start_ms is None and stop_ms is None else _between(start_ms, stop_ms)
         return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix), between))
 

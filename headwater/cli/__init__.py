@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from headwater.cli import data, gateway, lake, lakecare, replay, run, serving, shards
+from headwater.cli import alerts, data, gateway, lake, lakecare, replay, run, serving, shards
 
 __all__ = ["app", "main"]
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (run, data, gateway, serving, lake, lakecare, replay, shards):
+for part in (run, data, gateway, serving, lake, lakecare, replay, shards, alerts):
     part.register(app)
 
 

@@ -1,8 +1,5 @@
 """`headwater process --on kcl`: a fleet of KCL workers, of which this machine runs some."""
 
-import signal
-from threading import Event
-
 from headwater.clock import SystemClock
 from headwater.config import Settings
 
@@ -20,8 +17,6 @@ def run_fleet(workers: int) -> None:
     find_java(settings.kcl.java)
     services = Services(settings, load(settings.pipeline), SystemClock())
     services.pipeline.lake_to  # noqa: B018 (a pipeline without a lake table is refused before anything starts)
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     ensure_initial(services.pipeline, services.ledger, services.objects, services.client)
     Fleet(services, workers).run(stop)

@@ -1,15 +1,14 @@
 """Commands that look after the lake's table: compact, expire, orphans, maintain; health and freshness."""
 
 import json
-import signal
 import sys
 from dataclasses import asdict
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.lake import lake
+from headwater.cli.services import stop_on_signals
 
 if TYPE_CHECKING:
     from processors.services import Services
@@ -91,9 +90,7 @@ def maintain(
 
     services, care = _care(target_mb, small_mb, fewest)
     to_stdout(services.settings.log_level)
-    log, stop = logging.getLogger("headwater.maintenance"), Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    log, stop = logging.getLogger("headwater.maintenance"), stop_on_signals()
     while True:
         try:
             ages = round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS)

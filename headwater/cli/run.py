@@ -1,14 +1,13 @@
 """Commands that run services: demo, up, process, publish, audit, reference."""
 
 import json
-import signal
 import sys
 from functools import partial
-from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headwater.cli.services import stop_on_signals
 from headwater.clock import SystemClock
 from headwater.errors import HeadwaterError, UsageError
 
@@ -124,7 +123,7 @@ def up(
     from processors.pipeline import load
 
     settings = Settings()
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     service = Up(load(settings.pipeline), settings, SystemClock(), shards)
     with service.running() as found:
         if as_json:
@@ -162,7 +161,7 @@ def process(
 
     services = _services()
     to_stdout(services.settings.log_level)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     services.pipeline.lake_to  # noqa: B018 (a pipeline without a lake table is refused before anything starts)
     ensure_initial(services.pipeline, services.ledger, services.objects, services.client)
     runner = EmbeddedRunner(
@@ -182,7 +181,7 @@ def publish() -> None:
 
     services = _services()
     to_stdout(services.settings.log_level)
-    PublishLoop(services, partial(put_control, services.kinesis, services.settings.stream)).run(_stop_on_signals())
+    PublishLoop(services, partial(put_control, services.kinesis, services.settings.stream)).run(stop_on_signals())
 
 
 def audit(
@@ -238,10 +237,3 @@ def _services() -> "Services":
 
     settings = Settings()
     return Services(settings, load(settings.pipeline))
-
-
-def _stop_on_signals() -> Event:
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

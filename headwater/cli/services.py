@@ -1,6 +1,8 @@
 """What the commands for people share: the services that the settings name, after a look whether they are there."""
 
+import signal
 import socket
+from threading import Event
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -9,7 +11,7 @@ from headwater.errors import HeadwaterError
 if TYPE_CHECKING:
     from processors.services import Services
 
-__all__ = ["check_endpoint", "open_services"]
+__all__ = ["check_endpoint", "open_services", "stop_on_signals"]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -37,3 +39,11 @@ def check_endpoint(url: str) -> None:
         raise HeadwaterError(
             f"nothing answers at {url} (AWS_ENDPOINT_URL): {error.strerror or error}; is `headwater up` running?"
         ) from None
+
+
+def stop_on_signals() -> Event:
+    """Set by SIGTERM and SIGINT from now on."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

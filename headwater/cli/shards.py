@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.services import stop_on_signals
 from headwater.clock import SystemClock
 from headwater.errors import UsageError
 
@@ -253,7 +254,7 @@ def autoscale(
     )
     if not dry_run:
         to_stdout(services.settings.log_level)
-        service.run(_stop_on_signals(), period)
+        service.run(stop_on_signals(), period)
         return
     decision = service.turn(dry_run=True)
     if as_json:
@@ -306,16 +307,6 @@ def _services() -> "Services":
 
     settings = Settings()
     return Services(settings, load(settings.pipeline))
-
-
-def _stop_on_signals() -> Any:
-    import signal
-    from threading import Event
-
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _json(doc: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headwater.errors import UsageError
-from headwater.ledger import ShardEntry
+from headwater.ledger import ShardEntry, watermark_of
 from processors.pipeline import View
 from processors.services import Services
 from sinks.viewitems import key_parts
@@ -37,13 +37,8 @@ class Progress:
 
 def progress_of(entries: Sequence[ShardEntry]) -> Progress:
     """The slowest of the shards that are still read decides."""
-    open_ = [entry for entry in entries if not entry.closed] or list(entries)
-    marks = [entry.watermark_ms for entry in open_]
-    known = [mark for mark in marks if mark is not None]
-    return Progress(
-        min(known) if known and len(known) == len(marks) else None,
-        min((entry.updated_ms for entry in open_), default=None),
-    )
+    open_ = [entry for entry in entries if not entry.closed] or entries
+    return Progress(watermark_of(entries), min((entry.updated_ms for entry in open_), default=None))
 
 
 class ViewReader:
