@@ -96,6 +96,9 @@ def _check(source: Services, target: Services) -> None:
     old, new = source.pipeline, target.pipeline
     if old.name == new.name or old.lake_to.table == new.lake_to.table:
         raise UsageError(f"pipeline {new.name} needs a name and a lake table of its own to be filled from {old.name}")
+    views = {view.name for view in old.views} & {view.name for view in new.views}
+    if views:
+        raise UsageError(f"pipeline {new.name} needs views of its own: {', '.join(sorted(views))} is {old.name}'s")
     faults = check_compatible(old.contract, new.contract)
     if faults:
         raise UsageError(f"pipeline {new.name} cannot be filled from {old.name}: {'; '.join(faults)}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Ran", "headwater"]
+__all__ = ["Ran", "headwater", "started"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,9 @@ def headwater(
     *arguments: str, environment: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60
 ) -> Ran:
     """Run it with no AWS settings but those given."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HEADWATER_"))}
-    clean |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
-    clean |= {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", "from headwater.cli import main; main()", *arguments],
-        env=clean | dict(environment or {}),
+        [*_COMMAND, *arguments],
+        env=_clean(environment),
         input=stdin,
         capture_output=True,
         text=True,
@@ -41,3 +38,20 @@ def headwater(
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def started(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """The same, for whoever wants to kill it; what it says goes nowhere."""
+    return subprocess.Popen(
+        [*_COMMAND, *arguments], env=_clean(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+_COMMAND = (sys.executable, "-c", "from headwater.cli import main; main()")
+
+
+def _clean(environment: Mapping[str, str] | None) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HEADWATER_"))}
+    clean |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
+    clean |= {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "NO_COLOR": "1"}
+    return clean | dict(environment or {})

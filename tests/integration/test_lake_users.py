@@ -1,7 +1,7 @@
 """The lake as its users see it: maintained, forgotten in, read by other engines; through the commands."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread
 
 import awswrangler as wr
@@ -67,9 +67,14 @@ def produce(services: Services, events: int, start_ms: int) -> None:
 
 def process(services: Services, more: int) -> None:
     """Read the stream until so many more events are committed."""
+    read(services, more, lambda counts: counts.get("events", 0) - counts.get("duplicates", 0))
+
+
+def read(services: Services, more: int, counted: Callable[[Mapping[str, int]], int]) -> None:
+    """Read the stream until what is counted of every shard's commits is so much more."""
 
     def done() -> int:
-        return sum(e.counts.get("events", 0) - e.counts.get("duplicates", 0) for e in services.ledger.shards())
+        return sum(counted(entry.counts) for entry in services.ledger.shards())
 
     stop, wanted = Event(), done() + more
     runner = EmbeddedRunner(
