@@ -1,5 +1,6 @@
 """`headwater process --on kcl`: a fleet of KCL workers, of which this machine runs some."""
 
+from headwater.cli.services import stop_on_signals
 from headwater.clock import SystemClock
 from headwater.config import Settings
 
