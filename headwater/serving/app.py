@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from starlette.responses import Response
 
 from headwater.config import ServeSettings
 from headwater.errors import HeadwaterError, UsageError
+from headwater.serving.cache import Cache
 from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader, view_json
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem, problem_response
@@ -26,7 +26,8 @@ __all__ = ["MAY", "create_app"]
 
 MAY = "views"
 """What a key has to be for, to read."""
-_REMEMBERED = 10_000
+_STREAM_SECONDS = 0.5
+"""How often an event stream looks; all streams of a key look once together."""
 
 Answer = Callable[[], Any]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
@@ -49,35 +50,11 @@ _PROBLEM: dict[str, Any] = {
 _RESPONSES: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 404, 422, 503), _PROBLEM)
 
 
-class Cache:
-    """Encoded answers for a moment: of many who ask the same at once, one asks the table."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._kept: OrderedDict[str, tuple[float, asyncio.Future[tuple[str, bytes]]]] = OrderedDict()
-
-    async def get(self, name: str, answer: Answer) -> tuple[str, bytes]:
-        """ETag and body."""
-        loop = asyncio.get_running_loop()
-        until, found = self._kept.get(name, (0.0, None))
-        if found is None or loop.time() >= until or (found.done() and found.exception()):
-            found = loop.create_task(self._ask(answer))
-            self._kept[name] = (loop.time() + self._seconds, found)
-            self._kept.move_to_end(name)
-            while len(self._kept) > _REMEMBERED:
-                self._kept.popitem(last=False)
-        return await asyncio.shield(found)
-
-    async def _ask(self, answer: Answer) -> tuple[str, bytes]:
-        body = json.dumps(await asyncio.to_thread(answer), default=str, separators=(",", ":")).encode()
-        return f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
-
-
 def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authenticator | None) -> FastAPI:
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
-    cache = Cache(settings.cache_seconds)
-    streams = asyncio.Semaphore(settings.max_streams)
+    cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds)
+    streams = _Streams(reader, settings.max_streams)
 
     async def allowed(request: Request) -> None:
         if authenticator is None or authenticator.open:
@@ -88,7 +65,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
             raise Problem(403, "forbidden", f"the key is not for {MAY}")
 
     async def answered(request: Request, answer: Answer) -> Response:
-        tag, body = await cache.get(f"{request.url.path}?{request.url.query}", answer)
+        tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: _tagged(answer()))
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(settings.cache_seconds))}"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -115,7 +92,7 @@ def _routes(
     reader: ViewReader,
     answered: Callable[[Request, Answer], Awaitable[Response]],
     guards: list[Any],
-    streams: asyncio.Semaphore,
+    streams: "_Streams",
 ) -> None:
     base, name = f"/v1/views/{view.name}", view.name
     model = _model(view)
@@ -128,10 +105,10 @@ def _routes(
     @app.get(f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventSourceResponse)
     async def stream(request: Request, key: str = "") -> Any:
         """Server-sent events: the rows of a key, each time they change."""
-        if streams.locked():
+        if streams.room.locked():
             raise Problem.later(503, "overloaded", "no room for another event stream", 5)
-        first = await asyncio.to_thread(reader.key, name, key, None, None, MOST_ROWS, "")
-        return EventSourceResponse(_changes(request, name, key, first, reader, streams), ping=15)
+        await streams.rows(name, key)  # what cannot be is refused before the stream begins
+        return EventSourceResponse(streams.changes(request, name, key), ping=15)
 
     @app.get(f"{base}/{{key:path}}", dependencies=guards, response_model=model, name=f"windows of a key of {name}")
     async def windows(
@@ -147,21 +124,39 @@ def _routes(
         return await answered(request, lambda: reader.key(name, key, start, stop, limit, after))
 
 
-async def _changes(
-    request: Request, name: str, key: str, first: Any, reader: ViewReader, streams: asyncio.Semaphore
-) -> AsyncIterator[dict[str, str]]:
-    async with streams:
-        shown: dict[str, str] = {}
-        answer = first
-        while not await request.is_disconnected():
-            for row in answer["rows"]:
-                text = json.dumps(row, default=str)
-                place = str(row.get("window_start", ""))
-                if shown.get(place) != text:
-                    shown[place] = text
-                    yield {"event": "row", "id": place, "data": text}
-            await asyncio.sleep(1.0)
-            answer = await asyncio.to_thread(reader.key, name, key, None, None, MOST_ROWS, "")
+class _Streams:
+    """Event streams. All that follow one key read it once, and its rows become text once."""
+
+    def __init__(self, reader: ViewReader, most: int) -> None:
+        self.room = asyncio.Semaphore(most)
+        self._reader = reader
+        self._cache: Cache[dict[str, str]] = Cache(_STREAM_SECONDS)
+
+    async def rows(self, name: str, key: str) -> dict[str, str]:
+        """The rows of a key as JSON, by window."""
+
+        def read() -> dict[str, str]:
+            answer = self._reader.key(name, key, None, None, MOST_ROWS, "")
+            return {str(row.get("window_start", "")): json.dumps(row, default=str) for row in answer["rows"]}
+
+        return await self._cache.get(f"{name}#{key}", read)
+
+    async def changes(self, request: Request, name: str, key: str) -> AsyncIterator[dict[str, str]]:
+        async with self.room:
+            shown: dict[str, str] = {}
+            while not await request.is_disconnected():
+                rows = await self.rows(name, key)
+                for place, text in rows.items():
+                    if shown.get(place) != text:
+                        yield {"event": "row", "id": place, "data": text}
+                shown = rows
+                await asyncio.sleep(_STREAM_SECONDS)
+
+
+def _tagged(answer: Any) -> tuple[str, bytes]:
+    """ETag and body."""
+    body = json.dumps(answer, default=str, separators=(",", ":")).encode()
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
 
 
 def _model(view: View) -> type[BaseModel]:

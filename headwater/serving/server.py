@@ -1,5 +1,6 @@
 """The service: the query API, and the console with it."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -53,4 +54,8 @@ def serve(app: Any, settings: Settings, started: Callable[[str], object]) -> Non
     )
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, **tls)
     with listening(wanted.host, wanted.port) as (listener, authority):
-        run(config, listener, lambda: started(f"{'https' if tls else 'http'}://{authority}"))
+        gc.freeze()  # what the imports made stays: looked through again and again it would stop answers for 0.1 s
+        try:
+            run(config, listener, lambda: started(f"{'https' if tls else 'http'}://{authority}"))
+        finally:
+            gc.unfreeze()
