@@ -1,0 +1,114 @@
+"""A subscriber of alerts: opens a ticket for each episode, and closes it when the alert is cleared.
+
+    python -m processors.examples.tickets --queue URL --table headwater-tickets
+
+Reads an SQS queue that alerts come to, directly, through an SNS topic or by a rule of EventBridge. A ticket is a
+DynamoDB item whose key is the episode. Both writes may be repeated and may come in either order, with the same outcome,
+so a message leaves the queue only after its write and may come any number of times. What cannot be read stays in the
+queue, for its redrive policy to move.
+"""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from threading import Event
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from headwater.aws import client
+from headwater.config import Settings
+from headwater.logs import to_stdout
+
+__all__ = ["Tickets", "alert_in", "main"]
+
+log = logging.getLogger("headwater.tickets")
+_KINDS = {"headwater.alert.raised": "opened", "headwater.alert.cleared": "closed"}
+
+
+def alert_in(body: str) -> Mapping[str, Any]:
+    """The event in a message, whichever way it came; ValueError when there is none."""
+    found: Any = json.loads(body)
+    if isinstance(found, dict) and found.get("Type") == "Notification":  # SNS, without raw delivery
+        found = json.loads(found["Message"])
+    if isinstance(found, dict) and "detail-type" in found:  # EventBridge
+        found = found["detail"]
+    if not isinstance(found, dict) or found.get("type") not in _KINDS or "episode" not in found.get("data", {}):
+        raise ValueError("no event of an alert")
+    return found
+
+
+class Tickets:
+    """The queue and the table; both are there."""
+
+    def __init__(self, sqs: Any, dynamodb: Any, queue: str, table: str) -> None:
+        self._sqs, self._dynamodb = sqs, dynamodb
+        self._queue, self._table = queue, table
+
+    def poll(self, wait_seconds: int = 20) -> int:
+        """Handle what the queue gives, up to ten messages; how many were."""
+        answer = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10, WaitTimeSeconds=wait_seconds)
+        handled = 0
+        for message in answer.get("Messages", ()):
+            try:
+                self.handle(alert_in(message["Body"]))
+            except (ValueError, KeyError) as error:
+                log.warning("left in the queue", extra={"message_id": message["MessageId"], "reason": str(error)})
+                continue
+            self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+            handled += 1
+        return handled
+
+    def handle(self, event: Mapping[str, Any]) -> bool:
+        """Whether it told anything new. A ticket that is closed before it is opened stays closed."""
+        data, what = event["data"], _KINDS[event["type"]]
+        status = "if_not_exists(#s, :open)" if what == "opened" else ":closed"
+        values = {
+            ":at": data["since"] if what == "opened" else data["at"],
+            ":alert": data["rule"],
+            ":key": event["subject"],
+            ":summary": data["summary"] or data["condition"],
+            (":open" if what == "opened" else ":closed"): "open" if what == "opened" else "closed",
+        }
+        before = self._dynamodb.update_item(
+            TableName=self._table,
+            Key={"ticket": {"S": data["episode"]}},
+            UpdateExpression=f"SET #s = {status}, {what}_at = :at, alert = :alert, "
+            "alert_key = :key, summary = :summary",
+            ExpressionAttributeNames={"#s": "status"},
+            ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
+            ReturnValues="ALL_OLD",
+        ).get("Attributes", {})
+        new = f"{what}_at" not in before
+        log.info(f"ticket {what}" if new else "known already", extra={"ticket": data["episode"], "id": event["id"]})
+        return new
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Until SIGTERM; the messages at hand are handled first. `--once` ends when the queue gives nothing."""
+    parser = argparse.ArgumentParser(prog="tickets", description="Opens a ticket for each episode of an alert.")
+    parser.add_argument("--queue", required=True, help="URL of the SQS queue")
+    parser.add_argument("--table", default="headwater-tickets", help="DynamoDB table; hash key `ticket`, a string")
+    parser.add_argument("--once", action="store_true", help="end when the queue gives nothing")
+    given = parser.parse_args(arguments)
+    settings, stop = Settings(), Event()
+    to_stdout(settings.log_level, sys.stdout)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    tickets = Tickets(client("sqs", settings), client("dynamodb", settings), given.queue, given.table)
+    while not stop.is_set():
+        try:
+            if not tickets.poll(0 if given.once else 20) and given.once:
+                return
+        except (ClientError, BotoCoreError) as error:
+            if given.once:
+                raise SystemExit(f"tickets: {error}") from None
+            log.warning("will try again", extra={"reason": str(error)})
+            stop.wait(5.0)
+
+
+if __name__ == "__main__":
+    main()
