@@ -31,7 +31,7 @@ class Pace:
 
     def __init__(self, rate: float | None, clock: Clock) -> None:
         self._clock = clock
-        self._bucket = Bucket(rate, rate, 0, clock.now_ms()) if rate else None
+        self._bucket = Bucket(rate, max(1.0, rate), 0, clock.now_ms()) if rate else None
 
     @property
     def is_due(self) -> bool:
