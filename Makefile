@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test lint simulate chaos bench lock clean help
+.PHONY: env demo test lint simulate chaos bench image lock clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is
@@ -52,6 +52,12 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.state
 	$(BIN)/python -m bench.kcl
 	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.serving
+
+SERVICE ?= publish
+
+image: env ## An image where no container engine is: SERVICE=gateway; needs root, buildah and mmdebstrap
+	$(BIN)/python -m infra.image $(SERVICE)
 
 lock: ## Resolve the requirements anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header \

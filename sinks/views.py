@@ -26,6 +26,8 @@ from sinks.viewtable import Refused, ViewTable
 
 __all__ = ["Upsert", "ViewSettings", "ViewSpec", "ViewStore", "WriteReport"]
 
+_TOGETHER = 50
+"""Rows at most that a thread writes one after the other."""
 _PAGES = 50
 """Of a scan, for one page of rows: a view that is a small part of the table takes many."""
 
@@ -100,10 +102,13 @@ class ViewStore:
             if upsert.slot not in slots or slots[upsert.slot].version < upsert.version:
                 slots[upsert.slot] = upsert
 
-        def write_row(entry: tuple[tuple[str, str], dict[str, Upsert]]) -> WriteReport:
-            return self._write_row(view, *entry)
+        def write_rows(entries: Sequence[tuple[tuple[str, str], dict[str, Upsert]]]) -> WriteReport:
+            return sum((self._write_row(view, *entry) for entry in entries), WriteReport())
 
-        done: Iterable[WriteReport] = (self._pool.map if self._pool else map)(write_row, rows.items())
+        # a few at a time: handing a row to a thread costs about as much as writing it
+        entries, few = list(rows.items()), min(_TOGETHER, 1 + len(rows) // 64)
+        runs = [entries[at : at + few] for at in range(0, len(entries), few)]
+        done: Iterable[WriteReport] = (self._pool.map if self._pool else map)(write_rows, runs)
         return sum(done, WriteReport())
 
     def get(self, view: ViewSpec, key: Sequence[object]) -> list[dict[str, object]]:

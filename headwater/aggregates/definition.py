@@ -118,6 +118,7 @@ _PARTS: dict[str, tuple[tuple[str, int], ...]] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def parts_of(aggregate: Aggregate) -> tuple[Part, ...]:
     """The parts the aggregate's value is computed from; the last one holds the value itself."""
     if aggregate.function == "count":

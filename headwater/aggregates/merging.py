@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from headwater.aggregates import exact, sketches
@@ -50,6 +51,7 @@ def values(aggregates: Sequence[Aggregate], partial: bytes) -> dict[str, object]
     return {aggregate.name: _value(aggregate, parts) for aggregate in aggregates}
 
 
+@lru_cache(maxsize=4096)
 def iso_ms(ms: int) -> str:
     """Milliseconds since the epoch as ISO text in UTC, of fixed width; outside the years 1 to 9999 `<signed ms>ms`."""
     try:
