@@ -107,8 +107,8 @@ def from_stream(services: Services, span: Span, position: Position, *, own: bool
     shards, kept_ms = _listed(services), retention_ms(services, services.settings.stream)
     first = {shard.shard_id: {"arrived_ms": span.start_ms} for shard in shards}
     marks: dict[str, Position] = first | position.get("shards", {})
+    _check_retention(services, marks, kept_ms)
     for shard in shards:
-        _check_retention(services, marks, kept_ms)
         for records, mark in _pages(services, shard.shard_id, marks[shard.shard_id], span):
             marks[shard.shard_id] = mark
             _check_retention(services, marks, kept_ms)
