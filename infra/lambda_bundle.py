@@ -1,39 +1,44 @@
 """The deployment bundles of the Lambda functions: their own dependencies and nothing else.
 
-`python -m infra.lambda_bundle FOLDER [publisher | audit]` builds one with uv from the locked versions, takes out what
-is never loaded there, and says what it weighs. A zip may have 250 MB unpacked; an image's function folder is the same
-bundle.
+`python -m infra.lambda_bundle FOLDER FUNCTION` builds one (see BUNDLES) with uv from the locked versions, takes out
+what is never loaded there, and says what it weighs. A zip may have 250 MB unpacked; the functions' images
+hold the same bundle.
 """
 
 import compileall
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-__all__ = ["AUDIT_NEEDS", "NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes"]
+__all__ = ["AUDIT_NEEDS", "BUNDLES", "NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes"]
 
-NEEDS = (
-    "awslambdaric",
-    "boto3",
-    "aws-kinesis-agg",
-    "protobuf",
-    "pyarrow",
-    "numpy",
-    "zstandard",
-    "pyyaml",
-    "datasketches",
-    "mmh3",
-    "pydantic-settings",
-)
-"""Distributions; boto3 is among them because the runtime's own changes without notice."""
-PUBLISHER_NEEDS = (*NEEDS, "pyiceberg[glue,pyarrow]")
-AUDIT_NEEDS = (*PUBLISHER_NEEDS, "duckdb")
-"""More than a zip may hold: an image."""
-PACKAGES = ("headwater", "processors", "sinks")
 ROOT = Path(__file__).parent.parent
+_COMMAND_LINE = ("typer", "rich")
+
+
+def _declared(*extras: str) -> tuple[str, ...]:
+    """The distribution's own dependencies but those of the command line, and those of extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own = [one for one in project["dependencies"] if not one.startswith(_COMMAND_LINE)]
+    return (*own, *(one for extra in extras for one in project["optional-dependencies"][extra]))
+
+
+NEEDS = _declared("lambda")
+"""boto3 is among them because the runtime's own changes without notice."""
+AUDIT_NEEDS = _declared("lambda", "lake")
+"""More than a zip may hold: an image."""
+PUBLISHER_NEEDS = tuple(one for one in AUDIT_NEEDS if not one.startswith("duckdb"))
+BUNDLES: Mapping[str, Sequence[str]] = {
+    "function": NEEDS,
+    "function-publish": PUBLISHER_NEEDS,
+    "function-audit": AUDIT_NEEDS,
+}
+"""By the function's name in infra.stacks.serverless."""
+PACKAGES = ("headwater", "processors", "sinks")
 _SERVICES = frozenset({"dynamodb", "glue", "kinesis", "s3", "sts"})
 _UNUSED = (
     "pyarrow/include",
@@ -85,8 +90,10 @@ def sizes(folder: Path) -> Mapping[str, int]:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:3] not in [[name] for name in BUNDLES]:
+        raise SystemExit(f"usage: python -m infra.lambda_bundle FOLDER {'|'.join(BUNDLES)}")
     target = Path(sys.argv[1])
-    build(target, {"publisher": PUBLISHER_NEEDS, "audit": AUDIT_NEEDS}.get("".join(sys.argv[2:]), NEEDS))
+    build(target, BUNDLES[sys.argv[2]])
     found = sizes(target)
     sys.stdout.write(f"{sum(found.values()) / 1e6:.0f} MB unpacked\n")
     for name, size in list(found.items())[:8]:

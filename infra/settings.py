@@ -11,7 +11,7 @@ __all__ = ["SERVICES", "STAGES", "Deployment", "Service", "deployment"]
 
 @dataclass(frozen=True)
 class Service:
-    """One deployable: its command in the image, and the extra of the distribution that it needs."""
+    """One deployable: its command in the image, and the extras of the distribution that it needs."""
 
     command: tuple[str, ...]
     extra: str = ""
@@ -27,10 +27,10 @@ class Service:
 
 SERVICES: Mapping[str, Service] = {
     "kcl": Service(("process", "--on", "kcl"), "kcl", 8790, "", 2048, 8192, (2, 16)),
-    "publish": Service(("publish",)),
+    "publish": Service(("publish",), "lake"),
     "gateway": Service(("gateway",), "web", 8780, "/health/ready", 1024, 4096, (2, 20)),
-    "serve": Service(("serve",), "web", 8785, "/health", 1024, 2048, (2, 10)),
-    "audit": Service(("audit", "--json"), copies=(0, 0)),
+    "serve": Service(("serve",), "web,lake", 8785, "/health", 1024, 2048, (2, 10)),
+    "audit": Service(("audit", "--json"), "lake", copies=(0, 0)),
 }
 """The services that run in containers. `audit` is a task on a schedule. `process` (every shard in one container, for
 small streams) has an image of its own and kcl's role and settings."""

@@ -18,13 +18,17 @@ def bundled(needs: tuple[str, ...]) -> dict[str, str]:
     """For the function's environment: top-level modules of everything else than these and what they require."""
     wanted, ready = set(), list(needs)
     while ready:
-        name = _normal(ready.pop())
+        name = _normal(_name(ready.pop()))
         if name not in wanted:
             wanted.add(name)
-            ready += [re.split(r"[^\w.-]", line)[0] for line in requires(name) or () if "extra ==" not in line]
+            ready += [line for line in requires(name) or () if "extra ==" not in line]
     owners = packages_distributions()
     others = [top for top, names in owners.items() if not wanted & set(map(_normal, names))]
     return {_VARIABLE: ",".join(set(others) - {*PACKAGES, "tests"} | {"producers"})}
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0]
 
 
 def _normal(name: str) -> str:

@@ -20,6 +20,8 @@ _HINTS = {
     "AccessDeniedException": "the credentials do not allow it",
 }
 
+_EXTRAS = {"pyiceberg": "lake", "duckdb": "lake", "pandas": "pandas", "moto": "local"}
+
 
 def explain(error: Exception) -> tuple[str, int]:
     """One line for stderr and the exit code: 2 when the command or its input is wrong, else 1."""
@@ -38,6 +40,9 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def _of_library(error: Exception) -> tuple[str, int]:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        name = str(error.name).split(".")[0]
+        return f"this needs {name}: pip install 'headwater[{_EXTRAS[name]}]'", 1
     module = type(error).__module__.split(".")[0]
     if module == "pydantic_core":
         return _settings(error), 2

@@ -2,12 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from headwater.local.embedded import EmbeddedAws
 from infra.settings import Deployment, deployment
+from tests.infra.emulated import create
 from tests.infra.synthesis import Synthesis, synthesize
 
 
@@ -36,3 +38,15 @@ def containers(node: None, tmp_path_factory: pytest.TempPathFactory) -> Synthesi
 def serverless(node: None, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """dev in functions."""
     return synthesize(deployment("dev", "serverless"), tmp_path_factory.mktemp("serverless"))
+
+
+@pytest.fixture(scope="module")
+def aws(containers: Synthesis) -> Iterator[Mapping[str, str]]:
+    """What the templates make; the tests' own process looks at the same."""
+    with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
+        region = {"AWS_REGION": containers.deployed.region, "AWS_DEFAULT_REGION": containers.deployed.region}
+        found = dict(server.environment) | region
+        for name, value in (found | containers.environment("kcl")).items():
+            patch.setenv(name, value)
+        create(containers)
+        yield found

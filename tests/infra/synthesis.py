@@ -40,6 +40,15 @@ class Synthesis:
                 for statement in policy["PolicyDocument"]["Statement"]:
                     yield stack, statement
 
+    def environment(self, service: str) -> dict[str, str]:
+        """What a service's task, or a function, is given."""
+        if self.of("AWS::Lambda::Function", service):
+            ((_, function),) = self.of("AWS::Lambda::Function", service)
+            return dict(function["Properties"]["Environment"]["Variables"])
+        ((_, task),) = self.of("AWS::ECS::TaskDefinition", service)
+        pairs = task["Properties"]["ContainerDefinitions"][0]["Environment"]
+        return {pair["Name"]: pair["Value"] for pair in pairs}
+
     def role(self, service: str) -> list[Json]:
         """The statements of the role that a service runs as."""
         stack = self.templates[service]["Resources"]

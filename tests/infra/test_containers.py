@@ -2,47 +2,46 @@
 
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from headwater.codec import encode_batch
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
+from infra.lambda_bundle import BUNDLES
 from infra.settings import SERVICES
 from infra.stacks.serverless import HANDLERS
+from processors.pipeline import load
+from processors.services import Services
+from producers.fleet import Fleet
+from tests.infra.starting import (
+    DOCKERFILE,
+    ROOT,
+    command,
+    image_environment,
+    lacking,
+    lineage,
+    running,
+    targets,
+    task_environment,
+    wait_for,
+)
+from tests.infra.synthesis import Synthesis
+from tests.lambda_mapping import kinesis_event
+from tests.lambda_runtime import Container
 
-ROOT = Path(__file__).parents[2]
-DOCKERFILE = ROOT / "infra" / "containers" / "Dockerfile"
 UV = Path(sys.executable).with_name("uv")
-NOT_DECLARED = ("moto", "pytest", "aws_cdk", "ruff")
-MAIN = "from headwater.cli import main; main()"
-
-
-def targets() -> dict[str, list[list[str]]]:
-    """The instructions of each stage, in order."""
-    found: dict[str, list[list[str]]] = {}
-    for line in DOCKERFILE.read_text().replace("\\\n", " ").splitlines():
-        words = line.split(None, 1)
-        if line.startswith("FROM"):
-            stage = found[line.split()[-1]] = [words]
-        elif words and found and not line.startswith("#"):
-            stage.append(words)
-    return found
-
-
-def command(target: str) -> list[str]:
-    (found,) = [text for name, text in targets()[target] if name == "CMD"]
-    return [str(word) for word in yaml.safe_load(found)]
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -76,63 +75,75 @@ def test_compose_runs_the_same_images_read_only() -> None:
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Mapping[str, str]]:
-    with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        provision(Settings(), shards=1)
-        yield server.environment
+def installed(tmp_path_factory: pytest.TempPathFactory) -> "Installed":
+    return Installed(tmp_path_factory.mktemp("images"))
 
 
-def environment_of(extra: str, folder: Path) -> Path:
-    """A new environment with the service's extra, from wheels that uv has; returns its Python."""
-    place = folder / (extra or "plain")
-    if not place.exists():
-        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, place], check=True)
-        extras = ["--extra", extra] if extra else []
-        locked = ["--constraint", str(ROOT / "requirements" / "dev.txt")]
-        install: list[str | Path] = [
-            UV,
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            place,
-            "-r",
-            "pyproject.toml",
-            *extras,
-            *locked,
-        ]
-        subprocess.run(install, cwd=ROOT, check=True)
-    return place / "bin" / "python"
+class Installed:
+    """What the Dockerfile's own commands install for a target, in a folder in place of the image's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def place(self, target: str) -> Path:
+        """The folder that is the image's /opt/headwater or /opt/function. Made once per stage."""
+        ((stage, place),) = [text.split()[0:2] for word, text in targets()[target] if word == "COPY"]
+        stage = stage.removeprefix("--from=")
+        here = self._folder / stage
+        if not here.exists():
+            source = self._copied(stage)
+            if place == "/opt/headwater":
+                subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, here], check=True)
+            (run,) = [text for word, text in targets()[stage] if word == "RUN"]
+            line = run.replace("/opt/uv/bin/python", sys.executable).replace(place, str(here))
+            path = f"{UV.parent}{os.pathsep}{os.environ['PATH']}"
+            subprocess.run(["sh", "-c", line], cwd=source, env=dict(os.environ) | {"PATH": path}, check=True)
+        return here
+
+    def _copied(self, stage: str) -> Path:
+        """The stage's working directory with what is copied there, and nothing else of the repository."""
+        source = self._folder / f"{stage}-source"
+        for word, text in lineage(stage):
+            *names, to = text.split()
+            for name in names if word == "COPY" else ():
+                at = source / to / Path(name).name if to.endswith("/") else source / to
+                at.parent.mkdir(parents=True, exist_ok=True)
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, at, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(ROOT / name, at)
+        return source
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("environments")
+def required(declared: Iterable[str], found: Mapping[str, Distribution]) -> set[str]:
+    """The names of these requirements and of all that they require in turn."""
+    names: set[str] = set()
+    done: set[tuple[str, str]] = set()
+    ready = [(Requirement(one), "") for one in declared]
+    while ready:
+        one, extra = ready.pop()
+        name = canonicalize_name(one.name)
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
+            continue
+        names.add(name)
+        for wanted in {"", *one.extras}:
+            if (name, wanted) not in done and name in found:
+                done.add((name, wanted))
+                ready += [(Requirement(text), wanted) for text in found[name].requires or ()]
+    return names
 
 
-def started(arguments: list[str], aws: Mapping[str, str], where: Path) -> "subprocess.Popen[bytes]":
-    """In an empty folder, with nothing of this process's environment but what the image would have."""
-    given = {"PATH": os.environ["PATH"], "HOME": str(where), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    given |= {"AWS_REGION": "us-east-1", "HEADWATER_PUBLISH_SECONDS": "0.5", "HEADWATER_GATEWAY_PORT": "0"}
-    given |= {"HEADWATER_SERVE_PORT": "0", "HEADWATER_KCL_HTTP_PORT": "0", "HEADWATER_KCL_SHUTDOWN_SECONDS": "5"}
-    with (where / "log").open("wb") as log:
-        return subprocess.Popen(
-            arguments, cwd=where, env=given | dict(aws), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-
-def wait_for(process: "subprocess.Popen[bytes]", where: Path, text: str) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        said = (where / "log").read_text()
-        if re.search(text, said):
-            return said
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    pytest.fail(f"{text} not in: {(where / 'log').read_text()[-2000:]}")
+@pytest.mark.parametrize("target", [*SERVICES, "process", *HANDLERS])
+def test_only_what_is_declared_is_there(target: str, installed: Installed) -> None:
+    """The service's extras of infra.settings, and what these require: no more, no less."""
+    place = installed.place(target)
+    packages = [place] if target in HANDLERS else list(place.glob("lib/python*/site-packages"))
+    found: dict[str, Distribution] = {
+        canonicalize_name(one.metadata["Name"]): one for one in distributions(path=list(map(str, packages)))
+    }
+    extra = SERVICES[target].extra if target in SERVICES else ""
+    declared = BUNDLES[target] if target in HANDLERS else [f"headwater[{extra}]"]
+    assert set(found) == required(declared, found)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +157,18 @@ def wait_for(process: "subprocess.Popen[bytes]", where: Path, text: str) -> str:
         ("serve", r"views at http://[\d.:]+"),
     ],
 )
-def test_service_starts_from_its_own_extra(
-    target: str, says: str, aws: Mapping[str, str], folder: Path, tmp_path: Path
+def test_service_starts_as_in_its_image(
+    target: str, says: str, aws: Mapping[str, str], containers: Synthesis, installed: Installed, tmp_path: Path
 ) -> None:
-    """The image's command in an environment that has nothing but what the service declares; SIGTERM ends it."""
+    """Entry point, command and environment of image and task, in what the image would hold; SIGTERM ends it."""
     if target == "kcl" and shutil.which("java") is None:
-        reason = "java is not on PATH: the KCL's daemon needs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    python = environment_of(SERVICES[target].extra if target in SERVICES else "", folder)
-    process = started([str(python), "-c", MAIN, *command(target)], aws, tmp_path)
-    try:
+        lacking("java is not on PATH: the KCL's daemon needs it")
+    place = installed.place(target)
+    image = {name: text.replace("/opt/headwater", str(place)) for name, text in image_environment(target).items()}
+    path = f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    given = image | {"PATH": path, "HOME": str(tmp_path)} | task_environment(containers, target) | dict(aws)
+    (entry,) = command(target, "ENTRYPOINT")
+    with running([place / "bin" / entry, *command(target)], given, tmp_path) as process:
         said = wait_for(process, tmp_path, says)
         if target == "gateway":
             url = re.search(r"http://[\d.:]+", said)
@@ -166,24 +177,40 @@ def test_service_starts_from_its_own_extra(
                 assert answer.status == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM), (tmp_path / "log").read_text()[-2000:]
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.parametrize("target", list(HANDLERS))
-def test_handlers_load_from_their_own_extra(target: str, aws: Mapping[str, str], folder: Path, tmp_path: Path) -> None:
-    module, name = command(target)[0].rsplit(".", 1)
-    python = environment_of("lambda", folder)
-    script = f"import awslambdaric, {module} as found; assert callable(found.{name})"
-    process = started([str(python), "-c", script], aws, tmp_path)
-    assert process.wait(60) == 0, (tmp_path / "log").read_text()
+def test_functions_answer_from_their_bundle_alone(
+    target: str,
+    aws: Mapping[str, str],
+    containers: Synthesis,
+    serverless: Synthesis,
+    installed: Installed,
+    tmp_path: Path,
+) -> None:
+    """Amazon's runtime client, the image's handler, an event as Lambda sends it; names are those that were made."""
+    given = {name: containers.environment("kcl")[name] for name in serverless.environment(target)}
+    given |= dict(aws) | {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    container = Container(command(target)[0], given, tmp_path / "log", installed.place(target))
+    try:
+        answer = container.invoke(_event(target), 60)
+    finally:
+        container.kill()
+    assert not answer.error, (tmp_path / "log").read_text()[-2000:]
+    assert set(answer.result) >= {"function": {"batchItemFailures"}, "function-audit": {"exact"}}.get(
+        target, {"leader"}
+    )
 
 
-def test_what_is_not_declared_is_not_there(folder: Path) -> None:
-    """Else the tests above would show nothing."""
-    python = environment_of("", folder)
-    for module in NOT_DECLARED:
-        script = shlex.split(f"-c 'import {module}'")
-        assert subprocess.run([python, *script], capture_output=True, check=False).returncode == 1, module
+def _event(target: str) -> dict[str, object]:
+    if target != "function":
+        return {}
+    settings = Settings()
+    services = Services(settings, load(settings.pipeline))
+    events: pa.Table = next(Fleet(devices=5, start_ms=1_790_000_000_000).batches(100, 100))
+    body = encode_batch(events, services.pipeline.contract, origin="first", first_seq=0)
+    shard = services.kinesis.put_record(StreamName=settings.stream, Data=body, PartitionKey="k")["ShardId"]
+    iterator = services.kinesis.get_shard_iterator(
+        StreamName=settings.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+    )["ShardIterator"]
+    return kinesis_event(settings.stream, shard, services.kinesis.get_records(ShardIterator=iterator)["Records"])

@@ -61,16 +61,6 @@ class Run:
     logs: Mapping[str, list[str]]
 
 
-def environment(made: Synthesis, service: str) -> dict[str, str]:
-    """As the template says."""
-    if made.deployed.model == "serverless":
-        ((_, function),) = made.of("AWS::Lambda::Function", service)
-        return dict(function["Properties"]["Environment"]["Variables"])
-    ((_, task),) = made.of("AWS::ECS::TaskDefinition", service)
-    pairs = task["Properties"]["ContainerDefinitions"][0]["Environment"]
-    return {pair["Name"]: pair["Value"] for pair in pairs}
-
-
 @contextmanager
 def running(service: str, command: str, given: Mapping[str, str], folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """The command under the service's name as its access key, ended by SIGTERM."""
@@ -113,7 +103,7 @@ def run(containers: Synthesis, tmp_path_factory: pytest.TempPathFactory) -> Iter
             for name, value in (dict(server.environment) | region).items():
                 patch.setenv(name, value)
             create(containers)
-            base = dict(server.environment) | region | environment(containers, "kcl")
+            base = dict(server.environment) | region | containers.environment("kcl")
             base |= {"HEADWATER_COMMIT_SECONDS": "1", "HEADWATER_PUBLISH_SECONDS": "1"}
             for name, value in base.items():
                 patch.setenv(name, value)
