@@ -101,7 +101,7 @@ class ViewTable:
         """Every item whose `pk` begins so, in no order; maybe only those whose `sk` is between two, both included."""
         request = self._scanning(prefix)
         if between is not None:
-            request["FilterExpression"] += " AND sk BETWEEN :a AND :b"
+            request["FilterExpression"] += " AND sk >= :a AND sk <= :b"
             request["ExpressionAttributeValues"] |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
         return self._items(self._client.get_paginator("scan").paginate(**request))
 

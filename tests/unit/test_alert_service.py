@@ -1,0 +1,297 @@
+"""The alerts service over tables in memory: killed at any write, paused while another leads, refused by its target."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.aggregates import Columns, count, first, mean
+from headwater.clock import ManualClock
+from headwater.config import Settings
+from headwater.errors import Fenced, Retryable, UsageError
+from headwater.ledger import Commit, ShardEntry, watermark_of
+from headwater.testing.dynamodb import MemoryDynamoDB
+from processors.alerts import above, absent
+from processors.alerts.events import event_of
+from processors.alerts.machine import CALM, Reading, advance
+from processors.alerts.service import Alerts
+from processors.alerts.store import alert_rows
+from processors.pipeline import Pipeline
+from processors.services import Services
+from processors.windows import tumbling
+from sinks.viewitems import Upsert
+
+START = 1_762_160_400_000
+MINUTE = 60_000
+PIPELINE = (
+    Pipeline("plant", contract="telemetry")
+    .view("device_1m", by=["device"], window=tumbling("1m"), events=count(), mean=mean("value"), said=first("status"))
+    .alert("hot", on="device_1m", when=above("mean", 30, clear=28), for_="2m", summary="too hot")
+    .alert("silent", on="device_1m", when=absent(), for_="3m")
+)
+Event = Mapping[str, Any]
+
+
+class Killed(BaseException):
+    """As kill -9: nothing of the service's own runs after it."""
+
+
+class Memory:
+    """DynamoDB in memory; dies at the write that `dies` counts down to, before it (even) or after it (odd)."""
+
+    def __init__(self) -> None:
+        self._inner = MemoryDynamoDB()
+        for table, keys in (("headwater-ledger", ("pipeline", "item")), ("headwater-views", ("pk", "sk"))):
+            schema = [
+                {"AttributeName": name, "KeyType": kind} for name, kind in zip(keys, ("HASH", "RANGE"), strict=True)
+            ]
+            self._inner.create_table(TableName=table, KeySchema=schema)
+        self.dies: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def update_item(self, **request: Any) -> Any:
+        if self.dies is None:
+            return self._inner.update_item(**request)
+        self.dies -= 1
+        if self.dies == 0:
+            raise Killed
+        answer = self._inner.update_item(**request)
+        self.dies -= 1
+        if self.dies == 0:
+            raise Killed
+        return answer
+
+
+class Plant(Services):
+    """One shard whose watermark the test moves, and rows that it writes."""
+
+    memory: Memory
+    entry: ShardEntry
+
+    def __init__(self, pipeline: Pipeline = PIPELINE) -> None:
+        super().__init__(Settings(view_writers=1), pipeline, ManualClock(START))
+        object.__setattr__(self, "memory", Memory())
+        object.__setattr__(self, "entry", self.ledger.claim("shardId-0", "p", None, START))
+
+    def client(self, service: str) -> Any:
+        assert service == "dynamodb"
+        return self.memory
+
+    def write(self, device: str, minute: int, value: float, version: int = 1) -> None:
+        spec = self.view_specs["device_1m"]
+        columns = Columns(spec.aggregates)
+        columns.grow(1)
+        begin = START + minute * MINUTE
+        table = pa.table({"device": [device], "value": [value], "status": ["ok"]})
+        columns.fold(np.zeros(1, np.int64), table, np.array([begin], np.int64))
+        upsert = Upsert((device,), begin, begin + MINUTE, "s0", str(version).zfill(56), columns.partial(0))
+        self.views.write(spec, [upsert])
+
+    def read_to(self, minute: int) -> None:
+        mark = START + minute * MINUTE
+        change = Commit(str(minute).zfill(56), b"", None, (), {}, mark, closed=False, now_ms=self.clock.now_ms())
+        object.__setattr__(self, "entry", self.ledger.commit(self.entry, change))
+
+    def lives(self, values: Mapping[str, Sequence[float | None]]) -> None:
+        for device, each in values.items():
+            for minute, value in enumerate(each):
+                if value is not None:
+                    self.write(device, minute, value)
+
+
+def expected(values: Mapping[str, Sequence[float | None]], until: int) -> dict[str, Event]:
+    """What the state machine says of all windows at once, by id."""
+    found = {}
+    for rule in PIPELINE.alerts:
+        for device, each in values.items():
+            rows = [Reading(START + (at + 1) * MINUTE, value) for at, value in enumerate(each) if value is not None]
+            for change in advance(rule, CALM, rows, START - 9 * MINUTE, START + until * MINUTE)[1]:
+                event = event_of("plant", rule, device, {"device": device}, change)
+                found[event["id"]] = event
+    return found
+
+
+def first_of_each(events: Sequence[Event]) -> dict[str, Event]:
+    """By id, in the order of their first coming; all of an id are the same."""
+    found: dict[str, Event] = {}
+    for event in events:
+        assert found.setdefault(event["id"], event) == event
+    return found
+
+
+@pytest.fixture
+def plant() -> Plant:
+    return Plant()
+
+
+@pytest.fixture
+def told() -> list[Event]:
+    return []
+
+
+HOT = {"dev-1": [20, 31, 31, 29, 27, 20], "dev-2": [20, 20, None, None, None, None], "shard#3": [20] * 6}
+
+
+def test_a_change_is_told_once(plant: Plant, told: list[Event]) -> None:
+    """As a CloudEvents event; not again in later turns, nor by who leads later."""
+    plant.lives(HOT)
+    service = Alerts(plant, told.extend, "a")
+    for minute in (0, 1, 3, 3, 4, 6):
+        plant.read_to(minute)
+        service.turn()
+    assert Alerts(plant, told.extend, "b").turn() is None
+    plant.clock.sleep(31)
+    done = Alerts(plant, told.extend, "c").turn()
+    assert done is not None
+    assert (done.raised, done.cleared, done.published) == (0, 0, 0)
+    assert [(event["type"].rpartition(".")[2], event["subject"]) for event in told] == [
+        ("raised", "dev-1"),
+        ("cleared", "dev-1"),
+        ("raised", "dev-2"),
+    ]
+    assert first_of_each(told) == expected(HOT, 6)
+    assert {one["specversion"] for one in told} == {"1.0"}
+    raised = told[0]
+    assert raised["source"] == "/headwater/plant/alerts/hot"
+    assert raised["time"] == "2025-11-03T09:03:00.000Z"
+    assert raised["data"]["since"] == "2025-11-03T09:01:00.000Z"
+    assert (raised["data"]["value"], raised["data"]["summary"]) == (31.0, "too hot")
+
+
+def test_what_is_kept_of_it(plant: Plant, told: list[Event]) -> None:
+    plant.lives(HOT)
+    plant.read_to(4)
+    Alerts(plant, told.extend, "a").turn()
+    plant.read_to(6)
+    Alerts(plant, told.extend, "a").turn()
+    rows = alert_rows("plant", PIPELINE.alerts, plant.alerts)
+    assert [(row["alert"], row["key"], row["state"], row["unpublished"]) for row in rows] == [
+        ("silent", "dev-2", "firing", 0),
+        ("hot", "dev-1", "cleared", 0),
+    ]
+    assert rows[1]["cleared"] == "2025-11-03T09:05:00.000Z"
+    assert {row["episode"] for row in rows} == {event["data"]["episode"] for event in told}
+
+
+def test_late_data_and_a_rule_that_is_new(plant: Plant, told: list[Event]) -> None:
+    """Amended windows are not judged again. A new rule looks back as far as it takes to fire, and no further."""
+    plant.lives({"dev-1": [99, 99, 20, 20, 20, 20, 31, 31], "dev-2": [20] * 8})
+    plant.read_to(8)
+    service = Alerts(plant, told.extend, "a")
+    service.turn()
+    assert [event["data"]["since"] for event in told] == ["2025-11-03T09:06:00.000Z"]
+    for minute in range(8):
+        plant.write("dev-2", minute, 500.0, version=2)
+    plant.write("dev-2", 8, 20.0)
+    plant.write("dev-1", 8, 31.0)
+    plant.read_to(9)
+    service.turn()
+    assert len(told) == 1
+
+
+def test_nothing_is_judged_while_the_target_refuses(plant: Plant, told: list[Event]) -> None:
+    """What could not be published waits in the table, and is told first by whoever leads next."""
+
+    def refuse(_: Sequence[Event]) -> None:
+        raise Retryable("no")
+
+    plant.lives(HOT)
+    plant.read_to(3)
+    service = Alerts(plant, refuse, "a")
+    for minute in (3, 4, 6):
+        plant.read_to(minute)
+        with pytest.raises(Retryable):
+            service.turn()
+    waiting = [entry.waiting for rule in PIPELINE.alerts for entry in plant.alerts.entries(rule.name).values()]
+    assert [len(one) for one in waiting] == [1]
+    plant.clock.sleep(31)
+    Alerts(plant, told.extend, "b").turn()
+    assert first_of_each(told) == expected(HOT, 6)
+    assert len(told) == 3
+
+
+def test_paused_while_another_leads(plant: Plant, told: list[Event]) -> None:
+    """One stalls in the middle of publishing, longer than its lease: the other tells the same under the same ids."""
+    plant.lives(HOT)
+    plant.read_to(0)
+    Alerts(plant, told.extend, "a").turn()
+    plant.read_to(6)
+
+    def stall(events: Sequence[Event]) -> None:
+        plant.clock.sleep(31)
+        assert Alerts(plant, told.extend, "b").turn() is not None
+        told.extend(events)
+
+    with contextlib.suppress(Fenced):
+        Alerts(plant, stall, "a").turn()
+    assert len(told) == 6
+    assert first_of_each(told) == expected(HOT, 6)
+
+
+values = st.lists(st.one_of(st.none(), st.sampled_from([20.0, 27.0, 29.0, 31.0])), min_size=1, max_size=14)
+
+
+@settings(max_examples=60)
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), values, min_size=1),
+    st.sets(st.integers(1, 17), max_size=5),
+    st.lists(st.integers(1, 24), max_size=6),
+)
+def test_killed_at_any_write(lives: dict[str, Sequence[float | None]], looks: set[int], deaths: list[int]) -> None:
+    """Whatever the service dies of, the ones after it tell every change, under one id, each key's in order."""
+    plant, told = Plant(), []
+    plant.lives(lives)
+    crashes: Iterator[int] = iter(deaths)
+    plant.read_to(0)
+    Alerts(plant, told.extend, "start").turn()
+    for minute in sorted({*looks, 18}):
+        plant.read_to(minute)
+        for attempt in range(len(deaths) + 1):
+            plant.clock.sleep(31)
+            plant.memory.dies = next(crashes, None)
+            try:
+                Alerts(plant, told.extend, f"{minute}-{attempt}").turn()
+                break
+            except Killed:
+                continue
+            finally:
+                plant.memory.dies = None
+    wanted = expected(lives, 18)
+    found = first_of_each(told)
+    assert found == wanted
+    for device in lives:
+        for rule in ("hot", "silent"):
+            mine = [one for one in found.values() if (one["subject"], one["data"]["rule"]) == (device, rule)]
+            assert [one["time"] for one in mine] == sorted(one["time"] for one in mine)
+
+
+def test_refused_definitions() -> None:
+    for wrong in (
+        lambda: PIPELINE.alert("hot", on="device_1m", when=above("mean", 1)),
+        lambda: PIPELINE.alert("x", on="nowhere", when=above("mean", 1)),
+        lambda: PIPELINE.alert("x", on="device_1m", when=above("said", 1)),
+        lambda: PIPELINE.view("ever", by=["device"], n=count()).alert("x", on="ever", when=above("n", 1)),
+        lambda: Alerts(Plant(Pipeline("none", contract="telemetry")), print, "a"),
+        lambda: Alerts(Plant(PIPELINE.map(lambda t: t, adds={"v": "double"}, pure=False)), print, "a"),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+def test_a_shard_that_is_idle() -> None:
+    """It holds the watermark back, unless it may be taken for read."""
+    busy = ShardEntry("p", "a", 1, "o", watermark_ms=900, updated_ms=1000)
+    idle = ShardEntry("p", "b", 1, "o", watermark_ms=100, updated_ms=200)
+    empty = ShardEntry("p", "c", 1, "o", updated_ms=200)
+    assert watermark_of([busy, idle]) == 100
+    assert watermark_of([busy, empty]) is None
+    assert watermark_of([busy, idle, empty], 600) == 600
+    assert watermark_of([busy, idle], 150) == 100
+    assert watermark_of([]) is None
