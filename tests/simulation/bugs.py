@@ -15,10 +15,13 @@ from processors.runners.embedded import EmbeddedRunner
 from processors.runners.shardreader import ShardReader
 from processors.state import ShardState
 from processors.worker import ShardWorker
+from producers import controls
 from producers.writer import Writer
 from sinks import publisher
 from sinks.deadletter import DeadLetters
-from tests.simulation.workload import V2
+from sinks.viewitems import Item
+from tests.simulation.system import System
+from tests.simulation.workload import V1, V2
 
 __all__ = ["BUGS", "planted"]
 
@@ -33,6 +36,7 @@ _again = Writer._again_or_not
 _answered = Writer.answered
 _iterator = ShardReader._iterator
 _plan = publisher.plan
+_shards = controls.open_shards
 
 
 def _without(condition: str, instead: str) -> Patch:
@@ -100,7 +104,8 @@ def _elsewhere(self: Writer, one: Any, *args: Any) -> int:
 
 def _renamed(self: Writer, one: Any, *args: Any) -> int:
     found: Any = decode_record(one.batch.payload, V2)
-    payload = encode_batch(found.table, V2, origin=found.origin + "-again", first_seq=found.first_seq)
+    table = found.table.select(V1.arrow_schema.names)
+    payload = encode_batch(table, V1, origin=found.origin + "-again", first_seq=found.first_seq)
     one.batch = replace(one.batch, payload=payload)
     return _again(self, one, *args)
 
@@ -142,6 +147,21 @@ def _early_child(self: ShardWorker, parents: Any) -> ShardState:
     )
 
 
+def _first_version(self: ShardState, *args: Any) -> ShardState:
+    heir = _child(self, *args)
+    heir.references = {}
+    return heir
+
+
+def _one_look(client: Any, stream: str, *args: Any, **options: Any) -> Any:
+    return _shards(client, stream, *args, **options)[:1]
+
+
+def _at_once(self: System) -> None:
+    for session in self.sessions:
+        session.upgraded = True
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     return None
 
@@ -170,6 +190,10 @@ BUGS: dict[str, list[Patch]] = {
     "published after one sighting": [(publisher, "confirmed", _once_seen)],
     "files are added without looking": [(publisher, "plan", _blind)],
     "versions are compared as unpadded text": [(sequence, "pad", lambda number: number)],
+    "a child joins with the first reference version": [(ShardState, "child", _first_version)],
+    "a reference version is announced on one shard": [(controls, "open_shards", _one_look)],
+    "producers take a contract before readers": [(System, "_upgrade", _at_once)],
+    "a view's row takes older slots": [(Item, "version", lambda self, name: "")],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.simulation.auditors import findings
+from tests.simulation.system import OPERATIONS as OPERATED
 from tests.simulation.system import System, simulated
 from tests.simulation.world import FAULTS, World
 
 __all__ = ["OPERATIONS", "Result", "run_seed", "shrunk"]
 
-OPERATIONS = ("split", "merge", "poison", "foreign", "upgrade", "resend")
+OPERATIONS = (*dict.fromkeys(OPERATED), "resend", "stranger")
 _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000
 _USUAL = {
     "crash before": 0.004,

@@ -1,9 +1,11 @@
 """The system of one seed: real runners, publishers and producers over services in memory, all on simulated time."""
 
+import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -17,11 +19,15 @@ from headwater.testing import kinesis as kinesis_module
 from headwater.testing.faults import client_error
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
+from processors import references as references_module
 from processors import worker as worker_module
+from processors.pipeline import Pipeline
+from processors.references import ReferenceLoader, ensure_initial, publish
 from processors.runners import embedded
 from processors.runners.embedded import EmbeddedRunner
 from processors.runners.shardreader import ReaderSettings
 from processors.worker import Ports
+from producers.controls import put_control
 from producers.receipts import Accepted
 from producers.writer import Writer, WriterSettings, put_records
 from sinks.deadletter import DeadLetters
@@ -29,12 +35,16 @@ from sinks.publisher import Publisher
 from sinks.views import ViewStore
 from tests.simulation.catalog import MemoryTable, TableSession
 from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
-from tests.simulation.workload import PIPELINE, V2, Session
+from tests.simulation.workload import BEFORE, PIPELINE, V2, Session, zones
 from tests.simulation.world import Actor, Proxy, SimClock, TrueClock, World
 
-__all__ = ["POISON", "STREAM", "System", "simulated"]
+__all__ = ["OPERATIONS", "POISON", "STRANGE", "STREAM", "System", "simulated"]
 
 STREAM = "s"
+STRANGE = "s3://strange/"
+"""Files of a writer that is not ours."""
+OPERATIONS = ("split", "split", "merge", "poison", "foreign", "upgrade", "reference")
+"""What an operator may do, each as often as it is named."""
 SPACE = 1 << 128
 POISON = b"\x00\x01 no record of anybody's"
 _SETTINGS = Settings(stream=STREAM, commit_seconds=8.0, view_flush_seconds=3.0)
@@ -109,6 +119,7 @@ class System:
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=world.random.choice([1, 2, 2, 3]))
         self.dynamodb = GuardedDynamoDB(world)
         self.objects = MemoryObjects()
+        self.objects.put("zones/1.csv", zones(1))
         self.table = MemoryTable(world)
         self.ledger = Ledger(self.dynamodb, LEDGER, PIPELINE.name)
         self.sessions = [
@@ -117,6 +128,11 @@ class System:
         ]
         self.batches_each = world.random.randint(2, 6)
         self.busy = 0
+        self.pipeline = BEFORE
+        """What processors are started with."""
+        self._running: dict[str, Pipeline] = {}
+        self.published = 1
+        """The version of the reference table that was published, with nothing left to do."""
         self._incarnations = 0
 
     def run(self, until_ms: int) -> bool:
@@ -126,6 +142,8 @@ class System:
         for number, session in enumerate(self.sessions):
             self._until_done(f"producer-{number}", partial(self._producer, session))
         self._until_done("operator", self._operator)
+        if "stranger" in self.operations:
+            self._until_done("stranger", self._stranger)
         try:
             return self.world.run(self._finished, until_ms)
         finally:
@@ -157,6 +175,7 @@ class System:
         self.world.spawn(name, job, again, delay_ms)
 
     def _note_end(self, actor: Actor) -> None:
+        self._running.pop(actor.process, None)
         why = "crashed" if actor.crashed else f"ended: {actor.error!r}"
         self.world.note(f"{actor.name} {why}")
 
@@ -166,18 +185,30 @@ class System:
         return Proxy(self.world, "kinesis", _FaultyKinesis(self.world, self.kinesis))
 
     def _processor(self, owner: str) -> None:
-        world = self.world
+        world, pipeline = self.world, self.pipeline
+        self._running[owner] = pipeline
         dynamodb = Proxy(world, "dynamodb", self.dynamodb)
         objects = Proxy(world, "s3", self.objects)
+        ledger = Ledger(dynamodb, LEDGER, pipeline.name)
+        ensure_initial(pipeline, ledger, objects, self._source)
         ports = Ports(
-            ledger=Ledger(dynamodb, LEDGER, PIPELINE.name),
+            ledger=ledger,
             objects=objects,
             views=ViewStore(dynamodb, VIEWS, clock=self.clock, chance=world.random.random),
             letters=DeadLetters(objects),
-            references=_no_reference,
+            references=ReferenceLoader(pipeline, objects),
         )
-        runner = EmbeddedRunner(PIPELINE, self._client(), ports, _SETTINGS, self.clock, owner, _READER)
+        runner = EmbeddedRunner(pipeline, self._client(), ports, _SETTINGS, self.clock, owner, _READER)
         runner.run(_Never(world), discover_seconds=5.0)  # type: ignore[arg-type]
+
+    def _source(self, service: str) -> Any:
+        """The client by which a reference table's source is read."""
+        bodies = self.objects.bodies
+        return Proxy(
+            self.world,
+            service,
+            SimpleNamespace(get_object=lambda Bucket, Key: {"Body": io.BytesIO(bodies[Key])}),  # noqa: N803, ARG005
+        )
 
     def _publisher(self, owner: str) -> None:
         world = self.world
@@ -242,11 +273,11 @@ class System:
                 self.world.sleep(500)
 
     def _operator(self) -> None:
-        """Splits and merges, poison, foreign events, and a new version of the contract."""
+        """Splits and merges, poison, foreign events, new versions of the contract and of the reference table."""
         world, client = self.world, self._client()
         for _ in range(world.random.randint(2, 7)):
             world.sleep(world.random.randint(500, 12_000))
-            what = world.random.choice(["split", "split", "merge", "poison", "foreign", "upgrade"])
+            what = world.random.choice(OPERATIONS)
             if what not in self.operations:
                 continue
             world.note(f"* {what}")
@@ -257,10 +288,50 @@ class System:
                 ts = world.now
                 self._put(client, b'{"device": "f", "ts": %d, "value": 7}' % ts)
             elif what == "upgrade":
-                for session in self.sessions:
-                    session.upgraded = True
+                self._upgrade()
+            elif what == "reference":
+                self._reference(client)
             else:
                 self._reshard(what, client)
+
+    def _upgrade(self) -> None:
+        """Readers first: producers get the new contract when no reader with the old one is left."""
+        self.pipeline = PIPELINE
+        while old := {owner for owner, pipeline in self._running.items() if pipeline is BEFORE}:
+            self.world.doomed |= old
+            self.world.sleep(1000)
+        for session in self.sessions:
+            session.upgraded = True
+
+    def _reference(self, client: Any) -> None:
+        """A new version of the reference table, published again until it is."""
+        world = self.world
+        ledger = Ledger(Proxy(world, "dynamodb", self.dynamodb), LEDGER, PIPELINE.name)
+        objects = Proxy(world, "s3", self.objects)
+        version = self.published + 1
+        source = self.objects.put(f"zones/{version}.csv", zones(version))
+        announce = partial(put_control, client, STREAM, clock=self.clock, random=world.random.random)
+        for _ in range(20):
+            try:
+                publish(PIPELINE, "zones", source, ledger, objects, self._source, announce)
+            except _PASSING as error:
+                world.note(f"publishing zones {version} again: {error}")
+                world.sleep(2_000)
+            else:
+                self.published = version
+                return
+
+    def _stranger(self) -> None:
+        """Somebody else appends to the same table now and then."""
+        session = TableSession(self.table)
+        for number in range(self.world.random.randint(3, 12)):
+            self.world.sleep(self.world.random.randint(500, 15_000))
+            try:
+                session.paths()
+                self.world.sleep(self.world.random.randint(1, 900))
+                session.add([f"{STRANGE}{number}"])
+            except HeadwaterError as error:
+                self.world.note(f"the stranger was too slow: {error}")
 
     def _reshard(self, what: str, client: Any) -> None:
         random = self.world.random
@@ -295,10 +366,6 @@ class System:
         return True
 
 
-def _no_reference(name: str, uri: str) -> Any:
-    raise AssertionError(f"there is no reference table {name} at {uri}")
-
-
 @contextmanager
 def simulated(world: World) -> Iterator[None]:
     """Threads of the runner become actors; a third of the seeds keep their states on S3; nothing is logged."""
@@ -306,6 +373,7 @@ def simulated(world: World) -> Iterator[None]:
     _Thread.world = world
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(embedded, "Thread", _Thread))
+        patches.enter_context(mock.patch.object(references_module, "threading", SimpleNamespace(Lock=nullcontext)))
         if world.random.random() < 0.33:
             patches.enter_context(mock.patch.object(worker_module, "INLINE_STATE", 16))
         if world.random.random() < 0.5:

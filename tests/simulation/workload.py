@@ -7,24 +7,22 @@ import pyarrow as pa
 
 from headwater import aggregates as agg
 from headwater.contract import Contract, Field
-from processors.pipeline import Pipeline
+from processors.pipeline import Pipeline, Reference
 from processors.windows import tumbling
 from producers.sealing import Numbers, SealedBatch, Sealer
 from producers.settings import ProducerSettings
 from tests.simulation.world import World
 
-__all__ = ["PIPELINE", "Event", "Outbox", "Session"]
+__all__ = ["BEFORE", "PIPELINE", "Event", "Outbox", "Session", "zones"]
 
 _BASE = (Field("device", "string"), Field("ts", "timestamp"), Field("value", "long", maximum=1000))
 V1 = Contract("telemetry", 1, _BASE, key="device", time="ts")
 V2 = Contract("telemetry", 2, (*_BASE, Field("site", "string", required=False)), key="device", time="ts")
-SLOPPY = Contract(
-    "telemetry",
-    2,
-    (*_BASE[:2], Field("value", "long"), Field("site", "string", required=False)),
-    key="device",
-    time="ts",
-)
+_UNBOUND = (*_BASE[:2], Field("value", "long"))
+SLOPPY = {
+    V1: Contract("telemetry", 1, _UNBOUND, key="device", time="ts"),
+    V2: Contract("telemetry", 2, (*_UNBOUND, V2.fields[-1]), key="device", time="ts"),
+}
 """A producer's that does not know the bound."""
 
 
@@ -36,13 +34,26 @@ def _kept(table: pa.Table) -> pa.Array:
     return pa.array([value != 13 for value in values])
 
 
-PIPELINE = (
-    Pipeline("sim", V2)
-    .where(_kept)
-    .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("value"))
-    .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
-    .lake("telemetry", partition="hour")
-)
+def zones(version: int) -> bytes:
+    """A version of the reference table: its number for every device."""
+    return b"device,zone\n" + b"".join(b"d%d,%d\n" % (device, version) for device in range(3))
+
+
+def _over(contract: Contract) -> Pipeline:
+    reference = Reference("zones", "s3://memory/zones/1.csv", key="device", columns={"zone": "long"})
+    return (
+        Pipeline("sim", contract)
+        .where(_kept)
+        .enrich(reference, on="device")
+        .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("value"))
+        .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
+        .view("by_zone", by=["zone"], events=agg.count())
+        .lake("telemetry", partition="hour")
+    )
+
+
+BEFORE, PIPELINE = _over(V1), _over(V2)
+"""The pipeline with the contract's first version, and with the second, which readers take before producers do."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,9 @@ class Session:
         self._world = world
         self.numbers = Numbers(name)
         settings = ProducerSettings(max_events=8, receipts=False)
-        self._sealers = {id(contract): Sealer(contract, settings, self.numbers, place) for contract in (V1, V2, SLOPPY)}
+        self._sealers = {
+            id(contract): Sealer(contract, settings, self.numbers, place) for contract in (V1, V2, *SLOPPY.values())
+        }
         self.truth: dict[tuple[str, int], Event] = {}
         self.upgraded = False
         self.outbox = Outbox()
@@ -86,7 +99,8 @@ class Session:
         """A few events more, sealed and in the outbox."""
         random = self._world.random
         sloppy = random.random() < 0.15
-        contract = SLOPPY if sloppy else V2 if self.upgraded else V1
+        contract = V2 if self.upgraded else V1
+        contract = SLOPPY[contract] if sloppy else contract
         events = [self._event(sloppy) for _ in range(random.randint(1, 5))]
         columns = {
             "device": pa.array([one.device for one in events]),

@@ -33,6 +33,14 @@ FAULTS = (
 """Every kind of fault that can be switched off when a failing seed is shrunk."""
 
 
+_REFUSALS = {
+    "kinesis": ("ProvisionedThroughputExceededException",),
+    "s3": ("SlowDown",),
+    "dynamodb": ("ThrottlingException", "ProvisionedThroughputExceededException", "TransactionConflictException"),
+    "catalog": ("ThrottlingException",),
+}
+
+
 class Crash(BaseException):
     """The process dies here: nothing of the system may catch it."""
 
@@ -72,6 +80,8 @@ class World:
         self._hub = getcurrent()
         self._dead: list[Actor] = []
         self.current: Actor | None = None
+        self.doomed: set[str] = set()
+        """Processes that are told to end: they die at their next call."""
 
     def spawn(
         self,
@@ -173,12 +183,10 @@ class World:
         if self.current is None:
             return target(*args, **request)  # the auditors look without disturbing
         self._latency()
-        if self.chance("crash before"):
+        if self.current.process in self.doomed or self.chance("crash before"):
             raise Crash
         if self.chance("throttled"):
-            code = {"kinesis": "ProvisionedThroughputExceededException", "s3": "SlowDown"}.get(
-                service, "ThrottlingException"
-            )
+            code = self.random.choice(_REFUSALS[service])
             raise ClientError({"Error": {"Code": code, "Message": "simulated"}}, operation)
         if self.chance("lost request"):
             raise ReadTimeoutError(endpoint_url=f"simulated {service}")
