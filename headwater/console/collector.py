@@ -6,6 +6,7 @@ from threading import Lock
 from typing import Any
 
 from headwater.console.overview import Overview, TableState, Totals, hops, shard_rows, totals_of
+from headwater.errors import UsageError
 from processors.audit import AuditReport
 from processors.auditing import run_audit
 from processors.services import Services
@@ -96,9 +97,15 @@ class Collector:
                 break
         return found
 
+    @property
+    def redrives(self) -> bool:
+        return self._services.settings.serve.redrive
+
     def redrive(self, letters: Sequence[DeadLetter]) -> int:
-        """Put them on the stream again."""
+        """Put them on the stream again; UsageError where the settings say that the console only reads."""
         services = self._services
+        if not self.redrives:
+            raise UsageError("HEADWATER_SERVE_REDRIVE is off here: use headwater dlq redrive")
         again = Redrive(services.kinesis, services.settings.stream, services.pipeline.contract)
         return services.letters.redrive(services.pipeline.name, letters, again.put)
 

@@ -176,8 +176,9 @@ class Page:
     def _letters(self) -> None:
         with card("Dead letters", "What could not be processed, and why. Put the cause right, then send them again."):
             with ui.row().classes("items-center"):
-                ui.button("Redrive selected", on_click=lambda: self._redrive(every=False))
-                ui.button("Redrive all", on_click=lambda: self._redrive(every=True)).props("outline")
+                if self._shared.collector.redrives:
+                    ui.button("Redrive selected", on_click=lambda: self._redrive(every=False))
+                    ui.button("Redrive all", on_click=lambda: self._redrive(every=True)).props("outline")
                 self._letters_said = ui.label("none wait")
             columns = ["letter", "reason", "arrived", "payload"]
             self._letters_table = table(columns, "letter", pagination=10, selection="multiple")

@@ -128,3 +128,20 @@ def test_on_a_phone_in_the_dark(up: dict[str, Any], browser: Browser) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "phone")
     page.close()
+
+
+def test_a_console_that_only_reads_has_no_button_for_it(up: dict[str, Any], browser: Browser) -> None:
+    given = {"HEADWATER_SERVE_PORT": "0", "HEADWATER_SERVE_AUTH": "none", "HEADWATER_SERVE_REDRIVE": "false"}
+    command = [sys.executable, "-c", "from headwater.cli import main; main()", "serve"]
+    process = subprocess.Popen(command, env=os.environ | up["settings"] | given, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        page = browser.new_page()
+        page.goto(process.stdout.readline().split()[2].removesuffix("v1/views"))
+        letters = section(page, "Dead letters")
+        expect(letters).to_be_visible(timeout=WAIT_MS)
+        expect(letters.get_by_role("button", name="Redrive")).to_have_count(0)
+        page.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0

@@ -10,15 +10,19 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headwater.clock import ManualClock
-from headwater.config import GatewaySettings
+from headwater.config import GatewaySettings, ServeSettings, Settings
 from headwater.console.charts import age, shard_options
+from headwater.console.collector import Collector
 from headwater.console.gate import Gate
 from headwater.console.overview import TableState, Totals, hops, rates, shard_rows, totals_of
 from headwater.console.page import gaps
+from headwater.errors import UsageError
 from headwater.ledger import PendingFile, ShardEntry
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
+from processors.pipeline import load
+from processors.services import Services
 from processors.shards.heat import Sample, heat
 from processors.shards.topology import Shard, Topology
 
@@ -121,3 +125,9 @@ def test_the_page_needs_a_key(client: TestClient, store: KeyStore) -> None:
     assert client.get("/").text == "the page"
     with client.websocket_connect("/socket") as socket:
         assert socket.receive_text() == "in"
+
+
+def test_a_console_that_only_reads_sends_nothing_again() -> None:
+    settings = Settings(serve=ServeSettings(redrive=False))
+    with pytest.raises(UsageError, match="HEADWATER_SERVE_REDRIVE"):
+        Collector(Services(settings, load(settings.pipeline))).redrive([])
