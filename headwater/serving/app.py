@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -41,6 +41,30 @@ class ProblemDetails(BaseModel):
     title: str
     status: int
     detail: str
+
+
+AlertState = Literal["firing", "pending", "cleared"]
+
+
+class AlertRow(BaseModel):
+    """An alert and a key; times are event time, beginnings and ends of windows."""
+
+    alert: str
+    key: str = Field(description="Its parts are joined with |.")
+    state: AlertState
+    since: str
+    cleared: str | None
+    value: float | None = Field(description="What was measured when the state changed.")
+    condition: str
+    view: str
+    summary: str
+    episode: str = Field(description="The same in the events that were published of it.")
+    unpublished: int = Field(description="Events not known to be published.")
+
+
+class AlertRows(BaseModel):
+    alerts: list[AlertRow]
+    more: bool = Field(description="Whether there are others beyond the limit.")
 
 
 _PROBLEM: dict[str, Any] = {
@@ -79,6 +103,11 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     async def views(request: Request) -> Any:
         """The views of the pipeline."""
         return await answered(request, lambda: {"views": [view_json(view) for view in reader.views.values()]})
+
+    @app.get("/v1/alerts", dependencies=[Depends(allowed)], response_model=AlertRows, name="alerts")
+    async def alerts(request: Request, state: AlertState | None = None, limit: Limit = 100) -> Any:
+        """What fires, what is about to, and what has been cleared, in this order, the latest first."""
+        return await answered(request, lambda: reader.alerts(state, limit))
 
     for view in reader.views.values():
         _routes(app, view, reader, answered, [Depends(allowed)], streams)

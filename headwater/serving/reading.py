@@ -9,6 +9,7 @@ from typing import Any
 
 from headwater.errors import UsageError
 from headwater.ledger import ShardEntry, watermark_of
+from processors.alerts.store import alert_rows
 from processors.pipeline import View
 from processors.services import Services
 from sinks.viewitems import key_parts
@@ -80,6 +81,13 @@ class ViewReader:
             raise UsageError("next is not what an earlier answer gave")
         rows, place = self._services.views.page(self._services.view_specs[name], prefix, limit, where)
         return self._answer(progress, rows, _encoded(place) if place else None)
+
+    def alerts(self, state: str | None, limit: int) -> Any:
+        """What the alerts service has found, or those in one state."""
+        pipeline = self._services.pipeline
+        rows = alert_rows(pipeline.name, pipeline.alerts, self._services.alerts)
+        wanted = [row for row in rows if state in (None, row["state"])]
+        return {"alerts": wanted[:limit], "more": len(wanted) > limit}
 
     def _answer(self, progress: Progress, rows: Sequence[Mapping[str, object]], after: str | None) -> Any:
         now = self._services.clock.now_ms()

@@ -171,7 +171,7 @@ class Alerts:
                 continue
             parts = {column: found[0][1].get(column) for column in self._services.view_specs[rule.view].by}
             events = [event_of(self._pipeline.name, rule, key, parts, change) for change in changes]
-            changed.append(replace(entry, state=state, waiting=[*entry.waiting, *events]))
+            changed.append(replace(entry, state=state, waiting=events))
         for entry in self._pool.map(self._store.save, changed):
             entries[entry.key] = entry
             done += self._tell(entry)

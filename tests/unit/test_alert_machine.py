@@ -137,7 +137,8 @@ def test_the_same_episodes_however_it_is_evaluated(life: tuple[Rule, list[Readin
     after a crash that came before the progress was stored: each change comes out the same, and as often."""
     rule, rows, cuts = life
     _, expected = advance(rule, CALM, rows, 0, cuts[-1])
-    state, after, found = CALM, 0, []
+    state, after = CALM, 0
+    found: list[Change] = []
     for until in cuts:
         for _ in range(1 + chance.randint(0, 1)):  # type: ignore[attr-defined]
             seen = [one for one in rows if after - rule.lookback_ms < one.end_ms <= until + rule.window.every_ms] * 2

@@ -108,7 +108,7 @@ class Plant(Services):
 
 def expected(values: Mapping[str, Sequence[float | None]], until: int) -> dict[str, Event]:
     """What the state machine says of all windows at once, by id."""
-    found = {}
+    found: dict[str, Event] = {}
     for rule in PIPELINE.alerts:
         for device, each in values.items():
             rows = [Reading(START + (at + 1) * MINUTE, value) for at, value in enumerate(each) if value is not None]
@@ -136,7 +136,11 @@ def told() -> list[Event]:
     return []
 
 
-HOT = {"dev-1": [20, 31, 31, 29, 27, 20], "dev-2": [20, 20, None, None, None, None], "shard#3": [20] * 6}
+HOT: dict[str, Sequence[float | None]] = {
+    "dev-1": [20, 31, 31, 29, 27, 20],
+    "dev-2": [20, 20, None, None, None, None],
+    "shard#3": [20] * 6,
+}
 
 
 def test_a_change_is_told_once(plant: Plant, told: list[Event]) -> None:
@@ -246,7 +250,8 @@ values = st.lists(st.one_of(st.none(), st.sampled_from([20.0, 27.0, 29.0, 31.0])
 )
 def test_killed_at_any_write(lives: dict[str, Sequence[float | None]], looks: set[int], deaths: list[int]) -> None:
     """Whatever the service dies of, the ones after it tell every change, under one id, each key's in order."""
-    plant, told = Plant(), []
+    plant = Plant()
+    told: list[Event] = []
     plant.lives(lives)
     crashes: Iterator[int] = iter(deaths)
     plant.read_to(0)
