@@ -1,6 +1,7 @@
 """`headwater replay`: events put on a stream again, or a new pipeline filled from the lake."""
 
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,7 +12,7 @@ import typer
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from processors.services import Services
 
@@ -65,10 +66,9 @@ def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None
 
     services = open_services()
     one = Replay(services, Span(start_ms, stop_ms), source.value, stream or services.settings.stream)
-    settle, release = _publishing(services)
-    with progress("replaying", None, services.clock) as advance:
+    publishing = _publishing(services) if source is Source.lake else nullcontext(lambda: None)
+    with publishing as settle, progress("replaying", None, services.clock) as advance:
         found = one.run(settle, rate or None, advance)
-    release()
     if as_json:
         print_json(asdict(found))
         return
@@ -86,10 +86,8 @@ def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
 
     source = open_services()
     target = Services(source.settings, load(into))
-    settle, release = _publishing(source)
-    with progress("replaying", None, source.clock) as advance:
+    with _publishing(source) as settle, progress("replaying", None, source.clock) as advance:
         found = backfill(source, target, new_owner(), settle, rate or None, advance)
-    release()
     if as_json:
         print_json(asdict(found))
         return
@@ -98,8 +96,9 @@ def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
     )
 
 
-def _publishing(services: "Services") -> "tuple[Callable[[], None], Callable[[], None]]":
-    """A publisher's step and a pause, for while files wait for one; and how to end."""
+@contextmanager
+def _publishing(services: "Services") -> "Iterator[Callable[[], None]]":
+    """A publisher's step and a pause, for while files wait for one; the lake's table follows the contract by it."""
     from headwater.errors import Retryable
     from processors.services import new_owner
 
@@ -112,7 +111,8 @@ def _publishing(services: "Services") -> "tuple[Callable[[], None], Callable[[],
             sys.stderr.write(f"{error}\n")
         services.clock.sleep(0.5)
 
-    return settle, publisher.release
+    yield settle
+    publisher.release()
 
 
 def _time(option: str, text: str | None) -> int:

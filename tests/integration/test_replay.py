@@ -39,11 +39,11 @@ def aws() -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture(scope="module")
 def services(aws: Mapping[str, str]) -> Services:
-    """After a run: in the lake are three commits of a producer's events and one of others', in the stream a bad one."""
+    """After a run: in the lake are two commits of a producer's events and one of others', in the stream a bad one."""
     services = Services(SETTINGS, load(SETTINGS.pipeline))
     for name in ("from-lake", "from-stream", "again"):
         services.kinesis.create_stream(StreamName=name, ShardCount=2)
-    fill(services, 3)
+    fill(services, 2)
     services.kinesis.put_record(StreamName=SETTINGS.stream, PartitionKey="x", Data=b'{"device": "device-0001"}')
     process(services, 1)
     services.publisher("test").drain()
