@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from pyiceberg.transforms import BucketTransform
 from pyiceberg.types import StringType
 
 from headwater.config import Settings
+from headwater.errors import Retryable
 from headwater.ledger import Ledger
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
@@ -138,6 +140,29 @@ def test_a_partitioning_comes_back_with_its_number(settings: Settings) -> None:
     assert (first.spec().spec_id, changed.spec().spec_id, again.spec().spec_id) == (0, 1, 0)
     assert ensured(settings).metadata_location == again.metadata_location
     assert len(again.specs()) == 2
+
+
+def test_a_compaction_is_given_up_when_the_partitioning_changes_under_it(
+    settings: Settings,
+) -> None:
+    """Its file belongs nowhere in the new one. The next compaction makes others."""
+    ensured(settings)
+    ledger, first = new_ledger(), 0
+    for _ in range(2):
+        first = published(settings, ledger, first, DAY)
+    patch = pytest.MonkeyPatch()
+
+    def overtaken(*arguments: Any) -> None:
+        patch.undo()
+        ensured(settings, partitioning=BUCKETED)
+        raise Retryable("another writer was faster")
+
+    patch.setattr("sinks.maintenance.replace_files", overtaken)
+    report = care(settings, ledger).compact()
+    assert (report.groups, report.overtaken) == (0, 1)
+    assert {file.spec_id for file in data_files(open_table(settings, "metric"))} == {0}
+    assert care(settings, ledger).compact().files_after == 4
+    everything_is_read_by_others(settings, first)
 
 
 @pytest.fixture
