@@ -7,6 +7,7 @@ from typing import Any
 
 from headwater.console.overview import Overview, TableState, Totals, hops, shard_rows, totals_of
 from headwater.errors import UsageError
+from processors.alerts.store import alert_rows
 from processors.audit import AuditReport
 from processors.auditing import run_audit
 from processors.services import Services
@@ -100,6 +101,11 @@ class Collector:
     @property
     def redrives(self) -> bool:
         return self._services.settings.serve.redrive
+
+    def alerts(self) -> list[dict[str, object]]:
+        """Of each alert and key the last episode; those that fire first."""
+        pipeline = self._services.pipeline
+        return alert_rows(pipeline.name, pipeline.alerts, self._services.alerts)
 
     def redrive(self, letters: Sequence[DeadLetter]) -> int:
         """Put them on the stream again; UsageError where the settings say that the console only reads."""

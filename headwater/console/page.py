@@ -8,12 +8,13 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from nicegui import run, ui
 
+from headwater.console.alerts import AlertsPanel
 from headwater.console.charts import age, flow_options, moment, rate_options, shard_options, short, size, view_options
 from headwater.console.collector import MOST_LETTERS, Collector
+from headwater.console.elements import card, fill, replace_options, table
 from headwater.console.overview import Overview, ShardRow, rates
 from processors.audit import AuditReport
 from sinks.deadletter import DeadLetter
@@ -46,6 +47,7 @@ class Shared:
     audit: AuditReport | None = None
     audit_ms: int = 0
     letters: list[DeadLetter] = field(default_factory=list)
+    alerts: list[dict[str, object]] = field(default_factory=list)
     error: str = ""
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
@@ -55,6 +57,7 @@ class Shared:
             await self._ask(self._look)
             if turn % round(_LETTERS_SECONDS / _LOOK_SECONDS) == 0:
                 await self._ask(self._look_at_letters)
+                await self._ask(self._look_at_alerts)
             if turn % round(_AUDIT_SECONDS / _LOOK_SECONDS) == 0:
                 await self._ask(self.look_at_audit)
             await asyncio.sleep(_LOOK_SECONDS)
@@ -74,6 +77,9 @@ class Shared:
     def _look_at_letters(self) -> None:
         self.letters = self.collector.letters()
 
+    def _look_at_alerts(self) -> None:
+        self.alerts = self.collector.alerts()
+
     def look_at_audit(self) -> None:
         """The whole audit."""
         self.audit, self.audit_ms = self.collector.audit(), self.overview.at_ms if self.overview else 0
@@ -84,31 +90,6 @@ class Shared:
         sent = self.collector.redrive([one for one in self.letters if letter_name(one) in wanted])
         self._look_at_letters()
         return sent
-
-
-def card(title: str, note: str = "", *, wide: bool = False) -> Any:
-    """A section with its heading, on a wide screen over half or all of its width."""
-    section = ui.card().classes("w-full min-w-0 overflow-x-auto" + (" xl:col-span-2" if wide else ""))
-    with section:
-        ui.label(title).classes("text-lg font-medium").props('role="heading" aria-level="2"')
-        if note:
-            ui.label(note).classes("text-sm opacity-70")
-    return section
-
-
-def table(columns: Sequence[str], key: str, **more: Any) -> Any:
-    """A table of plain text cells; a column whose name ends in `>` holds numbers."""
-    spec = [
-        {
-            "name": name.rstrip(">"),
-            "label": name.rstrip(">"),
-            "field": name.rstrip(">"),
-            "align": "right" if name.endswith(">") else "left",
-            "sortable": True,
-        }
-        for name in columns
-    ]
-    return ui.table(columns=spec, rows=[], row_key=key, **more).classes("w-full").props("dense flat wrap-cells")
 
 
 class Page:
@@ -123,6 +104,7 @@ class Page:
         with ui.element("main").classes("w-full max-w-screen-2xl mx-auto p-2 grid grid-cols-1 xl:grid-cols-2 gap-3"):
             self._flow()
             self._shards()
+            self._alerts = AlertsPanel() if shared.collector.pipeline.alerts else None
             self._rates()
             self._audit()
             self._letters()
@@ -259,6 +241,8 @@ class Page:
             self._show_overview(shared.overview)
         if shared.audit is not None and shared.audit is not self._audit_shown:
             self._show_audit(shared.audit)
+        if self._alerts is not None:
+            self._alerts.show(shared.alerts)
         if shared.letters is not self._letters_shown:
             self._show_letters(shared.letters)
 
@@ -347,24 +331,6 @@ def gaps(intervals: Sequence[tuple[int, int]], most: int = 5) -> str:
     """Missing intervals by number, both ends included."""
     shown = [str(start) if stop == start + 1 else f"{start}–{stop - 1}" for start, stop in intervals[:most]]
     return ", ".join(shown) + (f" and {len(intervals) - most} more" if len(intervals) > most else "")
-
-
-def fill(where: Any, rows: Iterable[Sequence[str]]) -> None:
-    """Put rows into a table; nothing is sent when nothing has changed."""
-    names = [column["field"] for column in where.columns]
-    new = [dict(zip(names, row, strict=True)) for row in rows]
-    if new != where.rows:
-        where.rows = new
-        where.update()
-
-
-def replace_options(chart: Any, options: dict[str, Any]) -> None:
-    """Show other options; nothing is sent when nothing has changed."""
-    if chart.options == options:
-        return
-    chart.options.clear()
-    chart.options.update(options)
-    chart.update()
 
 
 def plain(value: object) -> str | int | float | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, expect
 
 from headwater.aws import client
 from headwater.config import ServeSettings, Settings
@@ -31,7 +32,11 @@ from processors.runners.embedded import EmbeddedRunner
 from processors.services import Services, new_owner
 from producers import Producer
 from tests.cli import headwater
+from tests.integration.test_console import WAIT_MS, browser, section, shot
 from tests.integration.test_main_job import wait_for
+
+__all__ = ["browser"]
+"""A fixture."""
 
 SETTINGS = Settings(commit_seconds=0.5, view_flush_seconds=0.5)
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -227,3 +232,27 @@ def test_the_service_runs_until_sigterm(aws: Mapping[str, str], tmp_path: Path) 
         assert running.wait(timeout=30) == 0
     assert headwater("alerts", "--once", environment=aws).code == 0
     headwater("alerts", environment={**aws, "HEADWATER_ALERTS_TO": "arn:aws:s3:::b"}).failed(2, "arn:aws:s3:::b")
+
+
+def test_the_console_shows_what_fires(aws: Mapping[str, str], browser: Browser, tmp_path: Path) -> None:
+    """In a section of its own, the key as text whatever it holds."""
+    services = Services(SETTINGS, load(str(tmp_path / "plant.py")))
+    hostile = "<img src=x onerror=document.title='taken'>"
+    process(services, put(services, {hostile: dict.fromkeys(range(9), 31.0)}))
+    assert judge(services, aws).raised == 1
+    environment = {**aws, "HEADWATER_SERVE_PORT": "0", "HEADWATER_SERVE_AUTH": "none"}
+    command = [sys.executable, "-c", "from headwater.cli import main; main()", "serve"]
+    serve = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert serve.stdout is not None
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(serve.stdout.readline().split()[-1].removesuffix("/v1/views"))
+        alerts = section(page, "Alerts")
+        expect(alerts).to_contain_text("1 firing", timeout=WAIT_MS)
+        expect(alerts.get_by_role("row").nth(1)).to_contain_text(f"hot: {hostile}")
+        expect(alerts.get_by_role("row").nth(1)).to_contain_text("mean above 30 (until 28) for 120 s")
+        assert page.title() == "headwater"
+        shot(page, "alerts")
+    finally:
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(timeout=60) == 0
