@@ -40,6 +40,8 @@ class Effects:
     """Of each event read, copies among them: the index of its record in the call, and its key."""
     traces: list[str] = field(default_factory=list)
     """W3C traceparents that batches came with."""
+    refused: int = 0
+    """Records that this shard refused producers by its limits, as their receipts say."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Engine:
                     str(origin): [(int(start), int(stop)) for start, stop in intervals]
                     for origin, intervals in body["intervals"].items()
                 }
+                effects.refused += max(0, int(body.get("refused", {}).get(self.shard_id, 0)))
                 if body["contract"] == self.pipeline.contract.name:
                     for origin, intervals in spans.items():
                         self.state.accepted.add_intervals(origin, intervals, record.arrived_ms)

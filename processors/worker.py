@@ -186,6 +186,7 @@ class ShardWorker:
         self._letters.extend(effects.letters)
         self._traces.add(effects.traces)
         self.heat.observe(fresh, effects.keys, self._ranged)
+        self.heat.refused(effects.refused)
         self.position = sequence.pad(fresh[-1].sequence_number)
 
     def tick(self) -> None:

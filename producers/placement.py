@@ -82,6 +82,10 @@ class Placement:
         self._bytes[at] += size
         return key
 
+    def shard_of(self, hash_key: int) -> str:
+        """The shard that the key lies in, as far as is known."""
+        return self._ids[self._at(hash_key)]
+
     def throttled(self, hash_key: int) -> None:
         """The batch was refused; it will be retried where it is, and fewer new ones go there."""
         at = self._at(hash_key)

@@ -222,7 +222,9 @@ class Sender:
         try:
             if not self._unreachable:
                 for body in taken.bodies():
-                    put_control(self._client, self._stream, "receipt", body, self._clock)
+                    refused = {"refused": dict(self._spread.refused)} if self._spread.refused else {}
+                    put_control(self._client, self._stream, "receipt", body | refused, self._clock)
+                    self._spread.refused.clear()
                 if self._outbox is not None:
                     self._outbox.announce(upto)
             else:

@@ -1,6 +1,7 @@
 """The hash keys of a producer's batches: at random until the shards are known, then by what each of them takes."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ class Spread:
         self._placement: Placement | None = None
         self._next_ms = 0
         self._reached = False
+        self.refused = Counter[str]()
+        """Records that shards refused by their limits, not told yet. A record refused twice counts twice."""
 
     def place(self, size: int) -> int:
         """The hash key of a new batch of so many bytes."""
@@ -46,6 +49,7 @@ class Spread:
             if one.batch.lane is None:
                 self._placement.delivered(int(one.batch.explicit_hash_key), one.shard_id)
         for batch in outcome.refused:
+            self.refused[self._placement.shard_of(int(batch.explicit_hash_key))] += 1
             if batch.lane is None:
                 self._placement.throttled(int(batch.explicit_hash_key))
         for failure in outcome.failed:

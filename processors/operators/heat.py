@@ -82,12 +82,17 @@ class HeatTracker:
         distinct, inverse = np.unique(second, return_inverse=True)
         columns = [
             np.bincount(inverse, np.asarray(weights, np.float64), len(distinct))
-            for weights in (np.ones(len(second)), sizes, events)
+            for weights in (np.ones(len(second)), sizes, events, np.zeros(len(second)))
         ]
         for at, counts in zip(distinct.tolist(), np.stack(columns, axis=1).astype(np.int64), strict=True):
             before = self._seconds.get(at)
             self._seconds[at] = counts if before is None else before + counts
         self._advance(int(distinct[-1]))
+
+    def refused(self, count: int) -> None:
+        """Count records that the shard refused by its limits: they are heard of about now, by a later record."""
+        if count:
+            self._seconds[self.last_second][3] += count
 
     def keys(self, column: pa.ChunkedArray | pa.Array) -> None:
         """Count the key of every event; the sketch takes the heaviest of the call."""
@@ -118,7 +123,7 @@ class HeatTracker:
     def rates(self, seconds: int = 60) -> dict[str, float]:
         """Means and peaks per second of the last so many seconds up to the last record."""
         window = range(self.last_second - seconds + 1, self.last_second + 1)
-        rows = np.array([self._seconds.get(second, np.zeros(3, np.int64)) for second in window])
+        rows = np.array([self._seconds.get(second, np.zeros(4, np.int64)) for second in window])
         mean, peak = rows.mean(axis=0), rows.max(axis=0)
         return {
             "records_s": float(mean[0]),
@@ -127,6 +132,7 @@ class HeatTracker:
             "peak_records_s": float(peak[0]),
             "peak_bytes_s": float(peak[1]),
             "peak_events_s": float(peak[2]),
+            "refused_s": float(mean[3]),
         }
 
     def heavy(self, limit: int = 10) -> list[tuple[str, int, float]]:

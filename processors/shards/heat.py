@@ -49,9 +49,7 @@ def sample_from_json(doc: Mapping[str, Any]) -> Sample:
     return Sample(**{**doc, "heavy": heavy, "bins": tuple(doc.get("bins", ()))})
 
 
-def sample_of(
-    shard_id: str, tracker: HeatTracker, lag_ms: Mapping[str, int], throttles_s: float = 0.0, seconds: int = 60
-) -> Sample:
+def sample_of(shard_id: str, tracker: HeatTracker, lag_ms: Mapping[str, int], seconds: int = 60) -> Sample:
     """A sample out of the processor's own measurements."""
     rates = tracker.rates(seconds)
     return Sample(
@@ -63,7 +61,7 @@ def sample_of(
         events_s=rates["events_s"],
         peak_bytes_s=rates["peak_bytes_s"],
         peak_records_s=rates["peak_records_s"],
-        throttles_s=throttles_s,
+        throttles_s=rates["refused_s"],
         lag_ms=dict(lag_ms),
         heavy=tuple(HeavyKey(*row) for row in tracker.heavy()),
         bins=tuple(tracker.bins()),

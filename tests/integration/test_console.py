@@ -97,10 +97,23 @@ def test_an_operator_looks_and_acts(up: dict[str, Any], browser: Browser, kinesi
     page.keyboard.press("Enter")
     expect(page.get_by_text("1 sent again")).to_be_visible(timeout=WAIT_MS)
 
+    shards = section(page, "Shards")
+    command = [sys.executable, "-c", "from headwater.cli import main; main()", "autoscale"]
+    autoscaler = subprocess.Popen([*command, "--floor", "2", "--period", "1"], env=os.environ | up["settings"], stdout=subprocess.DEVNULL)
+    try:
+        shards.get_by_text("What the autoscaler decided").click()
+        decided = shards.get_by_role("row", name="hold")
+        expect(decided).to_have_count(1, timeout=WAIT_MS)
+        expect(decided).to_contain_text("no shard over 70%", timeout=WAIT_MS)
+        decided.scroll_into_view_if_needed()
+        shot(page, "autoscaler")
+    finally:
+        autoscaler.send_signal(signal.SIGTERM)
+        assert autoscaler.wait(timeout=60) == 0
+
     (first, _) = kinesis.list_shards(StreamName=up["stream"])["Shards"]
     quarter = str(int(first["HashKeyRange"]["EndingHashKey"]) // 2)
     kinesis.split_shard(StreamName=up["stream"], ShardToSplit=first["ShardId"], NewStartingHashKey=quarter)
-    shards = section(page, "Shards")
     expect(shards.get_by_role("row", name="25.0%")).to_have_count(2, timeout=WAIT_MS)
     expect(shards).to_contain_text("(closed)")
 

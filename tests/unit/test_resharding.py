@@ -21,6 +21,7 @@ from processors.audit import audit
 from processors.pipeline import Pipeline
 from processors.runners.embedded import EmbeddedRunner
 from processors.runners.shardreader import ReaderSettings
+from processors.shards.edge import heat_document
 from processors.worker import Ports, StateStore
 from producers import Producer, ProducerSettings
 from producers.fleet import Fleet
@@ -113,7 +114,7 @@ def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int)
                 while stack.kinesis.faults.calls["put_records"] == before:
                     SystemClock().sleep(0.001)
                 many = len(stack.open_shards())
-                if many < 5 and draw.random() < 0.7:
+                if many == 1 or (many < 5 and draw.random() < 0.7):
                     stack.split(draw.randrange(many))
                 else:
                     stack.merge(draw.randrange(many - 1))
@@ -164,3 +165,20 @@ def test_after_a_split_new_batches_go_to_the_children_and_off_the_shard_that_ref
         assert taken[1] > 60  # of 120 batches, more than half went where there is room
         assert int(low.end) < HASH_SPACE // 2
     stack.stop_when_read(0)
+
+
+def test_what_a_shard_refuses_is_told_with_the_receipts_and_seen_in_its_heat() -> None:
+    """No metric of the service is needed to see who is throttled."""
+    stack = Stack(2)
+    rows = next(Fleet(devices=5).batches(300, 300))
+    with Producer("s", "telemetry", client=stack.kinesis) as producer:
+        for at in range(0, 200, 100):  # the shards are asked for after the first answer
+            producer.put_batch(rows.slice(at, 100))
+            producer.flush()
+        stack.kinesis.faults.partial({0})
+        stack.kinesis.faults.partial({0})
+        producer.put_batch(rows.slice(200, 100))
+        producer.flush()
+    stack.stop_when_read(300)
+    documents = [stack.ledger.document(heat_document(shard_id))[0] for shard_id in stack.open_shards()]
+    assert sum(document["sample"]["throttles_s"] for document in documents) == pytest.approx(2 / 60)
