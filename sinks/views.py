@@ -10,6 +10,7 @@ over and writers leave it alone, whether DynamoDB has deleted it or not. Should 
 deleted row back, with its last events only, then with the same `expires`: no reader sees that.
 """
 
+import logging
 import random
 import threading
 from collections import OrderedDict
@@ -22,9 +23,11 @@ from headwater.clock import Clock
 from headwater.errors import Retryable
 from sinks import viewitems
 from sinks.viewitems import Item, Slot, Upsert, ViewSpec
-from sinks.viewtable import Refused, ViewTable
+from sinks.viewtable import Refused, TooLarge, ViewTable
 
 __all__ = ["Upsert", "ViewSettings", "ViewSpec", "ViewStore", "WriteReport"]
+
+log = logging.getLogger("headwater.views")
 
 _TOGETHER = 50
 """Rows at most that a thread writes one after the other."""
@@ -48,8 +51,8 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """Rows written and skipped (nothing newer), lost races, slots in items of their own, throttled requests, and
-    rows not written because they have expired."""
+    """Rows written and skipped (nothing newer), lost races, slots in items of their own, throttled requests, rows
+    not written because they have expired, and rows that no item can hold: they stay as they were."""
 
     written: int = 0
     skipped: int = 0
@@ -57,6 +60,7 @@ class WriteReport:
     overflowed: int = 0
     throttled: int = 0
     expired: int = 0
+    refused: int = 0
 
     def __add__(self, other: "WriteReport") -> "WriteReport":
         return WriteReport(
@@ -66,6 +70,7 @@ class WriteReport:
             self.overflowed + other.overflowed,
             self.throttled + other.throttled,
             self.expired + other.expired,
+            self.refused + other.refused,
         )
 
 
@@ -209,6 +214,10 @@ class ViewStore:
                 if race > 2:
                     self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
                 continue
+            except TooLarge as error:
+                row = {"view": view.name, "key": at[0][:200], "window": at[1], "reason": str(error)}
+                log.warning("a row of a view is too large and stays as it was", extra=row)
+                return report + WriteReport(refused=1)
             self._cache.put(at, planned)
             return report + WriteReport(written=1, overflowed=len(outside))
         raise Retryable(f"view {view.name!r}, key {at[0]!r}, window {at[1]}: others keep changing the row; try again")

@@ -11,7 +11,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.errors import Retryable, Throttled, UsageError
 from sinks.viewitems import EXPIRES
 
-__all__ = ["Refused", "ViewTable", "create_table", "enable_expiry"]
+__all__ = ["Refused", "TooLarge", "ViewTable", "create_table", "enable_expiry"]
 
 _THROTTLES = frozenset(
     {
@@ -32,6 +32,10 @@ class Refused(Exception):
         self.found = found
 
 
+class TooLarge(Exception):
+    """DynamoDB takes no item above 400 KB and no `pk` above 2 KB."""
+
+
 class ViewTable:
     """Items by `pk` and `sk`. `attempts` is the tries of a put that is throttled or whose answer is lost."""
 
@@ -50,7 +54,7 @@ class ViewTable:
         self.chance = chance
 
     def put(self, item: Mapping[str, Any], condition: Mapping[str, Any]) -> int:
-        """PutItem; returns how often it was throttled. Raises Refused with the item found."""
+        """PutItem; returns how often it was throttled. Raises Refused with the item found, and TooLarge."""
         for attempt in range(self._attempts):
             try:
                 self._client.put_item(
@@ -62,6 +66,8 @@ class ViewTable:
                 if code == "ConditionalCheckFailedException":
                     answer: Any = error.response
                     raise Refused(answer.get("Item")) from None
+                if code == "ValidationException" and "exceeded" in error.response["Error"]["Message"]:
+                    raise TooLarge(error.response["Error"]["Message"]) from None
                 if code not in _THROTTLES:
                     raise self._clear(error) from error
                 reason = code
