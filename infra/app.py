@@ -47,6 +47,7 @@ def build(app: App, deployed: Deployment) -> None:
     net = network(app, deployed, env)
     delivery(app, deployed, env, kept.key)
     balancers = {name: _web(app, name, deployed, env, net, kept, lakes) for name in ("gateway", "serve")}
+    _worker(app, "maintain", deployed, env, net, kept)
     if deployed.model == "serverless":
         serverless(app, deployed, env, kept)
     else:
@@ -62,10 +63,14 @@ def _web(app: Any, name: str, deployed: Deployment, env: Any, net: Network, kept
     return balancer(made, service(made, name, deployed, net), name, deployed, net, lakes.logs)
 
 
+def _worker(app: Any, name: str, deployed: Deployment, env: Any, net: Network, kept: Data) -> None:
+    stack = Stack(app, f"{deployed.name}-{name}", env=env)
+    service(task(stack, name, deployed, net, kept.key), name, deployed, net)
+
+
 def _workers(app: Any, deployed: Deployment, env: Any, net: Network, kept: Data) -> None:
     for name in ("kcl", "publish"):
-        stack = Stack(app, f"{deployed.name}-{name}", env=env)
-        service(task(stack, name, deployed, net, kept.key), name, deployed, net)
+        _worker(app, name, deployed, env, net, kept)
     stack = Stack(app, f"{deployed.name}-audit", env=env)
     _scheduled(task(stack, "audit", deployed, net, kept.key), deployed, net)
 

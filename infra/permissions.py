@@ -138,6 +138,19 @@ _PUBLISH = (
     ),
     _encrypts(),
 )
+_MAINTAIN = (
+    Grant(_actions("dynamodb", "Scan"), _LEDGER),
+    Grant(_actions("glue", "GetDatabase", "GetTable", "UpdateTable"), _CATALOG),
+    Grant(
+        _actions("s3", "GetObject", "PutObject", "DeleteObject"),
+        _bucket("lake"),
+        {
+            "s3:DeleteObject": "orphans, which are older than an hour; tests/integration/test_maintain_command.py"
+        },
+    ),
+    Grant(_actions("s3", "ListBucket"), _BUCKET),
+    _encrypts(),
+)
 _LOGS = Grant(
     _actions("logs", "CreateLogStream", "PutLogEvents"),
     ("arn:aws:logs:{region}:{account}:log-group:/headwater/{stage}/{service}:*",),
@@ -163,6 +176,7 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
     "kcl": (*_PROCESS, *_LEASING),
     "publish": _PUBLISH,
     "audit": _AUDIT,
+    "maintain": _MAINTAIN,
     "gateway": (
         Grant(_actions("kinesis", "PutRecords", "PutRecord", "ListShards"), _STREAM),
         Grant(_actions("dynamodb", "GetItem", "UpdateItem"), _KEYS),

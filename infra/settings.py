@@ -28,6 +28,7 @@ class Service:
 SERVICES: Mapping[str, Service] = {
     "kcl": Service(("process", "--on", "kcl"), "kcl", 8790, "", 2048, 8192, (2, 16)),
     "publish": Service(("publish",), "lake"),
+    "maintain": Service(("lake", "maintain"), "lake", 0, "", 1024, 4096, (1, 1)),
     "gateway": Service(("gateway",), "web", 8780, "/health/ready", 1024, 4096, (2, 20)),
     "serve": Service(("serve",), "web,lake", 8785, "/health", 1024, 2048, (2, 10)),
     "audit": Service(("audit", "--json"), "lake", copies=(0, 0)),

@@ -152,6 +152,7 @@ def test_only_what_is_declared_is_there(target: str, installed: Installed) -> No
         ("process", "shard claimed"),
         ("kcl", "worker started"),
         ("publish", '"message": "step"'),
+        ("maintain", '"message": "maintained"'),
         ("audit", '"exact"'),
         ("gateway", r"gateway at http://[\d.:]+"),
         ("serve", r"views at http://[\d.:]+"),

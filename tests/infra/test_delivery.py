@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.changes import TRIGGERS, services
+from infra.changes import ELSEWHERE, TRIGGERS, services
 from infra.contracts import FOLDER, faults
 from infra.settings import SERVICES
+from infra.stacks.serverless import HANDLERS
+from tests.infra.synthesis import Synthesis
 
 ROOT = Path(__file__).parents[2]
+_RUNS = ("AWS::ECS::TaskDefinition", "AWS::Lambda::Function")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
 
@@ -63,21 +66,34 @@ def test_a_failed_smoke_test_rolls_back() -> None:
         ("docs/concepts.md", set()),
         ("tests/unit/test_ledger.py", set()),
         ("producers/gateway/app.py", {"gateway"}),
-        ("processors/worker.py", {"kcl", "publish", "audit", "serve", "gateway"}),
+        ("processors/worker.py", set(SERVICES)),
         ("headwater/ledger.py", set(SERVICES)),
         ("requirements/dev.txt", set(SERVICES)),
+        ("infra/lambda_bundle.py", set()),
     ],
 )
 def test_what_a_change_triggers(path: str, concerned: set[str]) -> None:
     assert set(services([path])) == concerned
 
 
+def test_what_a_change_triggers_where_functions_run() -> None:
+    assert services(["infra/lambda_bundle.py"], "serverless") == list(HANDLERS)
+    assert services(["sinks/lake.py"], "serverless") == [*HANDLERS, "maintain", "serve", "gateway"]
+
+
+def test_each_model_delivers_what_its_stacks_are(containers: Synthesis, serverless: Synthesis) -> None:
+    for made in (containers, serverless):
+        stacks = {stack for kind in _RUNS for stack, _ in made.of(kind)}
+        assert set(services(["pyproject.toml"], made.deployed.model)) == stacks
+        assert set(TRIGGERS) - stacks == set(ELSEWHERE[made.deployed.model])
+
+
 def test_every_service_is_delivered_and_stands_in_the_table() -> None:
-    assert set(TRIGGERS) == set(SERVICES)
+    assert set(TRIGGERS) == {*SERVICES, *HANDLERS}
     assert list(TRIGGERS)[-1] == "gateway", "producers come last"
     page = (ROOT / "docs" / "delivery.md").read_text()
     for name, paths in TRIGGERS.items():
-        (row,) = re.findall(rf"^\| `{name}` \| (.+) \|$", page, re.MULTILINE)
+        (row,) = re.findall(rf"^\| `{name}` \| (`.+) \|$", page, re.MULTILINE)
         assert re.findall(r"`([^`]+)`", row) == list(paths), name
 
 
@@ -92,7 +108,11 @@ def test_triggers_cover_what_a_service_imports() -> None:
 
 def test_the_workflow_s_list_is_json() -> None:
     done = subprocess.run(
-        [sys.executable, "infra/changes.py"], cwd=ROOT, input="producers/writer.py\n", capture_output=True, text=True
+        [sys.executable, "infra/changes.py", "containers"],
+        cwd=ROOT,
+        input="producers/writer.py\n",
+        capture_output=True,
+        text=True,
     )
     assert json.loads(done.stdout) == ["gateway"]
 

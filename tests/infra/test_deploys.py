@@ -36,7 +36,7 @@ from tests.infra.synthesis import Synthesis
 from tests.infra.test_watch import matches
 
 EVENTS = 6_000
-CALLERS = ("kcl", "publish", "audit", "gateway", "serve")
+CALLERS = ("kcl", "publish", "maintain", "audit", "gateway", "serve")
 MAIN = "from headwater.cli import main; main()"
 KEYS = """
 from headwater.aws import client
@@ -46,6 +46,7 @@ store = KeyStore(client("dynamodb", Settings()), "{table}")
 assert store.get("{key}").name == "device-7"
 store.add_usage("{key}", "2026-01-01", 5)
 """
+MAINTAIN = "lake maintain --fewest 2 --keep 1 --snapshot-hours 0"
 SAME_CODE = {"function": "kcl", "function-publish": "publish", "function-audit": "audit"}
 """The functions' code below the handler is the containers': their roles must suffice for the same calls."""
 
@@ -66,7 +67,7 @@ def running(service: str, command: str, given: Mapping[str, str], folder: Path) 
     """The command under the service's name as its access key, ended by SIGTERM."""
     with (folder / f"{service}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, command],
+            [sys.executable, "-c", MAIN, *command.split()],
             env=dict(os.environ) | dict(given) | {"AWS_ACCESS_KEY_ID": service},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -130,6 +131,9 @@ def _run(made: Synthesis, base: dict[str, str], folder: Path, recording: Path) -
         deadline = time.monotonic() + 90
         while any(entry.pending for entry in services.ledger.shards()) and time.monotonic() < deadline:
             time.sleep(0.5)
+    with running("maintain", MAINTAIN, base, folder) as maintenance:
+        while '"maintained"' not in (folder / "maintain.log").read_text() and maintenance.poll() is None:
+            time.sleep(0.2)
     logs["audit"] = as_service("audit", "audit", "--json").splitlines()
     as_service("serve", "view", "get", "device_10m", device)
     as_service("serve", "view", "list", "device_10m")
@@ -137,7 +141,7 @@ def _run(made: Synthesis, base: dict[str, str], folder: Path, recording: Path) -
     as_service("serve", "dlq", "list")
     as_service("serve", "shards", "heat")
     _keys(made, base)
-    for service in ("kcl", "publish"):
+    for service in ("kcl", "publish", "maintain"):
         logs[service] = (folder / f"{service}.log").read_text().splitlines()
     return Run(made, settings, events, list(recorded(recording, made.deployed, CALLERS)), logs)
 
@@ -165,6 +169,12 @@ def test_the_pipeline_runs_on_what_the_template_makes(run: Run) -> None:
     assert set(tables) == {run.made.deployed.table(name) for name in ("ledger", "views", "keys", "jobs")}
     buckets = {bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]}
     assert buckets == {run.made.deployed.bucket, run.made.deployed.logs_bucket}
+
+
+def test_the_audit_was_of_a_table_that_maintenance_had_changed(run: Run) -> None:
+    (line,) = [json.loads(line) for line in run.logs["maintain"] if '"maintained"' in line]
+    assert line["joined"] > line["into"] > 0
+    assert line["expired"] > 0
 
 
 def test_time_to_live_is_what_the_code_writes(run: Run) -> None:

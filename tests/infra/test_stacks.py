@@ -87,14 +87,14 @@ def test_each_service_has_a_role_of_its_own(containers: Synthesis, serverless: S
         tasks = [one["Properties"]["TaskRoleArn"] for _, one in made.of("AWS::ECS::TaskDefinition")]
         functions = [one["Properties"]["Role"] for _, one in made.of("AWS::Lambda::Function")]
         stacks = [stack for stack, _ in made.of("AWS::ECS::TaskDefinition") + made.of("AWS::Lambda::Function")]
-        assert len(tasks + functions) == len(set(stacks)) == 5
+        assert len(tasks + functions) == len(set(stacks)) == 6
         for stack in stacks:
             assert made.role(stack), stack
 
 
-def test_only_the_publisher_may_change_the_catalog(containers: Synthesis) -> None:
+def test_only_publisher_and_maintenance_may_change_the_catalog(containers: Synthesis) -> None:
     may = {stack for stack, one in containers.statements() if "glue:UpdateTable" in as_list(one["Action"])}
-    assert may == {"publish"}
+    assert may == {"publish", "maintain"}
 
 
 def test_the_query_api_only_reads(containers: Synthesis) -> None:
@@ -180,13 +180,13 @@ def test_every_variable_is_a_setting(containers: Synthesis, serverless: Synthesi
 
 def test_services_roll_back_by_themselves_and_have_no_public_address(containers: Synthesis) -> None:
     services = containers.of("AWS::ECS::Service")
-    assert {stack for stack, _ in services} == {"gateway", "serve", "kcl", "publish"}
-    for _, one in services:
+    assert {stack for stack, _ in services} == {"gateway", "serve", "kcl", "publish", "maintain"}
+    for stack, one in services:
         deploys = one["Properties"]["DeploymentConfiguration"]
         assert deploys["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
         assert (deploys["MinimumHealthyPercent"], deploys["MaximumPercent"]) == (100, 200)
         assert one["Properties"]["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
-        assert one["Properties"]["DesiredCount"] == 2
+        assert one["Properties"]["DesiredCount"] == SERVICES[stack].copies[0] == (1 if stack == "maintain" else 2)
 
 
 def test_processors_scale_on_lag_and_cpu(containers: Synthesis) -> None:
@@ -211,7 +211,7 @@ def test_load_balancers_take_tls_only(containers: Synthesis) -> None:
 def test_tasks_are_reached_by_their_load_balancer_alone(containers: Synthesis) -> None:
     for stack, one in containers.of("AWS::EC2::SecurityGroupIngress"):
         assert "SourceSecurityGroupId" in one["Properties"], stack
-    for stack in ("kcl", "publish", "audit"):
+    for stack in ("kcl", "publish", "maintain", "audit"):
         ((_, group),) = containers.of("AWS::EC2::SecurityGroup", stack)
         assert "SecurityGroupIngress" not in group["Properties"], stack
 
