@@ -102,12 +102,7 @@ def everything_is_read_by_others(settings: Settings, rows: int) -> None:
     assert lake_query(settings, f"{sql} WHERE device = 'd3'")["n"].to_pylist() == [rows // DEVICES]
 
 
-CHANGES = [
-    Partitioning("ts", "device", "hour", 3),
-    Partitioning("ts", "device", "month", 2),
-    Partitioning("ts", "device", None, None),
-    BUCKETED,
-]
+CHANGES = [Partitioning("ts", "device", "month", 3), Partitioning("ts", "device", None, None), BUCKETED]
 
 
 def test_any_partitioning_follows_any_other(settings: Settings) -> None:
