@@ -27,17 +27,21 @@ __all__ = ["Tickets", "alert_in", "main"]
 
 log = logging.getLogger("headwater.tickets")
 _KINDS = {"headwater.alert.raised": "opened", "headwater.alert.cleared": "closed"}
+_TEXTS = ("episode", "since", "at", "rule", "summary", "condition")
 
 
 def alert_in(body: str) -> Mapping[str, Any]:
     """The event in a message, whichever way it came; ValueError when there is none."""
     found: Any = json.loads(body)
     if isinstance(found, dict) and found.get("Type") == "Notification":  # SNS, without raw delivery
-        found = json.loads(found["Message"])
+        found = json.loads(str(found.get("Message")))
     if isinstance(found, dict) and "detail-type" in found:  # EventBridge
-        found = found["detail"]
-    if not isinstance(found, dict) or found.get("type") not in _KINDS or "episode" not in found.get("data", {}):
+        found = found.get("detail")
+    if not isinstance(found, dict) or found.get("type") not in list(_KINDS) or not isinstance(found.get("data"), dict):
         raise ValueError("no event of an alert")
+    texts = {name: found["data"].get(name) for name in _TEXTS} | {name: found.get(name) for name in ("id", "subject")}
+    if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
+        raise ValueError(f"an event of an alert without {', '.join(wrong)}")
     return found
 
 
@@ -55,7 +59,7 @@ class Tickets:
         for message in answer.get("Messages", ()):
             try:
                 self.handle(alert_in(message["Body"]))
-            except (ValueError, KeyError) as error:
+            except ValueError as error:
                 log.warning("left in the queue", extra={"message_id": message["MessageId"], "reason": str(error)})
                 continue
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])

@@ -75,8 +75,8 @@ class Plant(Services):
     memory: Memory
     entry: ShardEntry
 
-    def __init__(self, pipeline: Pipeline = PIPELINE) -> None:
-        super().__init__(Settings(view_writers=1), pipeline, ManualClock(START))
+    def __init__(self, pipeline: Pipeline = PIPELINE, settings: Settings | None = None) -> None:
+        super().__init__(settings or Settings(view_writers=1), pipeline, ManualClock(START))
         object.__setattr__(self, "memory", Memory())
         object.__setattr__(self, "entry", self.ledger.claim("shardId-0", "p", None, START))
 
@@ -237,6 +237,34 @@ def test_paused_while_another_leads(plant: Plant, told: list[Event]) -> None:
         Alerts(plant, stall, "a").turn()
     assert len(told) == 6
     assert first_of_each(told) == expected(HOT, 6)
+
+
+def test_much_to_catch_up_with(plant: Plant, told: list[Event]) -> None:
+    """A jump of the watermark is judged in turns that hold a part of the rows each."""
+    lives: dict[str, Sequence[float | None]] = {"dev-1": [31.0, 31.0, 20.0] * 200}
+    plant.lives(lives)
+    plant.read_to(0)
+    service = Alerts(plant, told.extend, "a")
+    service.turn()
+    plant.read_to(600)
+    turns = [service.turn() for _ in range(4)]
+    assert [turn.behind for turn in turns if turn] == [2, 2, 0, 0]
+    assert [turn.judged for turn in turns if turn] == [480, 480, 240, 0]
+    assert first_of_each(told) == expected(lives, 600)
+    assert len(told) == 400
+
+
+def test_a_stream_that_falls_silent(told: list[Event]) -> None:
+    """Its watermark stands still; where idle shards count as read, the silence is seen."""
+    for idle, found in ((0.0, []), (60.0, ["dev-1"])):
+        told.clear()
+        plant = Plant(settings=Settings(view_writers=1, alerts_idle_seconds=idle))
+        plant.lives({"dev-1": [20.0] * 3})
+        plant.read_to(3)
+        for _ in range(6):
+            plant.clock.sleep(120)
+            Alerts(plant, told.extend, f"at {plant.clock.now_ms()}").turn()
+        assert [event["subject"] for event in told] == found
 
 
 values = st.lists(st.one_of(st.none(), st.sampled_from([20.0, 27.0, 29.0, 31.0])), min_size=1, max_size=14)

@@ -1,0 +1,122 @@
+"""Where alerts go, and who takes them: EventBridge, SNS and SQS on moto, and the tickets of the sample subscriber."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from itertools import permutations
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from headwater.errors import Retryable, UsageError
+from processors.alerts import Rule, above
+from processors.alerts.events import event_of
+from processors.alerts.machine import Change
+from processors.alerts.publishers import publish_to
+from processors.examples.tickets import Tickets, alert_in
+from processors.windows import tumbling
+
+RULE = Rule("hot", "device_1m", tumbling("1m"), above("mean", 30), summary="too hot")
+RAISED, CLEARED = (
+    event_of("plant", RULE, "dev-1", {"device": "dev-1"}, change)
+    for change in (Change("raised", 60_000, 120_000, 31.0), Change("cleared", 60_000, 300_000, 27.0))
+)
+
+
+@pytest.fixture
+def aws() -> Iterator[Any]:
+    """Opens a client by service."""
+    with mock_aws():
+        yield lambda service: boto3.client(
+            service, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        )
+
+
+def received(sqs: Any, url: str) -> list[Any]:
+    found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])
+    return list(found.get("Messages", ()))
+
+
+def test_a_queue_by_its_arn_or_its_url(aws: Any) -> None:
+    sqs = aws("sqs")
+    url = sqs.create_queue(QueueName="q")["QueueUrl"]
+    publish_to(f"arn:aws:sqs:us-east-1:123456789012:q,{url}", aws)([RAISED, CLEARED])
+    messages = received(sqs, url)
+    assert [json.loads(one["Body"])["id"] for one in messages] == [RAISED["id"], CLEARED["id"]] * 2
+    attributes = {name: value["StringValue"] for name, value in messages[0]["MessageAttributes"].items()}
+    assert attributes == {"type": "headwater.alert.raised", "rule": "hot"}
+
+
+def test_a_fifo_queue_drops_what_comes_again(aws: Any) -> None:
+    sqs = aws("sqs")
+    url = sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    publish = publish_to(url, aws)
+    publish([RAISED, CLEARED])
+    publish([RAISED, CLEARED])
+    assert [alert_in(one["Body"]) for one in received(sqs, url)] == [RAISED, CLEARED]
+
+
+def test_an_event_that_is_refused_is_no_success(aws: Any) -> None:
+    """Each service answers 200 and names the entries that it did not take."""
+
+    class Refusing:
+        def put_events(self, **_: Any) -> Any:
+            return {"FailedEntryCount": 1, "Entries": [{"EventId": "1"}, {"ErrorCode": "InternalFailure"}]}
+
+        def publish_batch(self, **_: Any) -> Any:
+            return {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1", "Code": "InternalError"}]}
+
+        def send_message_batch(self, **_: Any) -> Any:
+            return {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1", "Code": "InternalError"}]}
+
+    for target in ("arn:aws:events:r:1:event-bus/b", "arn:aws:sns:r:1:t", "https://sqs.r.amazonaws.com/1/q"):
+        with pytest.raises(Retryable, match="refused 1 events"):
+            publish_to(target, lambda _: Refusing())([RAISED, CLEARED])
+
+
+@pytest.mark.parametrize("target", ["alerts", "arn:aws:s3:::bucket", "sqs://q"])
+def test_targets_that_there_are_not(aws: Any, target: str) -> None:
+    with pytest.raises(UsageError, match="HEADWATER_ALERTS_TO"):
+        publish_to(target, aws)
+
+
+def test_a_ticket_is_the_same_in_every_order(aws: Any) -> None:
+    """However often its events come, and whichever first; each tells something new once."""
+    dynamodb, found = aws("dynamodb"), []
+    keys = {"KeySchema": [{"AttributeName": "ticket", "KeyType": "HASH"}]}
+    keys |= {"AttributeDefinitions": [{"AttributeName": "ticket", "AttributeType": "S"}]}
+    for at, order in enumerate(permutations([RAISED, RAISED, CLEARED, CLEARED])):
+        dynamodb.create_table(TableName=f"t{at}", BillingMode="PAY_PER_REQUEST", **keys)
+        tickets = Tickets(None, dynamodb, "", f"t{at}")
+        assert sum(tickets.handle(event) for event in order) == 2
+        (item,) = dynamodb.scan(TableName=f"t{at}")["Items"]
+        found.append({name: value["S"] for name, value in item.items()})
+    assert found == [found[0]] * len(found)
+    assert found[0] == {
+        "ticket": RAISED["data"]["episode"],
+        "status": "closed",
+        "opened_at": "1970-01-01T00:01:00.000Z",
+        "closed_at": "1970-01-01T00:05:00.000Z",
+        "alert": "hot",
+        "alert_key": "dev-1",
+        "summary": "too hot",
+    }
+
+
+leaves = st.one_of(st.none(), st.integers(), st.sampled_from(["x", RAISED["type"], "Notification", json.dumps(RAISED)]))
+names = st.sampled_from(["Type", "Message", "detail-type", "detail", "type", "data", "episode", "id", "subject"])
+documents = st.recursive(leaves, lambda inner: st.dictionaries(names, inner, max_size=5))
+
+
+@given(documents)
+def test_what_is_no_event_is_a_value_error(document: object) -> None:
+    """Never another error, with which the subscriber would end."""
+    with contextlib.suppress(ValueError):
+        assert alert_in(json.dumps(document))["data"]["episode"] == RAISED["data"]["episode"]
+    for body in ("", "[]", "17", json.dumps(RAISED | {"subject": None})):
+        with pytest.raises(ValueError, match=r"."):
+            alert_in(body)
