@@ -56,7 +56,8 @@ def environment(settings: Settings, aws: EmbeddedAws, tmp_path: Path) -> Mapping
     program = PIPELINE.format(contract=str(tmp_path / "metric.yaml"), buckets=BUCKETS)
     (tmp_path / "metric_pipeline.py").write_text(program)
     own = {"BUCKET": settings.bucket, "DATABASE": settings.database, "PIPELINE": str(tmp_path / "metric_pipeline.py")}
-    return dict(aws.environment) | {f"HEADWATER_{name}": value for name, value in own.items()}
+    own_names = {f"HEADWATER_{name}": value for name, value in own.items()}
+    return dict(aws.environment) | own_names | {"TMPDIR": str(tmp_path)}  # a killed one leaves its files there
 
 
 def maintaining(environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
