@@ -47,7 +47,8 @@ def build(app: App, deployed: Deployment) -> None:
     net = network(app, deployed, env)
     delivery(app, deployed, env, kept.key)
     balancers = {name: _web(app, name, deployed, env, net, kept, lakes) for name in ("gateway", "serve")}
-    _worker(app, "maintain", deployed, env, net, kept)
+    for name in ("maintain", "alerts"):
+        _worker(app, name, deployed, env, net, kept)
     if deployed.model == "serverless":
         serverless(app, deployed, env, kept)
     else:

@@ -30,6 +30,7 @@ TRIGGERS: Mapping[str, tuple[str, ...]] = {
     "function-publish": ("processors/*", "infra/lambda_bundle.py"),
     "function-audit": ("processors/*", "infra/lambda_bundle.py"),
     "maintain": ("processors/*",),
+    "alerts": ("processors/*",),
     "serve": ("processors/*",),
     "gateway": ("producers/*", "processors/*"),
 }

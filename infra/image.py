@@ -109,6 +109,7 @@ class Store:
         how = ["--isolation", "chroot", "--network", "host", "--pull-never", "--quiet", *mounts]
         what = ["--build-arg", f"PYTHON={BASE}", "--target", target, "-f", "infra/containers/Dockerfile", "-t", name]
         self._run("build", *how, *what, ".")
+        self._run("rmi", "--prune")  # the one that had this name before
         return name
 
     @contextmanager

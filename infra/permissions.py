@@ -39,6 +39,7 @@ _STREAM = ("arn:aws:kinesis:{region}:{account}:stream/{stream}",)
 _LEDGER = ("arn:aws:dynamodb:{region}:{account}:table/{stream}-ledger",)
 _VIEWS = ("arn:aws:dynamodb:{region}:{account}:table/{stream}-views",)
 _KEYS = ("arn:aws:dynamodb:{region}:{account}:table/{stream}-keys",)
+_BUS = ("arn:aws:events:{region}:{account}:event-bus/{stream}",)
 _LEASES = tuple(
     f"arn:aws:dynamodb:{{region}}:{{account}}:table/{{application}}{suffix}"
     for suffix in ("", "-WorkerMetricStats", "-CoordinatorState")
@@ -144,11 +145,20 @@ _MAINTAIN = (
     Grant(
         _actions("s3", "GetObject", "PutObject", "DeleteObject"),
         _bucket("lake"),
-        {
-            "s3:DeleteObject": "orphans, which are older than an hour; tests/integration/test_maintain_command.py"
-        },
+        {"s3:DeleteObject": "orphans, which are older than an hour; tests/integration/test_maintain_command.py"},
     ),
     Grant(_actions("s3", "ListBucket"), _BUCKET),
+    _encrypts(),
+)
+_FIRED = "something has fired, or may have: tests/integration/test_alerts.py"
+_ALERTS = (
+    Grant(_actions("dynamodb", "GetItem", "Query", "UpdateItem"), _LEDGER),
+    Grant(
+        _actions("dynamodb", "Scan", "Query"),
+        _VIEWS,
+        {"dynamodb:Query": "the slots of a row that many shards feed lie in items of their own"},
+    ),
+    Grant(_actions("events", "PutEvents"), _BUS, {"events:PutEvents": _FIRED}),
     _encrypts(),
 )
 _LOGS = Grant(
@@ -177,6 +187,7 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
     "publish": _PUBLISH,
     "audit": _AUDIT,
     "maintain": _MAINTAIN,
+    "alerts": _ALERTS,
     "gateway": (
         Grant(_actions("kinesis", "PutRecords", "PutRecord", "ListShards"), _STREAM),
         Grant(_actions("dynamodb", "GetItem", "UpdateItem"), _KEYS),

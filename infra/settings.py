@@ -29,6 +29,7 @@ SERVICES: Mapping[str, Service] = {
     "kcl": Service(("process", "--on", "kcl"), "kcl", 8790, "", 2048, 8192, (2, 16)),
     "publish": Service(("publish",), "lake"),
     "maintain": Service(("lake", "maintain"), "lake", 0, "", 1024, 4096, (1, 1)),
+    "alerts": Service(("alerts",), cpu=512),
     "gateway": Service(("gateway",), "web", 8780, "/health/ready", 1024, 4096, (2, 20)),
     "serve": Service(("serve",), "web,lake", 8785, "/health", 1024, 2048, (2, 10)),
     "audit": Service(("audit", "--json"), "lake", copies=(0, 0)),
@@ -99,7 +100,7 @@ class Deployment:
         return tuple(f"{self.region}{letter}" for letter in "abc")
 
     def table(self, purpose: str) -> str:
-        """ledger, views, keys or jobs."""
+        """ledger, views or keys."""
         return f"{self.name}-{purpose}"
 
     def image(self, service: str) -> str:
@@ -119,6 +120,7 @@ class Deployment:
             "HEADWATER_REGION": self.region,
             "HEADWATER_GATEWAY_KEYS_TABLE": self.table("keys"),
             "HEADWATER_KCL_APPLICATION": self.application,
+            "HEADWATER_ALERTS_TO": f"arn:aws:events:{self.region}:{self.account}:event-bus/{self.name}",
         }
 
 

@@ -17,7 +17,6 @@ TABLES = {
     "ledger": ("pipeline", "item", None),
     "views": ("pk", "sk", "expires"),
     "keys": ("id", None, "expires"),
-    "jobs": ("id", None, "expires"),
 }
 """By purpose: hash key, range key, the attribute whose time removes an item. All keys are strings."""
 

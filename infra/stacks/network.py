@@ -13,7 +13,17 @@ from infra.stacks.checks import explain
 
 __all__ = ["Network", "network"]
 
-_ENDPOINTS = ("KINESIS_STREAMS", "ECR", "ECR_DOCKER", "CLOUDWATCH_LOGS", "CLOUDWATCH_MONITORING", "GLUE", "KMS", "STS")
+_ENDPOINTS = (
+    "KINESIS_STREAMS",
+    "ECR",
+    "ECR_DOCKER",
+    "CLOUDWATCH_LOGS",
+    "CLOUDWATCH_MONITORING",
+    "EVENTBRIDGE",
+    "GLUE",
+    "KMS",
+    "STS",
+)
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ def test_only_what_is_declared_is_there(target: str, installed: Installed) -> No
         ("kcl", "worker started"),
         ("publish", '"message": "step"'),
         ("maintain", '"message": "maintained"'),
+        ("alerts", '"message": "alerts judged"'),
         ("audit", '"exact"'),
         ("gateway", r"gateway at http://[\d.:]+"),
         ("serve", r"views at http://[\d.:]+"),

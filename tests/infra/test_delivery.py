@@ -78,7 +78,7 @@ def test_what_a_change_triggers(path: str, concerned: set[str]) -> None:
 
 def test_what_a_change_triggers_where_functions_run() -> None:
     assert services(["infra/lambda_bundle.py"], "serverless") == list(HANDLERS)
-    assert services(["sinks/lake.py"], "serverless") == [*HANDLERS, "maintain", "serve", "gateway"]
+    assert services(["sinks/lake.py"], "serverless") == [*HANDLERS, "maintain", "alerts", "serve", "gateway"]
 
 
 def test_each_model_delivers_what_its_stacks_are(containers: Synthesis, serverless: Synthesis) -> None:

@@ -36,7 +36,7 @@ from tests.infra.synthesis import Synthesis
 from tests.infra.test_watch import matches
 
 EVENTS = 6_000
-CALLERS = ("kcl", "publish", "maintain", "audit", "gateway", "serve")
+CALLERS = ("kcl", "publish", "maintain", "alerts", "audit", "gateway", "serve")
 MAIN = "from headwater.cli import main; main()"
 KEYS = """
 from headwater.aws import client
@@ -134,6 +134,7 @@ def _run(made: Synthesis, base: dict[str, str], folder: Path, recording: Path) -
     with running("maintain", MAINTAIN, base, folder) as maintenance:
         while '"maintained"' not in (folder / "maintain.log").read_text() and maintenance.poll() is None:
             time.sleep(0.2)
+    as_service("alerts", "alerts", "--once")
     logs["audit"] = as_service("audit", "audit", "--json").splitlines()
     as_service("serve", "view", "get", "device_10m", device)
     as_service("serve", "view", "list", "device_10m")
@@ -166,7 +167,7 @@ def test_the_pipeline_runs_on_what_the_template_makes(run: Run) -> None:
     assert (report["processed"], report["in_lake"]) == (EVENTS, EVENTS)
     assert boto3.client("kinesis").list_streams()["StreamNames"] == [run.made.deployed.stream]
     tables = boto3.client("dynamodb").list_tables()["TableNames"]
-    assert set(tables) == {run.made.deployed.table(name) for name in ("ledger", "views", "keys", "jobs")}
+    assert set(tables) == {run.made.deployed.table(name) for name in ("ledger", "views", "keys")}
     buckets = {bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]}
     assert buckets == {run.made.deployed.bucket, run.made.deployed.logs_bucket}
 

@@ -87,7 +87,7 @@ def test_each_service_has_a_role_of_its_own(containers: Synthesis, serverless: S
         tasks = [one["Properties"]["TaskRoleArn"] for _, one in made.of("AWS::ECS::TaskDefinition")]
         functions = [one["Properties"]["Role"] for _, one in made.of("AWS::Lambda::Function")]
         stacks = [stack for stack, _ in made.of("AWS::ECS::TaskDefinition") + made.of("AWS::Lambda::Function")]
-        assert len(tasks + functions) == len(set(stacks)) == 6
+        assert len(tasks + functions) == len(set(stacks)) == 7
         for stack in stacks:
             assert made.role(stack), stack
 
@@ -114,7 +114,7 @@ def test_stream(containers: Synthesis, serverless: Synthesis) -> None:
 
 def test_tables(containers: Synthesis) -> None:
     tables = {one["Properties"]["TableName"]: one for _, one in containers.of("AWS::DynamoDB::Table")}
-    assert set(tables) == {f"headwater-prod-{name}" for name in ("ledger", "views", "keys", "jobs")}
+    assert set(tables) == {f"headwater-prod-{name}" for name in ("ledger", "views", "keys")}
     for name, table in tables.items():
         found = table["Properties"]
         assert found["BillingMode"] == "PAY_PER_REQUEST"
@@ -180,7 +180,7 @@ def test_every_variable_is_a_setting(containers: Synthesis, serverless: Synthesi
 
 def test_services_roll_back_by_themselves_and_have_no_public_address(containers: Synthesis) -> None:
     services = containers.of("AWS::ECS::Service")
-    assert {stack for stack, _ in services} == {"gateway", "serve", "kcl", "publish", "maintain"}
+    assert {stack for stack, _ in services} == {"gateway", "serve", "kcl", "publish", "maintain", "alerts"}
     for stack, one in services:
         deploys = one["Properties"]["DeploymentConfiguration"]
         assert deploys["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
@@ -211,7 +211,7 @@ def test_load_balancers_take_tls_only(containers: Synthesis) -> None:
 def test_tasks_are_reached_by_their_load_balancer_alone(containers: Synthesis) -> None:
     for stack, one in containers.of("AWS::EC2::SecurityGroupIngress"):
         assert "SourceSecurityGroupId" in one["Properties"], stack
-    for stack in ("kcl", "publish", "maintain", "audit"):
+    for stack in ("kcl", "publish", "maintain", "alerts", "audit"):
         ((_, group),) = containers.of("AWS::EC2::SecurityGroup", stack)
         assert "SecurityGroupIngress" not in group["Properties"], stack
 
