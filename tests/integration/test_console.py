@@ -99,7 +99,8 @@ def test_an_operator_looks_and_acts(up: dict[str, Any], browser: Browser, kinesi
 
     shards = section(page, "Shards")
     command = [sys.executable, "-c", "from headwater.cli import main; main()", "autoscale"]
-    autoscaler = subprocess.Popen([*command, "--floor", "2", "--period", "1"], env=os.environ | up["settings"], stdout=subprocess.DEVNULL)
+    command += ["--floor", "2", "--period", "1"]
+    autoscaler = subprocess.Popen(command, env=os.environ | up["settings"], stdout=subprocess.DEVNULL)
     try:
         shards.get_by_text("What the autoscaler decided").click()
         decided = shards.get_by_role("row", name="hold")

@@ -5,12 +5,10 @@ import gzip
 import json
 import random
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import zstandard
 from aws_kinesis_agg import MAGIC
@@ -21,7 +19,6 @@ from hypothesis import strategies as st
 from headwater.codec import (
     Control,
     Decoded,
-    OtherContract,
     decode_record,
     encode_batch,
     encode_control,
@@ -29,297 +26,9 @@ from headwater.codec import (
     event_json,
     jsonrows,
 )
-from headwater.contract import Contract, Field, OwnId
+from headwater.contract import Contract
 from headwater.errors import InvalidRecord
-
-CONTRACT = Contract(
-    name="reading",
-    version=3,
-    fields=(
-        Field("device", "string"),
-        Field("seq", "long"),
-        Field("ts", "timestamp"),
-        Field("value", "double", minimum=-1000.0, maximum=1000.0),
-        Field("status", "string", required=False, values=("ok", "warning", "fault")),
-        Field("count", "int", required=False),
-        Field("ratio", "float", required=False),
-        Field("flag", "boolean", required=False),
-        Field("day", "date", required=False),
-    ),
-    key="device",
-    time="ts",
-    id=OwnId("device", "seq"),
-)
-FLEET = Contract(
-    name="fleet",
-    version=1,
-    fields=(
-        Field("device", "string"),
-        Field("seq", "long"),
-        Field("ts", "timestamp"),
-        Field("metric", "string"),
-        Field("value", "double"),
-        *(Field(name, "string", required=False) for name in ("unit", "region", "firmware", "status")),
-    ),
-    key="device",
-    time="ts",
-    id=OwnId("device", "seq"),
-)
-GOOD = {"device": "a", "seq": 1, "ts": "2025-11-03T09:00:00.125Z", "value": 1.5}
-
-
-def rows(count: int) -> list[dict[str, Any]]:
-    """Valid events, each different."""
-    return [
-        {
-            "device": f"veh-{at % 7}",
-            "seq": at,
-            "ts": 1_762_160_400_000 + 37 * at,
-            "value": at / 4,
-            "status": ["ok", None, "fault"][at % 3],
-            "count": at if at % 2 else None,
-            "ratio": 0.1 * at,
-            "flag": at % 5 == 0,
-            "day": "2025-11-03",
-        }
-        for at in range(count)
-    ]
-
-
-def table(count: int) -> pa.Table:
-    """The same events as a table of the contract."""
-    found = decode(lines(rows(count)))
-    assert not found.invalid
-    return found.table
-
-
-def lines(events: Sequence[object]) -> bytes:
-    return b"\n".join(json.dumps(event).encode() for event in events)
-
-
-def decode(data: bytes, contract: Contract = CONTRACT) -> Decoded:
-    found = decode_record(data, contract)
-    assert isinstance(found, Decoded)
-    return found
-
-
-def plain(found: pa.Table) -> list[dict[str, Any]]:
-    kinds = [(field.name, CONTRACT.arrow_schema.field(field.name).type) for field in found.schema]
-    out: list[dict[str, Any]] = found.cast(pa.schema(kinds)).to_pylist()
-    return out
-
-
-def stream(batch: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_table(batch)
-    return bytes(sink.getvalue())
-
-
-def test_batch_comes_back() -> None:
-    """A sealed batch keeps its rows, their order and its identity."""
-    batch = table(100)
-    data = encode_batch(batch, CONTRACT, origin="o", first_seq=40, traceparent="00-ab-cd-01")
-    found = decode(data)
-    assert plain(found.table) == plain(batch)
-    assert (found.contract, found.version, found.total, found.invalid) == ("reading", 3, 100, ())
-    assert (found.origin, found.first_seq, found.traceparent) == ("o", 40, "00-ab-cd-01")
-    assert found.rows.tolist() == list(range(100))
-    assert data == encode_batch(batch, CONTRACT, origin="o", first_seq=40, traceparent="00-ab-cd-01")
-
-
-def test_batch_without_identity() -> None:
-    """Contracts with an id of their own need no origin in the batch."""
-    found = decode(encode_batch(table(3), CONTRACT))
-    assert (found.origin, found.first_seq, found.traceparent) == (None, 0, None)
-    with pytest.raises(ValueError, match="go together"):
-        encode_batch(table(3), CONTRACT, origin="o")
-
-
-def test_empty_batch() -> None:
-    found = decode(encode_batch(table(5).slice(0, 0), CONTRACT))
-    assert (found.table.num_rows, found.total, found.rows.tolist()) == (0, 0, [])
-
-
-def test_slice_of_dictionary_table_carries_only_its_own_values() -> None:
-    """A slice does not drag the dictionary of the whole table along."""
-    whole = decode(encode_batch(fleet(50_000), FLEET), FLEET).table
-    piece = whole.slice(200, 50)
-    data = encode_batch(piece, FLEET)
-    assert len(data) < len(encode_batch(piece.cast(FLEET.arrow_schema), FLEET)) * 1.05
-    assert decode(data, FLEET).table.cast(FLEET.arrow_schema).equals(piece.cast(FLEET.arrow_schema))
-
-
-def test_dictionary_columns_with_nulls_and_several_chunks() -> None:
-    """Codes of nulls point nowhere and chunks may have different dictionaries."""
-    base = table(6).cast(CONTRACT.arrow_schema)
-    coded = pa.chunked_array(
-        [pa.array(["ok", None, "ok"]).dictionary_encode(), pa.array(["fault", None, "ok"]).dictionary_encode()]
-    )
-    batch = base.set_column(base.schema.get_field_index("status"), "status", coded)
-    found = decode(encode_batch(batch, CONTRACT))
-    assert found.table.column("status").to_pylist() == ["ok", None, "ok", "fault", None, "ok"]
-    tail = decode(encode_batch(batch.slice(4, 2), CONTRACT)).table.column("status")
-    assert tail.to_pylist() == [None, "ok"]
-    assert tail.chunk(0).dictionary.to_pylist() == ["ok"]
-
-
-@pytest.mark.parametrize("distinct", [127, 128, 129, 32_768, 32_769])
-def test_index_width_boundaries(distinct: int) -> None:
-    """The smallest index type that holds the codes, at its edges."""
-    names = [f"d{at}" for at in range(distinct)]
-    batch = pa.table({"device": names, "seq": range(distinct), "ts": [0] * distinct, "value": [0.0] * distinct})
-    found = decode(encode_batch(batch, CONTRACT))
-    assert found.table.column("device").to_pylist() == names
-
-
-def fleet(events: int) -> pa.Table:
-    """A small deterministic fleet with the shape of the data the sizes were measured on."""
-    rng = np.random.default_rng(7)
-    devices, metrics = 5_000, 8
-    device = rng.integers(0, devices, events // 6 + 1).repeat(6)[:events]
-    metric = np.concatenate([np.sort(rng.choice(metrics, 6, replace=False)) for _ in range(events // 6 + 1)])[:events]
-    start = 1_762_160_400_000 + np.sort(rng.integers(0, events // 2 + 1, events // 6 + 1)).repeat(6)[:events]
-    resolution = np.array([0.5, 0.01, 0.1, 1.0, 0.1, 0.5, 0.1, 0.1])[metric]
-    level = np.array([85, 12.6, 60, 2200, 60, 230, 21, 200])[metric]
-    value = np.round(np.round(level * (1 + 0.1 * rng.standard_normal(events)) / resolution) * resolution, 2)
-
-    def pick(options: Sequence[str], at: Any) -> pa.Array:
-        return pa.array(np.array(options, object)[at], pa.string())
-
-    return pa.table(
-        {
-            "device": pick([f"veh-{at:05d}" for at in range(devices)], device),
-            "seq": rng.integers(10_000, 900_000, devices)[device] + np.arange(events) % 6,
-            "ts": start + rng.integers(0, 20, events),
-            "metric": pick([f"vehicle.part.metric.{at}" for at in range(metrics)], metric),
-            "value": value,
-            "unit": pick(["Cel", "V", "km/h", "rpm", "%", "kPa", "Cel", "m"], metric),
-            "region": pick([f"region-{at}" for at in range(6)], rng.integers(0, 6, devices)[device]),
-            "firmware": pick([f"4.{at}.0" for at in range(12)], rng.integers(0, 12, devices)[device]),
-            "status": pick(["ok", "degraded"], (rng.random(events) < 0.03).astype(int)),
-        }
-    )
-
-
-@pytest.mark.parametrize(("events", "most"), [(500, 12.0), (5_000, 8.8), (50_000, 7.9)])
-def test_sizes(events: int, most: float) -> None:
-    """The measured marks of 10.9, 8.0 and 7.2 bytes an event hold within 10 % on fleet-like data."""
-    batch = fleet(100_000).slice(10_000, events)
-    assert len(encode_batch(batch, FLEET)) / events <= most
-
-
-def test_other_contract() -> None:
-    """Batches of other contracts on the stream are recognised and counted."""
-    assert decode_record(encode_batch(table(5), CONTRACT), FLEET) == OtherContract("reading", 3, 5)
-
-
-def versioned(version: int) -> Contract:
-    return Contract("reading", version, CONTRACT.fields, CONTRACT.key, CONTRACT.time, CONTRACT.id)
-
-
-def test_versions() -> None:
-    """Older batches are read, newer ones are refused with what to do."""
-    assert decode(encode_batch(table(5), versioned(2))).version == 2
-    with pytest.raises(InvalidRecord, match=r"version 4.*upgrade the processor, then redrive"):
-        decode_record(encode_batch(table(5), versioned(4)), CONTRACT)
-
-
-def test_foreign_arrow_stream() -> None:
-    """Arrow by other writers is taken for rows of the contract, compressed or not."""
-    data = stream(table(8).cast(CONTRACT.arrow_schema))
-    for packed in (data, zstandard.compress(data), gzip.compress(data)):
-        found = decode(packed)
-        assert (found.origin, found.total, found.contract) == (None, 8, "reading")
-        assert plain(found.table) == plain(table(8))
-
-
-def test_columnar_invalid_rows_keep_their_place() -> None:
-    """Rows that break the contract are named by place, with their content."""
-    base = table(6).cast(CONTRACT.arrow_schema)
-    value = pa.array([0.0, float("nan"), 2.0, 5000.0, 4.0, float("inf")])
-    found = decode(encode_batch(base.set_column(3, base.schema.field(3), value), CONTRACT, origin="o", first_seq=10))
-    assert [row.index for row in found.invalid] == [1, 3, 5]
-    assert found.rows.tolist() == [0, 2, 4]
-    assert found.total == 6
-    assert json.loads(found.invalid[1].event)["value"] == 5000.0
-    assert json.loads(found.invalid[1].event)["ts"] == "2025-11-03T09:00:00.111Z"
-    assert found.table.column("seq").to_pylist() == [0, 2, 4]
-
-
-def test_duplicate_dictionary_values_are_united() -> None:
-    """A dictionary by another writer may name a value twice or hold a null: the codes that come out are distinct."""
-    base = table(4).cast(CONTRACT.arrow_schema)
-    coded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3], pa.int8()), pa.array(["x", "x", "y", "x"]))
-    holes = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, 1], pa.int8()), pa.array(["ok", None]))
-    found = decode(stream(base.set_column(0, "device", coded).set_column(4, "status", holes)))
-    device = found.table.column("device").combine_chunks()
-    assert device.to_pylist() == ["x", "x", "y", "x"]
-    if pa.types.is_dictionary(device.type):
-        assert sorted(device.dictionary.to_pylist()) == ["x", "y"]
-    assert found.table.column("status").to_pylist() == ["ok", None, "ok", None]
-    assert found.table.column("status").null_count == 2
-
-
-def test_code_out_of_range_is_refused() -> None:
-    """A code beyond its dictionary must not reach anything that looks it up."""
-    base = table(4).cast(CONTRACT.arrow_schema)
-    coded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 100], pa.int8()), pa.array(["x", "y", "z"]), safe=False)
-    with pytest.raises(InvalidRecord):
-        decode_record(stream(base.set_column(0, "device", coded)), CONTRACT)
-
-
-def test_broken_text_is_refused() -> None:
-    """Dictionaries and columns that are not UTF-8."""
-    bad = pa.array([b"\xff", b"\xfe", b"ok", b"ok"])
-    text = pa.Array.from_buffers(pa.string(), 4, bad.buffers())
-    base = table(4).cast(CONTRACT.arrow_schema)
-    for column in (text, pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3], pa.int8()), text)):
-        with pytest.raises(InvalidRecord):
-            decode_record(stream(base.set_column(0, "device", column)), CONTRACT)
-
-
-def test_arrow_bombs_are_refused() -> None:
-    """Row counts, compressed buffers and nested types that ask for more than the record has."""
-    nothing = stream(pa.table({"device": pa.nulls(1000)}))
-    grown = nothing.replace(struct.pack("<q", 1000), struct.pack("<q", 1 << 61))
-    assert grown != nothing
-    with pytest.raises(InvalidRecord, match="rows"):
-        decode_record(grown, CONTRACT)
-    sink = pa.BufferOutputStream()
-    batch = table(100).cast(CONTRACT.arrow_schema)
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(batch)
-    with pytest.raises(InvalidRecord, match="compressed buffers"):
-        decode_record(bytes(sink.getvalue()), CONTRACT)
-    with pytest.raises(InvalidRecord, match="no contract has"):
-        decode_record(stream(pa.table({"device": [[1], [2]]})), CONTRACT)
-
-
-@pytest.mark.parametrize("sized", [True, False])
-def test_decompression_is_bounded(sized: bool) -> None:
-    """A frame that says its size and one that does not."""
-    bomb = zstandard.ZstdCompressor(write_content_size=sized).compress(bytes((64 << 20) + 1))
-    with pytest.raises(InvalidRecord, match="64 MiB"):
-        decode_record(bomb, CONTRACT)
-    with pytest.raises(InvalidRecord, match="64 MiB"):
-        decode_record(gzip.compress(bytes((64 << 20) + 1), 1), CONTRACT)
-
-
-def test_frames_without_size_are_read_and_truncated_ones_refused() -> None:
-    frame = zstandard.ZstdCompressor(write_content_size=False).compress(lines(rows(300)))
-    assert decode(frame).total == 300
-    for data in (frame, zstandard.compress(lines(rows(300))), gzip.compress(lines(rows(300)))):
-        with pytest.raises(InvalidRecord):
-            decode_record(data[:-3], CONTRACT)
-    packer = zstandard.ZstdCompressor(write_content_size=False).compressobj()
-    whole_lines = packer.compress(lines(rows(300))) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-    with pytest.raises(InvalidRecord, match="too early"):
-        decode_record(whole_lines, CONTRACT)
-    for whole in (frame, zstandard.compress(lines(rows(300)))):
-        with pytest.raises(InvalidRecord):
-            decode_record(whole + whole, CONTRACT)
-
+from tests.codecs import CONTRACT, GOOD, decode, lines, plain, rows, stream, table
 
 JSON_FORMS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "lines": lines,
@@ -460,16 +169,22 @@ LOOSE = st.one_of(
     st.just([]),
     st.just({}),
 )  # fmt: skip
+
+
 RIGHT: dict[str, st.SearchStrategy[object]] = {
     "device": st.text(max_size=3),
     "seq": st.integers(-(2**63), 2**63 - 1),
     "ts": st.integers(0, 2**41) | st.just("2025-11-03T09:00:00.1Z"),
     "value": st.floats(-1000, 1000) | st.integers(-5, 5),
 }
+
+
 EVENTS = st.tuples(
     st.fixed_dictionaries(RIGHT, optional={field.name: LOOSE for field in CONTRACT.fields[4:]}),
     st.dictionaries(st.sampled_from([*CONTRACT.arrow_schema.names, "surplus"]), LOOSE, max_size=1),
 ).map(lambda pair: {**pair[0], **pair[1]})
+
+
 TIDY = st.fixed_dictionaries(
     {**RIGHT, "ts": st.integers(0, 2**41)},
     optional={"status": st.sampled_from(["ok", "bad", None]), "ratio": st.floats(width=32) | st.floats()},
