@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +79,8 @@ class Alerts:
             turn = None
             try:
                 turn = self.turn(lease_seconds=max(30.0, 3 * period))
+                if turn:
+                    log.info("alerts judged", extra=asdict(turn))
             except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
                 self._entries = {}
                 log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})

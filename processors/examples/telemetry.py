@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.aggregates import count, distinct, max, mean, min, quantile
+from processors.alerts import absent
 from processors.pipeline import Pipeline, Reference
 from processors.windows import tumbling
 
@@ -44,5 +45,6 @@ pipeline = (
         p99=quantile("value", 0.99),
         devices=distinct("device"),
     )
+    .alert("silent", on="device_10m", when=absent(), for_="30m", summary="A device has sent nothing for half an hour")
     .lake("telemetry", partition="day")
 )
