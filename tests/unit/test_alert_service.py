@@ -19,7 +19,7 @@ from headwater.testing.dynamodb import MemoryDynamoDB
 from processors.alerts import above, absent
 from processors.alerts.events import event_of
 from processors.alerts.machine import CALM, Reading, advance
-from processors.alerts.service import Alerts
+from processors.alerts.service import Alerts, Turn
 from processors.alerts.store import alert_rows
 from processors.pipeline import Pipeline
 from processors.services import Services
@@ -311,11 +311,17 @@ def test_refused_definitions() -> None:
         lambda: PIPELINE.alert("x", on="nowhere", when=above("mean", 1)),
         lambda: PIPELINE.alert("x", on="device_1m", when=above("said", 1)),
         lambda: PIPELINE.view("ever", by=["device"], n=count()).alert("x", on="ever", when=above("n", 1)),
-        lambda: Alerts(Plant(Pipeline("none", contract="telemetry")), print, "a"),
         lambda: Alerts(Plant(PIPELINE.map(lambda t: t, adds={"v": "double"}, pure=False)), print, "a"),
     ):
         with pytest.raises(UsageError):
             wrong()
+
+
+def test_a_pipeline_without_alerts() -> None:
+    """The service waits: it may be deployed before the first rule."""
+    plant = Plant(Pipeline("none", contract="telemetry"))
+    plant.read_to(9)
+    assert Alerts(plant, print, "a").turn() == Turn()
 
 
 def test_a_shard_that_is_idle() -> None:
