@@ -196,6 +196,8 @@ class Pipeline:
     def map(
         self, function: Callable[[Any], Any], *, adds: Mapping[str, str], pandas: bool = False, pure: bool = True
     ) -> "Pipeline":
+        if pandas and importlib.util.find_spec("pandas") is None:
+            raise UsageError("map: a function of DataFrames needs pandas: pip install 'headwater[pandas]'")
         return self._adding(Map(function, dict(adds), pandas, pure))
 
     def where(self, function: Callable[[pa.Table], Any]) -> "Pipeline":

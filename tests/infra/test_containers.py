@@ -216,3 +216,22 @@ def _event(target: str) -> dict[str, object]:
         StreamName=settings.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
     )["ShardIterator"]
     return kinesis_event(settings.stream, shard, services.kinesis.get_records(ShardIterator=iterator)["Records"])
+
+
+def test_what_an_image_lacks_is_named_with_its_extra(
+    aws: Mapping[str, str], containers: Synthesis, installed: Installed, tmp_path: Path
+) -> None:
+    place = installed.place("process")
+    given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | task_environment(containers, "process") | dict(aws)
+
+    def said(*arguments: str | Path) -> str:
+        done = subprocess.run(arguments, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        return done.stderr.splitlines()[-1]
+
+    asked = said(place / "bin" / "headwater", "lake", "query", "SELECT 1")
+    assert asked == "headwater: this needs duckdb: pip install 'headwater[lake]'"
+    frames = (
+        "from processors.pipeline import Pipeline as P; P('p', contract='telemetry').map(len, adds={}, pandas=True)"
+    )
+    assert said(place / "bin" / "python", "-c", frames).endswith("pip install 'headwater[pandas]'")
