@@ -8,12 +8,13 @@ from aws_cdk import aws_glue as glue
 from aws_cdk import aws_s3 as s3
 
 from headwater.contract.iceberg import iceberg_schema
+from infra.queries import named_queries
 from infra.settings import Deployment
 from infra.stacks.checks import explain
 from infra.stacks.data import removal
 from processors.pipeline import Pipeline, load
 
-__all__ = ["DEAD_LETTERS", "Lake", "lake", "named_queries"]
+__all__ = ["DEAD_LETTERS", "Lake", "lake"]
 
 DEAD_LETTERS = "dead-letters"
 """The filter of the bucket's request metrics that counts letters."""
@@ -143,24 +144,14 @@ def _athena(stack: Any, deployed: Deployment, pipeline: Pipeline, key: Any) -> N
             ),
         ),
     )
-    for name, sql in named_queries(pipeline).items():
+    for name, asked in named_queries(pipeline).items():
         query = athena.CfnNamedQuery(
             stack,
             f"Query{name.title().replace(' ', '')}",
             name=name,
+            description=asked.description,
             database=deployed.database,
-            query_string=sql,
+            query_string=asked.sql,
             work_group=deployed.name,
         )
         query.add_resource_dependency(group)
-
-
-def named_queries(pipeline: Pipeline) -> dict[str, str]:
-    """What an analyst asks first; run against the lake by tests/infra/test_deploys.py."""
-    table, key, time = pipeline.lake_to.table, pipeline.contract.key, pipeline.contract.time
-    return {
-        "events per day": f"SELECT date_trunc('day', {time}) AS day, count(*) AS events FROM {table} GROUP BY 1",
-        "keys by events": f"SELECT {key}, count(*) AS events FROM {table} GROUP BY 1 ORDER BY 2 DESC LIMIT 100",
-        "events twice": f"SELECT _origin, _seq, count(*) AS copies FROM {table} GROUP BY 1, 2 HAVING count(*) > 1",
-        "latest arrivals": f"SELECT * FROM {table} ORDER BY _arrived_at DESC LIMIT 100",
-    }

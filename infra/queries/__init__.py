@@ -1,0 +1,35 @@
+"""Athena's named queries: the .sql files here for any pipeline, those of a folder for the contract of its name.
+
+The first line says what is asked. {table}, {key} and {time} are filled in; each ? is a parameter of the execution.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from processors.pipeline import Pipeline
+
+__all__ = ["NamedQuery", "named_queries"]
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class NamedQuery:
+    """A query in Athena's dialect, with its description as a comment before it."""
+
+    name: str
+    description: str
+    sql: str
+
+
+def named_queries(pipeline: Pipeline) -> dict[str, NamedQuery]:
+    """What an analyst asks first of the pipeline's table, by name."""
+    contract = pipeline.contract
+    given = {"table": pipeline.lake_to.table, "key": contract.key, "time": contract.time}
+    paths = sorted(_HERE.glob("*.sql")) + sorted((_HERE / contract.name).glob("*.sql"))
+    found = {}
+    for path in paths:
+        sql = path.read_text().strip().format(**given)
+        name = path.stem.replace("_", " ")
+        found[name] = NamedQuery(name, sql.splitlines()[0].removeprefix("-- "), sql)
+    return found
