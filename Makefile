@@ -6,11 +6,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test lint simulate chaos bench image lock clean help
+.PHONY: env demo test test-trino lint simulate chaos bench image lock clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## The environment in .venv, with the command .venv/bin/headwater
 
@@ -27,6 +27,9 @@ demo: env ## The whole pipeline on an embedded AWS, audited
 
 test: env ## All tests
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-trino: env ## A real Trino over the lake; fetches 821 MB once, needs a JDK of 24 or newer and Maven
+	$(BIN)/pytest -m trino tests/trino
 
 lint: env ## ruff, mypy strict, import-linter, bandit
 	$(BIN)/ruff check .

@@ -20,4 +20,4 @@ def local_sql(sql: str, values: Sequence[str] = ()) -> str:
 
 def parameters(name: str, key: str, start: str, end: str) -> list[str]:
     """SQL literals for the parameters of a named query."""
-    return {"one key": [f"'{key}'", f"'{start}'", f"'{end}'"], "as of": [f"'{end}'"]}.get(name, [])
+    return {"one key": [f"'{key}'", f"'{start}'", f"'{end}'"]}.get(name, [])

@@ -1,3 +1,3 @@
--- The table as it was at a time (one parameter): events and origins then.
+-- The table as it was an hour ago: events and origins then. The time is to be edited: it cannot be a parameter.
 SELECT count(*) AS events, count(DISTINCT _origin) AS origins
-FROM {table} FOR TIMESTAMP AS OF from_iso8601_timestamp(?)
+FROM {table} FOR TIMESTAMP AS OF current_timestamp - INTERVAL '1' HOUR
