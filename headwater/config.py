@@ -137,8 +137,8 @@ class ServeSettings(BaseSettings):
     auth: Literal["keys", "none"] = "keys"
     """`none` is for loopback only."""
     console: bool = True
-    redrive: bool = True
-    """Whether the console sends dead letters again, the one thing there that writes to the stream."""
+    controls: bool = True
+    """Whether the console sends dead letters again, and it and the API cancel jobs; all else there only reads."""
     cache_seconds: float = 0.5
     """How old an answer may be that is given to many."""
     max_streams: int = 1_000

@@ -33,11 +33,11 @@ def register(_: typer.Typer) -> None:
 @lake.command()
 def compact(target_mb: TargetMb = 256, small_mb: SmallMb = 128, fewest: Fewest = 5, as_json: Json = False) -> None:
     """Join small files of each partition into large ones, sorted by key and time, beside whoever writes."""
-    from headwater.cli.output import progress
+    from headwater.cli.jobs import as_job
 
     services, care = _care(target_mb, small_mb, fewest)
     planned = sum(group.bytes for group in care.groups(care.reload()))
-    with progress("compacting", planned, services.clock) as advance:
+    with as_job(services, "compact", care.name, "compacting", planned) as advance:
         report = care.compact(advance)
     text = f"{report.files_before:,} files became {report.files_after:,}: {report.rows:,} rows"
     _said(asdict(report), text + (f"; {report.overtaken:,} groups left for later" if report.overtaken else ""), as_json)

@@ -59,15 +59,18 @@ def replay(
 
 
 def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None, rate: float, as_json: bool) -> None:
-    from headwater.cli.output import print_json, progress
+    from headwater.cli.jobs import as_job
+    from headwater.cli.output import print_json
     from headwater.cli.replaying import Replay
     from headwater.cli.services import open_services
     from processors.replaying import Span
 
     services = open_services()
-    one = Replay(services, Span(start_ms, stop_ms), source.value, stream or services.settings.stream)
+    target = stream or services.settings.stream
+    one = Replay(services, Span(start_ms, stop_ms), source.value, target)
     publishing = _publishing(services) if source is Source.lake else nullcontext(lambda: None)
-    with publishing as settle, progress("replaying", None, services.clock) as advance:
+    subject = f"{source.value} to stream {target}"
+    with publishing as settle, as_job(services, "replay", subject, "replaying") as advance:
         found = one.run(settle, rate or None, advance)
     if as_json:
         print_json(asdict(found))
@@ -78,7 +81,8 @@ def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None
 
 
 def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
-    from headwater.cli.output import print_json, progress
+    from headwater.cli.jobs import as_job
+    from headwater.cli.output import print_json
     from headwater.cli.services import open_services
     from processors.backfill import backfill
     from processors.pipeline import load
@@ -86,7 +90,8 @@ def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
 
     source = open_services()
     target = Services(source.settings, load(into))
-    with _publishing(source) as settle, progress("replaying", None, source.clock) as advance:
+    subject = f"lake to pipeline {target.pipeline.name}"
+    with _publishing(source) as settle, as_job(source, "replay", subject, "replaying") as advance:
         found = backfill(source, target, new_owner(), settle, rate or None, advance)
     if as_json:
         print_json(asdict(found))

@@ -10,6 +10,7 @@ from headwater.errors import UsageError
 from processors.alerts.store import alert_rows
 from processors.audit import AuditReport
 from processors.auditing import run_audit
+from processors.jobs import Jobs
 from processors.services import Services
 from processors.shards.edge import read_samples, read_topology
 from processors.shards.heat import heat
@@ -33,6 +34,7 @@ class Collector:
         self._services = services
         self.history: deque[Totals] = deque(maxlen=_KEPT)
         self._table, self._table_ms = TableState(), 0
+        self._jobs = Jobs(services.ledger, services.clock)
         self._lock = Lock()
 
     @property
@@ -99,8 +101,18 @@ class Collector:
         return found
 
     @property
-    def redrives(self) -> bool:
-        return self._services.settings.serve.redrive
+    def controls(self) -> bool:
+        return self._services.settings.serve.controls
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The latest first."""
+        return self._jobs.shown()
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Ask jobs to end."""
+        self._check_controls("headwater jobs cancel")
+        for job_id in job_ids:
+            self._jobs.cancel(job_id, "the console")
 
     def alerts(self) -> list[dict[str, object]]:
         """Of each alert and key the last episode; those that fire first."""
@@ -110,10 +122,13 @@ class Collector:
     def redrive(self, letters: Sequence[DeadLetter]) -> int:
         """Put them on the stream again; UsageError where the settings say that the console only reads."""
         services = self._services
-        if not self.redrives:
-            raise UsageError("HEADWATER_SERVE_REDRIVE is off here: use headwater dlq redrive")
+        self._check_controls("headwater dlq redrive")
         again = Redrive(services.kinesis, services.settings.stream, services.pipeline.contract)
         return services.letters.redrive(services.pipeline.name, letters, again.put)
+
+    def _check_controls(self, instead: str) -> None:
+        if not self.controls:
+            raise UsageError(f"HEADWATER_SERVE_CONTROLS is off here: use {instead}")
 
     def view_rows(self, name: str, prefix: str, limit: int) -> list[dict[str, object]]:
         """Rows of a view whose key begins so."""

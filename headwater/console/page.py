@@ -15,6 +15,7 @@ from headwater.console.alerts import AlertsPanel
 from headwater.console.charts import age, flow_options, moment, rate_options, shard_options, short, size, view_options
 from headwater.console.collector import MOST_LETTERS, Collector
 from headwater.console.elements import card, fill, replace_options, table
+from headwater.console.jobs import JobsPanel
 from headwater.console.overview import Overview, ShardRow, rates
 from processors.audit import AuditReport
 from sinks.deadletter import DeadLetter
@@ -48,6 +49,7 @@ class Shared:
     audit_ms: int = 0
     letters: list[DeadLetter] = field(default_factory=list)
     alerts: list[dict[str, object]] = field(default_factory=list)
+    jobs: list[dict[str, object]] = field(default_factory=list)
     error: str = ""
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
@@ -55,6 +57,7 @@ class Shared:
         """Until cancelled."""
         for turn in range(1 << 62):
             await self._ask(self._look)
+            await self._ask(self._look_at_jobs)
             if turn % round(_LETTERS_SECONDS / _LOOK_SECONDS) == 0:
                 await self._ask(self._look_at_letters)
                 await self._ask(self._look_at_alerts)
@@ -79,6 +82,9 @@ class Shared:
 
     def _look_at_alerts(self) -> None:
         self.alerts = self.collector.alerts()
+
+    def _look_at_jobs(self) -> None:
+        self.jobs = self.collector.jobs()
 
     def look_at_audit(self) -> None:
         """The whole audit."""
@@ -109,6 +115,7 @@ class Page:
             self._audit()
             self._letters()
             self._table()
+            self._jobs = JobsPanel(self._cancel if shared.collector.controls else None)
             self._views()
         ui.timer(_LOOK_SECONDS, self.refresh)
         self.refresh()
@@ -158,7 +165,7 @@ class Page:
     def _letters(self) -> None:
         with card("Dead letters", "What could not be processed, and why. Put the cause right, then send them again."):
             with ui.row().classes("items-center"):
-                if self._shared.collector.redrives:
+                if self._shared.collector.controls:
                     ui.button("Redrive selected", on_click=lambda: self._redrive(every=False))
                     ui.button("Redrive all", on_click=lambda: self._redrive(every=True)).props("outline")
                 self._letters_said = ui.label("none wait")
@@ -219,6 +226,13 @@ class Page:
             ui.notify(f"{type(error).__name__}: {error}", type="negative")
         self.refresh()
 
+    async def _cancel(self, names: Sequence[str]) -> None:
+        try:
+            await run.io_bound(self._shared.collector.cancel, names)
+            ui.notify(f"{', '.join(names)} asked to end" if names else "choose jobs first")
+        except Exception as error:  # shown, and asked again by the user
+            ui.notify(f"{type(error).__name__}: {error}", type="negative")
+
     async def _redrive(self, *, every: bool) -> None:
         chosen = self._shared.letters if every else []
         names = [letter_name(one) for one in chosen] or [row["letter"] for row in self._letters_table.selected]
@@ -243,6 +257,7 @@ class Page:
             self._show_audit(shared.audit)
         if self._alerts is not None:
             self._alerts.show(shared.alerts)
+        self._jobs.show(shared.jobs)
         if shared.letters is not self._letters_shown:
             self._show_letters(shared.letters)
 

@@ -20,12 +20,15 @@ from headwater.serving.cache import Cache
 from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader, view_json
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem, problem_response
+from processors.jobs import NoSuchJob
 from processors.pipeline import View
 
-__all__ = ["MAY", "create_app"]
+__all__ = ["MAY", "OPERATE", "create_app"]
 
 MAY = "views"
 """What a key has to be for, to read."""
+OPERATE = "console"
+"""And to act."""
 _STREAM_SECONDS = 0.5
 """How often an event stream looks; all streams of a key look once together."""
 
@@ -67,6 +70,26 @@ class AlertRows(BaseModel):
     more: bool = Field(description="Whether there are others beyond the limit.")
 
 
+class JobRow(BaseModel):
+    """A long command that runs or ran."""
+
+    id: str
+    kind: str
+    subject: str
+    owner: str
+    state: Literal["running", "cancelling", "lost", "done", "failed", "cancelled"]
+    started_ms: int
+    updated_ms: int
+    events: int
+    done: int = Field(description="Of the total, in its unit.")
+    total: int | None
+    message: str
+
+
+class JobRows(BaseModel):
+    jobs: list[JobRow]
+
+
 _PROBLEM: dict[str, Any] = {
     "description": "Problem details",
     "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
@@ -80,13 +103,19 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds)
     streams = _Streams(reader, settings.max_streams)
 
-    async def allowed(request: Request) -> None:
+    async def key_for(request: Request, may: str) -> None:
         if authenticator is None or authenticator.open:
             return
         text = credential(request.headers)
         who = authenticator.known(text) or await asyncio.to_thread(authenticator.authenticate, text)
-        if who is None or not who.may(MAY):
-            raise Problem(403, "forbidden", f"the key is not for {MAY}")
+        if who is None or not who.may(may):
+            raise Problem(403, "forbidden", f"the key is not for {may}")
+
+    async def allowed(request: Request) -> None:
+        await key_for(request, MAY)
+
+    async def operator(request: Request) -> None:
+        await key_for(request, OPERATE)
 
     async def answered(request: Request, answer: Answer) -> Response:
         tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: _tagged(answer()))
@@ -108,6 +137,19 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     async def alerts(request: Request, state: AlertState | None = None, limit: Limit = 100) -> Any:
         """What fires, what is about to, and what has been cleared, in this order, the latest first."""
         return await answered(request, lambda: reader.alerts(state, limit))
+
+    @app.get("/v1/jobs", dependencies=[Depends(allowed)], response_model=JobRows, name="jobs")
+    async def jobs(request: Request) -> Any:
+        """Long commands that run, and the last that ended; the latest first."""
+        return await answered(request, lambda: {"jobs": reader.jobs.shown()})
+
+    @app.post("/v1/jobs/{job_id}/cancel", dependencies=[Depends(operator)], status_code=202, name="cancel a job")
+    async def cancel(job_id: str) -> dict[str, str]:
+        """Ask a job to end. It does when it next tells its progress."""
+        if not settings.controls:
+            raise Problem(403, "forbidden", "HEADWATER_SERVE_CONTROLS is off here: use headwater jobs cancel")
+        await asyncio.to_thread(reader.jobs.cancel, job_id, "the API")
+        return {"id": job_id, "state": "cancelling"}
 
     for view in reader.views.values():
         _routes(app, view, reader, answered, [Depends(allowed)], streams)
@@ -236,6 +278,7 @@ def _refusals(app: FastAPI) -> None:
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(NoSuchKey, nowhere)
+    app.add_exception_handler(NoSuchJob, nowhere)
     app.add_exception_handler(UsageError, usage)
     app.add_exception_handler(HeadwaterError, passing)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -10,6 +10,7 @@ from typing import Any
 from headwater.errors import UsageError
 from headwater.ledger import ShardEntry, watermark_of
 from processors.alerts.store import alert_rows
+from processors.jobs import Jobs
 from processors.pipeline import View
 from processors.services import Services
 from sinks.viewitems import key_parts
@@ -48,6 +49,7 @@ class ViewReader:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._progress = (-(1 << 62), Progress(None, None))
+        self.jobs = Jobs(services.ledger, services.clock)
         self.views: Mapping[str, View] = {view.name: view for view in services.pipeline.views}
 
     def progress(self) -> Progress:

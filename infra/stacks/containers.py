@@ -91,7 +91,7 @@ def _listening(name: str) -> dict[str, str]:
         "kcl": {"HEADWATER_KCL_HTTP_HOST": "127.0.0.1", "HEADWATER_KCL_SHUTDOWN_SECONDS": "100"},
         "gateway": {"HEADWATER_GATEWAY_HOST": "0.0.0.0"},
         # whoever may look at the console is not for that allowed to write to the stream
-        "serve": {"HEADWATER_SERVE_HOST": "0.0.0.0", "HEADWATER_SERVE_REDRIVE": "false"},
+        "serve": {"HEADWATER_SERVE_HOST": "0.0.0.0", "HEADWATER_SERVE_CONTROLS": "false"},
     }.get(name, {})
 
 

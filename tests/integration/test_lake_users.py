@@ -149,6 +149,8 @@ def test_commands_look_after_the_table(services: Services, aws: Mapping[str, str
     assert len(shards) == 2
     assert all(shard["files"] and not shard["waiting_files"] for shard in shards)
     done = headwater("lake", "compact", "--json", "--fewest", "2", environment=aws)
+    (job,) = headwater("jobs", "list", environment=aws).out.splitlines()[1:]
+    assert [word in job for word in ("compact-", "done", "100%")] == [True] * 3, job
     assert done.code == 0, done
     assert json.loads(done.out)["files_before"] > 5
     after = json.loads(headwater("lake", "health", "--json", environment=aws).out)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,20 +91,39 @@ def views(services: Services) -> list[str]:
     return sorted(repr(row) for row in found)
 
 
+def cancel(subject: str, aws: Mapping[str, str]) -> None:
+    """The job as everybody sees it, ended by its id."""
+
+    def job() -> Any:
+        listed = headwater("jobs", "list", "--json", environment=aws).out
+        return next(one for one in map(json.loads, listed.splitlines()) if one["subject"] == subject)
+
+    running = job()
+    assert running["state"] == "running"
+    assert headwater("jobs", "cancel", running["id"], environment=aws).code == 0
+    for _ in range(30):
+        if job()["state"] == "cancelled":
+            return
+    raise AssertionError(job())
+
+
 @pytest.mark.parametrize("source", ["lake", "stream"])
-def test_killed_and_called_again_another_stream_has_every_event_once(
+def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_once(
     services: Services, span: Span, aws: Mapping[str, str], source: str
 ) -> None:
     """By the audit of a pipeline that reads it; the rows are the same, that of others among them."""
     stream = f"from-{source}"
     arguments = [*options(span), "--source", source, "--stream", stream, "--json"]
     document = f"replay-{Replay(services, span, source, stream).id}"
-    first = started(*arguments, "--rate", "300", environment=aws)
+    first = started(*arguments, "--rate", "100", environment=aws)
     try:
         for _ in range(300):
             if services.ledger.document(document)[0].get("events"):
                 break
             services.clock.sleep(0.1)
+        if source == "stream":
+            cancel(f"stream to stream {stream}", aws)
+            assert first.wait(60) == 1
     finally:
         first.kill()
         first.wait()

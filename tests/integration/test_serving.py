@@ -26,6 +26,7 @@ from headwater.serving.reading import ViewReader
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
 from headwater.web.serving import serving
+from processors.jobs import Jobs
 from processors.pipeline import load
 from processors.services import Services
 from sinks.views import Upsert
@@ -172,9 +173,25 @@ def test_a_key_for_views(services: Services) -> None:
             ({"Authorization": f"Bearer {writer}"}, 403),
             ({"Authorization": f"Bearer {reader}"}, 200),
         ):
-            for path in ("/v1/views", "/v1/views/device_10m/dev-1"):
+            for path in ("/v1/views", "/v1/views/device_10m/dev-1", "/v1/jobs"):
                 assert httpx.get(url + path, headers=headers).status_code == status
+            refused = httpx.post(f"{url}/v1/jobs/none/cancel", headers=headers)
+            assert refused.status_code == (401 if status == 401 else 403), "a reader's key does not act"
         assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_a_job_is_seen_and_cancelled(services: Services, url: str) -> None:
+    jobs = Jobs(services.ledger, services.clock)
+    with jobs.run("replay", "lake to stream x", "me", total=100):
+        (job,) = httpx.get(f"{url}/v1/jobs").json()["jobs"]
+        assert (job["state"], job["subject"], job["total"]) == ("running", "lake to stream x", 100)
+        assert httpx.post(f"{url}/v1/jobs/{job['id']}/cancel").status_code == 202
+        assert httpx.get(f"{url}/v1/jobs").json()["jobs"][0]["state"] == "cancelling"
+    assert httpx.post(f"{url}/v1/jobs/{job['id']}/cancel").status_code == 400, "it has ended"
+    assert httpx.post(f"{url}/v1/jobs/nobody/cancel").status_code == 404
+    reads = create_app(ViewReader(services), ServeSettings(controls=False), None)
+    with serving(reads, 0) as other:
+        assert httpx.post(f"{other}/v1/jobs/{job['id']}/cancel").status_code == 403
 
 
 def test_schemathesis_finds_nothing(services: Services) -> None:

@@ -128,6 +128,6 @@ def test_the_page_needs_a_key(client: TestClient, store: KeyStore) -> None:
 
 
 def test_a_console_that_only_reads_sends_nothing_again() -> None:
-    settings = Settings(serve=ServeSettings(redrive=False))
-    with pytest.raises(UsageError, match="HEADWATER_SERVE_REDRIVE"):
+    settings = Settings(serve=ServeSettings(controls=False))
+    with pytest.raises(UsageError, match="HEADWATER_SERVE_CONTROLS"):
         Collector(Services(settings, load(settings.pipeline))).redrive([])

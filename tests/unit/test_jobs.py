@@ -1,81 +1,114 @@
-"""Jobs: progress, a cancellation that is never lost, and owners that fell silent."""
-
-from typing import Any
+"""Jobs: what others see of a long command, and how they end it."""
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
-from headwater.errors import HeadwaterError
-from headwater.jobs import LOST_MS, Cancelled, cancel, jobs, run
+from headwater.errors import HeadwaterError, UsageError
 from headwater.ledger import Ledger
 from headwater.testing.dynamodb import MemoryDynamoDB
-from tests.unit.test_ledger import TABLE
+from processors.jobs import LOST_MS, Cancelled, Jobs, NoSuchJob
+
+SECOND = 1_000
 
 
-class Crossing(MemoryDynamoDB):
-    """Once armed, carries out `first` just before the next update: the two cross."""
+class World:
+    """The jobs of two processes over one ledger."""
 
-    first: Any = None
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.dynamodb = MemoryDynamoDB()
+        keys = [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
+        self.dynamodb.create_table(TableName="ledger", KeySchema=keys)
+        self.mine, self.yours = (Jobs(Ledger(self.dynamodb, "ledger", "p"), self.clock) for _ in range(2))
 
-    def update_item(self, **request: Any) -> Any:
-        first, self.first = self.first, None
-        if first is not None:
-            first()
-        return super().update_item(**request)
-
-
-def a_ledger() -> tuple[Ledger, Crossing]:
-    client = Crossing()
-    client.create_table(**TABLE)
-    return Ledger(client, "ledger", "fleet"), client
+    def later(self, ms: int) -> None:
+        self.clock.sleep(ms / 1000)
 
 
-@given(st.lists(st.one_of(st.integers(0, 5_000), st.just("cancel")), max_size=12), st.booleans())
-def test_a_job_ends_as_it_was_ended_and_stops_at_the_first_note_after_a_cancel(steps: list[Any], fails: bool) -> None:
-    ledger, _ = a_ledger()
-    clock = ManualClock()
-    asked, ended, done = False, "done", 0
-    try:
-        with run("compact", "me", 12, ledger, clock) as advance:
-            for step in steps:
-                if step == "cancel":
-                    cancel(ledger, jobs(ledger, clock.now_ms())[0].id, clock.now_ms())
-                    asked = True
-                else:
-                    clock.advance(step)
-                    done += 1
-                    advance(done)
-            if fails:
-                raise ValueError("no room")
-    except Cancelled:
-        ended = "cancelled"
-        assert asked
-    except ValueError:
-        ended = "failed"
-    (job,) = jobs(ledger, clock.now_ms())
-    assert job.state == ("cancelled" if asked else ended)
-    assert asked or (job.done, job.message) == (done, "no room" if fails else "")
+def test_progress_is_seen_by_others_and_the_end_too() -> None:
+    world = World()
+    with world.mine.run("compact", "telemetry", "me", total=10) as advance:
+        world.later(SECOND)
+        advance(500, 5)
+        (seen,) = world.yours.shown()
+        assert (seen["state"], seen["events"], seen["done"], seen["total"]) == ("running", 500, 5, 10)
+    (seen,) = world.yours.shown()
+    assert (seen["state"], seen["done"]) == ("done", 10)
 
 
-def test_a_cancel_that_crosses_a_note_is_kept() -> None:
-    ledger, client = a_ledger()
-    clock = ManualClock()
-    with run("compact", "me", None, ledger, clock) as advance:
-        name = jobs(ledger, clock.now_ms())[0].id
-        client.first = lambda: cancel(ledger, name, clock.now_ms())
-        clock.advance(10_000)
-        with pytest.raises(Cancelled):
-            advance(1)
-    assert jobs(ledger, clock.now_ms())[0].state == "cancelled"
+def test_a_job_that_is_cancelled_ends_when_it_next_tells_its_progress() -> None:
+    world = World()
+    running = world.mine.run("replay", "x", "me")
+    advance = running.__enter__()
+    (job,) = world.yours.all()
+    world.yours.cancel(job.id, "you")
+    assert world.yours.shown()[0]["state"] == "cancelling"
+    world.later(SECOND)
+    with pytest.raises(Cancelled, match="cancelled by you") as cancelled:
+        advance(1, 1)
+    assert not running.__exit__(Cancelled, cancelled.value, None)
+    assert world.yours.shown()[0]["state"] == "cancelled"
+    with pytest.raises(UsageError, match="cancelled already"):
+        world.yours.cancel(job.id, "you")
 
 
-def test_a_silent_owner_is_lost_and_an_unknown_job_is_named() -> None:
-    ledger, _ = a_ledger()
-    clock = ManualClock()
-    with run("compact", "me", None, ledger, clock):
-        assert jobs(ledger, clock.now_ms() + LOST_MS)[0].state == "running"
-        assert jobs(ledger, clock.now_ms() + LOST_MS + 1)[0].state == "lost"
-    with pytest.raises(HeadwaterError, match="no job 'x'"):
-        cancel(ledger, "x", 0)
+def test_a_job_that_fails_says_why() -> None:
+    world = World()
+    with pytest.raises(HeadwaterError, match="no room"), world.mine.run("replay", "x", "me"):
+        raise HeadwaterError("no room")
+    (job,) = world.yours.all()
+    assert (job.state, job.message) == ("failed", "no room")
+
+
+def test_a_job_whose_process_died_is_lost_and_can_be_put_away() -> None:
+    world = World()
+    dead = world.mine.run("replay", "x", "me")
+    dead.__enter__()
+    world.later(LOST_MS + 1)
+    (seen,) = world.yours.shown()
+    assert seen["state"] == "lost"
+    assert world.yours.cancel(str(seen["id"]), "you").state == "cancelled"
+
+
+def test_a_ledger_that_refuses_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    with world.mine.run("replay", "x", "me") as advance:
+        refused = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow"}}, "UpdateItem")
+
+        def refuse(**_: object) -> None:
+            raise refused
+
+        monkeypatch.setattr(world.dynamodb, "update_item", refuse)
+        world.later(SECOND)
+        advance(7, 7)
+        monkeypatch.undo()
+        world.later(SECOND)
+        advance(9, 9)
+        assert world.yours.all()[0].events == 9
+
+
+def test_an_id_that_is_none() -> None:
+    with pytest.raises(NoSuchJob, match="no job 'x'"):
+        World().mine.cancel("x", "me")
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=120))
+def test_the_list_keeps_what_runs_and_the_last_that_ended(ends: list[bool]) -> None:
+    """However many came and went: nothing that runs is forgotten, and the list does not grow."""
+    world = World()
+    running, open_ = set(), []
+    for end in ends:
+        job = world.mine.run("replay", "x", "me")
+        job.__enter__()
+        open_.append(job)
+        started = world.mine.all()[0].id
+        if end:
+            job.__exit__(None, None, None)
+        else:
+            running.add(started)
+    kept = world.yours.all()
+    assert {one.id for one in kept if one.state == "running"} == running
+    assert sum(one.state == "done" for one in kept) == min(50, sum(ends))
