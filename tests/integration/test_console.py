@@ -14,6 +14,10 @@ import boto3
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from headwater.config import Settings
+from processors.jobs import Jobs
+from processors.pipeline import load
+from processors.services import Services
 from producers import Producer
 from producers.fleet import Fleet
 
@@ -86,7 +90,7 @@ def test_an_operator_looks_and_acts(up: dict[str, Any], browser: Browser, kinesi
     expect(flow.get_by_role("row", name="table")).to_contain_text("401", timeout=WAIT_MS)
     section(page, "Audit").get_by_role("button", name="Audit now").click()
     expect(section(page, "Audit")).to_contain_text("401 processed, 401 in the lake", timeout=WAIT_MS)
-    expect(page.get_by_role("status")).to_have_text("exact")
+    expect(page.get_by_role("banner").get_by_role("status")).to_have_text("exact")
 
     kinesis.put_record(StreamName=up["stream"], Data=HOSTILE.encode(), PartitionKey="p")
     letters = section(page, "Dead letters")
@@ -129,6 +133,23 @@ def test_an_operator_looks_and_acts(up: dict[str, Any], browser: Browser, kinesi
     page.close()
 
 
+def test_a_job_is_seen_and_cancelled(up: dict[str, Any], browser: Browser, kinesis: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(up["console"])
+    services = Services(Settings(), load(Settings().pipeline))
+    jobs, panel = Jobs(services.ledger, services.clock), section(page, "Jobs")
+    with jobs.run("replay", HOSTILE, "me", total=4):
+        row = panel.get_by_role("row", name="replay-")
+        expect(row).to_contain_text("running", timeout=WAIT_MS)
+        expect(row).to_contain_text(HOSTILE)
+        row.get_by_role("checkbox").click()
+        panel.get_by_role("button", name="Cancel selected").click()
+        expect(row).to_contain_text("cancelling", timeout=WAIT_MS)
+        panel.screenshot(path=SHOTS / "jobs.png")
+    assert jobs.all()[0].message == "cancelled by the console"
+    page.close()
+
+
 def test_on_a_phone_in_the_dark(up: dict[str, Any], browser: Browser) -> None:
     """Nothing is wider than the screen, the sections are there, and the policy names no other host."""
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
@@ -145,7 +166,7 @@ def test_on_a_phone_in_the_dark(up: dict[str, Any], browser: Browser) -> None:
 
 
 def test_a_console_that_only_reads_has_no_button_for_it(up: dict[str, Any], browser: Browser) -> None:
-    given = {"HEADWATER_SERVE_PORT": "0", "HEADWATER_SERVE_AUTH": "none", "HEADWATER_SERVE_REDRIVE": "false"}
+    given = {"HEADWATER_SERVE_PORT": "0", "HEADWATER_SERVE_AUTH": "none", "HEADWATER_SERVE_CONTROLS": "false"}
     command = [sys.executable, "-c", "from headwater.cli import main; main()", "serve"]
     process = subprocess.Popen(command, env=os.environ | up["settings"] | given, stdout=subprocess.PIPE, text=True)
     try:
