@@ -13,13 +13,12 @@ from infra.settings import Deployment
 from infra.stacks.checks import explain
 from infra.stacks.data import removal
 from processors.pipeline import Pipeline, load
+from sinks.specs import spec_of
 
 __all__ = ["DEAD_LETTERS", "Lake", "lake"]
 
 DEAD_LETTERS = "dead-letters"
 """The filter of the bucket's request metrics that counts letters."""
-_PARTITION_ID = 1000
-"""Iceberg numbers partition fields from here."""
 
 
 class Lake:
@@ -99,16 +98,13 @@ def _iceberg(stack: Any, deployed: Deployment, pipeline: Pipeline) -> Any:
         )
         for one in schema.fields
     ]
-    time = pipeline.contract.time
-    partition = None
-    if target.partition is not None:
-        part = of.IcebergPartitionFieldProperty(
-            field_id=_PARTITION_ID,
-            source_id=schema.find_field(time).field_id,
-            transform=target.partition,
-            name=f"{time}_{target.partition}",
+    parts = [
+        of.IcebergPartitionFieldProperty(
+            field_id=one.field_id, source_id=one.source_id, transform=str(one.transform), name=one.name
         )
-        partition = of.IcebergPartitionSpecProperty(fields=[part], spec_id=0)
+        for one in spec_of(pipeline.lake_partitioning, schema).fields
+    ]
+    partition = of.IcebergPartitionSpecProperty(fields=parts, spec_id=0) if parts else None
     table = of.IcebergTableInputProperty(
         location=f"s3://{deployed.bucket}/lake/{target.table}",
         schema=of.IcebergSchemaProperty(type="struct", fields=fields, schema_id=0),

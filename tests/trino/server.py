@@ -164,8 +164,9 @@ def _wait(server: Trino, process: "subprocess.Popen[bytes]", log: Path) -> None:
     while process.poll() is None and time.monotonic() < deadline:
         try:
             if not server.starting():
+                server.run("SELECT 1")
                 return
-        except OSError:
-            pass
+        except (OSError, ValueError):
+            pass  # not yet, or it has not found its own node yet
         time.sleep(0.5)
     raise RuntimeError(f"Trino did not start: {log.read_text()[-2000:]}")
