@@ -99,7 +99,7 @@ class Store:
         """The image's name. Steps go to stderr."""
         self._base()
         cache = subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-        mounts = ["--volume", f"{cache}:/root/.cache/uv"]
+        mounts = ["--volume", f"{cache}:/var/cache/uv"]
         if _BUNDLE.exists():
             mounts += ["--volume", f"{_BUNDLE.parent}:{_BUNDLE.parent}:ro"]
             for place, text in _TRUST.items():

@@ -1,7 +1,7 @@
 """Replays as an operator runs them: onto other streams and the live one, killed and called again, for corrections."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ import pytest
 from headwater.aggregates import count
 from headwater.cli.replaying import Replay
 from headwater.errors import UsageError
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
 from headwater.testing.kinesis import MemoryKinesis
 from processors.auditing import run_audit
 from processors.backfill import backfill
@@ -23,19 +21,12 @@ from processors.services import Services
 from sinks.compaction import Sizes
 from sinks.query import lake_query
 from tests.cli import headwater, started
-from tests.integration.test_lake_users import FOREIGN, SETTINGS, process, produce, read
+from tests.integration.test_lake_users import FOREIGN, SETTINGS, aws, process, produce, read
+
+__all__ = ["aws"]
 
 EVENTS = 1_501
 COLUMNS = "device, ts, metric, value"
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[Mapping[str, str]]:
-    with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        provision(SETTINGS, shards=2)
-        yield server.environment
 
 
 @pytest.fixture(scope="module")
