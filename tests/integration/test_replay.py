@@ -106,7 +106,7 @@ def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_onc
     stream = f"from-{source}"
     arguments = [*options(span), "--source", source, "--stream", stream, "--json"]
     document = f"replay-{Replay(services, span, source, stream).id}"
-    first = started(*arguments, "--rate", "100", environment=aws)
+    first = started(*arguments, "--rate", "40", environment=aws)
     try:
         for _ in range(300):
             if services.ledger.document(document)[0].get("events"):

@@ -241,6 +241,7 @@ class System:
             for batch in session.outbox.batches:
                 if world.random.random() < 0.4:
                     writer.add(batch)
+                    world.fired["* resend"] += 1
         while len(writer):
             self._send(session, writer, client)
             world.sleep(world.random.randint(50, 12_000))
@@ -330,6 +331,7 @@ class System:
                 session.paths()
                 self.world.sleep(self.world.random.randint(1, 900))
                 session.add([f"{STRANGE}{number}"])
+                self.world.fired["* stranger"] += 1
             except HeadwaterError as error:
                 self.world.note(f"the stranger was too slow: {error}")
 
