@@ -47,6 +47,19 @@ def filled(settings: Settings, files: int = 6) -> Ledger:
     return ledger
 
 
+def test_commits_rewrite_the_manifests_of_those_before_them(settings: Settings) -> None:
+    """So their number is bounded however many commits there are; here from three on, where tables have a hundred."""
+    with ensured(settings).transaction() as change:
+        change.set_properties({"commit.manifest.min-count-to-merge": "3"})
+    ledger, most = new_ledger(), 0
+    for n in range(6):
+        commit(ledger, "s", n + 1, [upload(settings, f"shard-1/{n + 1:08d}", 3 * n)])
+        publisher(settings, ledger, lease_seconds=0).drain()
+        most = max(most, int(health(open_table(settings, "metric"))["manifests"]))
+    assert len(rows(settings)) == 18
+    assert most <= 3
+
+
 def test_small_files_become_one_sorted_file_of_the_same_rows(settings: Settings) -> None:
     """Then there is nothing left to do; the old files are still there for time travel until their snapshot expires."""
     ledger = filled(settings)
