@@ -136,7 +136,7 @@ def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int)
     assert sum(entry.closed for entry in entries) >= 5
 
 
-def test_after_a_split_new_batches_go_to_the_children_and_off_the_shard_that_refuses() -> None:
+def test_after_a_split_new_batches_go_to_the_children() -> None:
     """The producer sees the reshard in an answer, looks again, and spreads over what there is."""
     stack = Stack(1)
     rows = next(Fleet(devices=5).batches(4_000, 4_000))
@@ -151,18 +151,6 @@ def test_after_a_split_new_batches_go_to_the_children_and_off_the_shard_that_ref
             producer.flush()
         low, high = (one for one in stack.kinesis.shards("s") if one.closed is None)
         assert min(low.taken_records, high.taken_records) >= 10
-        before = (low.taken_records, high.taken_records)
-        stack.kinesis.put_records(  # somebody else takes all that the lower half can take
-            StreamName="s", Records=[{"Data": b"{}", "PartitionKey": "x", "ExplicitHashKey": "0"}] * 500
-        )
-        for _ in range(6):
-            stack.kinesis.put_records(
-                StreamName="s", Records=[{"Data": b"{}", "PartitionKey": "x", "ExplicitHashKey": "0"}] * 500
-            )
-            producer.put_batch(rows.slice(1_200, 400))
-            producer.flush()
-        taken = (low.taken_records - before[0], high.taken_records - before[1])
-        assert taken[1] > 60  # of 120 batches, more than half went where there is room
         assert int(low.end) < HASH_SPACE // 2
     stack.stop_when_read(0)
 
