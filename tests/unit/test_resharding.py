@@ -4,6 +4,7 @@ import io
 import random
 from collections import Counter
 from threading import Event, Thread
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -170,3 +171,33 @@ def test_what_a_shard_refuses_is_told_with_the_receipts_and_seen_in_its_heat() -
     stack.stop_when_read(300)
     documents = [stack.ledger.document(heat_document(shard_id))[0] for shard_id in stack.open_shards()]
     assert sum(document["sample"]["throttles_s"] for document in documents) == pytest.approx(2 / 60)
+
+
+@pytest.mark.parametrize("refusing", [False, True])
+def test_new_batches_stay_off_a_shard_that_refuses(refusing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lower half refuses each record twice, whatever the clock says: few go there. Else both take the same."""
+    kinesis = MemoryKinesis(SystemClock(), limits=False)
+    kinesis.create_stream(StreamName="s", ShardCount=2)
+    low, high = sorted(kinesis.shards("s"), key=lambda shard: shard.start)
+    put, refusals = kinesis.put_records, Counter[str]()
+
+    def refuse(**request: Any) -> Any:
+        keys = [record["ExplicitHashKey"] for record in request["Records"]]
+        refused = [at for at, key in enumerate(keys) if refusing and int(key) <= low.end and refusals[key] < 2]
+        refusals.update(keys[at] for at in refused)
+        if refused:
+            kinesis.faults.partial(refused)
+        return put(**request)
+
+    monkeypatch.setattr(kinesis, "put_records", refuse)
+    rows = next(Fleet(devices=5).batches(4_000, 4_000))
+    settings = ProducerSettings(max_events=20, linger_ms=5, receipts=False)
+    with Producer("s", "telemetry", client=kinesis, settings=settings, random=random.Random(1)) as producer:
+        for at in range(0, 4_000, 400):
+            producer.put_batch(rows.slice(at, 400))
+            producer.flush()
+    assert low.taken_records + high.taken_records == 200
+    if refusing:
+        assert low.taken_records < 40
+    else:
+        assert abs(low.taken_records - high.taken_records) < 20
