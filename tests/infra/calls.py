@@ -33,8 +33,7 @@ class Call:
 
 def recorded(path: Path, deployed: Deployment, callers: Collection[str]) -> Iterator[Call]:
     """In order, each as often as it was made; those of other callers are left out."""
-    for line in path.read_text().splitlines():
-        request = json.loads(line)
+    for request in _requests(path.read_text()):
         headers = {name.lower(): value for name, value in request["headers"].items()}
         caller = _CALLER.search(headers.get("authorization", ""))
         if caller is None or caller[1] not in callers:
@@ -44,6 +43,17 @@ def recorded(path: Path, deployed: Deployment, callers: Collection[str]) -> Iter
             yield Call(who, *_s3(request))
         else:
             yield Call(who, *_json(service, headers, request, deployed))
+
+
+def _requests(text: str) -> Iterator[dict[str, Any]]:
+    """One JSON value after another. The server writes a request and its line's end apart: another may come between."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        request, at = decoder.raw_decode(text, at)
+        yield request
 
 
 def _s3(request: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
