@@ -156,7 +156,7 @@ class Ledger:
         """Move the shard forward, or raise Fenced; CommitUnknown when even the reading back failed.
 
         An answer may be lost and botocore may have sent the write twice, so a refusal is settled by reading back:
-        the new position under our own epoch means that it was we.
+        the new position and state under our own epoch mean that it was we.
         """
         new = {
             ":np": change.position,
@@ -189,7 +189,8 @@ class Ledger:
             current = self._read_back(entry)
             if current.epoch != entry.epoch:
                 break
-            if current.position == change.position and current.closed == change.closed:
+            reached = (current.position, current.closed, current.state, current.state_key)
+            if reached == (change.position, change.closed, change.state, change.state_key):
                 return current
         else:
             raise CommitUnknown(f"shard {entry.shard_id}: the ledger took no commit at {change.position}; try again")

@@ -23,7 +23,7 @@ from processors.pipeline import Enrich, Map, Pipeline, Step, Where
 from processors.state import ShardState
 from sinks.deadletter import DeadLetter
 
-__all__ = ["Effects", "Engine"]
+__all__ = ["Effects", "Engine", "times"]
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 LoadReference = Callable[[str, str], ReferenceTable]
@@ -210,7 +210,7 @@ class Engine:
 
     def _advance(self, batch: Batch, arrived: Ints, arrived_of: Ints) -> Ints:
         """Move the watermark record by record; per event the highest event time in the records before its own."""
-        ts = _times(batch.table, self.pipeline.contract.time)
+        ts = times(batch.table, self.pipeline.contract.time)
         capped = np.minimum(ts, arrived + self.pipeline.max_future_ms)
         highest = np.full(len(arrived_of) + 1, self.state.max_ts, np.int64)
         if len(ts):
@@ -312,10 +312,10 @@ class Engine:
         return (str(origin), seq) if isinstance(seq, int) and origin is not None else None
 
     def _views(self, rows: _Rows, records: list[StreamRecord]) -> None:
-        if not self.pipeline.views or not rows.table.num_rows:
+        if not self.state.views or not rows.table.num_rows:
             return
         versions = np.array([sequence.pad(record.sequence_number) for record in records], "S56")
-        ts = _times(rows.table, self.pipeline.contract.time)
+        ts = times(rows.table, self.pipeline.contract.time)
         for view in self.state.views.values():
             late = view.fold(rows.table, ts, rows.max_ts_before, versions, rows.record)
             self.state.count(f"late.{view.view.name}", late)
@@ -383,6 +383,6 @@ def _concat(parts: Sequence[_Rows]) -> _Rows:
     )
 
 
-def _times(table: pa.Table, column: str) -> Ints:
+def times(table: pa.Table, column: str) -> Ints:
     times: Ints = table.column(column).cast(pa.int64()).to_numpy()
     return times

@@ -18,9 +18,10 @@ from pyiceberg.expressions import EqualTo
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
-from headwater.errors import HeadwaterError, Retryable
+from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.ledger import Commit, ShardEntry
 from processors.audit import is_foreign
+from processors.generations import DOCUMENT, building, check_known, keeping
 from processors.services import Services
 from processors.state import ShardState
 from processors.worker import StateStore
@@ -50,6 +51,9 @@ class Forgotten:
 
 def forget(services: Services, key: str, owner: str, settle: Callable[[], object]) -> Forgotten:
     """Remove the key (as text) everywhere. `settle` makes one publisher's step, or waits for another's."""
+    under_way = building(services.pipeline, services.ledger.document(DOCUMENT)[0])
+    if under_way:
+        raise UsageError(f"view {', '.join(under_way)} is being built from the lake: wait, or cancel that job")
     _wait_until_published(services, settle)
     found = _identities(services, key)
     slots = sum(_scrub(services, entry.shard_id, key, owner) for entry in services.ledger.shards())
@@ -58,7 +62,7 @@ def forget(services: Services, key: str, owner: str, settle: Callable[[], object
         _exclude(services, owner, found)
     rows, files = _rewrite(services, key)
     column = services.pipeline.contract.key
-    views = sum(services.views.remove(spec, column, key) for spec in services.view_specs.values())
+    views = sum(services.views.remove(view.spec, column, key) for view in services.kept().views)
     letters = services.letters.remove(services.pipeline.name, _about(column, key))
     return Forgotten(key, rows, files, views, slots, letters, tuple(_look(services, key)))
 
@@ -120,9 +124,11 @@ def _exclude(services: Services, owner: str, found: pa.Table) -> None:
 
 def _change_state(services: Services, shard_id: str, owner: str, change: Callable[[ShardState], int]) -> int:
     """Claim the shard, change its state at the position where it is, and commit that."""
-    store = StateStore(services.pipeline, services.objects)
     entry: ShardEntry = services.ledger.claim(shard_id, owner, None, services.clock.now_ms())
+    document, _ = services.ledger.document(DOCUMENT)
+    store = StateStore(keeping(services.pipeline, document), services.objects)
     state = store.load(entry)
+    check_known(services.pipeline, document, state, shard_id)
     gone = change(state)
     body, where = store.store(entry, entry.position, state.dumps())
     services.ledger.commit(
@@ -225,10 +231,11 @@ def _look(services: Services, key: str) -> list[str]:
         left += [f"{count} rows in snapshot {snapshot.snapshot_id}"] if count else []
     young = sum(_has(services, one, key) for one in _unneeded(services))
     left += [f"{young} data files that no snapshot has"] if young else []
-    for spec in services.view_specs.values():
-        if services.views.partitions(spec, column, key):
-            left.append(f"view {spec.name}")
-    store = StateStore(services.pipeline, services.objects)
+    document, _ = services.ledger.document(DOCUMENT)
+    kept = keeping(services.pipeline, document)
+    left += [f"view {view.name}" for view in kept.views if services.views.partitions(view.spec, column, key)]
+    left += [f"view {name}, whose building has begun since" for name in building(services.pipeline, document)]
+    store = StateStore(kept, services.objects)
     for entry in services.ledger.shards():
         if store.load(entry).forget(column, key, is_origin=_is_origin(services)):
             left.append(f"state of shard {entry.shard_id}")

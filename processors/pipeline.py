@@ -102,6 +102,8 @@ class View:
     window: Window | None
     keep_ms: int | None = None
     """How long after its window's end a row is kept; None is for good."""
+    version: int = 1
+    """Of the definition."""
 
     @property
     def spec(self) -> ViewSpec:
@@ -131,13 +133,15 @@ class Pipeline:
     views: tuple[View, ...] = ()
     alerts: tuple[Rule, ...] = ()
     lake_table: Lake | None = None
+    newer: tuple[View, ...] = ()
+    """Views of the same names in further versions: see `headwater view rebuild`."""
     lateness_ms: int = 120_000
     max_future_ms: int = 3_600_000
     """An event time further than this ahead of its arrival does not move the watermark beyond it."""
 
     def __init__(self, name: str, contract: Contract | str, allowed_lateness: str = "2m", **fields: Any) -> None:
         values = {"name": name, "contract_source": contract, "lateness_ms": duration_ms(allowed_lateness)} | fields
-        for field in ("steps", "views", "alerts"):
+        for field in ("steps", "views", "alerts", "newer"):
             values.setdefault(field, ())
         values.setdefault("lake_table", None)
         values.setdefault("max_future_ms", 3_600_000)
@@ -145,7 +149,7 @@ class Pipeline:
             object.__setattr__(self, field, value)
 
     def _with(self, **changes: Any) -> "Pipeline":
-        fields = ("steps", "views", "alerts", "lake_table", "lateness_ms", "max_future_ms")
+        fields = ("steps", "views", "alerts", "lake_table", "newer", "lateness_ms", "max_future_ms")
         kept = {field: getattr(self, field) for field in fields}
         return Pipeline(self.name, self.contract_source, **(kept | changes))
 
@@ -210,10 +214,20 @@ class Pipeline:
         by: Sequence[str],
         window: Window | None = None,
         keep: str | None = None,
+        version: int = 1,
         **aggregates: Aggregate,
     ) -> "Pipeline":
-        if any(view.name == name for view in self.views):
-            raise UsageError(f"pipeline {self.name} has two views named {name}")
+        """A materialized view. The same name again, in a higher `version`, is the definition that is to follow it:
+        processors keep it, too, once `headwater view rebuild` begins.
+        """
+        before = [view for view in self.definitions if view.name == name]
+        if before and version <= before[-1].version:
+            raise UsageError(
+                f"pipeline {self.name} has two views named {name}: one that is to follow it needs a version above "
+                f"{before[-1].version}"
+            )
+        if "@" in name:
+            raise UsageError(f"a view cannot be named {name!r}: a name has no '@'")
         if not aggregates:
             raise UsageError(f"view {name} has no aggregate: add one, as in events=count()")
         for column in [*by, *(a.field for a in aggregates.values() if a.field)]:
@@ -224,20 +238,44 @@ class Pipeline:
             raise UsageError(f"view {name} has no window, so its rows have no end to count keep={keep!r} from")
         if keep_ms is not None and keep_ms < self.lateness_ms:
             raise UsageError(f"view {name}: keep={keep!r} is less than the lateness that the pipeline allows")
-        return self._with(views=(*self.views, View(name, tuple(by), named, window, keep_ms)))
+        view = View(name, tuple(by), named, window, keep_ms, version)
+        for rule in (rule for rule in self.alerts if rule.view == name):
+            if view.window != rule.window:
+                raise UsageError(f"view {name}: version {version} needs the window that alert {rule.name} is over")
+            self._check_alert(rule.name, rule.when, view)
+        return self._with(newer=(*self.newer, view)) if before else self._with(views=(*self.views, view))
+
+    @property
+    def definitions(self) -> tuple[View, ...]:
+        """The views in all their versions."""
+        return (*self.views, *self.newer)
+
+    def definition(self, name: str, version: int) -> View | None:
+        """A view in a version."""
+        return next((view for view in self.definitions if (view.name, view.version) == (name, version)), None)
+
+    def having(self, views: Sequence[View]) -> "Pipeline":
+        """The same pipeline with these views."""
+        return self._with(views=tuple(views), newer=())
 
     def alert(self, name: str, *, on: str, when: Condition, for_: str | None = None, summary: str = "") -> "Pipeline":
         """A rule over the final windows of the view `on`, which has to be there by now."""
-        view = next((view for view in self.views if view.name == on), None)
-        if view is None or view.window is None:
+        views = [view for view in self.definitions if view.name == on]
+        if not views or views[0].window is None:
             raise UsageError(f"alert {name}: {on!r} is no view with windows of pipeline {self.name}")
+        if any(view.window != views[0].window for view in views):
+            raise UsageError(f"alert {name}: the versions of view {on} have different windows")
         if any(rule.name == name for rule in self.alerts):
             raise UsageError(f"pipeline {self.name} has two alerts named {name}")
+        for view in views:
+            self._check_alert(name, when, view)
+        rule = Rule(name, on, views[0].window, when, 0 if for_ is None else duration_ms(for_), summary)
+        return self._with(alerts=(*self.alerts, rule))
+
+    def _check_alert(self, name: str, when: Condition, view: View) -> None:
         numbers = [one.name for one in view.aggregates if self._is_number(one)]
         if when.kind != "absent" and when.column not in numbers:
-            raise UsageError(f"alert {name}: {when.column!r} is no number in view {on}; it has {numbers}")
-        rule = Rule(name, on, view.window, when, 0 if for_ is None else duration_ms(for_), summary)
-        return self._with(alerts=(*self.alerts, rule))
+            raise UsageError(f"alert {name}: {when.column!r} is no number in view {view.name}; it has {numbers}")
 
     def _is_number(self, aggregate: Aggregate) -> bool:
         """Whether its values are; of the others (least, most, first, last) the field's type decides."""

@@ -35,7 +35,7 @@ from processors.runners.shardreader import ReaderSettings, get_page, records_of
 from processors.services import Services
 from processors.worker import StateStore
 
-__all__ = ["HASH_KEY", "Chunk", "Span", "from_lake", "from_stream", "retention_ms"]
+__all__ = ["HASH_KEY", "Chunk", "Span", "from_lake", "from_stream", "listed", "pages", "retention_ms"]
 
 HASH_KEY = "_hash_key"
 _ROWS = 20_000
@@ -104,12 +104,12 @@ def from_stream(services: Services, span: Span, position: Position, *, own: bool
 
     UsageError when the retention does not cover what is left of the span.
     """
-    shards, kept_ms = _listed(services), retention_ms(services, services.settings.stream)
+    shards, kept_ms = listed(services), retention_ms(services, services.settings.stream)
     first = {shard.shard_id: {"arrived_ms": span.start_ms} for shard in shards}
     marks: dict[str, Position] = first | position.get("shards", {})
     _check_retention(services, marks, kept_ms)
     for shard in shards:
-        for records, mark in _pages(services, shard.shard_id, marks[shard.shard_id], span):
+        for records, mark in pages(services, shard.shard_id, marks[shard.shard_id], span):
             marks[shard.shard_id] = mark
             _check_retention(services, marks, kept_ms)
             rows, unread = _decoded(services, records)
@@ -128,7 +128,7 @@ def retention_ms(services: Services, stream: str) -> int:
     return int(found["RetentionPeriodHours"]) * 3_600_000
 
 
-def _listed(services: Services) -> list[ShardInfo]:
+def listed(services: Services) -> list[ShardInfo]:
     """A child's id is above its parents'."""
     return sorted(list_shards(services.kinesis, services.settings.stream), key=lambda shard: shard.shard_id)
 
@@ -137,7 +137,7 @@ class _Places:
     """Per shard of the stream, what the pipeline has seen in it and its ancestors, as committed."""
 
     def __init__(self, services: Services) -> None:
-        starts = {shard.shard_id: str(shard.start) for shard in _listed(services)}
+        starts = {shard.shard_id: str(shard.start) for shard in listed(services)}
         store = StateStore(services.pipeline, services.objects)
         entries = [entry for entry in services.ledger.shards() if entry.shard_id in starts]
         self._seen = [(starts[entry.shard_id], store.load(entry).seen) for entry in entries]
@@ -210,12 +210,12 @@ def _iso(ms: int) -> str:
 
 def _check_committed(services: Services, span: Span) -> None:
     """An event that arrived in the span and is not committed is not in the lake."""
-    for shard in _listed(services):
+    for shard in listed(services):
         entry = services.ledger.shard(shard.shard_id)
         if entry is not None and entry.closed:
             continue
         mark = {"after": sequence.unpad(entry.position)} if entry and entry.position != sequence.NONE else {}
-        for records, _ in _pages(services, shard.shard_id, mark, span):
+        for records, _ in pages(services, shard.shard_id, mark, span):
             if _decoded(services, records)[0].num_rows:
                 raise HeadwaterError(
                     f"pipeline {services.pipeline.name} has not committed all of {shard.shard_id} that arrived before "
@@ -233,7 +233,7 @@ def _check_retention(services: Services, marks: Mapping[str, Position], kept_ms:
         )
 
 
-def _pages(
+def pages(
     services: Services, shard_id: str, mark: Position, span: Span
 ) -> Iterator[tuple[list[StreamRecord], Position]]:
     """A shard's records of the span, some 256 KB at a time, each with the mark to go on from; the last is done."""

@@ -12,6 +12,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.config import Settings
 from headwater.ledger import Ledger
 from processors.alerts.store import AlertStore
+from processors.generations import DOCUMENT, Serving, keeping
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader
 from processors.worker import Ports
@@ -68,8 +69,18 @@ class Services:
         return DeadLetters(self.objects)
 
     @cached_property
+    def serving(self) -> Serving:
+        """What of the views serves, for readers."""
+        return Serving(self.ledger, self.pipeline, self.clock)
+
+    @property
     def view_specs(self) -> dict[str, ViewSpec]:
-        return {view.name: view.spec for view in self.pipeline.views}
+        """Of what serves, by the view's name; at most a second old."""
+        return {name: view.spec for name, view in self.serving.views().items()}
+
+    def kept(self) -> Pipeline:
+        """The pipeline with all that processors keep of its views, by stored name, as of now."""
+        return keeping(self.pipeline, self.ledger.document(DOCUMENT)[0])
 
     def publisher(self, owner: str) -> "Publisher":
         """Over the lake's table, which is made when it is not there."""

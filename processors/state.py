@@ -38,11 +38,20 @@ class ShardState:
         self.references: dict[str, dict[str, object]] = {}
         """Per reference table the version in force: {"version": int, "uri": str}."""
         self.counts: dict[str, int] = {}
+        self.begun: dict[str, dict[str, object]] = {}
+        """Per generation of a view that was built anew: the position where this shard began it, and how many events it
+        had had by then, copies aside. The generation's slots of this shard have what is after it."""
         self.views = {view.name: ViewState(view, pipeline.lateness_ms) for view in pipeline.views}
 
     def count(self, name: str, by: int = 1) -> None:
         if by:
             self.counts[name] = self.counts.get(name, 0) + by
+
+    def refer(self, pipeline: Pipeline, first: Mapping[str, Mapping[str, Mapping[str, object]]]) -> None:
+        """Begin with the first version of each reference table that no other is known of; as the ledger has them."""
+        for reference in pipeline.references:
+            if reference.name not in self.references:
+                self.references[reference.name] = dict(first[reference.name]["initial"])
 
     def is_dead(self, origin: str, seq: int) -> bool:
         """Whether the event with that id of its own is in the dead letters, and nowhere else."""
@@ -78,6 +87,7 @@ class ShardState:
             "max_arrived": self.max_arrived,
             "references": self.references,
             "counts": self.counts,
+            "begun": self.begun,
         }
         return _pack(head, tables)
 
@@ -95,6 +105,7 @@ class ShardState:
         for name, view in state.views.items():
             if f"slots.{name}" in tables:
                 view.load_tables(tables[f"slots.{name}"], tables[f"aggregates.{name}"])
+        state.begun = head.get("begun", {})  # type: ignore[assignment]
         return state
 
     def child(self, pipeline: Pipeline, other: "ShardState | None" = None) -> "ShardState":

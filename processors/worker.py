@@ -7,7 +7,7 @@ a crash after it loses nothing.
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,9 +20,10 @@ from headwater.errors import CommitUnknown, HeadwaterError, Retryable
 from headwater.ledger import Commit, PendingFile, ShardEntry
 from headwater.records import StreamRecord
 from processors.engine import Effects, Engine, LoadReference
-from processors.operators.aggregate import ALWAYS, Partial
+from processors.generations import DOCUMENT, building, check_known, keeping
+from processors.operators.aggregate import ALWAYS, Partial, ViewState
 from processors.operators.heat import HeatTracker
-from processors.pipeline import Pipeline
+from processors.pipeline import Pipeline, View
 from processors.shards.edge import heat_document
 from processors.shards.heat import sample_of
 from processors.state import ShardState
@@ -31,7 +32,7 @@ from sinks.deadletter import DeadLetter
 from sinks.lake import LakeBuffer, LakeFile
 from sinks.views import Upsert, ViewSpec
 
-__all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore"]
+__all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore", "unique_events", "upsert"]
 
 INLINE_STATE = 64 * 1024
 """Snapshots up to this size live in the ledger item (a DynamoDB item holds 400 KB, pending files included)."""
@@ -116,7 +117,6 @@ class ShardWorker:
         self._clock = clock
         self._owner = owner
         self._states = StateStore(pipeline, ports.objects)
-        self._specs = {view.name: view.spec for view in pipeline.views}
         self._stale_key: str | None = None
         self.heat = HeatTracker()
         self._ranged = False
@@ -144,15 +144,17 @@ class ShardWorker:
         small = initial if initial is None or len(initial) <= INLINE_STATE else None
         self.entry = self._ports.ledger.claim(self.shard_id, self._owner, small, now)
         fresh = self.entry.position == sequence.NONE and not self.entry.state and not self.entry.state_key
-        state = self._states.load(self.entry)
-        if fresh and initial is not None:
-            state = ShardState.loads(self.pipeline, initial)
-        elif fresh:
-            state = self._inherited(parents)
+        # read after the claim: a generation that is begun later than this finds the shard in the ledger
+        document, _ = self._ports.ledger.document(DOCUMENT)
+        kept = keeping(self.pipeline, document)
+        state = StateStore(kept, self._ports.objects).load(self.entry)
+        if fresh:
+            state = ShardState.loads(kept, initial or self._inherited(parents).dumps())
+        check_known(self.pipeline, document, state, self.shard_id)
+        self.position = self.entry.position
+        self._to_save = bool(self._begin(state, kept, document))
         first, _ = self._ports.ledger.document("references")
-        for reference in self.pipeline.references:
-            if reference.name not in state.references:
-                state.references[reference.name] = dict(first[reference.name]["initial"])
+        state.refer(self.pipeline, first)
         for view in state.views.values():
             view.mark_all()
         self.engine = Engine(self.pipeline, self.shard_id, state, self._ports.references)
@@ -160,7 +162,6 @@ class ShardWorker:
         self._sealed: deque[LakeFile] = deque()
         self._written: list[PendingFile] = []
         self._letters: list[DeadLetter] = []
-        self.position = self.entry.position
         self._committed_ms = self._flushed_ms = now
         log.info("shard claimed", extra={"shard": self.shard_id, "epoch": self.entry.epoch, "after": self.position})
         return self.position
@@ -207,7 +208,14 @@ class ShardWorker:
         """
         now = self._clock.now_ms()
         state = self.engine.state
-        if self.position == self.entry.position and not closed:
+        document, _ = self._ports.ledger.document(DOCUMENT)
+        kept = keeping(self.pipeline, document)
+        changed = self._to_save or bool(self._to_begin(state, kept, document))
+        for name in set(state.views) - {view.name for view in kept.views}:  # another serves by now, or it was given up
+            del state.views[name]
+            state.begun.pop(name, None)
+            changed = True
+        if self.position == self.entry.position and not closed and not changed:
             if not self.pipeline.pure:
                 self._flush_views()  # left over when the views failed after a commit
             self._committed_ms = now
@@ -221,6 +229,40 @@ class ShardWorker:
             self._flush_views()
             for view in state.views.values():
                 view.evict(state.max_ts)
+        begun = self._begin(state, kept, document)
+        try:
+            self._write_commit(files, now, closed=closed)
+        except Exception:
+            # begun by no commit: the rows up to here may yet go into a file that is named after a later position
+            for name in begun:
+                del state.views[name], state.begun[name]
+            raise
+        self._to_save = False
+        self._traces.committed(self.position, [file.uri for file in files])
+        self._written = []
+        self._letters = []
+        self._committed_ms = self._clock.now_ms()
+        if not self.pipeline.pure:
+            self._flush_views()
+            for view in state.views.values():
+                view.evict(state.max_ts)
+        self._tell_heat()
+        return True
+
+    def _begin(self, state: ShardState, kept: Pipeline, document: Mapping[str, Any]) -> list[str]:
+        """Begin what is to be built of views and is not yet kept on this shard, at the position; their names."""
+        views = self._to_begin(state, kept, document)
+        for view in views:
+            state.views[view.name] = ViewState(view, self.pipeline.lateness_ms)
+            state.begun[view.name] = {"position": self.position, "events": unique_events(state.counts)}
+        return [view.name for view in views]
+
+    def _to_begin(self, state: ShardState, kept: Pipeline, document: Mapping[str, Any]) -> list[View]:
+        wanted = building(self.pipeline, document)
+        return [view for view in kept.views if view.name in wanted and view.name not in state.begun]
+
+    def _write_commit(self, files: list[PendingFile], now: int, *, closed: bool) -> None:
+        state = self.engine.state
         body, key = self._states.store(self.entry, self.position, state.dumps())
         change = Commit(
             position=self.position,
@@ -233,16 +275,6 @@ class ShardWorker:
             now_ms=now,
         )
         self._commit(change)
-        self._traces.committed(self.position, [file.uri for file in files])
-        self._written = []
-        self._letters = []
-        self._committed_ms = self._clock.now_ms()
-        if not self.pipeline.pure:
-            self._flush_views()
-            for view in state.views.values():
-                view.evict(state.max_ts)
-        self._tell_heat()
-        return True
 
     def _tell_heat(self) -> None:
         """Leave what was measured in the ledger, for who scales shards. Nothing depends on it, so failures pass."""
@@ -299,15 +331,24 @@ class ShardWorker:
     def _write_views(self, dirty: dict[str, list[Partial]]) -> None:
         for name, partials in dirty.items():
             if partials:
-                self._ports.views.write(self._specs[name], [self._upsert(partial) for partial in partials])
+                view = self.engine.state.views[name].view
+                slots = [upsert(one, f"{self.shard_id}/{one.bucket}") for one in partials]
+                self._ports.views.write(view.spec, slots)
             self.engine.state.views[name].clean()
 
-    def _upsert(self, partial: Partial) -> Upsert:
-        return Upsert(
-            key=partial.key,
-            window_start_ms=partial.window_start_ms,
-            window_end_ms=partial.window_end_ms,
-            slot=f"{self.shard_id}/{partial.bucket}",
-            version=partial.version,
-            partial=partial.partial,
-        )
+
+def unique_events(counts: Mapping[str, int]) -> int:
+    """How many events a shard has had by its counts, copies aside."""
+    return counts.get("events", 0) - counts.get("duplicates", 0)
+
+
+def upsert(partial: Partial, slot: str) -> Upsert:
+    """What is written of a partial, into this slot."""
+    return Upsert(
+        key=partial.key,
+        window_start_ms=partial.window_start_ms,
+        window_end_ms=partial.window_end_ms,
+        slot=slot,
+        version=partial.version,
+        partial=partial.partial,
+    )

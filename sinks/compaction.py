@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from headwater.errors import UsageError
 from headwater.ledger import ShardEntry
 
-__all__ = ["Found", "Group", "Sizes", "TableFile", "could_be_committed", "orphans", "plan_groups", "shard_of"]
+__all__ = [
+    "Found",
+    "Group",
+    "Sizes",
+    "TableFile",
+    "committed_to",
+    "could_be_committed",
+    "orphans",
+    "plan_groups",
+    "shard_of",
+]
 
 _SHARD_FILE = re.compile(r".*/data/(?P<shard>[^/]+)/(?P<epoch>\d{8})-(?P<start>[^-/]+)-(?P<stop>[^-/]+)-\d+\.parquet")
 
@@ -100,6 +110,12 @@ def shard_of(uri: str) -> str | None:
     """The shard whose processor wrote the file; None for any other file."""
     found = _SHARD_FILE.fullmatch(uri)
     return found["shard"] if found else None
+
+
+def committed_to(uri: str) -> str:
+    """The position of the commit that was to name a processor's file; the empty text, below all, for any other."""
+    found = _SHARD_FILE.fullmatch(uri)
+    return found["stop"] if found else ""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ log = logging.getLogger("headwater.views")
 
 _TOGETHER = 50
 """Rows at most that a thread writes one after the other."""
+_DROPPED = 500
+"""Items deleted before it is told how many."""
 _PAGES = 50
 """Of a scan, for one page of rows: a view that is a small part of the table takes many."""
 
@@ -174,6 +176,22 @@ class ViewStore:
                 removed += "slots" in item
         self._cache = _Cache(self._settings.cache_bytes)
         return removed
+
+    def drop(self, name: str) -> Iterator[int]:
+        """Delete every item of a view, whatever its definition; tells how many, some at a time. Stopped, call again."""
+        run: list[Mapping[str, Any]] = []
+        for item in self._table.scan(viewitems.partition(name, "")):
+            run.append({"pk": item["pk"], "sk": item["sk"]})
+            if len(run) == _DROPPED:
+                yield self._delete(run)
+                run = []
+        yield self._delete(run)
+        self._cache = _Cache(self._settings.cache_bytes)
+
+    def _delete(self, items: Sequence[Mapping[str, Any]]) -> int:
+        for _ in (self._pool.map if self._pool else map)(self._table.delete, items):
+            pass
+        return len(items)
 
     def partitions(self, view: ViewSpec, column: str, value: str) -> set[str]:
         """The partition keys of all items, the expired too, whose key column has this value, as text."""

@@ -119,8 +119,16 @@ class ViewTable:
         return page
 
     def delete(self, item: Mapping[str, Any]) -> None:
-        with self._clearly():
-            self._client.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+        """Of what is throttled or not answered, again with growing pauses; then Throttled or Retryable."""
+        for attempt in range(self._attempts):
+            try:
+                with self._clearly():
+                    self._client.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+                return
+            except Retryable:
+                if attempt + 1 == self._attempts:
+                    raise
+                self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**attempt))
 
     def _scanning(self, prefix: str) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from headwater.cli import alerts, data, gateway, jobs, lake, lakecare, replay, run, serving, shards
+from headwater.cli import alerts, data, gateway, jobs, lake, lakecare, replay, run, serving, shards, views
 
 __all__ = ["app", "main"]
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (run, data, gateway, serving, lake, lakecare, replay, shards, alerts, jobs):
+for part in (run, data, gateway, serving, views, lake, lakecare, replay, shards, alerts, jobs):
     part.register(app)
 
 

@@ -1,31 +1,27 @@
-"""Commands that read results: lake query, view get and list; and the dead letters: dlq list and redrive."""
+"""Commands that read results: lake query; and the dead letters: dlq list and redrive."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.errors import HeadwaterError, UsageError
+from headwater.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from processors.services import Services
     from sinks.deadletter import DeadLetter
-    from sinks.viewitems import ViewSpec
 
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 lake = typer.Typer(help="The lake: Iceberg tables on S3.", no_args_is_help=True)
-view = typer.Typer(help="Materialized views in DynamoDB.", no_args_is_help=True)
 dlq = typer.Typer(help="Dead letters: what could not be processed, and why.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.add_typer(lake, name="lake")
-    app.add_typer(view, name="view")
     app.add_typer(dlq, name="dlq")
 
 
@@ -63,54 +59,6 @@ def _print_csv(found: "pa.Table") -> None:
     sys.stdout.flush()
     sink = pa.output_stream(sys.stdout.buffer)
     csv.write_csv(found, sink)
-
-
-@view.command("get")
-def view_get(
-    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
-    key: Annotated[str, typer.Argument(help="The row's key; several columns as A|B.")],
-    as_json: Json = False,
-) -> None:
-    """The rows of one key, by window. Exits 1 when there is none."""
-    from headwater.cli.output import print_rows
-
-    services, spec = _view(name)
-    from sinks.viewitems import key_parts
-
-    parts = key_parts(key)
-    if len(parts) != len(spec.by):
-        raise UsageError(f"view {name} is keyed by {' and '.join(spec.by)}: give {'|'.join(spec.by).upper()}")
-    rows = services.views.get(spec, parts)
-    if not rows:
-        raise HeadwaterError(f"view {name} has no row for {key!r}")
-    print_rows(rows, as_json=as_json, empty="")
-
-
-@view.command("list")
-def view_list(
-    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
-    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print at most.")] = 100,
-    as_json: Json = False,
-) -> None:
-    """Rows of a view, in no order. Reads the whole table."""
-    from headwater.cli.output import print_rows
-
-    services, spec = _view(name)
-    rows = services.views.list(spec, prefix, limit)
-    print_rows(rows, as_json=as_json, empty=f"view {name} has no rows" + (f" below {prefix!r}" if prefix else ""))
-
-
-def _view(name: str) -> "tuple[Services, ViewSpec]":
-    from headwater.cli.services import open_services
-
-    services = open_services()
-    spec = services.view_specs.get(name)
-    if spec is None:
-        raise UsageError(
-            f"pipeline {services.pipeline.name} has no view {name!r}; it has {', '.join(services.view_specs) or 'none'}"
-        )
-    return services, spec
 
 
 @dlq.command("list")

@@ -1,20 +1,15 @@
 """`headwater replay`: events put on a stream again, or a new pipeline filled from the lake."""
 
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from headwater.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from processors.services import Services
 
 __all__ = ["register"]
 
@@ -62,15 +57,15 @@ def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None
     from headwater.cli.jobs import as_job
     from headwater.cli.output import print_json
     from headwater.cli.replaying import Replay
-    from headwater.cli.services import open_services
+    from headwater.cli.services import open_services, publishing
     from processors.replaying import Span
 
     services = open_services()
     target = stream or services.settings.stream
     one = Replay(services, Span(start_ms, stop_ms), source.value, target)
-    publishing = _publishing(services) if source is Source.lake else nullcontext(lambda: None)
+    settling = publishing(services) if source is Source.lake else nullcontext(lambda: None)
     subject = f"{source.value} to stream {target}"
-    with publishing as settle, as_job(services, "replay", subject, "replaying") as advance:
+    with settling as settle, as_job(services, "replay", subject, "replaying") as advance:
         found = one.run(settle, rate or None, advance)
     if as_json:
         print_json(asdict(found))
@@ -83,7 +78,7 @@ def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None
 def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
     from headwater.cli.jobs import as_job
     from headwater.cli.output import print_json
-    from headwater.cli.services import open_services
+    from headwater.cli.services import open_services, publishing
     from processors.backfill import backfill
     from processors.pipeline import load
     from processors.services import Services, new_owner
@@ -91,7 +86,7 @@ def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
     source = open_services()
     target = Services(source.settings, load(into))
     subject = f"lake to pipeline {target.pipeline.name}"
-    with _publishing(source) as settle, as_job(source, "replay", subject, "replaying") as advance:
+    with publishing(source) as settle, as_job(source, "replay", subject, "replaying") as advance:
         found = backfill(source, target, new_owner(), settle, rate or None, advance)
     if as_json:
         print_json(asdict(found))
@@ -99,25 +94,6 @@ def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
     sys.stdout.write(
         f"{found.rows:,} events from {found.source} to {found.target}, which follows {found.shards} shards from there\n"
     )
-
-
-@contextmanager
-def _publishing(services: "Services") -> "Iterator[Callable[[], None]]":
-    """A publisher's step and a pause, for while files wait for one; the lake's table follows the contract by it."""
-    from headwater.errors import Retryable
-    from processors.services import new_owner
-
-    publisher = services.publisher(new_owner())
-
-    def settle() -> None:
-        try:
-            publisher.step()
-        except Retryable as error:
-            sys.stderr.write(f"{error}\n")
-        services.clock.sleep(0.5)
-
-    yield settle
-    publisher.release()
 
 
 def _time(option: str, text: str | None) -> int:

@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import sys
+from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,9 +11,11 @@ from urllib.parse import urlsplit
 from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from processors.services import Services
 
-__all__ = ["check_endpoint", "open_services", "stop_on_signals"]
+__all__ = ["check_endpoint", "open_services", "publishing", "stop_on_signals"]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -47,3 +51,22 @@ def stop_on_signals() -> Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+@contextmanager
+def publishing(services: "Services") -> "Iterator[Callable[[], None]]":
+    """A publisher's step and a pause, for while files wait for one; the lake's table follows the contract by it."""
+    from headwater.errors import Retryable
+    from processors.services import new_owner
+
+    publisher = services.publisher(new_owner())
+
+    def settle() -> None:
+        try:
+            publisher.step()
+        except Retryable as error:
+            sys.stderr.write(f"{error}\n")
+        services.clock.sleep(0.5)
+
+    yield settle
+    publisher.release()

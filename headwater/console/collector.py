@@ -11,6 +11,7 @@ from processors.alerts.store import alert_rows
 from processors.audit import AuditReport
 from processors.auditing import run_audit
 from processors.jobs import Jobs
+from processors.pipeline import View
 from processors.services import Services
 from processors.shards.edge import read_samples, read_topology
 from processors.shards.heat import heat
@@ -130,9 +131,13 @@ class Collector:
         if not self.controls:
             raise UsageError(f"HEADWATER_SERVE_CONTROLS is off here: use {instead}")
 
+    def view(self, name: str) -> View:
+        """A view in the version that serves."""
+        return self._services.serving.view(name)
+
     def view_rows(self, name: str, prefix: str, limit: int) -> list[dict[str, object]]:
         """Rows of a view whose key begins so."""
-        return self._services.views.list(self._services.view_specs[name], prefix, limit)
+        return self._services.views.list(self.view(name).spec, prefix, limit)
 
 
 def _counts(all_counts: Sequence[Any]) -> dict[str, int]:

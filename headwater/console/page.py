@@ -18,6 +18,7 @@ from headwater.console.elements import card, fill, replace_options, table
 from headwater.console.jobs import JobsPanel
 from headwater.console.overview import Overview, ShardRow, rates
 from processors.audit import AuditReport
+from processors.pipeline import View
 from sinks.deadletter import DeadLetter
 
 __all__ = ["console_page"]
@@ -196,20 +197,25 @@ class Page:
             ui.timer(0.5, self._show_view, once=True)
 
     def _view_changed(self) -> None:
-        view = next(one for one in self._shared.collector.pipeline.views if one.name == self._view.value)
+        self._offer(next(one for one in self._shared.collector.pipeline.views if one.name == self._view.value))
+
+    def _offer(self, view: View) -> None:
+        """The values that can be charted."""
         names = [aggregate.name for aggregate in view.aggregates]
-        self._value.set_options(names, value=names[0])
+        if names != self._value.options:
+            self._value.set_options(names, value=names[0])
 
     async def _show_view(self) -> None:
-        view = next(one for one in self._shared.collector.pipeline.views if one.name == self._view.value)
+        collector, name = self._shared.collector, self._view.value
         try:
-            rows = (
-                await run.io_bound(self._shared.collector.view_rows, view.name, self._prefix.value or "", _MOST_POINTS)
-                or []
-            )
+            view = await run.io_bound(collector.view, name)
+            rows = await run.io_bound(collector.view_rows, name, self._prefix.value or "", _MOST_POINTS) or []
         except Exception as error:  # shown, and asked again by the user
             ui.notify(f"{type(error).__name__}: {error}", type="negative")
             return
+        if view is None:  # the service is ending
+            return
+        self._offer(view)
         replace_options(self._view_chart, view_options(rows, view.by, self._value.value))
         self._view_holder.clear()
         with self._view_holder:

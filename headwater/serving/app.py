@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from headwater.config import ServeSettings
 from headwater.errors import HeadwaterError, UsageError
 from headwater.serving.cache import Cache
-from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader, view_json
+from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem, problem_response
 from processors.jobs import NoSuchJob
@@ -131,7 +131,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     @app.get("/v1/views", dependencies=[Depends(allowed)])
     async def views(request: Request) -> Any:
         """The views of the pipeline."""
-        return await answered(request, lambda: {"views": [view_json(view) for view in reader.views.values()]})
+        return await answered(request, lambda: {"views": reader.described()})
 
     @app.get("/v1/alerts", dependencies=[Depends(allowed)], response_model=AlertRows, name="alerts")
     async def alerts(request: Request, state: AlertState | None = None, limit: Limit = 100) -> Any:
@@ -151,22 +151,21 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
         await asyncio.to_thread(reader.jobs.cancel, job_id, "the API")
         return {"id": job_id, "state": "cancelling"}
 
-    for view in reader.views.values():
-        _routes(app, view, reader, answered, [Depends(allowed)], streams)
+    for name in reader.names:
+        _routes(app, name, reader, answered, [Depends(allowed)], streams)
     _refusals(app)
     return app
 
 
 def _routes(
     app: FastAPI,
-    view: View,
+    name: str,
     reader: ViewReader,
     answered: Callable[[Request, Answer], Awaitable[Response]],
     guards: list[Any],
     streams: "_Streams",
 ) -> None:
-    base, name = f"/v1/views/{view.name}", view.name
-    model = _model(view)
+    base, model = f"/v1/views/{name}", _model(reader.definitions(name))
 
     @app.get(base, dependencies=guards, response_model=model, name=f"rows of {name}")
     async def rows(request: Request, prefix: str = "", limit: Limit = 100, after: After = "") -> Any:
@@ -230,18 +229,23 @@ def _tagged(answer: Any) -> tuple[str, bytes]:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
 
 
-def _model(view: View) -> type[BaseModel]:
-    """What an answer looks like: key columns, the window, and a column an aggregate."""
-    columns: dict[str, Any] = {column: (Any, Field(description="Part of the key.")) for column in view.by}
-    if view.window is not None:
-        columns |= dict.fromkeys(("window_start", "window_end"), (str, ...))
-    for one in view.aggregates:
-        said = f"{one.function} of {one.field}" if one.field else one.function
-        columns[one.name] = (Any, Field(default=None, description=said))
+def _model(versions: Sequence[View]) -> type[BaseModel]:
+    """What an answer looks like: key columns, the window, and a column an aggregate; of whichever version serves."""
+    columns: dict[str, Any] = {}
+    for view in versions:
+        for one in view.aggregates:
+            said = f"{one.function} of {one.field}" if one.field else one.function
+            columns.setdefault(one.name, (Any, Field(default=None, description=said)))
+        for column in view.by:
+            default: Any = ... if all(column in other.by for other in versions) else None
+            columns[column] = (Any, Field(default, description="Part of the key."))
+    windowed = [view.window is not None for view in versions]
+    if any(windowed):
+        columns |= dict.fromkeys(("window_start", "window_end"), (str, ...) if all(windowed) else (str | None, None))
     columns["final"] = (bool, Field(description="No event that is in time can change it any more."))
-    row = create_model(f"{view.name}_row", **columns)
+    row = create_model(f"{versions[0].name}_row", **columns)
     return create_model(
-        f"{view.name}_rows",
+        f"{versions[0].name}_rows",
         watermark=(str | None, Field(description="Event time up to which all shards were read.")),
         as_of=(str | None, Field(description="When the slowest shard committed last.")),
         freshness_ms=(int | None, ...),

@@ -50,7 +50,16 @@ class ViewReader:
         self._services = services
         self._progress = (-(1 << 62), Progress(None, None))
         self.jobs = Jobs(services.ledger, services.clock)
-        self.views: Mapping[str, View] = {view.name: view for view in services.pipeline.views}
+        self.names = [view.name for view in services.pipeline.views]
+
+    def definitions(self, name: str) -> list[View]:
+        """A view in all the versions that the pipeline has."""
+        return [view for view in self._services.pipeline.definitions if view.name == name]
+
+    def described(self) -> list[dict[str, Any]]:
+        """What the views are, in the versions that serve."""
+        found = self._services.serving.views()
+        return [view_json(view) | {"name": name} for name, view in found.items()]
 
     def progress(self) -> Progress:
         """At most a second old."""
@@ -61,7 +70,7 @@ class ViewReader:
 
     def key(self, name: str, key: str, start_ms: int | None, stop_ms: int | None, limit: int, after: str) -> Any:
         """The windows of one key that begin in `[start, stop)`, in order."""
-        view = self.views[name]
+        view = self._services.serving.view(name)
         parts = key_parts(key) if view.by else []
         if len(parts) != len(view.by):
             raise NoSuchKey(f"view {name} has keys of {len(view.by)} parts ({', '.join(view.by)}), joined with |")
@@ -70,7 +79,7 @@ class ViewReader:
         if view.window is None:
             start_ms = stop_ms = None
         progress = self.progress()
-        rows = self._services.views.windows(self._services.view_specs[name], parts, start_ms, stop_ms)
+        rows = self._services.views.windows(view.spec, parts, start_ms, stop_ms)
         page = rows[:limit]
         more = len(rows) > limit and "window_start" in page[-1]
         return self._answer(progress, page, _encoded(_ms(page[-1]["window_start"])) if more else None)
@@ -78,10 +87,13 @@ class ViewReader:
     def prefix(self, name: str, prefix: str, limit: int, after: str) -> Any:
         """Rows whose key begins so, in no order, a page at a time."""
         progress = self.progress()
+        spec = self._services.serving.view(name).spec
         where = _decoded(after, list) if after else None
         if where is not None and not (len(where) == 2 and all(isinstance(one, str) for one in where)):
             raise UsageError("next is not what an earlier answer gave")
-        rows, place = self._services.views.page(self._services.view_specs[name], prefix, limit, where)
+        if where is not None and not where[0].startswith(f"{spec.name}#"):
+            raise UsageError("next is of an earlier generation of the view, which has been rebuilt: begin again")
+        rows, place = self._services.views.page(spec, prefix, limit, where)
         return self._answer(progress, rows, _encoded(place) if place else None)
 
     def alerts(self, state: str | None, limit: int) -> Any:
@@ -109,6 +121,7 @@ def view_json(view: View) -> dict[str, Any]:
     window = view.window
     return {
         "name": view.name,
+        "version": view.version,
         "by": list(view.by),
         "window": None if window is None else {"size_ms": window.size_ms, "every_ms": window.every_ms},
         "aggregates": [{"name": one.name, "function": one.function, "field": one.field} for one in view.aggregates],

@@ -1,0 +1,167 @@
+"""Commands on materialized views: view get, list, versions and rebuild."""
+
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.errors import HeadwaterError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from processors.jobs import Advance
+    from processors.rebuilding import Past
+    from processors.services import Services
+    from sinks.viewitems import ViewSpec
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+view = typer.Typer(help="Materialized views in DynamoDB.", no_args_is_help=True)
+
+
+class Source(StrEnum):
+    """Where a rebuild reads what was before."""
+
+    lake = "lake"
+    stream = "stream"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(view, name="view")
+
+
+@view.command("get")
+def view_get(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    key: Annotated[str, typer.Argument(help="The row's key; several columns as A|B.")],
+    as_json: Json = False,
+) -> None:
+    """The rows of one key, by window. Exits 1 when there is none."""
+    from headwater.cli.output import print_rows
+
+    services, spec = _view(name)
+    from sinks.viewitems import key_parts
+
+    parts = key_parts(key)
+    if len(parts) != len(spec.by):
+        raise UsageError(f"view {name} is keyed by {' and '.join(spec.by)}: give {'|'.join(spec.by).upper()}")
+    rows = services.views.get(spec, parts)
+    if not rows:
+        raise HeadwaterError(f"view {name} has no row for {key!r}")
+    print_rows(rows, as_json=as_json, empty="")
+
+
+@view.command("list")
+def view_list(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print at most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Rows of a view, in no order. Reads the whole table."""
+    from headwater.cli.output import print_rows
+
+    services, spec = _view(name)
+    rows = services.views.list(spec, prefix, limit)
+    print_rows(rows, as_json=as_json, empty=f"view {name} has no rows" + (f" below {prefix!r}" if prefix else ""))
+
+
+@view.command("versions")
+def view_versions(as_json: Json = False) -> None:
+    """The views, the version and generation of each that serves, and what is being built."""
+    from headwater.cli.output import print_rows
+    from headwater.cli.services import open_services
+    from processors.generations import DOCUMENT, generations
+
+    services = open_services()
+    document, _ = services.ledger.document(DOCUMENT)
+    rows = [
+        {
+            "view": name,
+            "version": one.serving.version,
+            "generation": one.serving.number,
+            "building": one.building and one.building.version,
+            "to_drop": len(one.retired),
+        }
+        for name, one in generations(document, services.pipeline).items()
+    ]
+    print_rows(rows, as_json=as_json, empty=f"pipeline {services.pipeline.name} has no views")
+
+
+@view.command("rebuild")
+def view_rebuild(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    version: Annotated[
+        int | None, typer.Option(help="Of the definition; by default the highest that the pipeline has.")
+    ] = None,
+    source: Annotated[Source, typer.Option(help="Of the events so far.")] = Source.lake,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Begin on shards that no processor touches, too.")
+    ] = False,
+    give_up: Annotated[bool, typer.Option("--give-up", help="End one that was begun: the old rows stay.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Build a view anew beside the one that serves, switch in one write, drop the old. Killed, call it again."""
+    from headwater.cli.jobs import as_job
+    from headwater.cli.output import print_json
+    from headwater.cli.services import open_services
+    from processors.rebuilding import Rebuild
+    from processors.services import new_owner
+
+    services = open_services()
+    _spec(services, name)
+    if give_up:
+        dropped = Rebuild(services, name, _past(services, source, lambda: None, _untold), _untold).give_up()
+        sys.stdout.write(f"view {name}: given up, {dropped:,} items of it dropped\n")
+        return
+    subject = f"view {name} from the {source.value}"
+    owner = new_owner() if take_over else None
+    with _settling(services, source) as settle, as_job(services, "rebuild", subject, f"rebuilding {name}") as advance:
+        found = Rebuild(services, name, _past(services, source, settle, advance), advance, take_over=owner).run(version)
+    if as_json:
+        print_json(asdict(found))
+        return
+    sys.stdout.write(
+        f"view {found.view}: version {found.version} serves, with {found.events:,} events of {found.shards} shards "
+        f"from the {source.value}; {found.dropped:,} items of the old one dropped\n"
+    )
+
+
+def _untold(_events: int, _done: int) -> None:
+    """The progress of what takes no time."""
+
+
+def _settling(services: "Services", source: Source) -> "AbstractContextManager[Callable[[], None]]":
+    """The publisher's steps that a lake's reader needs."""
+    from headwater.cli.services import publishing
+
+    return publishing(services) if source is Source.lake else nullcontext(lambda: None)
+
+
+def _past(services: "Services", source: Source, settle: "Callable[[], None]", advance: "Advance") -> "Past":
+    if source is Source.stream:
+        from processors.rebuildstream import StreamPast
+
+        return StreamPast(services, advance)
+    from processors.rebuildlake import LakePast
+
+    return LakePast(services, settle, advance)
+
+
+def _view(name: str) -> "tuple[Services, ViewSpec]":
+    from headwater.cli.services import open_services
+
+    services = open_services()
+    return services, _spec(services, name)
+
+
+def _spec(services: "Services", name: str) -> "ViewSpec":
+    """UsageError for a view that is not there."""
+    return services.serving.view(name).spec

@@ -1,0 +1,174 @@
+"""Which generation of each view serves, and which is being built: the ledger document `views`.
+
+A view's definition has a version, written in the pipeline; its rows have a generation, a number of their own in the
+views table, never used twice. The first needs no document. While a second is built processors keep both; the document
+then names it as the one that serves, in one conditional write, and that is all a switch is.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from headwater.clock import Clock
+from headwater.errors import UsageError
+from processors.pipeline import Pipeline, View
+from processors.state import ShardState
+
+__all__ = [
+    "DOCUMENT",
+    "Generation",
+    "Generations",
+    "Serving",
+    "building",
+    "check_known",
+    "generations",
+    "keeping",
+    "with_entry",
+]
+
+DOCUMENT = "views"
+_LOOKED_MS = 1_000
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Rows of a view: their number, and the version of the definition they were made by."""
+
+    number: int
+    version: int
+
+    def of(self, pipeline: Pipeline, name: str) -> View:
+        """The definition, by the name that its rows are stored under. UsageError when the pipeline does not have it."""
+        view = pipeline.definition(name, self.version)
+        if view is None:
+            known = " and ".join(str(one.version) for one in pipeline.definitions if one.name == name)
+            raise UsageError(
+                f"view {name} is kept in version {self.version}, and this pipeline has version {known}: "
+                "deploy the definition that has it"
+            )
+        return replace(view, name=self.stored(name))
+
+    def stored(self, name: str) -> str:
+        """What the rows are stored under; a name that no view can have, but for the first generation."""
+        return name if self.number == 1 else f"{name}@{self.number}"
+
+
+@dataclass(frozen=True)
+class Generations:
+    """Of one view: who reads finds `serving`; `building` is kept beside it; `retired` are to be dropped."""
+
+    serving: Generation
+    building: Generation | None = None
+    retired: tuple[int, ...] = ()
+    retired_ms: int = 0
+    """When the last of them was."""
+    last: int = 1
+
+    def begun(self, version: int) -> "Generations":
+        """With a new generation that is being built."""
+        return replace(self, building=Generation(self.last + 1, version), last=self.last + 1)
+
+    def switched(self, now_ms: int) -> "Generations":
+        """With the one that was being built serving."""
+        assert self.building is not None
+        retired = (*self.retired, self.serving.number)
+        return replace(self, serving=self.building, building=None, retired=retired, retired_ms=now_ms)
+
+    def given_up(self, now_ms: int) -> "Generations":
+        """Without the one that was being built."""
+        assert self.building is not None
+        retired = (*self.retired, self.building.number)
+        return replace(self, building=None, retired=retired, retired_ms=now_ms)
+
+    def dropped(self, numbers: Collection[int]) -> "Generations":
+        """Without these among the retired."""
+        return replace(self, retired=tuple(number for number in self.retired if number not in numbers))
+
+    @property
+    def kept(self) -> tuple[Generation, ...]:
+        """What processors write."""
+        return (self.serving,) if self.building is None else (self.serving, self.building)
+
+
+class _Documents(Protocol):
+    def document(self, name: str) -> tuple[dict[str, Any], int]: ...
+
+
+def generations(document: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Generations]:
+    """Of each of the pipeline's views. One that the document does not know serves in the first version it has."""
+    found = {}
+    for view in pipeline.views:
+        one = document.get(view.name)
+        found[view.name] = Generations(Generation(1, view.version)) if one is None else _parsed(one)
+    return found
+
+
+def with_entry(document: Mapping[str, Any], name: str, entry: Generations) -> dict[str, Any]:
+    """The document with this entry of one view."""
+    return {**document, name: asdict(entry)}
+
+
+def keeping(pipeline: Pipeline, document: Mapping[str, Any]) -> Pipeline:
+    """The pipeline whose views are what a processor keeps, by stored name.
+
+    UsageError for a view that serves in a version that the pipeline does not have. One that is only being built is
+    left out then: it begins when a processor has it.
+    """
+    views = []
+    for name, one in generations(document, pipeline).items():
+        views.append(one.serving.of(pipeline, name))
+        if one.building is not None and pipeline.definition(name, one.building.version) is not None:
+            views.append(one.building.of(pipeline, name))
+    return pipeline.having(views)
+
+
+def building(pipeline: Pipeline, document: Mapping[str, Any]) -> list[str]:
+    """The stored names of what is being built."""
+    found = generations(document, pipeline)
+    return [one.building.stored(name) for name, one in found.items() if one.building is not None]
+
+
+def check_known(pipeline: Pipeline, document: Mapping[str, Any], state: ShardState, shard_id: str) -> None:
+    """UsageError when the shard has begun a generation of a version that the pipeline does not have: what the shard
+    keeps of it would be lost."""
+    for name, one in generations(document, pipeline).items():
+        if one.building is not None and one.building.stored(name) in state.begun:
+            try:
+                one.building.of(pipeline, name)
+            except UsageError as error:
+                raise UsageError(f"shard {shard_id} is kept by a newer deployment: {error}") from None
+
+
+class Serving:
+    """The generations that readers are to read; looked up at most once a second."""
+
+    def __init__(self, documents: _Documents, pipeline: Pipeline, clock: Clock) -> None:
+        self._documents, self._pipeline, self._clock = documents, pipeline, clock
+        self._found: tuple[int, dict[str, Generations]] = (-(1 << 62), {})
+
+    def view(self, name: str) -> View:
+        """By the name that its rows are stored under. UsageError when the pipeline lacks it, or its version."""
+        now = self._clock.now_ms()
+        if now - self._found[0] >= _LOOKED_MS:
+            document, _ = self._documents.document(DOCUMENT)
+            self._found = (now, generations(document, self._pipeline))
+        found = self._found[1].get(name)
+        if found is None:
+            known = ", ".join(self._found[1]) or "none"
+            raise UsageError(f"pipeline {self._pipeline.name} has no view {name!r}; it has {known}")
+        return found.serving.of(self._pipeline, name)
+
+    def views(self) -> dict[str, View]:
+        """All of the pipeline's."""
+        return {view.name: self.view(view.name) for view in self._pipeline.views}
+
+
+def _parsed(one: Mapping[str, Any]) -> Generations:
+    building = one["building"]
+    return Generations(
+        Generation(**one["serving"]),
+        None if building is None else Generation(**building),
+        tuple(one["retired"]),
+        int(one["retired_ms"]),
+        int(one["last"]),
+    )

@@ -1,0 +1,92 @@
+"""The past of a view that is rebuilt, from the stream: every shard is read again up to where it began, through the
+pipeline's steps as they are now.
+
+Right only when the stream still has everything, which is seen at each shard's end: as many events have to be found as
+the shard had had.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headwater import sequence
+from headwater.errors import HeadwaterError
+from processors.engine import Engine
+from processors.jobs import Advance
+from processors.pipeline import Pipeline
+from processors.rebuilding import Build
+from processors.references import ReferenceLoader
+from processors.replaying import Span, listed, pages
+from processors.runners.embedded import ShardInfo
+from processors.services import Services
+from processors.state import ShardState
+from processors.worker import unique_events, upsert
+
+__all__ = ["StreamPast"]
+
+_ALL = Span(0, 1 << 62)
+
+
+class StreamPast:
+    """`advance` is told of events."""
+
+    source = "stream"
+
+    def __init__(self, services: Services, advance: Advance) -> None:
+        self._services, self._advance = services, advance
+
+    def before(self) -> Mapping[str, Any]:
+        return {}
+
+    def pin(self) -> Mapping[str, Any]:
+        return {}
+
+    def fill(self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None]) -> int:
+        """UsageError when the stream no longer has all events."""
+        done: dict[str, int] = dict(notes.get("done", {}))
+        shards = {shard.shard_id: shard for shard in listed(self._services)}
+        for shard_id in [*sorted(set(build.positions) - set(shards)), *shards]:
+            if shard_id not in done and shard_id in build.positions:
+                found = self._read(build, shards[shard_id], sum(done.values())) if shard_id in shards else 0
+                if found != build.events[shard_id]:
+                    raise HeadwaterError(
+                        f"stream {self._services.settings.stream} has {found:,} of the {build.events[shard_id]:,} "
+                        f"events of shard {shard_id}: give this one up, and take them from the lake"
+                    )
+                done[shard_id] = found
+                save({"done": done})
+        for shard_id in done:
+            self._services.objects.delete(self._key(build, shard_id))
+        return sum(done.values())
+
+    def _read(self, build: Build, shard: ShardInfo, before: int) -> int:
+        """One shard, from its beginning to where it began the generation: how many events, copies aside."""
+        services, until = self._services, build.positions[shard.shard_id]
+        pipeline = services.pipeline.having([build.view])
+        state = self._inherited(build, shard, pipeline)
+        engine = Engine(pipeline, shard.shard_id, state, ReferenceLoader(pipeline, services.objects))
+        for records, _ in pages(services, shard.shard_id, {}, _ALL):
+            wanted = [record for record in records if sequence.pad(record.sequence_number) <= until]
+            engine.process(wanted)
+            self._write(build, shard.shard_id, state)
+            self._advance(before + unique_events(state.counts), 0)
+            if len(wanted) < len(records) or not until.strip("0"):
+                break
+        services.objects.put(self._key(build, shard.shard_id), state.dumps())
+        return unique_events(state.counts)
+
+    def _inherited(self, build: Build, shard: ShardInfo, pipeline: Pipeline) -> ShardState:
+        keys = [self._key(build, parent) for parent in shard.parents if parent in build.positions]
+        parents = [ShardState.loads(pipeline, self._services.objects.get(key)) for key in keys]
+        state = parents[0].child(pipeline, *parents[1:]) if parents else ShardState(pipeline)
+        state.refer(pipeline, self._services.ledger.document("references")[0])
+        return state
+
+    def _write(self, build: Build, shard_id: str, state: ShardState) -> None:
+        view = state.views[build.view.name]
+        slots = [upsert(one, f"stream/{shard_id}/{one.bucket}") for one in view.dirty()]
+        self._services.views.write(build.view.spec, slots)
+        view.clean()
+        view.evict(state.max_ts)
+
+    def _key(self, build: Build, shard_id: str) -> str:
+        return f"state/{self._services.pipeline.name}/rebuild/{build.view.name}/{shard_id}.bin"
