@@ -22,7 +22,7 @@ from processors.pipeline import View
 from processors.services import Services
 from processors.worker import ShardWorker, StateStore, unique_events
 
-__all__ = ["Build", "Past", "Rebuild", "Rebuilt"]
+__all__ = ["Build", "Past", "Rebuild", "Rebuilt", "snapshots"]
 
 log = logging.getLogger("headwater.rebuild")
 
@@ -56,6 +56,11 @@ class Build:
     """By shard, how many events there were up to there, copies aside."""
     now_ms: int
     """When it was pinned: rows that had expired by then are left out."""
+
+
+def snapshots(services: Services, stored: str) -> str:
+    """Where the sources keep what they go on from: keys that begin so."""
+    return f"state/{services.pipeline.name}/rebuild/{stored}"
 
 
 class Past(Protocol):
@@ -246,6 +251,8 @@ class Rebuild:
             for count in self._services.views.drop(stored):
                 dropped += count
                 self._advance(dropped, 0)
+        for key, _, _ in self._services.objects.dated(snapshots(self._services, f"{self._name}@")):
+            self._services.objects.delete(key)
         gone = set(entry.retired)
         self._change(lambda one: one.dropped(gone))
         return dropped

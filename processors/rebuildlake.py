@@ -21,7 +21,7 @@ from processors.engine import times
 from processors.jobs import Advance
 from processors.operators.aggregate import ALWAYS, ViewState
 from processors.pipeline import View
-from processors.rebuilding import Build
+from processors.rebuilding import Build, snapshots
 from processors.services import Services
 from processors.worker import upsert
 from sinks.catalog import open_table
@@ -64,9 +64,7 @@ class LakePast:
         columns = {*view.by, *(one.field for one in view.aggregates if one.field), time}
         names = [name for name in pipeline.schema.names if name in columns]
         reader = ArrowScan(table.metadata, table.io, table.schema().select(*names), wanted)
-        place = {"file": 0, "slot": 0, "events": 0, "bytes": 0, "done": 0, **notes.get("place", {})}
-        if place["done"]:
-            return int(place["events"])
+        place = {"file": 0, "slot": 0, "events": 0, "bytes": 0, **notes.get("place", {})}
         state = self._loaded(view, place)
         kept_ms = services.clock.now_ms()
         for number, task in enumerate(tasks[place["file"] :], place["file"] + 1):
@@ -80,8 +78,6 @@ class LakePast:
                 kept_ms = services.clock.now_ms()
             self._advance(place["events"], place["bytes"])
         self._written(state, view, place["slot"])
-        save({"place": place | {"done": 1}})
-        self._forget()
         return int(place["events"])
 
     def _current(self) -> int:
@@ -113,7 +109,8 @@ class LakePast:
                 writer.write_table(table)
             self._services.objects.put(self._key(view, place, name), sink.getvalue())
         save({"place": dict(place)})
-        self._forget()
+        for key in self._kept:  # not gone on from any more
+            self._services.objects.delete(key)
         self._kept = [self._key(view, place, name) for name in _PARTS]
 
     def _loaded(self, view: View, place: Mapping[str, int]) -> ViewState:
@@ -124,13 +121,8 @@ class LakePast:
             state.load_tables(*parts)
         return state
 
-    def _forget(self) -> None:
-        """Delete the snapshot before the last one, which is not gone on from any more."""
-        for key in self._kept:
-            self._services.objects.delete(key)
-
     def _key(self, view: View, place: Mapping[str, int], name: str) -> str:
-        return f"state/{self._services.pipeline.name}/rebuild/{view.name}/{place['file']:08d}-{name}.arrow"
+        return f"{snapshots(self._services, view.name)}/{place['file']:08d}-{name}.arrow"
 
 
 def _not_expired(view: View, time: str, now_ms: int) -> BooleanExpression:

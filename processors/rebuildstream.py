@@ -13,7 +13,7 @@ from headwater.errors import HeadwaterError
 from processors.engine import Engine
 from processors.jobs import Advance
 from processors.pipeline import Pipeline
-from processors.rebuilding import Build
+from processors.rebuilding import Build, snapshots
 from processors.references import ReferenceLoader
 from processors.replaying import Span, listed, pages
 from processors.runners.embedded import ShardInfo
@@ -54,8 +54,6 @@ class StreamPast:
                     )
                 done[shard_id] = found
                 save({"done": done})
-        for shard_id in done:
-            self._services.objects.delete(self._key(build, shard_id))
         return sum(done.values())
 
     def _read(self, build: Build, shard: ShardInfo, before: int) -> int:
@@ -89,4 +87,4 @@ class StreamPast:
         view.evict(state.max_ts)
 
     def _key(self, build: Build, shard_id: str) -> str:
-        return f"state/{self._services.pipeline.name}/rebuild/{build.view.name}/{shard_id}.bin"
+        return f"{snapshots(self._services, build.view.name)}/{shard_id}.bin"

@@ -1,21 +1,26 @@
 """A view built anew while processors go on: exact across the seam, whatever is killed, and switched in one write."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from headwater.aggregates import count, mean, quantile
 from headwater.config import Settings
-from headwater.errors import UsageError
+from headwater.errors import Fenced, HeadwaterError, UsageError
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from headwater.serving.reading import ViewReader
-from processors.jobs import Advance
+from processors.generations import DOCUMENT, Generation, Generations, generations
+from processors.jobs import Advance, Cancelled
 from processors.pipeline import Pipeline
 from processors.rebuilding import Rebuild, Rebuilt
 from processors.rebuildlake import LakePast
+from processors.rebuildstream import StreamPast
 from processors.recompute import batch_view, differences
 from processors.runners.embedded import EmbeddedRunner
 from processors.services import Services, new_owner
@@ -88,6 +93,18 @@ def _aws() -> Iterator[None]:
         yield
 
 
+class Trimmed(Services):
+    """Services whose stream has let everything go."""
+
+    @property
+    def kinesis(self) -> Any:
+        return SimpleNamespace(
+            list_shards=super().client("kinesis").list_shards,
+            get_shard_iterator=lambda **_: {"ShardIterator": "end"},
+            get_records=lambda **_: {"Records": [], "MillisBehindLatest": 0, "NextShardIterator": "end"},
+        )
+
+
 class Live:
     """Processors that go on while views are rebuilt."""
 
@@ -144,6 +161,10 @@ def check(services: Services, name: str, version: int) -> None:
     assert expected
 
 
+def of(services: Services, name: str) -> Generations:
+    return generations(services.ledger.document(DOCUMENT)[0], NEW)[name]
+
+
 def stored(services: Services) -> dict[str, int]:
     """Items of each generation in the table."""
     found: dict[str, int] = {}
@@ -192,22 +213,92 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
 
 
 def test_killed_after_every_write_and_called_again(services: Services) -> None:
-    """One call after another, each killed by its first write, until one ends; then all is as if nothing had been."""
+    """One call after another, each killed by its first write, until the last is done; then all is as if none had."""
     new, deaths = Services(SETTINGS, NEW), list[str]()
     settle = services.publisher("test").drain
     with Live(new):
-        for attempt in range(400):
+        for attempt in range(200):
             mortal = MortalServices(NEW, deaths)
             produce(new, 10, attempt)
-            try:
-                past = LakePast(mortal, settle, untold, most_slots=5)
-                done = Rebuild(mortal, "by_device", past, untold).run()
+            with pytest.raises(Killed):
+                Rebuild(mortal, "by_device", LakePast(mortal, settle, untold, most_slots=5), untold).run()
+            if of(new, "by_device") == Generations(Generation(2, 2), retired_ms=ANY, last=2):
                 break
-            except Killed:
-                pass
-        else:
-            raise AssertionError("it never ends")
     assert {name.partition(" ")[0] for name in deaths} == set(WRITES)
-    assert done.generation == 2
     check(new, "by_device", 2)
     assert "by_device" not in stored(new)
+    assert not list(new.objects.dated("state/rebuilt/rebuild/"))
+
+
+def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
+    """And a new call begins with rows of its own; another that is under way is not disturbed."""
+    new = Services(SETTINGS, NEW)
+    before, told = of(new, "by_device"), list[int]()
+
+    def cancelled(events: int, _done: int) -> None:
+        told.append(events)
+        if events:
+            raise Cancelled("job 1")
+
+    with Live(new):
+        produce(new, 100, 0)
+        with pytest.raises(Cancelled):
+            rebuild(new, "by_device", cancelled)
+        number = before.last + 1
+        assert of(new, "by_device") == replace(before, retired_ms=ANY, last=number)
+        assert f"by_device@{number}" not in stored(new)
+        check(new, "by_device", 2)
+        with pytest.raises(UsageError, match="not being built"):
+            Rebuild(new, "by_device", StreamPast(new, untold), untold).give_up()
+        assert rebuild(new, "by_device").generation == number + 1
+        check(new, "by_device", 2)
+
+
+def test_two_at_once_do_the_work_of_one(services: Services) -> None:
+    """The slower one is fenced, or finds it done; every row is right."""
+    new, ended = Services(SETTINGS, NEW), list[object]()
+
+    def run() -> None:
+        try:
+            ended.append(rebuild(Services(SETTINGS, NEW), "by_device"))
+        except Fenced as error:
+            ended.append(error)
+
+    with Live(new):
+        threads = [Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert any(isinstance(one, Rebuilt) for one in ended)
+    assert len(ended) == 2
+    check(new, "by_device", 2)
+
+
+def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
+    """And where the stream has not everything any more, nothing is switched."""
+    new = Services(SETTINGS, NEW)
+    with Live(new):
+        done = Rebuild(new, "by_device", StreamPast(new, untold), untold).run()
+    check(new, "by_device", 2)
+    assert done.events == open_table(SETTINGS, "rebuilt").scan().count()
+    assert not list(new.objects.dated("state/rebuilt/rebuild/"))
+    trimmed, before = Trimmed(SETTINGS, NEW), of(new, "by_device")
+    again = Rebuild(trimmed, "by_device", StreamPast(trimmed, untold), untold, take_over="test")
+    with Live(new), pytest.raises(HeadwaterError, match=r"has 0 of the [0-9,]+ events of shard shardId"):
+        again.run()
+    assert of(new, "by_device").serving == before.serving
+    check(new, "by_device", 2)
+    again.give_up()
+
+
+def test_shards_that_no_processor_touches_are_taken_over(services: Services) -> None:
+    """Without a processor nothing begins, unless that is wanted."""
+    new = Services(SETTINGS.model_copy(update={"commit_seconds": -9.0}), NEW)
+    past = LakePast(new, new.publisher("test").drain, untold)
+    done = Rebuild(new, "by_device", past, untold, take_over="operator").run()
+    assert done.shards == 2
+    produce(new, 100, 1)
+    with Live(Services(SETTINGS, NEW)):
+        committed(new, open_table(SETTINGS, "rebuilt").scan().count() + 100)
+    check(new, "by_device", 2)
