@@ -1,7 +1,7 @@
 """A new pipeline filled from another's lake, from where it then follows the stream without a seam.
 
-What the source pipeline has committed is pinned: per shard its position and its interval sets, and a snapshot of its
-table that has every row up to there. The rows with identities of those sets go through the new pipeline as the shard
+What the source pipeline has committed is pinned: per shard its position and its interval sets, and snapshots of its
+table from before and after (sinks.history). The rows up to there go through the new pipeline as the shard
 "backfill" of its own; its real shards begin at the pinned positions with the pinned sets. So an event is either in the
 one or read by the other, and the audit of the new pipeline is exact across the seam. Killed, it goes on where its last
 commit was.
@@ -36,8 +36,9 @@ from processors.services import Services
 from processors.state import ShardState
 from processors.worker import ShardWorker, StateStore
 from sinks.catalog import open_table
+from sinks.history import tasks_until
 
-__all__ = ["SHARD", "Backfilled", "as_contract", "backfill", "runs", "settled"]
+__all__ = ["SHARD", "Backfilled", "as_contract", "backfill", "current_snapshot", "runs", "settled"]
 
 SHARD = "backfill"
 _ROWS = 5_000
@@ -56,9 +57,9 @@ class Backfilled:
 
 @dataclass(frozen=True)
 class _Pinned:
-    snapshot: int
+    since: int
+    through: int
     positions: Mapping[str, str]
-    seen: OriginSets
 
 
 def backfill(
@@ -112,10 +113,11 @@ def _pin(source: Services, target: Services, owner: str, settle: Callable[[], ob
             raise UsageError(f"pipeline {target.pipeline.name} reads the stream already: only a new one can be filled")
         document = _read_source(source, target, settle)
         target.ledger.put_document(_DOCUMENT, document, revision)
-    seen, store = OriginSets(), StateStore(target.pipeline, target.objects)
+    if "through" not in document:
+        raise UsageError(f"pipeline {target.pipeline.name} was filled by an earlier version: begin with another name")
+    store = StateStore(target.pipeline, target.objects)
     for shard_id, one in document["shards"].items():
         state = ShardState.loads(target.pipeline, target.objects.get(one["state"]))
-        seen.update(state.seen)
         entry = target.ledger.shard(shard_id)
         if entry is not None and entry.position != sequence.NONE:
             continue
@@ -124,18 +126,30 @@ def _pin(source: Services, target: Services, owner: str, settle: Callable[[], ob
         change = Commit(one["position"], body, key, [], state.counts, None, one["closed"], target.clock.now_ms())
         target.ledger.commit(entry, change)
     positions = {shard_id: one["position"] for shard_id, one in document["shards"].items()}
-    return _Pinned(int(document["snapshot"]), positions, seen)
+    return _Pinned(int(document["since"]), int(document["through"]), positions)
 
 
 def _read_source(source: Services, target: Services, settle: Callable[[], object]) -> dict[str, Any]:
+    since = current_snapshot(source)
     entries = [entry for entry in source.ledger.shards() if entry.position != sequence.NONE]
     store, shards = StateStore(source.pipeline, source.objects), dict[str, Any]()
     for entry in entries:
         key = f"state/{target.pipeline.name}/{SHARD}/{entry.shard_id}.bin"
         target.objects.put(key, _taken_over(target, store.load(entry)).dumps())
         shards[entry.shard_id] = {"position": entry.position, "closed": entry.closed, "state": key}
-    snapshot = settled(source, entries, settle).current_snapshot()
-    return {"source": source.pipeline.name, "snapshot": snapshot.snapshot_id if snapshot else 0, "shards": shards}
+    settled(source, entries, settle)
+    return {
+        "source": source.pipeline.name,
+        "since": since,
+        "through": current_snapshot(source),
+        "shards": shards,
+    }
+
+
+def current_snapshot(services: Services) -> int:
+    """Of the lake's table; 0 when it has none."""
+    snapshot = open_table(services.settings, services.pipeline.lake_to.table).current_snapshot()
+    return 0 if snapshot is None else snapshot.snapshot_id
 
 
 def settled(source: Services, entries: Sequence[ShardEntry], settle: Callable[[], object]) -> Table:
@@ -161,15 +175,11 @@ def _taken_over(target: Services, old: ShardState) -> ShardState:
 
 def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tuple[list[StreamRecord], int]]:
     """The rows as batches, in an order that a second run has again: by file, arrival, origin and number."""
-    if not pinned.snapshot:
-        return
     table = open_table(source.settings, source.pipeline.lake_to.table)
-    if table.snapshot_by_id(pinned.snapshot) is None:
-        raise UsageError(f"snapshot {pinned.snapshot} has expired: begin again with a pipeline of another name")
-    tasks = sorted(table.scan(snapshot_id=pinned.snapshot).plan_files(), key=lambda task: task.file.file_path)
+    tasks = tasks_until(table, pinned.since, pinned.through, pinned.positions, source.pipeline.contract.time)
     scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
     for number, task in enumerate(tasks):
-        rows = _known(_ordered(scan.to_table([task])), pinned)
+        rows = _ordered(scan.to_table([task]))
         named = as_contract(rows, source.pipeline.contract, target.pipeline.contract)
         records = []
         for run, (start, stop) in enumerate(
@@ -186,22 +196,6 @@ def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tu
 
 def _ordered(rows: pa.Table) -> pa.Table:
     return rows.sort_by([("_arrived_at", "ascending"), ("_origin", "ascending"), ("_seq", "ascending")])
-
-
-def _known(rows: pa.Table, pinned: _Pinned) -> pa.Table:
-    """Those that the source had committed when it was pinned; it may have gone on since."""
-    keep = np.zeros(rows.num_rows, np.bool_)
-    origins = rows["_origin"].combine_chunks().dictionary_encode()
-    codes, seqs = origins.indices.to_numpy(), rows["_seq"].to_numpy()
-    for code, origin in enumerate(origins.dictionary.to_pylist()):
-        mine = codes == code
-        if is_foreign(origin):
-            shard_id, _, number = origin.partition(":")
-            keep |= mine & (sequence.pad(number) <= pinned.positions.get(shard_id, ""))
-            continue
-        for start, stop in pinned.seen.get(origin):
-            keep |= mine & (seqs >= start) & (seqs < stop)
-    return rows.filter(pa.array(keep))
 
 
 def as_contract(rows: pa.Table, old: Contract, new: Contract) -> pa.Table:

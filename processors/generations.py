@@ -16,6 +16,7 @@ from processors.state import ShardState
 
 __all__ = [
     "DOCUMENT",
+    "NOTES",
     "Generation",
     "Generations",
     "Serving",
@@ -23,10 +24,13 @@ __all__ = [
     "check_known",
     "generations",
     "keeping",
+    "pinned_snapshots",
     "with_entry",
 ]
 
 DOCUMENT = "views"
+NOTES = "rebuild."
+"""And the view's name: the document that says how far a rebuild is."""
 _LOOKED_MS = 1_000
 
 
@@ -126,6 +130,13 @@ def building(pipeline: Pipeline, document: Mapping[str, Any]) -> list[str]:
     """The stored names of what is being built."""
     found = generations(document, pipeline)
     return [one.building.stored(name) for name, one in found.items() if one.building is not None]
+
+
+def pinned_snapshots(documents: _Documents, pipeline: Pipeline) -> list[int]:
+    """Of the lake's table, those that what is being built is read from; 0 is before its first."""
+    found = generations(documents.document(DOCUMENT)[0], pipeline)
+    notes = [documents.document(f"{NOTES}{name}")[0] for name, one in found.items() if one.building is not None]
+    return [int(one["past"]["since"]) for one in notes if "since" in one.get("past", {})]
 
 
 def check_known(pipeline: Pipeline, document: Mapping[str, Any], state: ShardState, shard_id: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from headwater import sequence
 from headwater.errors import Fenced, HeadwaterError, UsageError
 from headwater.ledger import ShardEntry
-from processors.generations import DOCUMENT, Generations, generations, with_entry
+from processors.generations import DOCUMENT, NOTES, Generations, generations, with_entry
 from processors.jobs import Advance, Cancelled
 from processors.pipeline import View
 from processors.services import Services
@@ -99,7 +99,7 @@ class Rebuild:
         services.serving.view(name)  # UsageError for one that is not there
         self._services, self._name, self._past, self._advance = services, name, past, advance
         self._take_over = take_over
-        self._note = f"rebuild.{name}"
+        self._note = f"{NOTES}{name}"
 
     def run(self, version: int | None = None) -> Rebuilt:
         """Build, switch, drop. `version` None is the highest that the pipeline has.
@@ -112,6 +112,7 @@ class Rebuild:
             return self._ended(*self._notes()[:1])  # killed after the switch
         self._drop()
         self._begin(version)
+        begun = self._entry()
         try:
             self._wait()
             notes = self._fill()
@@ -119,15 +120,16 @@ class Rebuild:
             self._advance = lambda _events, _done: None
             self.give_up()
             raise
-        self._change(lambda one: one.switched(self._services.clock.now_ms()))
+        self._change(lambda one: one.switched(self._services.clock.now_ms()), begun)
         return self._ended(notes)
 
     def give_up(self) -> int:
         """End what is being built: the old generation goes on serving. How many items were dropped."""
-        if self._entry().building is None and not self._entry().retired:
+        entry = self._entry()
+        if entry.building is None and not entry.retired:
             raise UsageError(f"view {self._name} is not being built")
-        if self._entry().building is not None:
-            self._change(lambda one: one.given_up(self._services.clock.now_ms()))
+        if entry.building is not None:
+            self._change(lambda one: one.given_up(self._services.clock.now_ms()), entry)
         return self._drop()
 
     def _begin(self, version: int | None) -> None:
@@ -153,7 +155,7 @@ class Rebuild:
         if found != found | notes or now - found["now_ms"] > _FRESH_MS:  # else it is of a call killed just here
             notes |= {"now_ms": now, "past": dict(self._past.before())}
             self._services.ledger.put_document(self._note, notes, revision)
-        self._change(lambda one: one.begun(wanted), expected=entry)
+        self._change(lambda one: one.begun(wanted), entry)
 
     def _wait(self) -> None:
         """Until every shard that is not read to its end has begun, then pin the positions."""
@@ -254,7 +256,7 @@ class Rebuild:
         for key, _, _ in self._services.objects.dated(snapshots(self._services, f"{self._name}@")):
             self._services.objects.delete(key)
         gone = set(entry.retired)
-        self._change(lambda one: one.dropped(gone))
+        self._change(lambda one: one.dropped(gone), entry)
         return dropped
 
     def _view(self) -> View:
@@ -267,10 +269,9 @@ class Rebuild:
         document, _ = self._services.ledger.document(DOCUMENT)
         return generations(document, self._services.pipeline)[self._name]
 
-    def _change(self, change: Callable[[Generations], Generations], expected: Generations | None = None) -> None:
-        """One conditional write of this view's entry; Fenced when it is not what it was when the change began."""
+    def _change(self, change: Callable[[Generations], Generations], expected: Generations) -> None:
+        """One conditional write of this view's entry; Fenced when it is not what is expected."""
         ledger, pipeline = self._services.ledger, self._services.pipeline
-        expected = expected or self._entry()
         for _ in range(_RACES):
             document, revision = ledger.document(DOCUMENT)
             found = generations(document, pipeline)[self._name]

@@ -16,7 +16,7 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression, GreaterThanOrEq
 from pyiceberg.io.pyarrow import ArrowScan
 
 from headwater import sequence
-from processors.backfill import settled
+from processors.backfill import current_snapshot, settled
 from processors.engine import times
 from processors.jobs import Advance
 from processors.operators.aggregate import ALWAYS, ViewState
@@ -48,11 +48,11 @@ class LakePast:
         self._kept: list[str] = []
 
     def before(self) -> Mapping[str, Any]:
-        return {"since": self._current()}
+        return {"since": current_snapshot(self._services)}
 
     def pin(self) -> Mapping[str, Any]:
         settled(self._services, self._services.ledger.shards(), self._settle)
-        return {"through": self._current()}
+        return {"through": current_snapshot(self._services)}
 
     def fill(self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None]) -> int:
         """The lake lacks nothing that the shards have committed, so nothing is checked here: the audit does."""
@@ -79,10 +79,6 @@ class LakePast:
             self._advance(place["events"], place["bytes"])
         self._written(state, view, place["slot"])
         return int(place["events"])
-
-    def _current(self) -> int:
-        snapshot = open_table(self._services.settings, self._services.pipeline.lake_to.table).current_snapshot()
-        return 0 if snapshot is None else snapshot.snapshot_id
 
     def _folded(
         self, state: ViewState, found: pa.Table, names: list[str], number: int, place: Mapping[str, int]

@@ -12,7 +12,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.config import Settings
 from headwater.ledger import Ledger
 from processors.alerts.store import AlertStore
-from processors.generations import DOCUMENT, Serving, keeping
+from processors.generations import DOCUMENT, Serving, keeping, pinned_snapshots
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader
 from processors.worker import Ports
@@ -108,7 +108,8 @@ class Services:
         name, contract = self.pipeline.lake_to.table, self.pipeline.contract
         reload = partial(open_table, self.settings, name, open_catalog(self.settings))
         order = Order(contract.key, contract.time)
-        return Maintenance(name, reload, self.ledger, self.objects, self.clock, order, sizes or Sizes())
+        pinned = partial(pinned_snapshots, self.ledger, self.pipeline)
+        return Maintenance(name, reload, self.ledger, self.objects, self.clock, order, sizes or Sizes(), pinned=pinned)
 
     @cached_property
     def ports(self) -> Ports:

@@ -10,7 +10,7 @@ it was one (`headwater.compaction`).
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -91,6 +91,8 @@ class Maintenance:
     order: Order
     sizes: Sizes = field(default_factory=Sizes)
     memory: str = "1GB"
+    pinned: Callable[[], Collection[int]] = tuple
+    """Snapshots that somebody reads for longer, 0 for one before the first: they stay, and all that came after them."""
 
     @property
     def prefix(self) -> str:
@@ -160,6 +162,8 @@ class Maintenance:
             table = self.reload()
             newest = sorted(table.snapshots(), key=lambda one: one.timestamp_ms, reverse=True)
             held = {ref.snapshot_id for ref in table.refs().values()}
+            times = {one.snapshot_id: one.timestamp_ms for one in newest}
+            older_than_ms = min(older_than_ms, *(times.get(one, 0) for one in self.pinned()), older_than_ms)
             gone = [
                 s.snapshot_id for s in newest[keep:] if s.timestamp_ms < older_than_ms and s.snapshot_id not in held
             ]

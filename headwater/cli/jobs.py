@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_job", "register"]
 
-jobs = typer.Typer(help="Long commands that run or ran: compactions, replays.", no_args_is_help=True)
+jobs = typer.Typer(help="Long commands that run or ran: rebuilds, compactions, replays.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="As `headwater jobs list` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 

@@ -1,6 +1,6 @@
 """A view built anew while processors go on: exact across the seam, whatever is killed, and switched in one write."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ from processors.windows import tumbling
 from producers import Producer, ProducerSettings
 from producers.fleet import Fleet
 from sinks.catalog import open_table
+from sinks.compaction import Sizes
 
 SETTINGS = Settings(commit_seconds=0.4, view_flush_seconds=0.2)
 START_MS = 1_790_000_000_000
@@ -146,7 +147,7 @@ def untold(_events: int, _done: int) -> None:
 
 
 def rebuild(services: Services, name: str, advance: Advance = untold) -> Rebuilt:
-    past = LakePast(services, services.publisher("test").drain, advance)
+    past = LakePast(services, settle(services), advance)
     return Rebuild(services, name, past, advance).run()
 
 
@@ -159,6 +160,15 @@ def check(services: Services, name: str, version: int) -> None:
     expected = batch_view(services.pipeline, view, frame)
     assert differences(view, expected, services.views.scan(services.view_specs[name])) == []
     assert expected
+
+
+def settle(services: Services) -> Callable[[], object]:
+    return services.publisher("test").drain
+
+
+def in_lake(services: Services) -> int:
+    rows: int = open_table(services.settings, "rebuilt").scan().count()
+    return rows
 
 
 def of(services: Services, name: str) -> Generations:
@@ -182,6 +192,7 @@ def services(_aws: None) -> Services:
     produce(services, 2_000, 0)
     with Live(services):
         committed(services, 2_000)
+    services.publisher("test").drain()
     return services
 
 
@@ -196,13 +207,27 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
         told.append(len(reader.prefix("by_minute", "", 1000, "")["rows"][0]))
         produce(new, 40, len(told))
 
+    class Overtaken(LakePast):
+        """When all have begun, what they have committed since is published and compacted, before the lake is pinned."""
+
+        def pin(self) -> Mapping[str, Any]:
+            before = in_lake(new)
+            produce(new, 300, 2)
+            while in_lake(new) < before + 300:
+                new.publisher("test").drain()
+            care = new.maintenance(Sizes(fewest=2))
+            assert care.compact().groups
+            assert care.expire(1, new.clock.now_ms() + 1).kept > 2
+            return super().pin()
+
     with Live(new):
-        done = rebuild(new, "by_minute", advance)
+        done = Rebuild(new, "by_minute", Overtaken(new, settle(new), advance), advance).run()
         assert (done.generation, done.version) == (2, 2)
         assert done.events >= 2_000
         assert set(told) == {len(first_page["rows"][0])} | {len(reader.prefix("by_minute", "", 1, "")["rows"][0])}
         produce(new, 500, 3)
-        committed(new, 2_500 + 40 * len(told))
+        committed(new, 2_800 + 40 * len(told))
+    assert new.maintenance().expire(1, new.clock.now_ms() + 1).kept == 1
     check(new, "by_minute", 2)
     assert "by_minute" not in stored(new)
     assert done.dropped > 0
@@ -215,15 +240,16 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
 def test_killed_after_every_write_and_called_again(services: Services) -> None:
     """One call after another, each killed by its first write, until the last is done; then all is as if none had."""
     new, deaths = Services(SETTINGS, NEW), list[str]()
-    settle = services.publisher("test").drain
     with Live(new):
         for attempt in range(200):
             mortal = MortalServices(NEW, deaths)
             produce(new, 10, attempt)
             with pytest.raises(Killed):
-                Rebuild(mortal, "by_device", LakePast(mortal, settle, untold, most_slots=5), untold).run()
+                Rebuild(mortal, "by_device", LakePast(mortal, settle(services), untold, most_slots=5), untold).run()
             if of(new, "by_device") == Generations(Generation(2, 2), retired_ms=ANY, last=2):
                 break
+        else:
+            raise AssertionError(f"no end: {of(new, 'by_device')}")
     assert {name.partition(" ")[0] for name in deaths} == set(WRITES)
     check(new, "by_device", 2)
     assert "by_device" not in stored(new)
@@ -240,6 +266,10 @@ def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
         if events:
             raise Cancelled("job 1")
 
+    def given_up(events: int, _done: int) -> None:
+        if events and of(new, "by_device").building:
+            Rebuild(new, "by_device", LakePast(new, settle(new), untold), untold).give_up()
+
     with Live(new):
         produce(new, 100, 0)
         with pytest.raises(Cancelled):
@@ -250,7 +280,10 @@ def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
         check(new, "by_device", 2)
         with pytest.raises(UsageError, match="not being built"):
             Rebuild(new, "by_device", StreamPast(new, untold), untold).give_up()
-        assert rebuild(new, "by_device").generation == number + 1
+        with pytest.raises(Fenced):
+            rebuild(new, "by_device", given_up)
+        check(new, "by_device", 2)
+        assert rebuild(new, "by_device").generation == number + 2
         check(new, "by_device", 2)
 
 
@@ -281,7 +314,7 @@ def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
     with Live(new):
         done = Rebuild(new, "by_device", StreamPast(new, untold), untold).run()
     check(new, "by_device", 2)
-    assert done.events == open_table(SETTINGS, "rebuilt").scan().count()
+    assert done.events == in_lake(new)
     assert not list(new.objects.dated("state/rebuilt/rebuild/"))
     trimmed, before = Trimmed(SETTINGS, NEW), of(new, "by_device")
     again = Rebuild(trimmed, "by_device", StreamPast(trimmed, untold), untold, take_over="test")
@@ -295,10 +328,10 @@ def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
 def test_shards_that_no_processor_touches_are_taken_over(services: Services) -> None:
     """Without a processor nothing begins, unless that is wanted."""
     new = Services(SETTINGS.model_copy(update={"commit_seconds": -9.0}), NEW)
-    past = LakePast(new, new.publisher("test").drain, untold)
+    past = LakePast(new, settle(new), untold)
     done = Rebuild(new, "by_device", past, untold, take_over="operator").run()
     assert done.shards == 2
     produce(new, 100, 1)
     with Live(Services(SETTINGS, NEW)):
-        committed(new, open_table(SETTINGS, "rebuilt").scan().count() + 100)
+        committed(new, in_lake(new) + 100)
     check(new, "by_device", 2)
