@@ -1,5 +1,6 @@
 """A view built anew while processors go on: exact across the seam, whatever is killed, and switched in one write."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event, Thread
@@ -29,6 +30,7 @@ from producers import Producer, ProducerSettings
 from producers.fleet import Fleet
 from sinks.catalog import open_table
 from sinks.compaction import Sizes
+from tests.cli import Ran, headwater
 
 SETTINGS = Settings(commit_seconds=0.4, view_flush_seconds=0.2)
 START_MS = 1_790_000_000_000
@@ -86,12 +88,12 @@ class MortalServices(Services):
 
 
 @pytest.fixture(scope="module")
-def _aws() -> Iterator[None]:
+def aws() -> Iterator[Mapping[str, str]]:
     with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         provision(SETTINGS, shards=2)
-        yield
+        yield server.environment
 
 
 class Trimmed(Services):
@@ -186,7 +188,7 @@ def stored(services: Services) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def services(_aws: None) -> Services:
+def services(aws: Mapping[str, str]) -> Services:
     """After a run with the old definitions."""
     services = Services(SETTINGS, OLD)
     produce(services, 2_000, 0)
@@ -285,6 +287,48 @@ def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
         check(new, "by_device")
         assert rebuild(new, "by_device").generation == number + 2
         check(new, "by_device")
+
+
+def test_killed_while_it_drops_the_old_rows_it_only_goes_on_with_that(services: Services) -> None:
+    new = Services(SETTINGS, NEW)
+
+    def killed(_events: int, _done: int) -> None:
+        if of(new, "by_device").retired:
+            raise Killed
+
+    with Live(new):
+        with pytest.raises(Killed):
+            rebuild(new, "by_device", killed)
+        switched = of(new, "by_device")
+        check(new, "by_device")
+        done = rebuild(new, "by_device")
+        assert (done.generation, done.dropped > 0) == (switched.serving.number, True)
+        assert of(new, "by_device") == replace(switched, retired=())
+
+
+def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
+    """As an operator does it: a job, with one line or JSON; and what cannot be is one line."""
+    names = {"PIPELINE": f"{__name__}:NEW", "COMMIT_SECONDS": "0.4", "VIEW_FLUSH_SECONDS": "0.2"}
+    environment = {**aws, **{f"HEADWATER_{name}": value for name, value in names.items()}}
+
+    def ran(*arguments: str) -> Ran:
+        return headwater(*arguments, environment=environment)
+
+    new = Services(SETTINGS, NEW)
+    before = of(new, "by_device")
+    with Live(new):
+        done = json.loads(ran("view", "rebuild", "by_device", "--json").out)
+    assert (done["generation"], done["version"], done["shards"]) == (before.last + 1, 2, 2)
+    assert done["events"] == in_lake(new)
+    rows = [json.loads(line) for line in ran("view", "versions", "--json").out.splitlines()]
+    serves = {"view": "by_device", "version": 2, "generation": before.last + 1, "building": None, "to_drop": 0}
+    assert serves in rows
+    job = json.loads(ran("jobs", "list", "--json").out.splitlines()[0])
+    assert (job["kind"], job["subject"], job["state"]) == ("rebuild", "view by_device from the lake", "done")
+    rows = [json.loads(line) for line in ran("view", "list", "by_device", "--json").out.splitlines()]
+    assert {tuple(row) for row in rows} == {("metric", "events", "p90")}
+    ran("view", "rebuild", "by_device", "--give-up").failed(2, "not being built")
+    ran("view", "rebuild", "nothing").failed(2, "has no view 'nothing'")
 
 
 def test_two_at_once_do_the_work_of_one(services: Services) -> None:
