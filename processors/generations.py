@@ -47,8 +47,8 @@ class Generation:
         if view is None:
             known = " and ".join(str(one.version) for one in pipeline.definitions if one.name == name)
             raise UsageError(
-                f"view {name} is kept in version {self.version}, and this pipeline has version {known}: "
-                "deploy the definition that has it"
+                f"view {name}: version {self.version} is not in this pipeline, which has {known}: deploy the one that "
+                "has it"
             )
         return replace(view, name=self.stored(name))
 

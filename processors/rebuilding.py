@@ -234,26 +234,26 @@ class Rebuild:
         return notes
 
     def _ended(self, notes: Mapping[str, Any]) -> Rebuilt:
-        dropped, serving = self._drop(), self._entry().serving
-        shards = len(notes.get("shards", {}))
-        return Rebuilt(self._name, serving.number, serving.version, int(notes.get("events", 0)), shards, dropped)
+        events, shards = int(notes.get("events", 0)), len(notes.get("shards", {}))
+        dropped, serving = self._drop(events), self._entry().serving
+        return Rebuilt(self._name, serving.number, serving.version, events, shards, dropped)
 
-    def _drop(self) -> int:
+    def _drop(self, events: int = 0) -> int:
         """Delete the rows of what is retired, once processors have had the time to hear of it."""
         entry, clock = self._entry(), self._services.clock
         if not entry.retired:
             return 0
         heard_ms = entry.retired_ms + (self._services.settings.commit_seconds + 2) * 1000
         while clock.now_ms() < heard_ms:
-            self._advance(0, 0)
+            self._advance(events, 0)
             clock.sleep(_PAUSE_SECONDS)
         dropped = 0
         for number in entry.retired:
             stored = self._name if number == 1 else f"{self._name}@{number}"
             for count in self._services.views.drop(stored):
                 dropped += count
-                self._advance(dropped, 0)
-        for key, _, _ in self._services.objects.dated(snapshots(self._services, f"{self._name}@")):
+                self._advance(events, dropped)
+        for key in list(self._services.objects.list(snapshots(self._services, f"{self._name}@"))):
             self._services.objects.delete(key)
         gone = set(entry.retired)
         self._change(lambda one: one.dropped(gone), entry)

@@ -20,14 +20,14 @@ from processors.backfill import current_snapshot, settled
 from processors.engine import times
 from processors.jobs import Advance
 from processors.operators.aggregate import ALWAYS, ViewState
-from processors.pipeline import View
+from processors.pipeline import Pipeline, View
 from processors.rebuilding import Build, snapshots
 from processors.services import Services
 from processors.worker import upsert
 from sinks.catalog import open_table
 from sinks.history import tasks_until
 
-__all__ = ["MOST_SLOTS", "LakePast"]
+__all__ = ["MOST_SLOTS", "LakePast", "fold"]
 
 MOST_SLOTS = 500_000
 """Windows of keys in memory, about; then they are written."""
@@ -68,8 +68,9 @@ class LakePast:
         state = self._loaded(view, place)
         kept_ms = services.clock.now_ms()
         for number, task in enumerate(tasks[place["file"] :], place["file"] + 1):
-            place |= self._folded(state, reader.to_table([task]), names, number, place)
-            place |= {"file": number, "bytes": place["bytes"] + task.file.file_size_in_bytes}
+            events = fold(state, reader.to_table([task]).select(names), pipeline, number)
+            place |= {"file": number, "events": place["events"] + events}
+            place["bytes"] += task.file.file_size_in_bytes
             if len(state) > self._most:
                 state, place["slot"] = self._written(state, view, place["slot"]), place["slot"] + 1
                 kept_ms = 0
@@ -79,17 +80,6 @@ class LakePast:
             self._advance(place["events"], place["bytes"])
         self._written(state, view, place["slot"])
         return int(place["events"])
-
-    def _folded(
-        self, state: ViewState, found: pa.Table, names: list[str], number: int, place: Mapping[str, int]
-    ) -> dict[str, int]:
-        schema = self._services.pipeline.schema
-        rows = found.select(names).cast(pa.schema([schema.field(name) for name in names]))
-        zeros = np.zeros(rows.num_rows, np.int64)
-        versions = np.array([sequence.pad(str(number))], "S56")
-        ts = times(rows, self._services.pipeline.contract.time)
-        state.fold(rows, ts, np.full(rows.num_rows, ALWAYS, np.int64), versions, zeros)
-        return {"events": place["events"] + rows.num_rows}
 
     def _written(self, state: ViewState, view: View, slot: int) -> ViewState:
         self._services.views.write(view.spec, [upsert(one, f"lake/{slot}") for one in state.dirty()])
@@ -119,6 +109,16 @@ class LakePast:
 
     def _key(self, view: View, place: Mapping[str, int], name: str) -> str:
         return f"{snapshots(self._services, view.name)}/{place['file']:08d}-{name}.arrow"
+
+
+def fold(state: ViewState, rows: pa.Table, pipeline: Pipeline, number: int) -> int:
+    """Take in rows of the lake, of its `number`th file; how many. The columns are those that the view needs."""
+    rows = rows.cast(pa.schema([pipeline.schema.field(name) for name in rows.column_names]))
+    versions = np.array([sequence.pad(str(number))], "S56")
+    nothing = np.zeros(rows.num_rows, np.int64)
+    state.fold(rows, times(rows, pipeline.contract.time), nothing + ALWAYS, versions, nothing)
+    count: int = rows.num_rows
+    return count
 
 
 def _not_expired(view: View, time: str, now_ms: int) -> BooleanExpression:

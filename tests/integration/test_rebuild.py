@@ -235,7 +235,7 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
     assert done.dropped > 0
     with pytest.raises(UsageError, match="earlier generation"):
         reader.prefix("by_minute", "", 1, first_page["next"])
-    with pytest.raises(UsageError, match="in version 2, and this pipeline has version 1"):
+    with pytest.raises(UsageError, match="version 2 is not in this pipeline, which has 1:"):
         services.kept()
 
 
@@ -328,6 +328,9 @@ def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
     rows = [json.loads(line) for line in ran("view", "list", "by_device", "--json").out.splitlines()]
     assert {tuple(row) for row in rows} == {("metric", "events", "p90")}
     ran("view", "rebuild", "by_device", "--give-up").failed(2, "not being built")
+    ran("view", "rebuild", "by_device", "--version", "7").failed(
+        2, "version 7 is not in this pipeline, which has 1 and 2"
+    )
     ran("view", "rebuild", "nothing").failed(2, "has no view 'nothing'")
 
 

@@ -17,6 +17,7 @@ from headwater.errors import Fenced
 from headwater.ledger import Ledger
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.objects import MemoryObjects
+from processors.generations import Serving
 from processors.pipeline import Pipeline
 from processors.recompute import batch_view, differences, enriched
 from processors.runners.embedded import list_shards
@@ -60,7 +61,8 @@ class World:
     """Shards that are read step by step, all by one thread; what was read by an owner that is gone may still be
     written."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, pipeline: Pipeline = PIPELINE) -> None:
+        self.pipeline = pipeline
         self.clock = ManualClock()
         self.kinesis = memory_stream(2, self.clock, reshard_seconds=0)
         self.dynamodb, self.objects = MemoryDynamoDB(), MemoryObjects()
@@ -108,7 +110,9 @@ class World:
             if (entry and entry.closed) or not all(one and one.closed for one in parents):
                 continue
             if shard.shard_id not in self.readers:
-                worker = ShardWorker(PIPELINE, shard.shard_id, self.ports(), SETTINGS, self.clock, f"o{len(self.gone)}")
+                worker = ShardWorker(
+                    self.pipeline, shard.shard_id, self.ports(), SETTINGS, self.clock, f"o{len(self.gone)}"
+                )
                 settings_, status = ReaderSettings(max_records=2), ReaderStatus(shard.shard_id)
                 self.readers[shard.shard_id] = ShardReader(self.kinesis, "s", worker, self.clock, settings_, status)
                 self.readers[shard.shard_id].start(list(shard.parents))
@@ -138,12 +142,13 @@ class World:
         self.gone = []
 
     def wrong(self) -> list[str]:
+        """What readers find that is not right, in whichever version serves."""
         frame = enriched(PIPELINE, pa.concat_tables([one.combine_chunks() for one in self.sent]), {})
         store = self.ports().views
         assert isinstance(store, ViewStore)
         return [
             line
-            for view in PIPELINE.views
+            for view in Serving(self.ledger, self.pipeline, self.clock).views().values()
             for line in differences(view, batch_view(PIPELINE, view, frame), store.scan(view.spec))
         ]
 
