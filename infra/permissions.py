@@ -140,7 +140,7 @@ _PUBLISH = (
     _encrypts(),
 )
 _MAINTAIN = (
-    Grant(_actions("dynamodb", "Scan"), _LEDGER),
+    Grant(_actions("dynamodb", "Scan", "GetItem"), _LEDGER),
     Grant(_actions("glue", "GetDatabase", "GetTable", "UpdateTable"), _CATALOG),
     Grant(
         _actions("s3", "GetObject", "PutObject", "DeleteObject"),
