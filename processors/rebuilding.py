@@ -94,8 +94,7 @@ class Rebuild:
         *,
         take_over: str | None = None,
     ) -> None:
-        """`take_over` is an owner by whose name shards that no processor touches are
-        claimed, to begin there."""
+        """`take_over` is an owner by whose name shards that no processor touches are claimed, to begin there."""
         services.serving.view(name)  # UsageError for one that is not there
         self._services, self._name, self._past, self._advance = services, name, past, advance
         self._take_over = take_over

@@ -29,8 +29,8 @@ from sinks.history import tasks_until
 
 __all__ = ["MOST_SLOTS", "LakePast", "fold"]
 
-MOST_SLOTS = 500_000
-"""Windows of keys in memory, about; then they are written."""
+MOST_SLOTS = 200_000
+"""Windows of keys in memory, about; then they are written. With a sketch each takes some 3 KB."""
 _PARTS = ("slots", "aggregates")
 _KEPT_MS = 30_000
 """Between two snapshots of the memory."""
