@@ -132,23 +132,13 @@ def forget_(
     as_json: Json = False,
 ) -> None:
     """Remove a key's rows, views, state and dead letters, and look whether any is left. Exits 1 when some is."""
-    from headwater.errors import Retryable
+    from headwater.cli.services import publishing
     from processors.forgetting import forget
     from processors.services import new_owner
 
     services, _ = _care()
-    owner = new_owner()
-    publisher = services.publisher(owner)
-
-    def settle() -> None:
-        try:
-            publisher.step()
-        except Retryable as error:
-            sys.stderr.write(f"{error}\n")
-        services.clock.sleep(0.5)
-
-    found = forget(services, key, owner, settle)
-    publisher.release()
+    with publishing(services) as settle:
+        found = forget(services, key, new_owner(), settle)
     text = (
         f"{found.rows:,} rows in {found.files:,} files, {found.view_rows:,} view rows, {found.letters:,} dead letters"
     )

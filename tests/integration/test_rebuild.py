@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
@@ -76,15 +76,14 @@ class Mortal:
         return call
 
 
+@dataclass(frozen=True)
 class MortalServices(Services):
     """Services of a process that dies of its first write: dying before one is dying after the one before."""
 
-    def __init__(self, pipeline: Pipeline, deaths: list[str]) -> None:
-        super().__init__(SETTINGS, pipeline)
-        object.__setattr__(self, "deaths", deaths)
+    deaths: list[str] = field(default_factory=list)
 
     def client(self, service: str) -> Any:
-        return Mortal(super().client(service), self.deaths)  # type: ignore[attr-defined]
+        return Mortal(super().client(service), self.deaths)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +243,7 @@ def test_killed_after_every_write_and_called_again(services: Services) -> None:
     new, deaths = Services(SETTINGS, NEW), list[str]()
     with Live(new):
         for attempt in range(200):
-            mortal = MortalServices(NEW, deaths)
+            mortal = MortalServices(SETTINGS, NEW, deaths=deaths)
             produce(new, 10, attempt)
             with pytest.raises(Killed):
                 Rebuild(mortal, "by_device", LakePast(mortal, settle(services), untold, most_slots=5), untold).run()
