@@ -225,7 +225,7 @@ def test_once_and_right(records: list[StreamRecord]) -> None:
 
 
 def test_a_quantile_is_compared_by_rank_and_not_by_its_last_digit() -> None:
-    """Between equal values a digest interpolates, to one a rounding beside them: half the values may be left out."""
+    """Between equal values a digest may answer one a last digit beside them; all of them still count as reached."""
     view = Pipeline("ranks", contract=CONTRACT).view("rank", by=["device"], p90=quantile("value", 0.9)).views[0]
     values = [12.5] * 70 + [12.72] * 25 + [13.0] * 5
     frame = pa.table({"device": ["a"] * 100, "ts": pa.array([START] * 100, pa.timestamp("ms", "UTC")), "value": values})
