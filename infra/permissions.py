@@ -50,6 +50,7 @@ _CATALOG = (
     "arn:aws:glue:{region}:{account}:table/{database}/*",
 )
 _ENDED = "a state object that a newer one has replaced; small states lie in the ledger's item"
+_SPREAD = "the rows of a view with `spread` lie in several partitions"
 _LARGE = "a state or a first version of a reference table that is too large for, or not yet in, the ledger"
 
 
@@ -153,9 +154,10 @@ _MAINTAIN = (
 _ALERTS = (
     Grant(_actions("dynamodb", "GetItem", "Query", "UpdateItem"), _LEDGER),
     Grant(
-        _actions("dynamodb", "Scan", "Query"),
+        _actions("dynamodb", "Scan", "Query", "BatchGetItem"),
         _VIEWS,
         {
+            "dynamodb:BatchGetItem": _SPREAD,
             "dynamodb:Scan": "a window that is final on every shard; tests/integration/test_alerts.py has some",
             "dynamodb:Query": "the slots of a row that many shards feed lie in items of their own",
         },
@@ -198,7 +200,7 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
         _encrypts(),
     ),
     "serve": (
-        Grant(_actions("dynamodb", "Query", "Scan"), _VIEWS),
+        Grant(_actions("dynamodb", "Query", "Scan", "BatchGetItem"), _VIEWS, {"dynamodb:BatchGetItem": _SPREAD}),
         Grant(
             _actions("dynamodb", "GetItem", "Query"),
             _LEDGER,

@@ -104,11 +104,13 @@ class View:
     """How long after its window's end a row is kept; None is for good."""
     version: int = 1
     """Of the definition."""
+    spread: int = 1
+    """Partitions of the views table that a row's slots are spread over."""
 
     @property
     def spec(self) -> ViewSpec:
         """What the sink has to know of it."""
-        return ViewSpec(self.name, self.by, self.aggregates, self.keep_ms)
+        return ViewSpec(self.name, self.by, self.aggregates, self.keep_ms, self.spread)
 
 
 @dataclass(frozen=True)
@@ -215,10 +217,12 @@ class Pipeline:
         window: Window | None = None,
         keep: str | None = None,
         version: int = 1,
+        spread: int = 1,
         **aggregates: Aggregate,
     ) -> "Pipeline":
         """A materialized view. The same name again, in a higher `version`, is the definition that is to follow it:
-        processors keep it, too, once `headwater view rebuild` begins.
+        processors keep it, too, once `headwater view rebuild` begins. `spread`, 1 to 100, is for rows that many shards
+        feed: see "Hot rows" in docs/views.md.
         """
         before = [view for view in self.definitions if view.name == name]
         if before and version <= before[-1].version:
@@ -238,7 +242,7 @@ class Pipeline:
             raise UsageError(f"view {name} has no window, so its rows have no end to count keep={keep!r} from")
         if keep_ms is not None and keep_ms < self.lateness_ms:
             raise UsageError(f"view {name}: keep={keep!r} is less than the lateness that the pipeline allows")
-        view = View(name, tuple(by), named, window, keep_ms, version)
+        view = View(name, tuple(by), named, window, keep_ms, version, spread)
         for rule in (rule for rule in self.alerts if rule.view == name):
             if view.window != rule.window:
                 raise UsageError(f"view {name}: version {version} needs the window that alert {rule.name} is over")

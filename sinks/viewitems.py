@@ -2,6 +2,7 @@
 
 import math
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -13,6 +14,7 @@ from headwater.errors import UsageError
 
 __all__ = [
     "EXPIRES",
+    "MOST_SPREAD",
     "Item",
     "Slot",
     "Upsert",
@@ -20,13 +22,19 @@ __all__ = [
     "attribute",
     "key_parts",
     "key_text",
+    "part_key",
+    "part_of",
     "partition",
+    "parts_head",
+    "row_key",
     "sort_key",
 ]
 
 UNWINDOWED = "-"
 EXPIRES = "expires"
 """The attribute that tells DynamoDB when to delete an item, in epoch seconds."""
+MOST_SPREAD = 100
+"""Partitions of a row: a BatchGetItem reads 100 items."""
 _RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end", EXPIRES})
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: numbers
 _DIGITS, _SMALLEST, _LARGEST = 38, 1e-130, 9.9e125
@@ -41,10 +49,14 @@ class ViewSpec:
     aggregates: tuple[Aggregate, ...]
     keep_ms: int | None = None
     """How long after its window's end a row is kept; None is for good."""
+    spread: int = 1
+    """Partitions that the slots of a row are spread over, 1 to 100; what a row begins with, it keeps."""
 
     def __post_init__(self) -> None:
-        if not self.name or "#" in self.name:
-            raise UsageError(f"a view cannot be named {self.name!r}: a name is not empty and has no '#'")
+        if not 1 <= self.spread <= MOST_SPREAD:
+            raise UsageError(f"view {self.name!r}: spread={self.spread} is not between 1 and {MOST_SPREAD}")
+        if not self.name or "#" in self.name or "@@" in self.name:
+            raise UsageError(f"a view cannot be named {self.name!r}: a name is not empty and has no '#' or '@@'")
         names = [*self.by, *(aggregate.name for aggregate in self.aggregates)]
         for name in names:
             if name in _RESERVED or names.count(name) > 1:
@@ -77,11 +89,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Item:
-    """A row as stored: its slots, and the versions of those that lie in items of their own."""
+    """A row, or a part of one, as stored: its slots, and the versions of those that lie in items of their own.
+
+    A row that is spread has neither here, but says over how many partitions they are.
+    """
 
     rev: int = 0
     slots: Mapping[str, Slot] = field(default_factory=dict)
     more: Mapping[str, str] = field(default_factory=dict)
+    spread: int = 0
 
     def version(self, slot: str) -> str:
         """The version held; the empty text, below all others, when there is none."""
@@ -95,6 +111,8 @@ class Item:
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> "Item":
+        if "N" in stored["slots"]:
+            return cls(int(stored["rev"]["N"]), spread=int(stored["slots"]["N"]))
         slots = {
             name: Slot(slot["M"]["v"]["S"], bytes(slot["M"]["p"]["B"])) for name, slot in stored["slots"]["M"].items()
         }
@@ -116,6 +134,30 @@ def key_parts(text: str) -> list[str | None]:
 
 def partition(view: str, key: str) -> str:
     return f"{view}#{key}"
+
+
+def part_of(slot: str, spread: int) -> int:
+    """Which of the partitions 1 to `spread` a slot lies in: neighbouring shards in different ones, evenly."""
+    reader = slot.rpartition("/")[0] or slot
+    number = re.search(r"[0-9]+$", reader)
+    return (int(number[0]) if number else zlib.crc32(reader.encode())) % spread + 1
+
+
+def part_key(pk: str, part: int) -> str:
+    """The `pk` of a part of the row. Its head is none of a view's: a stored name has one `@` at most."""
+    name, _, key = pk.partition("#")
+    return f"{parts_head(name)}{part}#{key}"
+
+
+def parts_head(name: str) -> str:
+    """What the `pk` of all parts of a view's rows begin with."""
+    return f"{name}@@"
+
+
+def row_key(pk: str) -> str:
+    """The `pk` of the row that an item belongs to."""
+    name, _, key = pk.partition("#")
+    return f"{name.partition('@@')[0]}#{key}"
 
 
 def sort_key(window_start_ms: int | None) -> str:
@@ -159,26 +201,50 @@ def stored(view: ViewSpec, upsert: Upsert, item: Item, overflow: Sequence[bytes]
     partials = [*(slot.partial for slot in item.slots.values()), *overflow]
     values = agg.values(view.aggregates, agg.merge(view.aggregates, partials))
     found: dict[str, Any] = {name: attribute(value) for name, value in values.items()}
-    found |= {name: attribute(value) for name, value in zip(view.by, upsert.key, strict=True)}
-    found |= {
-        "pk": {"S": partition(view.name, key_text(upsert.key))},
+    return found | _head(view, upsert) | stored_part(view, upsert, item, partition(view.name, key_text(upsert.key)))
+
+
+def stored_part(view: ViewSpec, upsert: Upsert, item: Item, pk: str) -> dict[str, Any]:
+    """The attributes of a part of a row that is spread: its slots alone."""
+    found: dict[str, Any] = {
+        "pk": {"S": pk},
         "sk": {"S": sort_key(upsert.window_start_ms)},
         "rev": {"N": str(item.rev)},
         "slots": {"M": {n: {"M": {"v": {"S": s.version}, "p": {"B": s.partial}}} for n, s in item.slots.items()}},
     }
     if item.more:
         found["more"] = {"M": {name: {"S": version} for name, version in item.more.items()}}
+    return found | expiry(view, upsert)
+
+
+def begun(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
+    """The attributes of a row that is spread: key columns and window. Its values are where its slots are."""
+    return (
+        _head(view, upsert)
+        | {
+            "pk": {"S": partition(view.name, key_text(upsert.key))},
+            "sk": {"S": sort_key(upsert.window_start_ms)},
+            "rev": {"N": "1"},
+            "slots": {"N": str(view.spread)},
+        }
+        | expiry(view, upsert)
+    )
+
+
+def _head(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
+    """Key columns and window."""
+    found: dict[str, Any] = {name: attribute(value) for name, value in zip(view.by, upsert.key, strict=True)}
     if upsert.window_start_ms is not None:
         found["window_start"] = {"S": sort_key(upsert.window_start_ms)}
     if upsert.window_end_ms is not None:
         found["window_end"] = {"S": agg.iso_ms(upsert.window_end_ms)}
-    return found | expiry(view, upsert)
+    return found
 
 
-def stored_slot(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
+def stored_slot(view: ViewSpec, upsert: Upsert, pk: str) -> dict[str, Any]:
     """The attributes of a slot in an item of its own."""
     return {
-        "pk": {"S": partition(view.name, key_text(upsert.key))},
+        "pk": {"S": pk},
         "sk": {"S": f"{sort_key(upsert.window_start_ms)}#{upsert.slot}"},
         "v": {"S": upsert.version},
         "p": {"B": upsert.partial},
@@ -195,10 +261,8 @@ def is_expired(found: Mapping[str, Any], now_ms: int) -> bool:
     return EXPIRES in found and int(found[EXPIRES]["N"]) * 1000 <= now_ms
 
 
-def row(view: ViewSpec, found: Mapping[str, Any], overflow: Sequence[bytes]) -> dict[str, object]:
-    """A stored row with key columns, window and values, these computed from the partials: exact."""
-    item = Item.read(found)
-    partials = [*(slot.partial for slot in item.slots.values()), *overflow]
+def row(view: ViewSpec, found: Mapping[str, Any], partials: Sequence[bytes]) -> dict[str, object]:
+    """A stored row with key columns, window and values, these computed from its partials: exact."""
     head = {name: plain(found[name]) for name in (*view.by, "window_start", "window_end") if name in found}
     return head | agg.values(view.aggregates, agg.merge(view.aggregates, partials))
 

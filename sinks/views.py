@@ -5,6 +5,11 @@ replaces the item on condition that its revision is the one known, and a slot ch
 twice, late, or from two processes at once converges. A row whose slots outgrow an item keeps further slots in items of
 their own, `sk`#slot, written first; whoever writes the row last has read all of them.
 
+A row of a view with `spread` is an item that says over how many partitions it is spread, and one in each of them with
+the slots that belong there, which readers merge. How a row is spread is settled when it begins and found in it: views
+may change their `spread`, and rows stay as they are. The row is there before its parts, and is looked for again after a
+part has begun: whoever removes it takes away what it finds of the parts afterwards, so none is left that no row names.
+
 Where a view says how long its rows are kept, an item has `expires`, in epoch seconds. From then on readers pass it
 over and writers leave it alone, whether DynamoDB has deleted it or not. Should a writer whose clock is behind put a
 deleted row back, with its last events only, then with the same `expires`: no reader sees that.
@@ -33,6 +38,8 @@ _TOGETHER = 50
 """Rows at most that a thread writes one after the other."""
 _DROPPED = 500
 """Items deleted before it is told how many."""
+_BATCH = 100
+"""Items that one BatchGetItem reads."""
 _PAGES = 50
 """Of a scan, for one page of rows: a view that is a small part of the table takes many."""
 
@@ -74,6 +81,10 @@ class WriteReport:
             self.expired + other.expired,
             self.refused + other.refused,
         )
+
+
+class _Otherwise(Exception):
+    """The row is not spread as the cache had it, which has been put right."""
 
 
 class ViewStore:
@@ -149,11 +160,10 @@ class ViewStore:
         found: list[dict[str, object]] = []
         for _ in range(_PAGES):
             answer = self._table.scan_page(viewitems.partition(view.name, prefix), place)
-            for item in answer["Items"]:
-                rows = list(self._rows(view, [item]))
-                if rows and len(found) == limit:
+            for item, row in self._read(view, answer["Items"]):
+                if row is not None and len(found) == limit:
                     return found, [place["pk"]["S"], place["sk"]["S"]] if place else None
-                found += rows
+                found += [] if row is None else [row]
                 place = {"pk": item["pk"], "sk": item["sk"]}
             place = answer.get("LastEvaluatedKey")
             if place is None:
@@ -165,22 +175,28 @@ class ViewStore:
     ) -> Iterator[dict[str, object]]:
         """Rows of the view, all or those of windows that begin in `[start, stop)`, unordered; reads the whole table."""
         between = None if start_ms is None and stop_ms is None else _between(start_ms, stop_ms)
-        return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix), between))
+        return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix), between=between))
 
     def remove(self, view: ViewSpec, column: str, value: str) -> int:
         """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
         removed = 0
-        for pk in self.partitions(view, column, value):
+        for pk, parts in self._having(view, column, value).items():
             for item in list(self._table.query(pk)):
                 self._table.delete(item)
                 removed += "slots" in item
+                spread = Item.read(item).spread if "slots" in item else 0
+                parts |= {viewitems.part_key(pk, part + 1) for part in range(spread)}
+            # after their rows: a part that begins meanwhile finds its row gone, or is found here
+            for part in parts:
+                for item in list(self._table.query(part)):
+                    self._table.delete(item)
         self._cache = _Cache(self._settings.cache_bytes)
         return removed
 
     def drop(self, name: str) -> Iterator[int]:
         """Delete every item of a view, whatever its definition; tells how many, some at a time. Stopped, call again."""
         run: list[Mapping[str, Any]] = []
-        for item in self._table.scan(viewitems.partition(name, "")):
+        for item in self._table.scan(viewitems.partition(name, ""), viewitems.parts_head(name)):
             run.append({"pk": item["pk"], "sk": item["sk"]})
             if len(run) == _DROPPED:
                 yield self._delete(run)
@@ -194,26 +210,143 @@ class ViewStore:
         return len(items)
 
     def partitions(self, view: ViewSpec, column: str, value: str) -> set[str]:
-        """The partition keys of all items, the expired too, whose key column has this value, as text."""
+        """The `pk` of all rows, the expired too, whose key column has this value, as text."""
+        return set(self._having(view, column, value))
+
+    def _having(self, view: ViewSpec, column: str, value: str) -> dict[str, set[str]]:
+        """Such rows, each with those of its parts that were met."""
         if column not in view.by:
-            return set()
+            return {}
         head, at = viewitems.partition(view.name, ""), view.by.index(column)
-        found = {item["pk"]["S"] for item in self._table.scan(head)}
-        return {pk for pk in found if viewitems.key_parts(pk.removeprefix(head))[at] == value}
+        found: dict[str, set[str]] = {}
+        for item in self._table.scan(head, viewitems.parts_head(view.name)):
+            pk = item["pk"]["S"]
+            row = viewitems.row_key(pk)
+            if viewitems.key_parts(row.removeprefix(head))[at] == value:
+                found.setdefault(row, set()).update({pk} - {row})
+        return found
 
     def _rows(self, view: ViewSpec, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
+        return (row for _, row in self._read(view, items) if row is not None)
+
+    def _read(
+        self, view: ViewSpec, items: Iterable[Mapping[str, Any]]
+    ) -> Iterator[tuple[Mapping[str, Any], dict[str, object] | None]]:
+        """Each item with its row; None for one that is not a row's, has ended, or has no slots yet."""
+        run: list[tuple[Mapping[str, Any], Item | None]] = []
+        parts: list[tuple[str, str]] = []
         now = self._table.clock.now_ms()
         for found in items:
-            if "slots" in found and not viewitems.is_expired(found, now):
-                more = Item.read(found).more
-                overflow = self._overflow(found["pk"]["S"], found["sk"]["S"], more) if more else []
-                yield viewitems.row(view, found, [slot.partial for slot in overflow])
+            item = Item.read(found) if "slots" in found and not viewitems.is_expired(found, now) else None
+            more = _parts(found["pk"]["S"], found["sk"]["S"], item.spread) if item else []
+            if len(parts) + len(more) > _BATCH:
+                yield from self._merged(view, run, parts)
+                run, parts = [], []
+            run.append((found, item))
+            parts += more
+            if not parts:
+                yield from self._merged(view, run, parts)
+                run = []
+        yield from self._merged(view, run, parts)
+
+    def _merged(
+        self,
+        view: ViewSpec,
+        run: Sequence[tuple[Mapping[str, Any], Item | None]],
+        parts: Sequence[tuple[str, str]],
+    ) -> Iterator[tuple[Mapping[str, Any], dict[str, object] | None]]:
+        stored = {(one["pk"]["S"], one["sk"]["S"]): one for one in self._table.get_many(parts)}
+        now = self._table.clock.now_ms()
+        for found, item in run:
+            if item is None:
+                yield found, None
+                continue
+            at = found["pk"]["S"], found["sk"]["S"]
+            slots: list[Slot] = []
+            for place, one in [(at, found), *((place, stored.get(place)) for place in _parts(*at, item.spread))]:
+                if one is not None and viewitems.is_expired(one, now):
+                    slots = []
+                    break
+                if one is not None:
+                    held = Item.read(one)
+                    slots += held.slots.values()
+                    slots += self._overflow(*place, held.more) if held.more else []
+            yield found, viewitems.row(view, found, [slot.partial for slot in slots]) if slots else None
 
     def _write_row(self, view: ViewSpec, at: tuple[str, str], wanted: Mapping[str, Upsert]) -> WriteReport:
-        report = WriteReport()
-        expires = view.expires(next(iter(wanted.values())).window_end_ms)
+        one = next(iter(wanted.values()))
+        expires = view.expires(one.window_end_ms)
         if expires is not None and expires * 1000 <= self._table.clock.now_ms():
             return WriteReport(expired=1)
+        report = WriteReport()
+        for _ in range(self._settings.races):
+            try:
+                known, sure = self._cache.get(at), False
+                if known is None and view.spread > 1:
+                    (known, begun), sure = self._begin(view, at, one), True
+                    report += begun
+                if known is None or not known.spread:
+                    return report + self._write_item(view, at, wanted)
+                parts: dict[tuple[str, str], dict[str, Upsert]] = {}
+                for name, upsert in wanted.items():
+                    pk = viewitems.part_key(at[0], viewitems.part_of(name, known.spread))
+                    parts.setdefault((pk, at[1]), {})[name] = upsert
+                for part, some in parts.items():
+                    report += self._write_part(view, at, known.spread, part, some, sure)
+                return report
+            except _Otherwise:
+                report += WriteReport(conflicts=1)
+            except TooLarge as error:
+                row = {"view": view.name, "key": at[0][:200], "window": at[1], "reason": str(error)}
+                log.warning("a row of a view is too large and stays as it was", extra=row)
+                return report + WriteReport(refused=1)
+        raise _changing(view, at)
+
+    def _begin(self, view: ViewSpec, at: tuple[str, str], upsert: Upsert) -> tuple[Item, WriteReport]:
+        """A row that is to be spread, or what is there already; and what that took."""
+        begun: Mapping[str, Any] = viewitems.begun(view, upsert)
+        throttled = 0
+        try:
+            throttled = self._table.put(begun, {"ConditionExpression": "attribute_not_exists(pk)"})
+        except Refused as refused:
+            found = refused.found or self._table.get(*at)
+            if found is None:
+                self._cache.drop(at)
+                raise _Otherwise from None
+            begun = found
+        item = Item.read(begun)
+        self._cache.put(at, item)
+        return item, WriteReport(throttled=throttled)
+
+    def _write_part(
+        self,
+        view: ViewSpec,
+        row: tuple[str, str],
+        spread: int,
+        at: tuple[str, str],
+        wanted: Mapping[str, Upsert],
+        sure: bool,
+    ) -> WriteReport:
+        """Makes sure of the row before its first write into a part of it, and after a part has begun: see above."""
+        one, report = next(iter(wanted.values())), WriteReport()
+        if not sure and self._cache.get(at) is None:
+            report += self._still(view, row, spread, one)
+        report += self._write_item(view, at, wanted, part=True)
+        written = self._cache.get(at)
+        if written is None or written.rev == 1:
+            report += self._still(view, row, spread, one)
+        return report
+
+    def _still(self, view: ViewSpec, row: tuple[str, str], spread: int, upsert: Upsert) -> WriteReport:
+        known, report = self._begin(view, row, upsert)
+        if known.spread != spread:
+            raise _Otherwise
+        return report
+
+    def _write_item(
+        self, view: ViewSpec, at: tuple[str, str], wanted: Mapping[str, Upsert], part: bool = False
+    ) -> WriteReport:
+        report = WriteReport()
         item = self._cache.get(at)
         for race in range(self._settings.races):
             known = item or Item()
@@ -224,21 +357,23 @@ class ViewStore:
                 return report + WriteReport(skipped=1)
             planned, outside = self._placed(known, newer)
             try:
-                report += self._put_row(view, at, planned, newer, outside)
+                report += self._put_item(view, at, planned, newer, outside, part)
             except Refused as refused:
                 report += WriteReport(conflicts=1)
                 found = refused.found or self._table.get(*at)
                 item = Item.read(found) if found else None
+                if part and item is None:
+                    self._cache.drop(at)
+                    raise _Otherwise from None
+                if item is not None and item.spread:
+                    self._cache.put(at, item)
+                    raise _Otherwise from None
                 if race > 2:
                     self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
                 continue
-            except TooLarge as error:
-                row = {"view": view.name, "key": at[0][:200], "window": at[1], "reason": str(error)}
-                log.warning("a row of a view is too large and stays as it was", extra=row)
-                return report + WriteReport(refused=1)
             self._cache.put(at, planned)
             return report + WriteReport(written=1, overflowed=len(outside))
-        raise Retryable(f"view {view.name!r}, key {at[0]!r}, window {at[1]}: others keep changing the row; try again")
+        raise _changing(view, at)
 
     def _placed(self, known: Item, newer: Mapping[str, Upsert]) -> tuple[Item, Sequence[str]]:
         """The item with the new slots in it, and those that go into items of their own."""
@@ -251,13 +386,20 @@ class ViewStore:
             more[name] = slots.pop(name).version
         return planned, [name for name in newer if name in more]
 
-    def _put_row(
-        self, view: ViewSpec, at: tuple[str, str], item: Item, newer: Mapping[str, Upsert], outside: Sequence[str]
+    def _put_item(
+        self,
+        view: ViewSpec,
+        at: tuple[str, str],
+        item: Item,
+        newer: Mapping[str, Upsert],
+        outside: Sequence[str],
+        part: bool,
     ) -> WriteReport:
-        throttled = sum(self._put_slot(view, newer[name]) for name in outside)
+        throttled = sum(self._put_slot(view, newer[name], at[0]) for name in outside)
+        one = next(iter(newer.values()))
         # read after the revision is known and after our own slots are written: see the module's docstring
-        overflow = [slot.partial for slot in self._overflow(*at, item.more)] if item.more else []
-        stored = viewitems.stored(view, next(iter(newer.values())), item, overflow)
+        overflow = [slot.partial for slot in self._overflow(*at, item.more)] if item.more and not part else []
+        stored = viewitems.stored_part(view, one, item, at[0]) if part else viewitems.stored(view, one, item, overflow)
         if item.rev == 1:
             condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         else:
@@ -267,13 +409,13 @@ class ViewStore:
             }
         return WriteReport(throttled=throttled + self._table.put(stored, condition))
 
-    def _put_slot(self, view: ViewSpec, upsert: Upsert) -> int:
+    def _put_slot(self, view: ViewSpec, upsert: Upsert, pk: str) -> int:
         condition = {
             "ConditionExpression": "attribute_not_exists(pk) OR v < :v",
             "ExpressionAttributeValues": {":v": {"S": upsert.version}},
         }
         try:
-            return self._table.put(viewitems.stored_slot(view, upsert), condition)
+            return self._table.put(viewitems.stored_slot(view, upsert, pk), condition)
         except Refused:
             return 0  # the same or a newer one is there: the row may still lack it
 
@@ -292,6 +434,15 @@ def _between(start_ms: int | None, stop_ms: int | None) -> tuple[str, str]:
     """The range keys of windows that begin in `[start, stop)`, and of their slots."""
     low = viewitems.sort_key(0 if start_ms is None else start_ms)
     return low, "~" if stop_ms is None else viewitems.sort_key(stop_ms - 1) + "~"
+
+
+def _parts(pk: str, sk: str, spread: int) -> list[tuple[str, str]]:
+    """Where the parts of a row are."""
+    return [(viewitems.part_key(pk, part), sk) for part in range(1, spread + 1)]
+
+
+def _changing(view: ViewSpec, at: tuple[str, str]) -> Retryable:
+    return Retryable(f"view {view.name!r}, key {at[0]!r}, window {at[1]}: others keep changing the row; try again")
 
 
 class _Cache:
@@ -316,6 +467,11 @@ class _Cache:
             self._items.move_to_end(at)
             while self._bytes > self._limit:
                 self._bytes -= _cost(self._items.popitem(last=False)[1])
+
+    def drop(self, at: tuple[str, str]) -> None:
+        with self._lock:
+            if at in self._items:
+                self._bytes -= _cost(self._items.pop(at))
 
 
 def _cost(item: Item) -> int:

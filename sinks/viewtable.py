@@ -1,7 +1,7 @@
 """The DynamoDB table of the views: conditional puts and consistent reads, with throttling answered by waiting."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,24 @@ class ViewTable:
         found: Mapping[str, Any] | None = answer.get("Item")
         return found
 
+    def get_many(self, places: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
+        """Up to 100 items by `pk` and `sk`, in no order; those that there are. Throttled when not all can be read."""
+        asked: Any = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in places]
+        for attempt in range(self._attempts):
+            if not asked:
+                return
+            with self._clearly():
+                answer = self._client.batch_get_item(
+                    RequestItems={self._table: {"Keys": asked, "ConsistentRead": True}}
+                )
+            yield from answer["Responses"].get(self._table, [])
+            # what is left: throttled, or beyond the 16 MB of an answer
+            asked = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            if asked:
+                self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**attempt))
+        if asked:
+            raise Throttled(f"views table {self._table!r} left {len(asked)} items unread {self._attempts} times")
+
     def query(
         self, pk: str, head: str | None = None, between: tuple[str, str] | None = None
     ) -> Iterator[Mapping[str, Any]]:
@@ -103,9 +121,10 @@ class ViewTable:
         )
         return self._items(pages)
 
-    def scan(self, prefix: str, between: tuple[str, str] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Every item whose `pk` begins so, in no order; maybe only those whose `sk` is between two, both included."""
-        request = self._scanning(prefix)
+    def scan(self, *prefixes: str, between: tuple[str, str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Every item whose `pk` begins in one of these ways, in no order; maybe only those whose `sk` is between two,
+        both included."""
+        request = self._scanning(*prefixes)
         if between is not None:
             request["FilterExpression"] += " AND sk >= :a AND sk <= :b"
             request["ExpressionAttributeValues"] |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
@@ -130,12 +149,13 @@ class ViewTable:
                     raise
                 self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**attempt))
 
-    def _scanning(self, prefix: str) -> dict[str, Any]:
+    def _scanning(self, *prefixes: str) -> dict[str, Any]:
+        named = {f":p{at}": {"S": prefix} for at, prefix in enumerate(prefixes)}
         return {
             "TableName": self._table,
             "ConsistentRead": True,
-            "FilterExpression": "begins_with(pk, :p)",
-            "ExpressionAttributeValues": {":p": {"S": prefix}},
+            "FilterExpression": f"({' OR '.join(f'begins_with(pk, {name})' for name in named)})",
+            "ExpressionAttributeValues": named,
         }
 
     def _items(self, pages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """A small view in memory: a slot's partial follows from its version, as it does from the prefix of a shard."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from headwater.clock import Clock, ManualClock
 from headwater.testing.dynamodb import MemoryDynamoDB
 from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
 
-__all__ = ["AGGREGATES", "VIEW", "memory", "partial", "store", "upsert", "version"]
+__all__ = ["AGGREGATES", "SPREAD", "VIEW", "memory", "partial", "store", "upsert", "version"]
 
 AGGREGATES: tuple[Aggregate, ...] = (count("n"), sum("value", "total"))
 VIEW = ViewSpec("v", ("device",), AGGREGATES)
+SPREAD = replace(VIEW, spread=3)
 _KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
 
 

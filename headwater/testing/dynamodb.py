@@ -33,6 +33,17 @@ class MemoryDynamoDB:
         found = items.get(_place(keys, Key))
         return {"Item": _copy(found)} if found else {}
 
+    def batch_get_item(self, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:  # noqa: N803
+        found: dict[str, list[Item]] = {}
+        with self._lock:
+            for table, request in RequestItems.items():
+                keys, items = self._table(table)
+                places = [_place(keys, key) for key in request["Keys"]]
+                if not 1 <= len(places) <= 100 or len(set(places)) < len(places):
+                    raise _error("ValidationException", "1 to 100 keys, each once", "BatchGetItem")
+                found[table] = [_copy(items[place]) for place in places if place in items]
+        return {"Responses": found, "UnprocessedKeys": {}}
+
     def put_item(self, *, TableName: str, Item: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
         with self._lock:
             keys, items = self._table(TableName)
@@ -69,8 +80,9 @@ class MemoryDynamoDB:
 
     def _matching(self, table: str, options: Mapping[str, Any], expression: str) -> list[Item]:
         with self._lock:
-            _, items = self._table(table)
-            found = [items[at] for at in sorted(items)]
+            keys, items = self._table(table)
+            start = options.get("ExclusiveStartKey")
+            found = [items[at] for at in sorted(items) if start is None or at > _place(keys, start)]
             if expression in options:
                 test = _Condition(options[expression], options)
                 found = [item for item in found if test.holds(item)]
@@ -92,7 +104,7 @@ class _OnePage:
 
 
 class _Condition:
-    """`a = :b AND (begins_with(c, :d) OR attribute_not_exists(e))`: comparisons, AND, OR and two functions."""
+    """`a = :b AND (begins_with(c, :d) OR attribute_not_exists(e))`: comparisons, BETWEEN, AND, OR, three functions."""
 
     def __init__(self, text: str, options: Mapping[str, Any]) -> None:
         self._tokens = _TOKEN.findall(text)
@@ -132,6 +144,10 @@ class _Condition:
             return self._function(token)
         left = self._operand(token)
         operator = self._next()
+        if operator == "BETWEEN":
+            low = _compare(left, ">=", self._operand(self._next()))
+            self._next()
+            return low & _compare(left, "<=", self._operand(self._next()))
         return _compare(left, operator, self._operand(self._next()))
 
     def _function(self, name: str) -> bool:

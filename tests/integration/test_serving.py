@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,7 +48,8 @@ def write(services: Services, device: str, window: int, value: float, version: i
     start = START + window * 10 * MINUTE
     columns.fold(np.zeros(1, np.int64), pa.table({"device": [device], "value": [value]}), np.array([start], np.int64))
     upsert = Upsert((device,), start, start + 10 * MINUTE, "s0", str(version).zfill(56), columns.partial(0))
-    services.views.write(spec, [upsert])
+    spread = 3 if device == "dev-3" else 1
+    services.views.write(replace(spec, spread=spread), [upsert])
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def _over(contract: Contract) -> Pipeline:
         .enrich(reference, on="device")
         .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("value"))
         .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
-        .view("by_zone", by=["zone"], events=agg.count())
+        .view("by_zone", by=["zone"], spread=3, events=agg.count())
         .lake("telemetry", partition="hour")
     )
 

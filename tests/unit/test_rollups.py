@@ -32,9 +32,9 @@ from tests.streams import memory_stream
 MINUTE = tumbling("1m")
 PIPELINE = (
     Pipeline("rollups", contract="telemetry")
-    .view("fleet", by=[], window=MINUTE, n=count(), total=sum("value"), devices=distinct("device"))
+    .view("fleet", by=[], window=MINUTE, spread=3, n=count(), total=sum("value"), devices=distinct("device"))
     .view("region", by=["region"], window=MINUTE, n=count(), top=max("value"), newest=last("value"))
-    .view("region_metric", by=["region", "metric"], n=count(), average=mean("value"))
+    .view("region_metric", by=["region", "metric"], spread=2, n=count(), average=mean("value"))
     .lake("telemetry")
 )
 SETTINGS = Settings(stream="s", commit_seconds=5.0, view_flush_seconds=1.0)

@@ -56,15 +56,20 @@ steps = st.one_of(
 
 
 @settings(max_examples=100, deadline=None)
-@given(script=st.lists(steps, max_size=25), bound=st.sampled_from([350_000, 10]), behind_ms=st.integers(0, 90_000))
-def test_a_row_is_whole_or_not_there(script: list[Any], bound: int, behind_ms: int) -> None:
+@given(
+    script=st.lists(steps, max_size=25),
+    bound=st.sampled_from([350_000, 10]),
+    behind_ms=st.integers(0, 90_000),
+    spread=st.sampled_from([1, 2]),
+)
+def test_a_row_is_whole_or_not_there(script: list[Any], bound: int, behind_ms: int, spread: int) -> None:
     """One of the writers has a clock that is behind: it puts deleted rows back, and no reader sees them."""
     dynamodb, clock, slow = memory(), ManualClock(60_000), ManualClock(60_000)
     writers = [store(dynamodb, clock, max_item_bytes=bound), store(dynamodb, slow, max_item_bytes=bound)]
     newest: dict[tuple[str, int, str], Upsert] = {}
     for what, *how in script:
         if what == "write":
-            writers[how[0]].write(KEPT, [how[1]])
+            writers[how[0]].write(replace(KEPT, spread=spread), [how[1]])
             place = (str(how[1].key[0]), how[1].window_end_ms, how[1].slot)
             if place not in newest or newest[place].version < how[1].version:
                 newest[place] = how[1]

@@ -1,5 +1,6 @@
 """Views converge: whatever is written twice, late or from two processes, each slot holds its newest version."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from headwater.aggregates import merge, values
 from headwater.errors import Throttled, UsageError
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.views import Upsert
-from tests.views import AGGREGATES, VIEW, memory, store, upsert
+from sinks.views import Upsert, ViewSpec
+from tests.views import AGGREGATES, SPREAD, VIEW, memory, store, upsert
 
 upserts = st.builds(upsert, st.sampled_from("ab"), st.sampled_from(["s1/0", "s1/9", "s2/0"]), st.integers(1, 20))
 
@@ -21,14 +22,16 @@ upserts = st.builds(upsert, st.sampled_from("ab"), st.sampled_from(["s1/0", "s1/
 @given(
     flushes=st.lists(st.tuples(st.integers(0, 2), st.lists(upserts, max_size=6)), max_size=12),
     bound=st.sampled_from([350_000, 150, 10]),
+    spread=st.lists(st.sampled_from([1, 2, 3]), min_size=3, max_size=3),
 )
-def test_slots_converge(flushes: list[tuple[int, list[Upsert]]], bound: int) -> None:
-    """Three writers with caches of their own, in any order, items that outgrow their bound included."""
+def test_slots_converge(flushes: list[tuple[int, list[Upsert]]], bound: int, spread: list[int]) -> None:
+    """Three writers with caches of their own, in any order, items that outgrow their bound included; of several
+    deployments, that would spread rows differently."""
     dynamodb = memory()
     writers = [store(dynamodb, max_item_bytes=bound) for _ in range(3)]
     newest: dict[tuple[str, str], Upsert] = {}
     for writer, batch in flushes:
-        writers[writer].write(VIEW, batch)
+        writers[writer].write(replace(VIEW, spread=spread[writer]), batch)
         for one in batch:
             place = (str(one.key[0]), one.slot)
             if place not in newest or newest[place].version < one.version:
@@ -76,10 +79,11 @@ class Rough:
         return answer
 
 
-@pytest.mark.parametrize("script", ["tt.", "l", "tl.", "ltl"])
-def test_throttled_and_lost_answers(script: str) -> None:
+@pytest.mark.parametrize("script", ["tt.", "l", "tl.", "ltl", ".l", ".tl", "..l", "..tt"])
+@pytest.mark.parametrize("view", [VIEW, SPREAD], ids=["plain", "spread"])
+def test_throttled_and_lost_answers(script: str, view: ViewSpec) -> None:
     dynamodb = memory()
-    report = store(Rough(dynamodb, script)).write(VIEW, [upsert("a", "s1/0", 2)])
+    report = store(Rough(dynamodb, script)).write(view, [upsert("a", "s1/0", 2)])
     assert report.written + report.skipped == 1
     assert store(dynamodb).get(VIEW, ("a",))[0]["n"] == 3
 

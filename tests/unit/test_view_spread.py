@@ -1,0 +1,232 @@
+"""Rows whose slots are spread over partitions: found whole by every reader, and gone when they are removed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.aggregates import merge, values
+from headwater.errors import Throttled, UsageError
+from headwater.testing.dynamodb import MemoryDynamoDB
+from sinks.viewitems import Item, ViewSpec, part_key, part_of
+from tests.views import AGGREGATES, SPREAD, VIEW, memory, store, upsert
+
+SHARDS = [f"shardId-{number:012d}/0" for number in range(7)]
+
+
+def places(dynamodb: MemoryDynamoDB) -> list[str]:
+    return sorted(item["pk"]["S"] for item in dynamodb.scan(TableName="views")["Items"])
+
+
+def test_slots_lie_in_as_many_partitions_and_the_row_says_so() -> None:
+    """Nothing that a plain reader could take for a value of the row."""
+    dynamodb = memory()
+    writer = store(dynamodb)
+    writer.write(SPREAD, [upsert("a", shard, 2) for shard in SHARDS])
+    assert places(dynamodb) == ["v#a", "v@@1#a", "v@@2#a", "v@@3#a"]
+    row, *parts = sorted(dynamodb.scan(TableName="views")["Items"], key=lambda item: str(item["pk"]["S"]))
+    assert row["slots"] == {"N": "3"}
+    assert sorted(len(part["slots"]["M"]) for part in parts) == [2, 2, 3], "neighbouring shards lie evenly"
+    assert not {"n", "total"} & {name for item in (row, *parts) for name in item}
+    (found,) = store(dynamodb).get(VIEW, ("a",))
+    assert found["n"] == 3 * len(SHARDS)
+    assert (found["device"], found["window_end"]) == ("a", "1970-01-01T00:02:00.000Z")
+
+
+def test_a_row_that_has_begun_without_a_slot_is_not_shown() -> None:
+    """A writer dies between its first two writes."""
+    dynamodb = memory()
+    client = Counting(dynamodb, lambda number: number != 1)
+    with pytest.raises(Killed):
+        store(client).write(SPREAD, [upsert("a", "s1/0", 2)])
+    assert places(dynamodb) == ["v#a"]
+    reader = store(dynamodb)
+    assert reader.get(VIEW, ("a",)) == reader.list(VIEW) == []
+    assert reader.page(VIEW, "", 10) == ([], None)
+
+
+class Paged:
+    """Scans answer a few items at a time."""
+
+    def __init__(self, client: Any, items: int) -> None:
+        self._client, self._items = client, items
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def scan(self, **request: Any) -> Any:
+        found = self._client.scan(**request)["Items"]
+        some = found[: self._items]
+        last = {"LastEvaluatedKey": {name: some[-1][name] for name in ("pk", "sk")}} if len(found) > len(some) else {}
+        return {"Items": some} | last
+
+
+@settings(max_examples=60)
+@given(
+    devices=st.lists(st.tuples(st.text("ab#@|\\1", max_size=4), st.integers(1, 40)), max_size=30),
+    limit=st.integers(1, 7),
+    items=st.integers(1, 50),
+)
+def test_pages_hold_each_row_once(devices: list[tuple[str, int]], limit: int, items: int) -> None:
+    """Beside rows that are not spread, of keys that look like those of parts."""
+    dynamodb = memory()
+    writer = store(dynamodb)
+    for device, spread in devices:
+        writer.write(ViewSpec("v", ("device",), AGGREGATES, spread=spread), [upsert(device, one, 2) for one in SHARDS])
+    wanted = sorted({device for device, _ in devices})
+    found: list[dict[str, object]] = []
+    place = None
+    for _ in range(len(wanted) + 1):
+        rows, place = store(Paged(dynamodb, items)).page(VIEW, "", limit, place)
+        assert len(rows) <= limit
+        found += rows
+        if place is None:
+            break
+    assert sorted(str(row["device"]) for row in found) == wanted
+    assert all(row["n"] == 3 * len(SHARDS) for row in found)
+    assert sorted(str(row["device"]) for row in store(dynamodb).scan(VIEW)) == wanted
+
+
+def test_windows_of_a_spread_key_are_in_order() -> None:
+    dynamodb = memory()
+    writer = store(dynamodb)
+    starts = [minute * 60_000 for minute in range(150)]
+    writer.write(SPREAD, [upsert("a", shard, 2, start) for start in starts for shard in SHARDS])
+    rows = writer.windows(VIEW, ("a",), 60_000, 140 * 60_000)
+    assert [row["window_start"] for row in rows] == [row["window_start"] for row in writer.get(VIEW, ("a",))[1:140]]
+    assert len(rows) == 139
+    assert {row["n"] for row in rows} == {3 * len(SHARDS)}
+
+
+class Killed(Exception):
+    """The writer's end."""
+
+
+class Counting:
+    """A client that asks before each put, by its number, whether it takes place."""
+
+    def __init__(self, client: Any, allowed: Callable[[int], bool]) -> None:
+        self._client, self._allowed, self.puts = client, allowed, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def put_item(self, **request: Any) -> Any:
+        self.puts += 1
+        if not self._allowed(self.puts - 1):
+            raise Killed
+        return self._client.put_item(**request)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    flushes=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(SHARDS[:4]), st.integers(1, 9)), max_size=8),
+    spread=st.tuples(st.integers(1, 3), st.integers(2, 3)),
+    removed=st.sets(st.integers(0, 20), max_size=3),
+    killed=st.sets(st.integers(0, 20), max_size=2),
+)
+def test_no_slot_lies_where_no_row_leads(
+    flushes: list[tuple[int, str, int]], spread: tuple[int, int], removed: set[int], killed: set[int]
+) -> None:
+    """Keys are forgotten between any two requests of a write, also while some of what is to be deleted is not yet;
+    a writer that is killed writes the same again. A slot that is not of the row's parts is in them as well."""
+    dynamodb = memory()
+    count = [0]
+
+    def allowed(_: int) -> bool:
+        count[0] += 1
+        if count[0] in removed:
+            store(dynamodb).remove(VIEW, "device", "a")
+        return count[0] not in killed
+
+    client = Counting(dynamodb, allowed)
+    writers = [store(client), store(client)]
+    views = [ViewSpec("v", ("device",), AGGREGATES, spread=one) for one in spread]
+    for writer, shard, number in flushes:
+        for _ in range(3):
+            try:
+                writers[writer].write(views[writer], [upsert("a", shard, number)])
+                break
+            except Killed:
+                writers[writer] = store(client)
+    stored = {item["pk"]["S"]: Item.read(item) for item in dynamodb.scan(TableName="views")["Items"]}
+    row = stored.pop("v#a", Item())
+    led_to = [stored.get(part_key("v#a", part + 1), Item()) for part in range(row.spread)]
+    for item in stored.values():
+        for name, slot in item.slots.items():
+            assert slot.version <= max(one.version(name) for one in (row, *led_to)), "a slot that no reader finds"
+
+
+def test_a_key_is_removed_with_its_parts() -> None:
+    """Also a part that begins between the look at the table and the deletion, and one that no row names."""
+    dynamodb = memory()
+    store(dynamodb).write(SPREAD, [upsert(device, SHARDS[0], 2) for device in "ab"])
+
+    class Late:
+        """Another writer begins a part just before the row is deleted."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(dynamodb, name)
+
+        def delete_item(self, **request: Any) -> Any:
+            if request["Key"]["pk"]["S"] == "v#a":
+                store(dynamodb).write(SPREAD, [upsert("a", SHARDS[1], 2)])
+            return dynamodb.delete_item(**request)
+
+    assert store(Late()).remove(VIEW, "device", "a") == 1
+    assert places(dynamodb) == ["v#b", "v@@1#b"]
+    dynamodb.delete_item(TableName="views", Key={"pk": {"S": "v#b"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})
+    assert store(dynamodb).partitions(VIEW, "device", "b") == {"v#b"}
+    store(dynamodb).remove(VIEW, "device", "b")
+    assert places(dynamodb) == []
+
+
+def test_a_view_is_dropped_with_its_parts_and_no_other() -> None:
+    dynamodb = memory()
+    for name in ("v", "v@2", "v2"):
+        store(dynamodb).write(ViewSpec(name, ("device",), AGGREGATES, spread=2), [upsert("a", SHARDS[0], 2)])
+    assert sum(store(dynamodb).drop("v")) == 2
+    assert places(dynamodb) == ["v2#a", "v2@@1#a", "v@2#a", "v@2@@1#a"]
+
+
+def test_what_a_batch_leaves_unread_is_read_again() -> None:
+    """DynamoDB answers in part when it is throttled or the answer is large; left again and again, it says so."""
+    dynamodb = memory()
+    store(dynamodb).write(SPREAD, [upsert("a", shard, 2) for shard in SHARDS])
+
+    class Parts:
+        def __init__(self, at_once: int) -> None:
+            self.at_once = at_once
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(dynamodb, name)
+
+        def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803
+            ((table, request),) = RequestItems.items()
+            some, rest = request["Keys"][: self.at_once], request["Keys"][self.at_once :]
+            answer = dynamodb.batch_get_item(RequestItems={table: {"Keys": some}}) if some else {"Responses": {}}
+            return answer | {"UnprocessedKeys": {table: {"Keys": rest}} if rest else {}}
+
+    expected = values(AGGREGATES, merge(AGGREGATES, [upsert("a", shard, 2).partial for shard in SHARDS]))
+    (row,) = store(Parts(1)).get(VIEW, ("a",))
+    assert {name: row[name] for name in expected} == expected
+    with pytest.raises(Throttled, match="left 3 items unread 4 times"):
+        store(Parts(0), attempts=4).get(VIEW, ("a",))
+
+
+@pytest.mark.parametrize("spread", [1, 2, 7, 100])
+def test_neighbouring_shards_lie_evenly(spread: int) -> None:
+    """Also those that shards were split into, which are numbered on; a shard's late slots lie beside its own."""
+    for first in (0, 8, 120):
+        parts = [part_of(f"shardId-{first + number:012d}/0", spread) for number in range(3 * spread)]
+        assert sorted(parts) == sorted([*range(1, spread + 1)] * 3)
+    assert part_of("shardId-000000000004/0", spread) == part_of("shardId-000000000004/17", spread)
+    assert 1 <= part_of("lake/3", spread) <= spread
+
+
+@pytest.mark.parametrize("spread", [0, -1, 101])
+def test_a_spread_out_of_bounds_is_refused(spread: int) -> None:
+    with pytest.raises(UsageError, match="is not between 1 and 100"):
+        ViewSpec("v", ("device",), AGGREGATES, spread=spread)
