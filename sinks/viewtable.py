@@ -88,20 +88,21 @@ class ViewTable:
     def get_many(self, places: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
         """Up to 100 items by `pk` and `sk`, in no order; those that there are. Throttled when not all can be read."""
         asked: Any = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in places]
-        for attempt in range(self._attempts):
-            if not asked:
-                return
+        in_vain = 0
+        while asked:
             with self._clearly():
                 answer = self._client.batch_get_item(
                     RequestItems={self._table: {"Keys": asked, "ConsistentRead": True}}
                 )
             yield from answer["Responses"].get(self._table, [])
-            # what is left: throttled, or beyond the 16 MB of an answer
-            asked = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-            if asked:
-                self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**attempt))
-        if asked:
-            raise Throttled(f"views table {self._table!r} left {len(asked)} items unread {self._attempts} times")
+            # what is left was throttled, or is beyond the 16 MB of an answer
+            left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            in_vain = in_vain + 1 if len(left) == len(asked) else 0
+            if in_vain == self._attempts:
+                raise Throttled(f"views table {self._table!r} left {len(left)} items unread {in_vain} times")
+            if left:
+                self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**in_vain))
+            asked = left
 
     def query(
         self, pk: str, head: str | None = None, between: tuple[str, str] | None = None

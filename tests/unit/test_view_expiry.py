@@ -106,6 +106,20 @@ def test_a_late_event_for_an_expired_row_changes_nothing_and_is_counted() -> Non
     assert items(dynamodb) == []
 
 
+def test_a_spread_row_that_a_shorter_keep_has_touched_is_whole_or_not_there() -> None:
+    """Its parts end at different times; the row does with the first of them."""
+    dynamodb, clock = memory(), ManualClock(0)
+    writer = store(dynamodb, clock)
+    spread = replace(KEPT, spread=2)
+    writer.write(spread, [upsert("a", f"shardId-{shard:012d}/0", 1) for shard in range(2)])
+    writer.write(replace(spread, keep_ms=KEEP_MS // 2), [upsert("a", "shardId-000000000000/0", 2)])
+    clock.advance(ENDS_MS - KEEP_MS // 2 - 1)
+    assert [row["n"] for row in writer.windows(KEPT, ("a",))] == [5]
+    clock.advance(1)
+    assert writer.windows(KEPT, ("a",)) == ()
+    assert writer.page(KEPT, "", 10) == ([], None)
+
+
 def test_an_expired_row_is_forgotten_too() -> None:
     """With what is left of it once DynamoDB has deleted a part."""
     dynamodb, clock = memory(), ManualClock(0)
