@@ -224,7 +224,7 @@ def begun(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
         | {
             "pk": {"S": partition(view.name, key_text(upsert.key))},
             "sk": {"S": sort_key(upsert.window_start_ms)},
-            "rev": {"N": "1"},
+            "rev": {"N": "0"},
             "slots": {"N": str(view.spread)},
         }
         | expiry(view, upsert)

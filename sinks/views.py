@@ -38,6 +38,8 @@ _TOGETHER = 50
 """Rows at most that a thread writes one after the other."""
 _DROPPED = 500
 """Items deleted before it is told how many."""
+_REVISIONS = 1 << 40
+"""A row begins with one of these, by chance."""
 _BATCH = 100
 """Items that one BatchGetItem reads."""
 _PAGES = 50
@@ -331,11 +333,7 @@ class ViewStore:
         one, report = next(iter(wanted.values())), WriteReport()
         if not sure and self._cache.get(at) is None:
             report += self._still(view, row, spread, one)
-        report += self._write_item(view, at, wanted, part=True)
-        written = self._cache.get(at)
-        if written is None or written.rev == 1:
-            report += self._still(view, row, spread, one)
-        return report
+        return report + self._write_item(view, at, wanted, lambda: self._still(view, row, spread, one))
 
     def _still(self, view: ViewSpec, row: tuple[str, str], spread: int, upsert: Upsert) -> WriteReport:
         known, report = self._begin(view, row, upsert)
@@ -344,8 +342,13 @@ class ViewStore:
         return report
 
     def _write_item(
-        self, view: ViewSpec, at: tuple[str, str], wanted: Mapping[str, Upsert], part: bool = False
+        self,
+        view: ViewSpec,
+        at: tuple[str, str],
+        wanted: Mapping[str, Upsert],
+        begun: Callable[[], WriteReport] | None = None,
     ) -> WriteReport:
+        """A row, or, with what is to be done once it has begun, a part of one."""
         report = WriteReport()
         item = self._cache.get(at)
         for race in range(self._settings.races):
@@ -357,12 +360,14 @@ class ViewStore:
                 return report + WriteReport(skipped=1)
             planned, outside = self._placed(known, newer)
             try:
-                report += self._put_item(view, at, planned, newer, outside, part)
+                report += self._put_item(view, at, known, planned, newer, outside, begun is not None)
+                if begun is not None and not known.rev:
+                    report += begun()
             except Refused as refused:
                 report += WriteReport(conflicts=1)
                 found = refused.found or self._table.get(*at)
                 item = Item.read(found) if found else None
-                if part and item is None:
+                if begun is not None and item is None:
                     self._cache.drop(at)
                     raise _Otherwise from None
                 if item is not None and item.spread:
@@ -379,7 +384,9 @@ class ViewStore:
         """The item with the new slots in it, and those that go into items of their own."""
         slots = dict(known.slots) | {n: Slot(u.version, u.partial) for n, u in newer.items() if n not in known.more}
         more = dict(known.more) | {n: u.version for n, u in newer.items() if n in known.more}
-        planned = Item(known.rev + 1, slots, more)
+        # a row that was removed and begins again is another: who knew the old one is to find out
+        rev = known.rev + 1 if known.rev else 1 + int(self._table.chance() * _REVISIONS)
+        planned = Item(rev, slots, more)
         for name in sorted((n for n in newer if n in slots), key=lambda n: (-len(slots[n].partial), n)):
             if planned.size <= self._settings.max_item_bytes:
                 break
@@ -390,6 +397,7 @@ class ViewStore:
         self,
         view: ViewSpec,
         at: tuple[str, str],
+        known: Item,
         item: Item,
         newer: Mapping[str, Upsert],
         outside: Sequence[str],
@@ -400,12 +408,12 @@ class ViewStore:
         # read after the revision is known and after our own slots are written: see the module's docstring
         overflow = [slot.partial for slot in self._overflow(*at, item.more)] if item.more and not part else []
         stored = viewitems.stored_part(view, one, item, at[0]) if part else viewitems.stored(view, one, item, overflow)
-        if item.rev == 1:
+        if not known.rev:
             condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         else:
             condition = {
                 "ConditionExpression": "rev = :r",
-                "ExpressionAttributeValues": {":r": {"N": str(item.rev - 1)}},
+                "ExpressionAttributeValues": {":r": {"N": str(known.rev)}},
             }
         return WriteReport(throttled=throttled + self._table.put(stored, condition))
 

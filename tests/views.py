@@ -1,5 +1,6 @@
 """A small view in memory: a slot's partial follows from its version, as it does from the prefix of a shard."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -46,5 +47,7 @@ def memory() -> MemoryDynamoDB:
     return dynamodb
 
 
-def store(client: Any, clock: Clock | None = None, **bounds: int) -> ViewStore:
-    return ViewStore(client, "views", ViewSettings(**bounds), clock=clock or ManualClock(), chance=lambda: 0.5)
+def store(
+    client: Any, clock: Clock | None = None, chance: Callable[[], float] = lambda: 0.5, **bounds: int
+) -> ViewStore:
+    return ViewStore(client, "views", ViewSettings(**bounds), clock=clock or ManualClock(), chance=chance)

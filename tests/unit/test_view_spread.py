@@ -1,9 +1,12 @@
 """Rows whose slots are spread over partitions: found whole by every reader, and gone when they are removed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,9 +41,8 @@ def test_slots_lie_in_as_many_partitions_and_the_row_says_so() -> None:
 def test_a_row_that_has_begun_without_a_slot_is_not_shown() -> None:
     """A writer dies between its first two writes."""
     dynamodb = memory()
-    client = Counting(dynamodb, lambda number: number != 1)
     with pytest.raises(Killed):
-        store(client).write(SPREAD, [upsert("a", "s1/0", 2)])
+        store(Scripted(dynamodb, {1: killed})).write(SPREAD, [upsert("a", "s1/0", 2)])
     assert places(dynamodb) == ["v#a"]
     reader = store(dynamodb)
     assert reader.get(VIEW, ("a",)) == reader.list(VIEW) == []
@@ -104,59 +106,77 @@ class Killed(Exception):
     """The writer's end."""
 
 
-class Counting:
-    """A client that asks before each put, by its number, whether it takes place."""
+class Scripted:
+    """A client whose next put does what the script says, by the put's number."""
 
-    def __init__(self, client: Any, allowed: Callable[[int], bool]) -> None:
-        self._client, self._allowed, self.puts = client, allowed, 0
+    def __init__(self, client: Any, script: Mapping[int, Callable[[], object]]) -> None:
+        self._client, self._script, self._puts = client, script, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def put_item(self, **request: Any) -> Any:
-        self.puts += 1
-        if not self._allowed(self.puts - 1):
-            raise Killed
+        self._puts += 1
+        self._script.get(self._puts - 1, bool)()
         return self._client.put_item(**request)
 
 
-@settings(max_examples=150, deadline=None)
+def killed() -> None:
+    raise Killed
+
+
+def throttled() -> None:
+    raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "-"}}, "PutItem")
+
+
+@settings(max_examples=300, deadline=None)
 @given(
     flushes=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(SHARDS[:4]), st.integers(1, 9)), max_size=8),
     spread=st.tuples(st.integers(1, 3), st.integers(2, 3)),
-    removed=st.sets(st.integers(0, 20), max_size=3),
-    killed=st.sets(st.integers(0, 20), max_size=2),
+    script=st.dictionaries(st.integers(0, 20), st.sampled_from(["forget", "forget", "kill", "throttle"]), max_size=5),
 )
 def test_no_slot_lies_where_no_row_leads(
-    flushes: list[tuple[int, str, int]], spread: tuple[int, int], removed: set[int], killed: set[int]
+    flushes: list[tuple[int, str, int]], spread: tuple[int, int], script: dict[int, str]
 ) -> None:
-    """Keys are forgotten between any two requests of a write, also while some of what is to be deleted is not yet;
-    a writer that is killed writes the same again. A slot that is not of the row's parts is in them as well."""
-    dynamodb = memory()
-    count = [0]
+    """The key is forgotten before any put of a write; a writer that is killed, or throttled, writes the same again. A
+    slot that lies where the row does not lead is where it does as well."""
+    dynamodb, chance = memory(), Random(7).random
 
-    def allowed(_: int) -> bool:
-        count[0] += 1
-        if count[0] in removed:
-            store(dynamodb).remove(VIEW, "device", "a")
-        return count[0] not in killed
+    def forget() -> None:
+        store(dynamodb).remove(VIEW, "device", "a")
 
-    client = Counting(dynamodb, allowed)
-    writers = [store(client), store(client)]
-    views = [ViewSpec("v", ("device",), AGGREGATES, spread=one) for one in spread]
+    events = {"forget": forget, "kill": killed, "throttle": throttled}
+    client = Scripted(dynamodb, {number: events[what] for number, what in script.items()})
+    writers = [store(client, chance=chance, attempts=1) for _ in spread]
+    views = [replace(VIEW, spread=one) for one in spread]
     for writer, shard, number in flushes:
-        for _ in range(3):
+        for _ in range(len(script) + 1):
             try:
                 writers[writer].write(views[writer], [upsert("a", shard, number)])
                 break
             except Killed:
-                writers[writer] = store(client)
+                writers[writer] = store(client, chance=chance, attempts=1)
+            except Throttled:
+                continue
     stored = {item["pk"]["S"]: Item.read(item) for item in dynamodb.scan(TableName="views")["Items"]}
     row = stored.pop("v#a", Item())
     led_to = [stored.get(part_key("v#a", part + 1), Item()) for part in range(row.spread)]
     for item in stored.values():
         for name, slot in item.slots.items():
             assert slot.version <= max(one.version(name) for one in (row, *led_to)), "a slot that no reader finds"
+
+
+def test_a_row_that_was_removed_and_begins_again_is_not_taken_for_the_old_one() -> None:
+    """Two writers know a row's revision; it is removed, and one of them begins it again."""
+    dynamodb, random = memory(), Random(7)
+    one, other = (store(dynamodb, chance=random.random) for _ in range(2))
+    one.write(VIEW, [upsert("a", "s1/0", 1)])
+    other.write(VIEW, [upsert("a", "s1/0", 1)])
+    store(dynamodb).remove(VIEW, "device", "a")
+    one.write(VIEW, [upsert("a", "s2/0", 2)])
+    other.write(VIEW, [upsert("a", "s1/0", 3)])
+    (row,) = store(dynamodb).get(VIEW, ("a",))
+    assert row["n"] == 4 + 3, "the slots of both"
 
 
 def test_a_key_is_removed_with_its_parts() -> None:
