@@ -127,8 +127,12 @@ def key_text(key: Sequence[object]) -> str:
 
 def key_parts(text: str) -> list[str | None]:
     r"""The values of a key as `key_text` joins them: `|` between, a backslash escapes, null is \N."""
-    found = re.findall(r"((?:\\.|[^\\|])*)(?:\||$)", text, re.DOTALL)
-    parts = found[:-1] if not text.endswith("|") and len(found) > 1 and not found[-1] else found
+    parts = [""]
+    for token in re.findall(r"\\.|.", text, re.DOTALL):
+        if token == "|":
+            parts.append("")
+        else:
+            parts[-1] += token
     return [None if part == r"\N" else re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
 
 

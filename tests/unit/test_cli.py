@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headwater.cli.failures import explain
@@ -129,7 +129,9 @@ def test_whatever_is_raised_becomes_one_line() -> None:
     assert explain(FileNotFoundError(2, "No such file or directory", "x")) == ("x: No such file or directory", 1)
 
 
-@given(st.lists(st.one_of(st.none(), st.text()), min_size=1, max_size=4))
+@given(st.lists(st.one_of(st.none(), st.text(), st.text("|\\\\N#@\n", max_size=4)), min_size=1, max_size=4))
+@example(["|"])
+@example(["a|", ""])
 def test_a_key_typed_is_the_key_written(key: list[str | None]) -> None:
     """`view get` takes apart what the views join."""
     assert key_parts(key_text(key)) == key

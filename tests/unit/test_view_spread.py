@@ -1,7 +1,8 @@
 """Rows whose slots are spread over partitions: found whole by every reader, and gone when they are removed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 from random import Random
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_a_row_that_has_begun_without_a_slot_is_not_shown() -> None:
     """A writer dies between its first two writes."""
     dynamodb = memory()
     with pytest.raises(Killed):
-        store(Scripted(dynamodb, {1: killed})).write(SPREAD, [upsert("a", "s1/0", 2)])
+        store(Scripted(dynamodb, {1: [killed]})).write(SPREAD, [upsert("a", "s1/0", 2)])
     assert places(dynamodb) == ["v#a"]
     reader = store(dynamodb)
     assert reader.get(VIEW, ("a",)) == reader.list(VIEW) == []
@@ -107,9 +108,9 @@ class Killed(Exception):
 
 
 class Scripted:
-    """A client whose next put does what the script says, by the put's number."""
+    """A client whose puts are preceded by what the script says, by their number."""
 
-    def __init__(self, client: Any, script: Mapping[int, Callable[[], object]]) -> None:
+    def __init__(self, client: Any, script: Mapping[int, Sequence[Callable[[], object]]]) -> None:
         self._client, self._script, self._puts = client, script, 0
 
     def __getattr__(self, name: str) -> Any:
@@ -117,7 +118,8 @@ class Scripted:
 
     def put_item(self, **request: Any) -> Any:
         self._puts += 1
-        self._script.get(self._puts - 1, bool)()
+        for event in self._script.get(self._puts - 1, ()):
+            event()
         return self._client.put_item(**request)
 
 
@@ -129,24 +131,19 @@ def throttled() -> None:
     raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "-"}}, "PutItem")
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    flushes=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(SHARDS[:4]), st.integers(1, 9)), max_size=8),
-    spread=st.tuples(st.integers(1, 3), st.integers(2, 3)),
-    script=st.dictionaries(st.integers(0, 20), st.sampled_from(["forget", "forget", "kill", "throttle"]), max_size=5),
-)
-def test_no_slot_lies_where_no_row_leads(
-    flushes: list[tuple[int, str, int]], spread: tuple[int, int], script: dict[int, str]
+def forgetting(
+    flushes: Sequence[tuple[int, str, int]], spread: tuple[int, int], script: Mapping[int, Sequence[str]]
 ) -> None:
-    """The key is forgotten before any put of a write; a writer that is killed, or throttled, writes the same again. A
-    slot that lies where the row does not lead is where it does as well."""
+    """The key is forgotten before puts of a write; a writer that is killed, or throttled for good, writes the same
+    again. A slot that lies where the row does not lead is where it does as well."""
     dynamodb, chance = memory(), Random(7).random
 
     def forget() -> None:
         store(dynamodb).remove(VIEW, "device", "a")
 
     events = {"forget": forget, "kill": killed, "throttle": throttled}
-    client = Scripted(dynamodb, {number: events[what] for number, what in script.items()})
+    steps = {number: [events[one] for one in what] for number, what in script.items()}
+    client = Scripted(dynamodb, steps)
     writers = [store(client, chance=chance, attempts=1) for _ in spread]
     views = [replace(VIEW, spread=one) for one in spread]
     for writer, shard, number in flushes:
@@ -163,7 +160,30 @@ def test_no_slot_lies_where_no_row_leads(
     led_to = [stored.get(part_key("v#a", part + 1), Item()) for part in range(row.spread)]
     for item in stored.values():
         for name, slot in item.slots.items():
-            assert slot.version <= max(one.version(name) for one in (row, *led_to)), "a slot that no reader finds"
+            assert slot.version <= max(one.version(name) for one in (row, *led_to)), f"no reader finds {name}: {script}"
+
+
+WHAT = [("forget",), ("kill",), ("throttle",), ("forget", "kill"), ("forget", "throttle")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    flushes=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(SHARDS[:4]), st.integers(1, 9)), max_size=8),
+    spread=st.tuples(st.integers(1, 3), st.integers(2, 3)),
+    script=st.dictionaries(st.integers(0, 20), st.sampled_from(WHAT), max_size=5),
+)
+def test_no_slot_lies_where_no_row_leads(
+    flushes: list[tuple[int, str, int]], spread: tuple[int, int], script: dict[int, Sequence[str]]
+) -> None:
+    forgetting(flushes, spread, script)
+
+
+def test_no_slot_lies_where_no_row_leads_whatever_two_things_happen() -> None:
+    """All pairs of them, before any of the puts that two slots of one writer take."""
+    flushes = [(0, SHARDS[0], 1), (0, SHARDS[1], 1), (0, SHARDS[0], 2)]
+    for first, second in combinations(range(10), 2):
+        for one, other in product(WHAT, WHAT):
+            forgetting(flushes, (2, 2), {first: one, second: other})
 
 
 def test_a_row_that_was_removed_and_begins_again_is_not_taken_for_the_old_one() -> None:
