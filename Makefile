@@ -56,6 +56,7 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.kcl
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.hot_row
 
 SERVICE ?= publish
 
