@@ -23,6 +23,6 @@ def broken_on_demand(events: pa.Table) -> pa.Table:
 pipeline = (
     Pipeline("kcltest", contract="telemetry", allowed_lateness="2m")
     .map(broken_on_demand, adds={"doubled": "double"})
-    .view("by_metric", by=["metric"], window=tumbling("1h"), events=count(), total=sum("value"))
+    .view("by_metric", by=["metric"], window=tumbling("1h"), spread=2, events=count(), total=sum("value"))
     .lake("kcltest", partition=None)
 )

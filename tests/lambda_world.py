@@ -62,7 +62,7 @@ killer = Killer()
 PIPELINE = (
     Pipeline("unit", contract="telemetry")
     .map(killer, adds={"doubled": "double"})
-    .view("by_device", by=["device"], window=tumbling("1h"), events=count(), total=sum("value"))
+    .view("by_device", by=["device"], window=tumbling("1h"), spread=2, events=count(), total=sum("value"))
     .lake("unit", partition=None)
 )
 

@@ -40,6 +40,7 @@ pipeline = (
         "fleet_1m",
         by=["metric"],
         window=tumbling("1m"),
+        spread=4,
         events=count(),
         mean=mean("value"),
         p99=quantile("value", 0.99),

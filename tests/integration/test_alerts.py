@@ -48,7 +48,7 @@ from processors.windows import tumbling
 
 pipeline = (
     Pipeline("plant", contract="telemetry", allowed_lateness="1m")
-    .view("device_1m", by=["device"], window=tumbling("1m"), mean=mean("value"))
+    .view("device_1m", by=["device"], window=tumbling("1m"), spread=2, mean=mean("value"))
     .alert("hot", on="device_1m", when=above("mean", 30, clear=28), for_="2m")
     .alert("silent", on="device_1m", when=absent(), for_="5m")
     .lake("plant")

@@ -42,7 +42,7 @@ OLD = (
 )
 NEW = OLD.view(
     "by_minute", version=2, by=["device", "metric"], window=tumbling("5m"), n=count(), mean=mean("value")
-).view("by_device", version=2, by=["metric"], events=count(), p90=quantile("value", 0.9))
+).view("by_device", version=2, by=["metric"], spread=2, events=count(), p90=quantile("value", 0.9))
 
 
 class Killed(BaseException):
@@ -181,7 +181,7 @@ def stored(services: Services) -> dict[str, int]:
     found: dict[str, int] = {}
     for page in services.client("dynamodb").get_paginator("scan").paginate(TableName=SETTINGS.views_table):
         for item in page["Items"]:
-            name = item["pk"]["S"].partition("#")[0]
+            name = item["pk"]["S"].partition("#")[0].partition("@@")[0]
             found[name] = found.get(name, 0) + 1
     return found
 
