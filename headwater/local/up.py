@@ -13,6 +13,8 @@ from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from headwater.serving.server import make_service
 from headwater.web.serving import serving
+from processors.alerts.publishers import publish_to
+from processors.alerts.service import Alerts
 from processors.pipeline import Pipeline
 from processors.publishing import PublishLoop
 from processors.references import ensure_initial
@@ -58,7 +60,12 @@ class Up:
             )
             loop = PublishLoop(services, partial(put_control, services.kinesis, self._settings.stream))
             loop.prepare()
-            jobs = {"process": lambda: runner.run(stop), "publish": lambda: loop.run(stop)}
+            alerts = Alerts(services, publish_to(self._settings.alerts_to, services.client), new_owner())
+            jobs = {
+                "process": lambda: runner.run(stop),
+                "publish": lambda: loop.run(stop),
+                "alerts": lambda: alerts.run(stop, self._settings.alerts_seconds),
+            }
             threads = [
                 Thread(target=self._guarded, args=(name, job), name=name, daemon=True) for name, job in jobs.items()
             ]

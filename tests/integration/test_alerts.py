@@ -234,6 +234,40 @@ def test_the_service_runs_until_sigterm(aws: Mapping[str, str], tmp_path: Path) 
     headwater("alerts", environment={**aws, "HEADWATER_ALERTS_TO": "arn:aws:s3:::b"}).failed(2, "arn:aws:s3:::b")
 
 
+def test_up_judges_too(tmp_path: Path) -> None:
+    """`headwater up` has every service, so what fires is in the API without another command."""
+    (tmp_path / "plant.py").write_text(PIPELINE)
+    environment = os.environ | {
+        "HEADWATER_PIPELINE": str(tmp_path / "plant.py"),
+        "HEADWATER_SERVE_PORT": "0",
+        "HEADWATER_GATEWAY_PORT": "0",
+        "HEADWATER_COMMIT_SECONDS": "0.5",
+        "HEADWATER_ALERTS_SECONDS": "0.2",
+    }
+    command = [sys.executable, "-c", "from headwater.cli import main; main()", "up", "--shards", "1", "--json"]
+    up = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert up.stdout is not None
+        found = json.loads(up.stdout.readline())
+        events = [
+            {"device": "dev-1", "metric": "m", "ts": (START + timedelta(minutes=minute)).isoformat(), "value": 31.0}
+            for minute in range(9)
+        ]
+        answer = httpx.post(f"{found['gateway']}/v1/events/telemetry", json=events)
+        assert answer.is_success, answer.text
+        rows: list[Any] = []
+        deadline = time.monotonic() + 60
+        while not rows and time.monotonic() < deadline:
+            rows = httpx.get(found["api"].removesuffix("views") + "alerts").json()["alerts"]
+            time.sleep(0.2)
+        assert [(row["alert"], row["key"], row["state"], row["unpublished"]) for row in rows] == [
+            ("hot", "dev-1", "firing", 0)
+        ]
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(timeout=60) == 0
+
+
 def test_the_console_shows_what_fires(aws: Mapping[str, str], browser: Browser, tmp_path: Path) -> None:
     """In a section of its own, the key as text whatever it holds."""
     services = Services(SETTINGS, load(str(tmp_path / "plant.py")))
