@@ -6,6 +6,7 @@ any more, and after its last write it leaves the state. Everything here depends 
 shard and on nothing else, not even on how they were cut into calls.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.aggregates import Columns
+from headwater.errors import UsageError
 from processors.operators.arrays import whole
 from processors.operators.decode import Ints
 from processors.operators.groups import GroupIndex, SlotIndex
@@ -22,6 +24,7 @@ __all__ = ["ALWAYS", "HOUR_MS", "Partial", "ViewState"]
 
 Versions = np.ndarray[tuple[int], np.dtype[np.bytes_]]
 HOUR_MS = 3_600_000
+_VIEW = b"headwater.view"
 ALWAYS = -(1 << 62)
 """The watermark before any event, and the start of the only window of a view without windows."""
 
@@ -188,19 +191,39 @@ class ViewState:
         names = {f"key{i}": _typed([key[i] for key in keys]) for i in range(len(self.view.by))}
         version, dirty = self._version[: len(self)].astype("U56"), self._dirty[: len(self)]
         slots = names | {"start": start, "bucket": bucket, "version": version, "dirty": dirty}
-        return pa.table(slots), self._columns.to_table()
+        table = pa.table(slots).replace_schema_metadata({_VIEW: self._definition()})
+        return table, self._columns.to_table()
 
     def load_tables(self, slots: pa.Table, aggregates: pa.Table) -> None:
+        """UsageError when they were kept for another definition: rows of both would lie in one view."""
         self._reset()
+        was, now = (slots.schema.metadata or {}).get(_VIEW), self._definition()
+        if was not in (None, now):
+            raise self._changed(f"it was kept as {was.decode()}, and the pipeline has {now.decode()}")
         if not slots.num_rows:
             return
         values = [slots.column(f"key{i}").to_pylist() for i in range(len(self.view.by))]
         keys = list(zip(*values, strict=True)) if values else [()] * slots.num_rows
         group = self.groups.of_keys(keys)
         self._slots.load(group, slots["start"].to_numpy(), slots["bucket"].to_numpy(), len(self.groups))
-        self._columns = Columns.from_table(self.view.aggregates, aggregates)
+        try:
+            self._columns = Columns.from_table(self.view.aggregates, aggregates)
+        except UsageError as error:
+            raise self._changed(str(error)) from None
         self._version = np.array(slots["version"].to_pylist(), "S56")
         self._dirty = slots["dirty"].to_numpy(zero_copy_only=False).copy()
+
+    def _definition(self) -> bytes:
+        """What keys and windows are; aggregates are in a table of their own."""
+        window = self.view.window
+        size = None if window is None else {"size_ms": window.size_ms, "every_ms": window.every_ms}
+        return json.dumps({"by": self.view.by, "window": size}).encode()
+
+    def _changed(self, how: str) -> UsageError:
+        return UsageError(
+            f"view {self.view.name} was changed in place: {how}. Give the new definition a higher version beside the "
+            "old one, and run headwater view rebuild"
+        )
 
 
 def _typed(values: Sequence[object]) -> pa.Array:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from headwater import sequence
 from headwater.aggregates import count, distinct, first, last, max, mean, merge, min, quantile, sum, values, variance
 from headwater.codec import encode_batch, encode_control, encode_kpl
 from headwater.contract import parse_contract
+from headwater.errors import UsageError
 from headwater.records import StreamRecord
 from processors.engine import Engine
 from processors.operators.enrich import ReferenceTable
@@ -267,3 +269,26 @@ def test_child_takes_over_what_was_seen() -> None:
     assert [table.num_rows for table in engine.process(again).lake] == [0]
     assert child.counts["duplicates"] == 2
     assert sequence.pad("9") > sequence.NONE
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"by": ("site",)}, r'kept as {"by": \["device"\].*has {"by": \["site"\]'),
+        ({"window": tumbling("5m")}, '"size_ms": 60000.*"size_ms": 300000'),
+        ({"window": None}, '"window": null'),
+        ({"aggregates": (max("value", "top"),)}, "aggregates were changed"),
+    ],
+)
+def test_a_view_that_was_changed_in_place_is_refused(changed: dict[str, Any], said: str) -> None:
+    """Its slots would be taken for those of other keys or windows. How long rows are kept, and how they are spread, may
+    change; a view that is new begins."""
+    view = PIPELINE.views[0]
+    event = json.dumps({"device": "a", "ts": START, "value": 1.0}).encode()
+    _, state = run([StreamRecord("shardId-000000000001", "1", START, "k", event)], [], restore=False)
+    snapshot = state.dumps()
+    with pytest.raises(UsageError, match=f"view per_minute was changed in place.*{said}.*headwater view rebuild"):
+        ShardState.loads(PIPELINE.having([replace(view, **changed)]), snapshot)
+    kept = PIPELINE.having([replace(view, keep_ms=10**9, spread=4), replace(view, name="more", by=())])
+    found = ShardState.loads(kept, snapshot).views
+    assert {name: len(one) for name, one in found.items()} == {"per_minute": 1, "more": 0}
