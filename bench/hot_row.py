@@ -2,8 +2,8 @@
 
 Every shard of a fleet writes its slot of one row once a second, each from a process of its own, into tables in memory
 whose partitions take what DynamoDB's do: 1,000 write units a second, one a started KB of the larger of the old and the
-new item, also for a put that its condition refuses. Counted is the largest fleet of which no put is throttled, in
-simulated time: the figures are the same on every machine.
+new item, also for a put that its condition refuses, and 3,000 read units, one a started 4 KB. Counted is the largest
+fleet of which no request is throttled, in simulated time: the figures are the same on every machine.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
 
 __all__ = ["main"]
 
-UNITS = 1_000
+UNITS, READ_UNITS = 1_000, 3_000
 """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html"""
 SECONDS, MOST = 3, 4_000
 KINDS: dict[str, tuple[Aggregate, ...]] = {
@@ -32,11 +32,11 @@ KINDS: dict[str, tuple[Aggregate, ...]] = {
 
 
 class Partitions:
-    """A client whose puts are throttled as DynamoDB's partitions do."""
+    """A client whose puts and reads are throttled as DynamoDB's partitions do."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._tables, self._clock = MemoryDynamoDB(), clock
-        self._used: Counter[tuple[str, int]] = Counter()
+        self._used: Counter[tuple[str, str, int]] = Counter()
         self._sizes: dict[tuple[str, str], int] = {}
         self._tables.create_table(TableName="views", KeySchema=[{"AttributeName": one} for one in ("pk", "sk")])
 
@@ -44,15 +44,23 @@ class Partitions:
         return getattr(self._tables, name)
 
     def put_item(self, *, Item: dict[str, Any], **options: Any) -> Any:  # noqa: N803
-        pk, place = Item["pk"]["S"], (Item["pk"]["S"], Item["sk"]["S"])
+        place = Item["pk"]["S"], Item["sk"]["S"]
         size = sum(len(name) + _size(value) for name, value in Item.items())
-        at = pk, self._clock.now_ms() // 1_000
-        self._used[at] += -(-max(size, self._sizes.get(place, 0)) // 1024)
-        if self._used[at] > UNITS:
-            raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "-"}}, "PutItem")
+        self._use("PutItem", place[0], -(-max(size, self._sizes.get(place, 0)) // 1024), UNITS)
         answer = self._tables.put_item(Item=Item, **options)
         self._sizes[place] = size
         return answer
+
+    def get_item(self, *, Key: dict[str, Any], **options: Any) -> Any:  # noqa: N803
+        place = Key["pk"]["S"], Key["sk"]["S"]
+        self._use("GetItem", place[0], -(-self._sizes.get(place, 1) // 4096), READ_UNITS)
+        return self._tables.get_item(Key=Key, **options)
+
+    def _use(self, verb: str, pk: str, units: int, most: int) -> None:
+        at = verb, pk, self._clock.now_ms() // 1_000
+        self._used[at] += units
+        if self._used[at] > most:
+            raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "-"}}, verb)
 
 
 def _size(value: dict[str, Any]) -> int:

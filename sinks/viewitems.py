@@ -20,6 +20,7 @@ __all__ = [
     "Upsert",
     "ViewSpec",
     "attribute",
+    "first_rev",
     "key_parts",
     "key_text",
     "part_key",
@@ -35,6 +36,8 @@ EXPIRES = "expires"
 """The attribute that tells DynamoDB when to delete an item, in epoch seconds."""
 MOST_SPREAD = 100
 """Partitions of a row: a BatchGetItem reads 100 items."""
+_BIRTHS, _WRITES = 32, 20
+"""Bits of an item's first revision, by chance, and of those that follow it."""
 _RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end", EXPIRES})
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: numbers
 _DIGITS, _SMALLEST, _LARGEST = 38, 1e-130, 9.9e125
@@ -104,6 +107,11 @@ class Item:
         return self.slots[slot].version if slot in self.slots else self.more.get(slot, "")
 
     @property
+    def birth(self) -> int:
+        """Another for an item that was removed and has begun again."""
+        return self.rev >> _WRITES
+
+    @property
     def size(self) -> int:
         """Bytes of the slots as DynamoDB counts them, rounded up."""
         slots = sum(len(name) * 4 + len(slot.version) + len(slot.partial) + 16 for name, slot in self.slots.items())
@@ -138,6 +146,11 @@ def key_parts(text: str) -> list[str | None]:
 
 def partition(view: str, key: str) -> str:
     return f"{view}#{key}"
+
+
+def first_rev(chance: float) -> int:
+    """The revision that an item begins with. Who knew one that was removed is to find out."""
+    return 1 + int(chance * (1 << _BIRTHS)) << _WRITES
 
 
 def part_of(slot: str, spread: int) -> int:

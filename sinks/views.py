@@ -7,8 +7,9 @@ their own, `sk`#slot, written first; whoever writes the row last has read all of
 
 A row of a view with `spread` is an item that says over how many partitions it is spread, and one in each of them with
 the slots that belong there, which readers merge. How a row is spread is settled when it begins and found in it: views
-may change their `spread`, and rows stay as they are. The row is there before its parts, and is looked for again after a
-part has begun: whoever removes it takes away what it finds of the parts afterwards, so none is left that no row names.
+may change their `spread`, and rows stay as they are. A writer looks for the row after its first write into a part, and
+again when the part turns out to have begun anew; if the row is not there, or is another, it begins it or writes again
+where that one says. So no slot stays where no reader looks, whoever removes the row meanwhile.
 
 Where a view says how long its rows are kept, an item has `expires`, in epoch seconds. From then on readers pass it
 over and writers leave it alone, whether DynamoDB has deleted it or not. Should a writer whose clock is behind put a
@@ -22,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headwater.clock import Clock
@@ -38,8 +40,6 @@ _TOGETHER = 50
 """Rows at most that a thread writes one after the other."""
 _DROPPED = 500
 """Items deleted before it is told how many."""
-_REVISIONS = 1 << 40
-"""A row begins with one of these, by chance."""
 _BATCH = 100
 """Items that one BatchGetItem reads."""
 _PAGES = 50
@@ -283,9 +283,9 @@ class ViewStore:
         report = WriteReport()
         for _ in range(self._settings.races):
             try:
-                known, sure = self._cache.get(at), False
+                known = self._cache.get(at)
                 if known is None and view.spread > 1:
-                    (known, begun), sure = self._begin(view, at, one), True
+                    known, begun = self._begin(view, at, one)
                     report += begun
                 if known is None or not known.spread:
                     return report + self._write_item(view, at, wanted)
@@ -293,8 +293,9 @@ class ViewStore:
                 for name, upsert in wanted.items():
                     pk = viewitems.part_key(at[0], viewitems.part_of(name, known.spread))
                     parts.setdefault((pk, at[1]), {})[name] = upsert
+                still = partial(self._still, view, at, known.spread, one)
                 for part, some in parts.items():
-                    report += self._write_part(view, at, known.spread, part, some, sure)
+                    report += self._write_item(view, part, some, still)
                 return report
             except _Otherwise:
                 report += WriteReport(conflicts=1)
@@ -305,35 +306,20 @@ class ViewStore:
         raise _changing(view, at)
 
     def _begin(self, view: ViewSpec, at: tuple[str, str], upsert: Upsert) -> tuple[Item, WriteReport]:
-        """A row that is to be spread, or what is there already; and what that took."""
-        begun: Mapping[str, Any] = viewitems.begun(view, upsert)
-        throttled = 0
-        try:
-            throttled = self._table.put(begun, {"ConditionExpression": "attribute_not_exists(pk)"})
-        except Refused as refused:
-            found = refused.found or self._table.get(*at)
-            if found is None:
-                self._cache.drop(at)
-                raise _Otherwise from None
-            begun = found
-        item = Item.read(begun)
+        """The row as it is stored, begun as one that is spread if it is not there; and what that took."""
+        found, throttled = self._table.get(*at), 0
+        if found is None:
+            found = viewitems.begun(view, upsert)
+            try:
+                throttled = self._table.put(found, {"ConditionExpression": "attribute_not_exists(pk)"})
+            except Refused as refused:
+                found = refused.found or self._table.get(*at)
+        if found is None:
+            self._cache.drop(at)
+            raise _Otherwise
+        item = Item.read(found)
         self._cache.put(at, item)
         return item, WriteReport(throttled=throttled)
-
-    def _write_part(
-        self,
-        view: ViewSpec,
-        row: tuple[str, str],
-        spread: int,
-        at: tuple[str, str],
-        wanted: Mapping[str, Upsert],
-        sure: bool,
-    ) -> WriteReport:
-        """Makes sure of the row before its first write into a part of it, and after a part has begun: see above."""
-        one, report = next(iter(wanted.values())), WriteReport()
-        if not sure and self._cache.get(at) is None:
-            report += self._still(view, row, spread, one)
-        return report + self._write_item(view, at, wanted, lambda: self._still(view, row, spread, one))
 
     def _still(self, view: ViewSpec, row: tuple[str, str], spread: int, upsert: Upsert) -> WriteReport:
         known, report = self._begin(view, row, upsert)
@@ -346,47 +332,41 @@ class ViewStore:
         view: ViewSpec,
         at: tuple[str, str],
         wanted: Mapping[str, Upsert],
-        begun: Callable[[], WriteReport] | None = None,
+        met: Callable[[], WriteReport] | None = None,
     ) -> WriteReport:
-        """A row, or, with what is to be done once it has begun, a part of one."""
+        """A row, or a part of one, with what is to be done after it was met for the first time since it has begun."""
         report = WriteReport()
-        item = self._cache.get(at)
+        cached = item = self._cache.get(at)
         for race in range(self._settings.races):
             known = item or Item()
             newer = {name: one for name, one in wanted.items() if one.version > known.version(name)}
-            if not newer:
-                self._cache.put(at, known)
-                # a first write whose answer was lost is found here as well: it is in, whoever wrote it
-                return report + WriteReport(skipped=1)
-            planned, outside = self._placed(known, newer)
+            planned, outside = self._placed(known, newer) if newer else (known, [])
             try:
-                report += self._put_item(view, at, known, planned, newer, outside, begun is not None)
-                if begun is not None and not known.rev:
-                    report += begun()
+                if newer:
+                    report += self._put_item(view, at, known, planned, newer, outside, met is not None)
             except Refused as refused:
                 report += WriteReport(conflicts=1)
                 found = refused.found or self._table.get(*at)
                 item = Item.read(found) if found else None
-                if begun is not None and item is None:
-                    self._cache.drop(at)
-                    raise _Otherwise from None
                 if item is not None and item.spread:
                     self._cache.put(at, item)
                     raise _Otherwise from None
                 if race > 2:
                     self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
                 continue
+            if met is not None and (cached is None or cached.birth != planned.birth):
+                self._cache.drop(at)
+                report += met()
             self._cache.put(at, planned)
-            return report + WriteReport(written=1, overflowed=len(outside))
+            # with nothing newer, a first write whose answer was lost is found as well: it is in, whoever wrote it
+            return report + (WriteReport(written=1, overflowed=len(outside)) if newer else WriteReport(skipped=1))
         raise _changing(view, at)
 
     def _placed(self, known: Item, newer: Mapping[str, Upsert]) -> tuple[Item, Sequence[str]]:
         """The item with the new slots in it, and those that go into items of their own."""
         slots = dict(known.slots) | {n: Slot(u.version, u.partial) for n, u in newer.items() if n not in known.more}
         more = dict(known.more) | {n: u.version for n, u in newer.items() if n in known.more}
-        # a row that was removed and begins again is another: who knew the old one is to find out
-        rev = known.rev + 1 if known.rev else 1 + int(self._table.chance() * _REVISIONS)
-        planned = Item(rev, slots, more)
+        planned = Item(known.rev + 1 if known.rev else viewitems.first_rev(self._table.chance()), slots, more)
         for name in sorted((n for n in newer if n in slots), key=lambda n: (-len(slots[n].partial), n)):
             if planned.size <= self._settings.max_item_bytes:
                 break
