@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,30 +43,10 @@ _WRITE_SECONDS = 2.0
 _READY = "ready "
 
 
-class Tables(MemoryDynamoDB):
-    """A query costs what it returns, not what the table holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._by_pk: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-
-    def put_item(self, *, TableName: str, Item: dict[str, Any], **options: Any) -> dict[str, Any]:  # noqa: N803
-        answer = super().put_item(TableName=TableName, Item=Item, **options)
-        if "pk" in Item:
-            self._by_pk[Item["pk"]["S"]][Item["sk"]["S"]] = Item
-        return answer
-
-    def query(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803
-        if options["KeyConditionExpression"] != "pk = :p":
-            return super().query(TableName=TableName, **options)
-        items = self._by_pk[options["ExpressionAttributeValues"][":p"]["S"]]
-        return {"Items": [items[sk] for sk in sorted(items)]}
-
-
 class InMemory(Services):
     """What the service reads, without AWS."""
 
-    tables = Tables()
+    tables = MemoryDynamoDB()
 
     def client(self, service: str) -> Any:
         assert service == "dynamodb", service

@@ -75,7 +75,7 @@ _PROCESS = (
     Grant(_actions("kinesis", "ListShards", "GetShardIterator", "GetRecords"), _STREAM),
     Grant(_actions("dynamodb", "GetItem", "PutItem", "UpdateItem"), _LEDGER),
     Grant(
-        _actions("dynamodb", "GetItem", "PutItem", "Query"),
+        _actions("dynamodb", "GetItem", "BatchGetItem", "PutItem", "Query"),
         _VIEWS,
         {
             "dynamodb:GetItem": "a row that turns out to be newer than what is to be written is read back",
@@ -154,13 +154,12 @@ _MAINTAIN = (
 _ALERTS = (
     Grant(_actions("dynamodb", "GetItem", "Query", "UpdateItem"), _LEDGER),
     Grant(
-        _actions("dynamodb", "Scan", "Query", "BatchGetItem"),
+        _actions("dynamodb", "Query", "BatchGetItem"),
         _VIEWS,
-        {
-            "dynamodb:BatchGetItem": _SPREAD,
-            "dynamodb:Scan": "a window that is final on every shard; tests/integration/test_alerts.py has some",
-            "dynamodb:Query": "the slots of a row that many shards feed lie in items of their own",
-        },
+        _all(
+            _actions("dynamodb", "Query", "BatchGetItem"),
+            "a window that is final on every shard; tests/integration/test_alerts.py has some",
+        ),
     ),
     Grant(
         _actions("events", "PutEvents"), _BUS, {"events:PutEvents": "something fires; tests/integration/test_alerts.py"}
@@ -200,7 +199,7 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
         _encrypts(),
     ),
     "serve": (
-        Grant(_actions("dynamodb", "Query", "Scan", "BatchGetItem"), _VIEWS, {"dynamodb:BatchGetItem": _SPREAD}),
+        Grant(_actions("dynamodb", "Query", "BatchGetItem"), _VIEWS, {"dynamodb:BatchGetItem": _SPREAD}),
         Grant(
             _actions("dynamodb", "GetItem", "Query"),
             _LEDGER,

@@ -13,16 +13,27 @@ from headwater.aggregates import Aggregate
 from headwater.errors import UsageError
 
 __all__ = [
+    "AFTER_KEYS",
     "EXPIRES",
+    "KEY_LISTS",
+    "LONGEST_KEY",
     "MOST_SPREAD",
     "Item",
     "Slot",
     "Upsert",
     "ViewSpec",
     "attribute",
+    "expires",
     "first_rev",
+    "is_part",
+    "key_list",
     "key_parts",
     "key_text",
+    "later",
+    "listed",
+    "listed_key",
+    "listed_sk",
+    "listing",
     "part_key",
     "part_of",
     "partition",
@@ -36,6 +47,12 @@ EXPIRES = "expires"
 """The attribute that tells DynamoDB when to delete an item, in epoch seconds."""
 MOST_SPREAD = 100
 """Partitions of a row: a BatchGetItem reads 100 items."""
+KEY_LISTS = 8
+"""Partitions that a view's keys are spread over, ordered in each."""
+_KEYS, _LISTED, AFTER_KEYS = "keys", "=", ">"
+"""`sk` cannot be empty, and a key can: so it begins with something."""
+LONGEST_KEY = 1_023
+"""Bytes of a key: an `sk` has 1,024 at most."""
 _BIRTHS, _WRITES = 32, 20
 """Bits of an item's first revision, by chance, and of those that follow it."""
 _RESERVED = frozenset({"pk", "sk", "rev", "slots", "more", "window_start", "window_end", EXPIRES})
@@ -101,6 +118,8 @@ class Item:
     slots: Mapping[str, Slot] = field(default_factory=dict)
     more: Mapping[str, str] = field(default_factory=dict)
     spread: int = 0
+    is_listed: bool = False
+    """Whether the row's key is known to be among the view's keys. Not stored."""
 
     def version(self, slot: str) -> str:
         """The version held; the empty text, below all others, when there is none."""
@@ -171,10 +190,42 @@ def parts_head(name: str) -> str:
     return f"{name}@@"
 
 
-def row_key(pk: str) -> str:
-    """The `pk` of the row that an item belongs to."""
-    name, _, key = pk.partition("#")
-    return f"{name.partition('@@')[0]}#{key}"
+def row_key(item: Mapping[str, Any]) -> str:
+    """The `pk` of the rows that an item belongs to: a row, a part of one, or one that lists a key."""
+    name, _, key = item["pk"]["S"].partition("#")
+    view, at, part = name.partition("@@")
+    return partition(view, listed_key(item) if at and part == _KEYS else key)
+
+
+def is_part(item: Mapping[str, Any]) -> bool:
+    """Whether it is a part of a row that is spread."""
+    _, at, part = item["pk"]["S"].partition("#")[0].partition("@@")
+    return bool(at) and part != _KEYS
+
+
+def listed(name: str, key: str) -> tuple[str, str]:
+    """Where a view's keys say that it has this one: `pk` and `sk`."""
+    return key_list(name, zlib.crc32(key.encode()) % KEY_LISTS), listed_sk(key)
+
+
+def key_list(name: str, number: int) -> str:
+    """The `pk` of a part of a view's keys."""
+    return f"{parts_head(name)}{_KEYS}#{number}"
+
+
+def listed_sk(key: str) -> str:
+    return _LISTED + key
+
+
+def listed_key(item: Mapping[str, Any]) -> str:
+    key: str = item["sk"]["S"]
+    return key.removeprefix(_LISTED)
+
+
+def listing(at: tuple[str, str], expires: int | None) -> dict[str, Any]:
+    """The attributes of the item that lists a key."""
+    found: dict[str, Any] = {"pk": {"S": at[0]}, "sk": {"S": at[1]}}
+    return found if expires is None else found | {EXPIRES: {"N": str(expires)}}
 
 
 def sort_key(window_start_ms: int | None) -> str:
@@ -269,8 +320,18 @@ def stored_slot(view: ViewSpec, upsert: Upsert, pk: str) -> dict[str, Any]:
 
 
 def expiry(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
-    expires = view.expires(upsert.window_end_ms)
-    return {} if expires is None else {EXPIRES: {"N": str(expires)}}
+    ends = view.expires(upsert.window_end_ms)
+    return {} if ends is None else {EXPIRES: {"N": str(ends)}}
+
+
+def expires(found: Mapping[str, Any]) -> int | None:
+    """When an item ends, in epoch seconds; None is never."""
+    return int(found[EXPIRES]["N"]) if EXPIRES in found else None
+
+
+def later(one: int | None, other: int | None) -> int | None:
+    """Of two such times."""
+    return None if one is None or other is None else max(one, other)
 
 
 def is_expired(found: Mapping[str, Any], now_ms: int) -> bool:

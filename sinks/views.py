@@ -11,6 +11,8 @@ may change their `spread`, and rows stay as they are. A writer looks for the row
 again when the part turns out to have begun anew; if the row is not there, or is another, it begins it or writes again
 where that one says. So no slot stays where no reader looks, whoever removes the row meanwhile.
 
+Which keys a view has is listed: see `sinks/viewkeys.py`.
+
 Where a view says how long its rows are kept, an item has `expires`, in epoch seconds. From then on readers pass it
 over and writers leave it alone, whether DynamoDB has deleted it or not. Should a writer whose clock is behind put a
 deleted row back, with its last events only, then with the same `expires`: no reader sees that.
@@ -18,46 +20,30 @@ deleted row back, with its last events only, then with the same `expires`: no re
 
 import logging
 import random
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from headwater.clock import Clock
 from headwater.errors import Retryable
 from sinks import viewitems
+from sinks.viewcache import RowCache
 from sinks.viewitems import Item, Slot, Upsert, ViewSpec
-from sinks.viewtable import Refused, TooLarge, ViewTable
+from sinks.viewrows import ViewRows, ViewSettings
+from sinks.viewtable import Refused, TooLarge, batches
 
 __all__ = ["Upsert", "ViewSettings", "ViewSpec", "ViewStore", "WriteReport"]
 
 log = logging.getLogger("headwater.views")
 
+Place = tuple[str, str]
+
 _TOGETHER = 50
 """Rows at most that a thread writes one after the other."""
 _DROPPED = 500
 """Items deleted before it is told how many."""
-_BATCH = 100
-"""Items that one BatchGetItem reads."""
-_PAGES = 50
-"""Of a scan, for one page of rows: a view that is a small part of the table takes many."""
-
-
-@dataclass(frozen=True)
-class ViewSettings:
-    """Bounds of a ViewStore."""
-
-    max_item_bytes: int = 350_000
-    """Of slots in an item; DynamoDB takes 400 KB, and the values need room as well."""
-    cache_bytes: int = 32_000_000
-    """Rows last seen, kept to write without reading."""
-    attempts: int = 10
-    """Tries of a request that is throttled or whose answer is lost."""
-    races: int = 200
-    """Tries of a row that others keep changing."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +75,8 @@ class _Otherwise(Exception):
     """The row is not spread as the cache had it, which has been put right."""
 
 
-class ViewStore:
-    """The rows of all views in one table. Thread-safe. `pool`, where given, writes several rows at a time."""
+class ViewStore(ViewRows):
+    """The rows of all views in one table, to write and to read. `pool`, where given, writes several at a time."""
 
     def __init__(
         self,
@@ -102,17 +88,15 @@ class ViewStore:
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._settings = settings or ViewSettings()
-        self._table = ViewTable(client, table, self._settings.attempts, clock, chance)
-        self._pool = pool
-        self._cache = _Cache(self._settings.cache_bytes)
+        super().__init__(client, table, settings, pool=pool, clock=clock, chance=chance)
+        self._cache = RowCache(self._settings.cache_bytes)
 
     def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> WriteReport:
         """Bring the slots up to these versions; those held in the same or a newer one stay.
 
         On Throttled, Retryable or any other error some rows may be written: write the same again.
         """
-        rows: dict[tuple[str, str], dict[str, Upsert]] = {}
+        rows: dict[Place, dict[str, Upsert]] = {}
         for upsert in upserts:
             at = (
                 viewitems.partition(view.name, viewitems.key_text(upsert.key)),
@@ -122,62 +106,36 @@ class ViewStore:
             if upsert.slot not in slots or slots[upsert.slot].version < upsert.version:
                 slots[upsert.slot] = upsert
 
-        def write_rows(entries: Sequence[tuple[tuple[str, str], dict[str, Upsert]]]) -> WriteReport:
-            return sum((self._write_row(view, *entry) for entry in entries), WriteReport())
+        there: list[Place] = []
+
+        def write_rows(entries: Sequence[tuple[Place, dict[str, Upsert]]]) -> WriteReport:
+            report = WriteReport()
+            for at, slots in entries:
+                one = self._write_row(view, at, slots)
+                there.extend([at] if one.written or one.skipped else [])
+                report += one
+            return report
 
         # a few at a time: handing a row to a thread costs about as much as writing it
-        entries, few = list(rows.items()), min(_TOGETHER, 1 + len(rows) // 64)
-        runs = [entries[at : at + few] for at in range(0, len(entries), few)]
-        done: Iterable[WriteReport] = (self._pool.map if self._pool else map)(write_rows, runs)
-        return sum(done, WriteReport())
+        runs = list(batches(list(rows.items()), min(_TOGETHER, 1 + len(rows) // 64)))
+        report = sum(self._each(write_rows, runs), WriteReport())
+        return report + self._list(view, {at: next(iter(rows[at].values())) for at in there})
 
-    def get(self, view: ViewSpec, key: Sequence[object]) -> list[dict[str, object]]:
-        """The rows of a key, by window: key columns, window_start, window_end and the values."""
-        return list(self._rows(view, self._table.query(viewitems.partition(view.name, viewitems.key_text(key)))))
-
-    def list(self, view: ViewSpec, prefix: str = "", limit: int | None = None) -> "list[dict[str, object]]":
-        """Up to `limit` rows whose key, as text, starts with `prefix`, in no order. Reads the whole table."""
-        found: list[dict[str, object]] = []
-        if limit is None or limit > 0:
-            for row in self.scan(view, prefix):
-                found.append(row)
-                if limit is not None and len(found) >= limit:
-                    break
-        return found
-
-    def windows(
-        self, view: ViewSpec, key: Sequence[object], start_ms: int | None = None, stop_ms: int | None = None
-    ) -> Sequence[dict[str, object]]:
-        """The rows of a key whose windows begin in `[start, stop)`, in order; an unwindowed one only without bounds."""
-        pk = viewitems.partition(view.name, viewitems.key_text(key))
-        if start_ms is None and stop_ms is None:
-            return tuple(self._rows(view, self._table.query(pk)))
-        return tuple(self._rows(view, self._table.query(pk, between=_between(start_ms, stop_ms))))
-
-    def page(
-        self, view: ViewSpec, prefix: str, limit: int, after: Sequence[str] | None = None
-    ) -> tuple[Sequence[dict[str, object]], Sequence[str] | None]:
-        """Up to `limit` rows whose key, as text, starts with `prefix`, in no order; where to go on, None at the end."""
-        place = None if after is None else {"pk": {"S": after[0]}, "sk": {"S": after[1]}}
-        found: list[dict[str, object]] = []
-        for _ in range(_PAGES):
-            answer = self._table.scan_page(viewitems.partition(view.name, prefix), place)
-            for item, row in self._read(view, answer["Items"]):
-                if row is not None and len(found) == limit:
-                    return found, [place["pk"]["S"], place["sk"]["S"]] if place else None
-                found += [] if row is None else [row]
-                place = {"pk": item["pk"], "sk": item["sk"]}
-            place = answer.get("LastEvaluatedKey")
-            if place is None:
-                return found, None
-        return found, [place["pk"]["S"], place["sk"]["S"]] if place else None
-
-    def scan(
-        self, view: ViewSpec, prefix: str = "", start_ms: int | None = None, stop_ms: int | None = None
-    ) -> Iterator[dict[str, object]]:
-        """Rows of the view, all or those of windows that begin in `[start, stop)`, unordered; reads the whole table."""
-        between = None if start_ms is None and stop_ms is None else _between(start_ms, stop_ms)
-        return self._rows(view, self._table.scan(viewitems.partition(view.name, prefix), between=between))
+    def _list(self, view: ViewSpec, rows: Mapping[Place, Upsert]) -> WriteReport:
+        """Make sure of the keys of rows that are there and not known to be listed."""
+        births: dict[Place, int] = {}
+        keys: dict[str, int | None] = {}
+        for at, upsert in rows.items():
+            item = self._cache.get(at)
+            if item is not None and item.is_listed:
+                continue
+            births[at] = item.birth if item else -1
+            key = viewitems.key_text(upsert.key)
+            keys[key] = viewitems.later(keys.get(key, 0), view.expires(upsert.window_end_ms))
+        report = WriteReport(throttled=self._keys.add(view.name, keys))
+        for at, birth in births.items():
+            self._cache.listed(at, birth)
+        return report
 
     def remove(self, view: ViewSpec, column: str, value: str) -> int:
         """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
@@ -192,8 +150,16 @@ class ViewStore:
             for part in parts:
                 for item in list(self._table.query(part)):
                     self._table.delete(item)
-        self._cache = _Cache(self._settings.cache_bytes)
+            self._unlist(view, pk)
+        self._cache.clear()
         return removed
+
+    def _unlist(self, view: ViewSpec, pk: str) -> None:
+        """Take a key from the view's keys, unless it has a row again, whose writer may have met the key before."""
+        key = pk.removeprefix(viewitems.partition(view.name, ""))
+        self._keys.remove(view.name, key)
+        for item in self._table.query(pk):
+            self._keys.add(view.name, {key: viewitems.expires(item)})
 
     def drop(self, name: str) -> Iterator[int]:
         """Delete every item of a view, whatever its definition; tells how many, some at a time. Stopped, call again."""
@@ -204,12 +170,10 @@ class ViewStore:
                 yield self._delete(run)
                 run = []
         yield self._delete(run)
-        self._cache = _Cache(self._settings.cache_bytes)
+        self._cache.clear()
 
     def _delete(self, items: Sequence[Mapping[str, Any]]) -> int:
-        for _ in (self._pool.map if self._pool else map)(self._table.delete, items):
-            pass
-        return len(items)
+        return sum(1 for _ in self._each(self._table.delete, items))
 
     def partitions(self, view: ViewSpec, column: str, value: str) -> set[str]:
         """The `pk` of all rows, the expired too, whose key column has this value, as text."""
@@ -222,60 +186,14 @@ class ViewStore:
         head, at = viewitems.partition(view.name, ""), view.by.index(column)
         found: dict[str, set[str]] = {}
         for item in self._table.scan(head, viewitems.parts_head(view.name)):
-            pk = item["pk"]["S"]
-            row = viewitems.row_key(pk)
+            row = viewitems.row_key(item)
             if viewitems.key_parts(row.removeprefix(head))[at] == value:
-                found.setdefault(row, set()).update({pk} - {row})
+                found.setdefault(row, set())
+                if viewitems.is_part(item):
+                    found[row].add(item["pk"]["S"])
         return found
 
-    def _rows(self, view: ViewSpec, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
-        return (row for _, row in self._read(view, items) if row is not None)
-
-    def _read(
-        self, view: ViewSpec, items: Iterable[Mapping[str, Any]]
-    ) -> Iterator[tuple[Mapping[str, Any], dict[str, object] | None]]:
-        """Each item with its row; None for one that is not a row's, has ended, or has no slots yet."""
-        run: list[tuple[Mapping[str, Any], Item | None]] = []
-        parts: list[tuple[str, str]] = []
-        now = self._table.clock.now_ms()
-        for found in items:
-            item = Item.read(found) if "slots" in found and not viewitems.is_expired(found, now) else None
-            more = _parts(found["pk"]["S"], found["sk"]["S"], item.spread) if item else []
-            if len(parts) + len(more) > _BATCH:
-                yield from self._merged(view, run, parts)
-                run, parts = [], []
-            run.append((found, item))
-            parts += more
-            if not parts:
-                yield from self._merged(view, run, parts)
-                run = []
-        yield from self._merged(view, run, parts)
-
-    def _merged(
-        self,
-        view: ViewSpec,
-        run: Sequence[tuple[Mapping[str, Any], Item | None]],
-        parts: Sequence[tuple[str, str]],
-    ) -> Iterator[tuple[Mapping[str, Any], dict[str, object] | None]]:
-        stored = {(one["pk"]["S"], one["sk"]["S"]): one for one in self._table.get_many(parts)}
-        now = self._table.clock.now_ms()
-        for found, item in run:
-            if item is None:
-                yield found, None
-                continue
-            at = found["pk"]["S"], found["sk"]["S"]
-            slots: list[Slot] = []
-            for place, one in [(at, found), *((place, stored.get(place)) for place in _parts(*at, item.spread))]:
-                if one is not None and viewitems.is_expired(one, now):
-                    slots = []
-                    break
-                if one is not None:
-                    held = Item.read(one)
-                    slots += held.slots.values()
-                    slots += self._overflow(*place, held.more) if held.more else []
-            yield found, viewitems.row(view, found, [slot.partial for slot in slots]) if slots else None
-
-    def _write_row(self, view: ViewSpec, at: tuple[str, str], wanted: Mapping[str, Upsert]) -> WriteReport:
+    def _write_row(self, view: ViewSpec, at: Place, wanted: Mapping[str, Upsert]) -> WriteReport:
         one = next(iter(wanted.values()))
         expires = view.expires(one.window_end_ms)
         if expires is not None and expires * 1000 <= self._table.clock.now_ms():
@@ -284,12 +202,14 @@ class ViewStore:
         for _ in range(self._settings.races):
             try:
                 known = self._cache.get(at)
+                if known is None:
+                    _check_key(at[0].removeprefix(viewitems.partition(view.name, "")))
                 if known is None and view.spread > 1:
                     known, begun = self._begin(view, at, one)
                     report += begun
                 if known is None or not known.spread:
                     return report + self._write_item(view, at, wanted)
-                parts: dict[tuple[str, str], dict[str, Upsert]] = {}
+                parts: dict[Place, dict[str, Upsert]] = {}
                 for name, upsert in wanted.items():
                     pk = viewitems.part_key(at[0], viewitems.part_of(name, known.spread))
                     parts.setdefault((pk, at[1]), {})[name] = upsert
@@ -305,7 +225,7 @@ class ViewStore:
                 return report + WriteReport(refused=1)
         raise _changing(view, at)
 
-    def _begin(self, view: ViewSpec, at: tuple[str, str], upsert: Upsert) -> tuple[Item, WriteReport]:
+    def _begin(self, view: ViewSpec, at: Place, upsert: Upsert) -> tuple[Item, WriteReport]:
         """The row as it is stored, begun as one that is spread if it is not there; and what that took."""
         found, throttled = self._table.get(*at), 0
         if found is None:
@@ -321,7 +241,7 @@ class ViewStore:
         self._cache.put(at, item)
         return item, WriteReport(throttled=throttled)
 
-    def _still(self, view: ViewSpec, row: tuple[str, str], spread: int, upsert: Upsert) -> WriteReport:
+    def _still(self, view: ViewSpec, row: Place, spread: int, upsert: Upsert) -> WriteReport:
         known, report = self._begin(view, row, upsert)
         if known.spread != spread:
             raise _Otherwise
@@ -330,7 +250,7 @@ class ViewStore:
     def _write_item(
         self,
         view: ViewSpec,
-        at: tuple[str, str],
+        at: Place,
         wanted: Mapping[str, Upsert],
         met: Callable[[], WriteReport] | None = None,
     ) -> WriteReport:
@@ -354,10 +274,11 @@ class ViewStore:
                 if race > 2:
                     self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
                 continue
-            if met is not None and (cached is None or cached.birth != planned.birth):
+            seen = cached if cached and known.rev and cached.birth == planned.birth else None
+            if met is not None and seen is None:
                 self._cache.drop(at)
                 report += met()
-            self._cache.put(at, planned)
+            self._cache.put(at, replace(planned, is_listed=seen is not None and seen.is_listed))
             # with nothing newer, a first write whose answer was lost is found as well: it is in, whoever wrote it
             return report + (WriteReport(written=1, overflowed=len(outside)) if newer else WriteReport(skipped=1))
         raise _changing(view, at)
@@ -376,7 +297,7 @@ class ViewStore:
     def _put_item(
         self,
         view: ViewSpec,
-        at: tuple[str, str],
+        at: Place,
         known: Item,
         item: Item,
         newer: Mapping[str, Upsert],
@@ -407,60 +328,11 @@ class ViewStore:
         except Refused:
             return 0  # the same or a newer one is there: the row may still lack it
 
-    def _overflow(self, pk: str, sk: str, more: Mapping[str, str]) -> Sequence[Slot]:
-        """The slots in items of their own that the row names. One that it does not name is in the row itself, and was
-        put there by a writer that did not know it."""
-        head = f"{sk}#"
-        return [
-            Slot(item["v"]["S"], bytes(item["p"]["B"]))
-            for item in self._table.query(pk, head)
-            if item["sk"]["S"].removeprefix(head) in more
-        ]
+
+def _check_key(key: str) -> None:
+    if len(key.encode()) > viewitems.LONGEST_KEY:
+        raise TooLarge(f"a key is at most {viewitems.LONGEST_KEY:,} bytes long, this has {len(key.encode()):,}")
 
 
-def _between(start_ms: int | None, stop_ms: int | None) -> tuple[str, str]:
-    """The range keys of windows that begin in `[start, stop)`, and of their slots."""
-    low = viewitems.sort_key(0 if start_ms is None else start_ms)
-    return low, "~" if stop_ms is None else viewitems.sort_key(stop_ms - 1) + "~"
-
-
-def _parts(pk: str, sk: str, spread: int) -> list[tuple[str, str]]:
-    """Where the parts of a row are."""
-    return [(viewitems.part_key(pk, part), sk) for part in range(1, spread + 1)]
-
-
-def _changing(view: ViewSpec, at: tuple[str, str]) -> Retryable:
+def _changing(view: ViewSpec, at: Place) -> Retryable:
     return Retryable(f"view {view.name!r}, key {at[0]!r}, window {at[1]}: others keep changing the row; try again")
-
-
-class _Cache:
-    """The rows last seen, bounded by size."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._items: OrderedDict[tuple[str, str], Item] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, at: tuple[str, str]) -> Item | None:
-        with self._lock:
-            if at in self._items:
-                self._items.move_to_end(at)
-            return self._items.get(at)
-
-    def put(self, at: tuple[str, str], item: Item) -> None:
-        with self._lock:
-            self._bytes += _cost(item) - (_cost(self._items[at]) if at in self._items else 0)
-            self._items[at] = item
-            self._items.move_to_end(at)
-            while self._bytes > self._limit:
-                self._bytes -= _cost(self._items.popitem(last=False)[1])
-
-    def drop(self, at: tuple[str, str]) -> None:
-        with self._lock:
-            if at in self._items:
-                self._bytes -= _cost(self._items.pop(at))
-
-
-def _cost(item: Item) -> int:
-    return item.size + 500

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
@@ -11,7 +11,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.errors import Retryable, Throttled, UsageError
 from sinks.viewitems import EXPIRES
 
-__all__ = ["Refused", "TooLarge", "ViewTable", "create_table", "enable_expiry"]
+__all__ = ["MOST_READ", "Refused", "TooLarge", "ViewTable", "batches", "create_table", "enable_expiry"]
 
 _THROTTLES = frozenset(
     {
@@ -22,6 +22,12 @@ _THROTTLES = frozenset(
         "InternalServerError",
     }
 )
+
+
+Place = TypeVar("Place")
+
+MOST_READ = 100
+"""Items that one BatchGetItem reads."""
 
 
 class Refused(Exception):
@@ -86,7 +92,7 @@ class ViewTable:
         return found
 
     def get_many(self, places: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
-        """Up to 100 items by `pk` and `sk`, in no order; those that there are. Throttled when not all can be read."""
+        """Up to MOST_READ items by `pk` and `sk`, in no order; those that there are. Throttled when some are left."""
         asked: Any = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in places]
         in_vain = 0
         while asked:
@@ -105,9 +111,18 @@ class ViewTable:
             asked = left
 
     def query(
-        self, pk: str, head: str | None = None, between: tuple[str, str] | None = None
+        self,
+        pk: str,
+        head: str | None = None,
+        between: tuple[str, str] | None = None,
+        *,
+        newest_first: bool = False,
+        page: int | None = None,
     ) -> Iterator[Mapping[str, Any]]:
-        """The items of a partition in order: all, those whose `sk` begins so, or those between two, both included."""
+        """The items of a partition in order: all, those whose `sk` begins so, or those between two, both included.
+
+        They are read as they are asked for, so many a request as `page` says, else up to 1 MB.
+        """
         condition, values = "pk = :p", {":p": {"S": pk}}
         if head is not None:
             condition, values = f"{condition} AND begins_with(sk, :s)", values | {":s": {"S": head}}
@@ -119,24 +134,21 @@ class ViewTable:
             ConsistentRead=True,
             KeyConditionExpression=condition,
             ExpressionAttributeValues=values,
+            ScanIndexForward=not newest_first,
+            PaginationConfig={"PageSize": page},
         )
         return self._items(pages)
 
-    def scan(self, *prefixes: str, between: tuple[str, str] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Every item whose `pk` begins in one of these ways, in no order; maybe only those whose `sk` is between two,
-        both included."""
-        request = self._scanning(*prefixes)
-        if between is not None:
-            request["FilterExpression"] += " AND sk >= :a AND sk <= :b"
-            request["ExpressionAttributeValues"] |= {":a": {"S": between[0]}, ":b": {"S": between[1]}}
-        return self._items(self._client.get_paginator("scan").paginate(**request))
-
-    def scan_page(self, prefix: str, after: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """A page of such a scan as DynamoDB gives it: `Items` and, maybe, `LastEvaluatedKey`."""
-        with self._clearly():
-            start = {"ExclusiveStartKey": after} if after else {}
-            page: Mapping[str, Any] = self._client.scan(**self._scanning(prefix), **start)
-        return page
+    def scan(self, *prefixes: str) -> Iterator[Mapping[str, Any]]:
+        """Every item whose `pk` begins in one of these ways, in no order. Reads the whole table."""
+        named = {f":p{at}": {"S": prefix} for at, prefix in enumerate(prefixes)}
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            FilterExpression=" OR ".join(f"begins_with(pk, {name})" for name in named),
+            ExpressionAttributeValues=named,
+        )
+        return self._items(pages)
 
     def delete(self, item: Mapping[str, Any]) -> None:
         """Of what is throttled or not answered, again with growing pauses; then Throttled or Retryable."""
@@ -149,15 +161,6 @@ class ViewTable:
                 if attempt + 1 == self._attempts:
                     raise
                 self.clock.sleep(self.chance() * min(2.0, 0.05 * 2**attempt))
-
-    def _scanning(self, *prefixes: str) -> dict[str, Any]:
-        named = {f":p{at}": {"S": prefix} for at, prefix in enumerate(prefixes)}
-        return {
-            "TableName": self._table,
-            "ConsistentRead": True,
-            "FilterExpression": f"({' OR '.join(f'begins_with(pk, {name})' for name in named)})",
-            "ExpressionAttributeValues": named,
-        }
 
     def _items(self, pages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
         with self._clearly():
@@ -179,6 +182,11 @@ class ViewTable:
         if code == "ResourceNotFoundException":
             return UsageError(f"there is no DynamoDB table {self._table!r} for the views")
         return Throttled(f"views table {self._table!r}: {code}") if code in _THROTTLES else error
+
+
+def batches(places: Sequence[Place], size: int) -> Iterator[Sequence[Place]]:
+    """So many at a time."""
+    return (places[at : at + size] for at in range(0, len(places), size))
 
 
 def create_table(client: Any, table: str) -> None:

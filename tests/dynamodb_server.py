@@ -17,7 +17,13 @@ __all__ = ["LOST", "DynamoServer", "dynamodb_server"]
 
 LOST = "lost"
 """The request is carried out and its connection cut instead of an answer."""
-_METHODS = {"PutItem": "put_item", "GetItem": "get_item", "Query": "query", "Scan": "scan"}
+_METHODS = {
+    "PutItem": "put_item",
+    "GetItem": "get_item",
+    "BatchGetItem": "batch_get_item",
+    "Query": "query",
+    "Scan": "scan",
+}
 
 
 class DynamoServer:

@@ -208,7 +208,7 @@ class World:
 
     def view_rows(self) -> list[Mapping[str, Any]]:
         spec = self.services.view_specs["by_metric"]
-        return list(self.services.views.scan(spec))
+        return list(self.services.views.rows(spec))
 
     def open_shards(self) -> list[dict[str, Any]]:
         found = self.kinesis.list_shards(StreamName=self.settings.stream)["Shards"]

@@ -235,7 +235,7 @@ class World:
         found = self.committed()
         assert sorted(found.elements()) == expected
         view = PIPELINE.views[0]
-        rows = {str(row["device"]): (row["events"], row["total"]) for row in self.views.scan(view.spec)}
+        rows = {str(row["device"]): (row["events"], row["total"]) for row in self.views.rows(view.spec)}
         assert rows == {f"d{number}": (ROWS, float(number * ROWS)) for number in numbers}
 
 

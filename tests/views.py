@@ -13,7 +13,7 @@ from headwater.clock import Clock, ManualClock
 from headwater.testing.dynamodb import MemoryDynamoDB
 from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
 
-__all__ = ["AGGREGATES", "SPREAD", "VIEW", "memory", "partial", "store", "upsert", "version"]
+__all__ = ["AGGREGATES", "SPREAD", "VIEW", "memory", "partial", "rows_of", "store", "upsert", "version"]
 
 AGGREGATES: tuple[Aggregate, ...] = (count("n"), sum("value", "total"))
 VIEW = ViewSpec("v", ("device",), AGGREGATES)
@@ -38,6 +38,11 @@ def version(number: int) -> str:
 def upsert(device: str, slot: str, number: int, start_ms: int = 60_000) -> Upsert:
     """A window of a minute; version `number` has (number % 7) + 1 rows."""
     return Upsert((device,), start_ms, start_ms + 60_000, slot, version(number), _PARTIALS[number % 7])
+
+
+def rows_of(dynamodb: Any, table: str = "views") -> list[dict[str, Any]]:
+    """The items of rows: without those that list the views' keys."""
+    return [item for item in dynamodb.scan(TableName=table)["Items"] if "@@keys#" not in item["pk"]["S"]]
 
 
 def memory() -> MemoryDynamoDB:

@@ -52,7 +52,7 @@ def view_get(
     parts = key_parts(key)
     if len(parts) != len(spec.by):
         raise UsageError(f"view {name} is keyed by {' and '.join(spec.by)}: give {'|'.join(spec.by).upper()}")
-    rows = services.views.get(spec, parts)
+    rows = services.views.windows(spec, parts)
     if not rows:
         raise HeadwaterError(f"view {name} has no row for {key!r}")
     print_rows(rows, as_json=as_json, empty="")
@@ -65,11 +65,11 @@ def view_list(
     limit: Annotated[int, typer.Option(min=1, help="Rows to print at most.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Rows of a view, in no order. Reads the whole table."""
+    """Rows of a view, by key and window."""
     from headwater.cli.output import print_rows
 
     services, spec = _view(name)
-    rows = services.views.list(spec, prefix, limit)
+    rows = list(services.views.rows(spec, prefix, limit=limit))
     print_rows(rows, as_json=as_json, empty=f"view {name} has no rows" + (f" below {prefix!r}" if prefix else ""))
 
 

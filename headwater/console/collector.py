@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -18,6 +19,7 @@ from processors.shards.heat import heat
 from producers.redriving import Redrive
 from sinks.catalog import open_table
 from sinks.deadletter import DeadLetter
+from sinks.viewitems import key_parts
 
 __all__ = ["Collector"]
 
@@ -135,9 +137,14 @@ class Collector:
         """A view in the version that serves."""
         return self._services.serving.view(name)
 
-    def view_rows(self, name: str, prefix: str, limit: int) -> list[dict[str, object]]:
-        """Rows of a view whose key begins so."""
-        return self._services.views.list(self.view(name).spec, prefix, limit)
+    def view_rows(self, name: str, prefix: str, keys: int, windows: int) -> list[dict[str, object]]:
+        """The newest windows of the first few keys that begin so, in order."""
+        spec, views = self.view(name).spec, self._services.views
+        rows: list[dict[str, object]] = []
+        for key in islice(views.keys(spec, prefix), keys):
+            parts = key_parts(key) if spec.by else []
+            rows += reversed(views.windows(spec, parts, limit=windows, newest_first=True))
+        return rows
 
 
 def _counts(all_counts: Sequence[Any]) -> dict[str, int]:

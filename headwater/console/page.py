@@ -27,6 +27,8 @@ _LOOK_SECONDS = 2.0
 _AUDIT_SECONDS = 60.0
 _LETTERS_SECONDS = 6.0
 _MOST_POINTS = 500
+_EXPLORED = 8, 60
+"""Keys of a view, and windows of each."""
 
 
 def letter_name(letter: DeadLetter) -> str:
@@ -179,7 +181,7 @@ class Page:
 
     def _views(self) -> None:
         views = self._shared.collector.pipeline.views
-        with card("Views", "Rows merged over all shards; the chart has the first few keys.", wide=True):
+        with card("Views", "Rows merged over all shards: the last 60 windows of the first 8 keys.", wide=True):
             if not views:
                 ui.label("this pipeline has no views")
                 return
@@ -209,7 +211,7 @@ class Page:
         collector, name = self._shared.collector, self._view.value
         try:
             view = await run.io_bound(collector.view, name)
-            rows = await run.io_bound(collector.view_rows, name, self._prefix.value or "", _MOST_POINTS) or []
+            rows = await run.io_bound(collector.view_rows, name, self._prefix.value or "", *_EXPLORED) or []
         except Exception as error:  # shown, and asked again by the user
             ui.notify(f"{type(error).__name__}: {error}", type="negative")
             return

@@ -15,13 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headwater.config import ServeSettings
-from headwater.errors import HeadwaterError, UsageError
+from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.serving.cache import Cache
 from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem, problem_response
 from processors.jobs import NoSuchJob
 from processors.pipeline import View
+from sinks.viewitems import LONGEST_KEY
 
 __all__ = ["MAY", "OPERATE", "create_app"]
 
@@ -29,11 +30,14 @@ MAY = "views"
 """What a key has to be for, to read."""
 OPERATE = "console"
 """And to act."""
+_AGE = "freshness_ms"
 _STREAM_SECONDS = 0.5
 """How often an event stream looks; all streams of a key look once together."""
 
 Answer = Callable[[], Any]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
+Begin = Annotated[datetime | None, Query(alias="from", description="First beginning of a window.")]
+End = Annotated[datetime | None, Query(alias="to", description="Windows begin before this.")]
 After = Annotated[str, Query(alias="next", max_length=4096, description="As an earlier answer gave it.")]
 
 
@@ -120,7 +124,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     async def answered(request: Request, answer: Answer) -> Response:
         tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: _tagged(answer()))
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(settings.cache_seconds))}"}
-        if tag in request.headers.get("if-none-match", ""):
+        if tag.removeprefix("W/") in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -168,30 +172,43 @@ def _routes(
     base, model = f"/v1/views/{name}", _model(reader.definitions(name))
 
     @app.get(base, dependencies=guards, response_model=model, name=f"rows of {name}")
-    async def rows(request: Request, prefix: str = "", limit: Limit = 100, after: After = "") -> Any:
-        """Rows whose key begins so, in no order, in pages."""
-        return await answered(request, lambda: reader.prefix(name, prefix, limit, after))
+    async def rows(
+        request: Request,
+        prefix: Annotated[
+            str, Query(max_length=LONGEST_KEY, description="Of the key; its parts are joined with |.")
+        ] = "",
+        begin: Begin = None,
+        end: End = None,
+        limit: Limit = 100,
+        after: After = "",
+    ) -> Any:
+        """Rows whose key begins so, by key and window, in pages. A page may be short: the last has no `next`."""
+        span = _ms(begin), _ms(end)
+        return await answered(request, lambda: reader.prefix(name, prefix, *span, limit=limit, after=after))
 
     @app.get(f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventSourceResponse)
-    async def stream(request: Request, key: str = "") -> Any:
-        """Server-sent events: the rows of a key, each time they change."""
+    async def stream(request: Request, key: str = "", limit: Limit = 100) -> Any:
+        """Server-sent events: the last windows of a key, so many, and each of them whenever it changes."""
         if streams.room.locked():
             raise Problem.later(503, "overloaded", "no room for another event stream", 5)
-        await streams.rows(name, key)  # what cannot be is refused before the stream begins
-        return EventSourceResponse(streams.changes(request, name, key), ping=15)
+        await streams.rows(name, key, limit)  # what cannot be is refused before the stream begins
+        return EventSourceResponse(streams.changes(request, name, key, limit), ping=15)
 
     @app.get(f"{base}/{{key:path}}", dependencies=guards, response_model=model, name=f"windows of a key of {name}")
     async def windows(
         request: Request,
         key: str,
-        begin: Annotated[datetime | None, Query(alias="from", description="First beginning of a window.")] = None,
-        end: Annotated[datetime | None, Query(alias="to", description="Windows begin before this.")] = None,
+        begin: Begin = None,
+        end: End = None,
+        order: Annotated[Literal["asc", "desc"], Query(description="By time; desc is the newest first.")] = "asc",
         limit: Limit = 100,
         after: After = "",
     ) -> Any:
         """The windows of one key, in order. Its parts are joined with |."""
-        start, stop = (None if at is None else _ms(at) for at in (begin, end))
-        return await answered(request, lambda: reader.key(name, key, start, stop, limit, after))
+        span, newest_first = (_ms(begin), _ms(end)), order == "desc"
+        return await answered(
+            request, lambda: reader.key(name, key, *span, limit=limit, after=after, newest_first=newest_first)
+        )
 
 
 class _Streams:
@@ -202,20 +219,23 @@ class _Streams:
         self._reader = reader
         self._cache: Cache[dict[str, str]] = Cache(_STREAM_SECONDS)
 
-    async def rows(self, name: str, key: str) -> dict[str, str]:
-        """The rows of a key as JSON, by window."""
+    async def rows(self, name: str, key: str, limit: int) -> dict[str, str]:
+        """The last windows of a key as JSON, in order."""
 
         def read() -> dict[str, str]:
-            answer = self._reader.key(name, key, None, None, MOST_ROWS, "")
-            return {str(row.get("window_start", "")): json.dumps(row, default=str) for row in answer["rows"]}
+            rows = self._reader.key(name, key, limit=limit, newest_first=True)["rows"]
+            return {str(row.get("window_start", "")): json.dumps(row, default=str) for row in reversed(rows)}
 
-        return await self._cache.get(f"{name}#{key}", read)
+        return await self._cache.get(f"{limit} {name}#{key}", read)
 
-    async def changes(self, request: Request, name: str, key: str) -> AsyncIterator[dict[str, str]]:
+    async def changes(self, request: Request, name: str, key: str, limit: int) -> AsyncIterator[dict[str, str]]:
         async with self.room:
             shown: dict[str, str] = {}
             while not await request.is_disconnected():
-                rows = await self.rows(name, key)
+                try:
+                    rows = await self.rows(name, key, limit)
+                except Retryable:
+                    rows = shown  # the table is throttled or does not answer: asked again
                 for place, text in rows.items():
                     if shown.get(place) != text:
                         yield {"event": "row", "id": place, "data": text}
@@ -223,10 +243,13 @@ class _Streams:
                 await asyncio.sleep(_STREAM_SECONDS)
 
 
-def _tagged(answer: Any) -> tuple[str, bytes]:
-    """ETag and body."""
+def _tagged(answer: dict[str, Any]) -> tuple[str, bytes]:
+    """ETag and body. The tag is a weak one, of what is said but for its age, which grows while nothing changes."""
     body = json.dumps(answer, default=str, separators=(",", ":")).encode()
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
+    lasting = body
+    if _AGE in answer:
+        lasting = json.dumps({**answer, _AGE: None}, default=str, separators=(",", ":")).encode()
+    return f'W/"{hashlib.sha256(lasting).hexdigest()[:32]}"', body
 
 
 def _model(versions: Sequence[View]) -> type[BaseModel]:
@@ -289,7 +312,9 @@ def _refusals(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, other)
 
 
-def _ms(at: datetime) -> int:
+def _ms(at: datetime | None) -> int | None:
+    if at is None:
+        return None
     try:
         return round(at.timestamp() * 1000)
     except (OverflowError, ValueError) as error:

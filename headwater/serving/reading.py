@@ -68,33 +68,59 @@ class ViewReader:
             self._progress = (now, progress_of(self._services.ledger.shards()))
         return self._progress[1]
 
-    def key(self, name: str, key: str, start_ms: int | None, stop_ms: int | None, limit: int, after: str) -> Any:
-        """The windows of one key that begin in `[start, stop)`, in order."""
+    def key(
+        self,
+        name: str,
+        key: str,
+        start_ms: int | None = None,
+        stop_ms: int | None = None,
+        *,
+        limit: int,
+        after: str = "",
+        newest_first: bool = False,
+    ) -> Any:
+        """The windows of one key that begin in `[start, stop)`, in order, or the newest first."""
         view = self._services.serving.view(name)
         parts = key_parts(key) if view.by else []
         if len(parts) != len(view.by):
             raise NoSuchKey(f"view {name} has keys of {len(view.by)} parts ({', '.join(view.by)}), joined with |")
-        if after:
+        if after and newest_first:
+            stop_ms = _decoded(after, int)
+        elif after:
             start_ms = _decoded(after, int) + 1
         if view.window is None:
             start_ms = stop_ms = None
         progress = self.progress()
-        rows = self._services.views.windows(view.spec, parts, start_ms, stop_ms)
-        page = rows[:limit]
-        more = len(rows) > limit and "window_start" in page[-1]
+        found = self._services.views.windows(
+            view.spec, parts, start_ms, stop_ms, limit=limit + 1, newest_first=newest_first
+        )
+        page = found[:limit]
+        more = len(found) > limit and "window_start" in page[-1]
         return self._answer(progress, page, _encoded(_ms(page[-1]["window_start"])) if more else None)
 
-    def prefix(self, name: str, prefix: str, limit: int, after: str) -> Any:
-        """Rows whose key begins so, in no order, a page at a time."""
+    def prefix(
+        self,
+        name: str,
+        prefix: str,
+        start_ms: int | None = None,
+        stop_ms: int | None = None,
+        *,
+        limit: int,
+        after: str = "",
+    ) -> Any:
+        """Rows whose key begins so, of windows that begin in `[start, stop)`, by key and window, a page at a time."""
         progress = self.progress()
-        spec = self._services.serving.view(name).spec
+        view = self._services.serving.view(name)
         where = _decoded(after, list) if after else None
-        if where is not None and not (len(where) == 2 and all(isinstance(one, str) for one in where)):
+        if where is not None and not (len(where) == 3 and all(isinstance(one, str) for one in where)):
             raise UsageError("next is not what an earlier answer gave")
-        if where is not None and not where[0].startswith(f"{spec.name}#"):
+        if where is not None and where[0] != view.name:
             raise UsageError("next is of an earlier generation of the view, which has been rebuilt: begin again")
-        rows, place = self._services.views.page(spec, prefix, limit, where)
-        return self._answer(progress, rows, _encoded(place) if place else None)
+        if view.window is None:
+            start_ms = stop_ms = None
+        since = None if where is None else (where[1], where[2])
+        rows, place = self._services.views.page(view.spec, prefix, limit, since, start_ms, stop_ms)
+        return self._answer(progress, rows, _encoded([view.name, *place]) if place else None)
 
     def alerts(self, state: str | None, limit: int) -> Any:
         """What the alerts service has found, or those in one state."""

@@ -150,12 +150,13 @@ class Alerts:
 
     def _rows(self, name: str, spans: Mapping[Rule, tuple[int, int]]) -> dict[str, list[tuple[int, Row]]]:
         """The view's rows that the rules need, with the ends of their windows, by key."""
-        size = next(iter(spans)).window.size_ms
-        start = min(after - rule.lookback_ms for rule, (after, _) in spans.items()) - size
-        stop = max(stop for _, stop in spans.values())
+        size, every = next(iter(spans)).window.size_ms, next(iter(spans)).window.every_ms
+        first = min((after - rule.lookback_ms) // every * every for rule, (after, _) in spans.items())
+        last = max(stop for _, stop in spans.values())
+        starts = range(max(0, first - size), last - size + 1, every)
         spec = self._services.view_specs[name]
         found: dict[str, list[tuple[int, Row]]] = defaultdict(list)
-        for row in self._services.views.scan(spec, "", max(0, start), stop):
+        for row in self._services.views.at(spec, starts):
             end = round(datetime.fromisoformat(str(row["window_end"])).timestamp() * 1000)
             found[key_text([row.get(column) for column in spec.by])].append((end, row))
         return found

@@ -60,6 +60,6 @@ def _views(services: Services, truth: pa.Table) -> list[str]:
         line
         for view in pipeline.views
         for line in differences(
-            view, batch_view(pipeline, view, frame), services.views.scan(services.view_specs[view.name])
+            view, batch_view(pipeline, view, frame), services.views.rows(services.view_specs[view.name])
         )
     ]

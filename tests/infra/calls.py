@@ -80,7 +80,8 @@ def _json(
         return f"kinesis:{action}", (f"arn:aws:kinesis:{here}:stream/{body.get('StreamName', deployed.stream)}",)
     if service == "dynamodb":
         index = f"/index/{body['IndexName']}" if "IndexName" in body else ""
-        return f"dynamodb:{action}", (f"arn:aws:dynamodb:{here}:table/{body['TableName']}{index}",)
+        tables = body["RequestItems"] if action.startswith("Batch") else [body["TableName"]]
+        return f"dynamodb:{action}", tuple(f"arn:aws:dynamodb:{here}:table/{table}{index}" for table in tables)
     if service == "glue":
         return f"glue:{action}", _glue(body, f"arn:aws:glue:{here}")
     return f"{service}:{action}", ()

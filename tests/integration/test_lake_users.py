@@ -128,7 +128,7 @@ def test_a_new_pipeline_is_filled_from_the_lake_and_follows_the_stream(services:
     report = run_audit(target)
     assert report.exact, report
     assert report.in_lake == before + 501
-    views = {row["device"]: row["events"] for row in target.views.scan(target.view_specs["by_device"])}
+    views = {row["device"]: row["events"] for row in target.views.rows(target.view_specs["by_device"])}
     sql = "SELECT device, count(*) AS n FROM version2 GROUP BY 1"
     assert views == {row["device"]: row["n"] for row in lake_query(SETTINGS, sql).to_pylist()}
     with pytest.raises(UsageError, match="of its own"):

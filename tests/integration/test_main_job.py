@@ -70,7 +70,7 @@ def views_differ(services: Services, events: pa.Table) -> list[str]:
         line
         for view in pipeline.views
         for line in differences(
-            view, batch_view(pipeline, view, frame), services.views.scan(services.view_specs[view.name])
+            view, batch_view(pipeline, view, frame), services.views.rows(services.view_specs[view.name])
         )
     ]
 
@@ -149,7 +149,7 @@ def test_flights(aws: Mapping[str, str], tmp_path: Path) -> None:
     expected = {key: (len(group), group.mean()) for key, group in hours}
     found = {
         (str(row["origin"]), str(row["window_start"]).replace(".000Z", "Z")): (row["flights"], row["mean_delay"])
-        for row in services.views.scan(services.view_specs["delay_1h"])
+        for row in services.views.rows(services.view_specs["delay_1h"])
     }
     assert found.keys() == expected.keys()
     for key, (number, mean) in expected.items():

@@ -159,7 +159,7 @@ def check(services: Services, name: str) -> None:
     view = services.pipeline.definition(name, of(services, name).serving.version)
     assert view is not None
     expected = batch_view(services.pipeline, view, frame)
-    assert differences(view, expected, services.views.scan(services.view_specs[name])) == []
+    assert differences(view, expected, services.views.rows(services.view_specs[name])) == []
     assert expected
 
 
@@ -201,11 +201,11 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
     """Changed keys, windows and values; events all the while; whoever reads finds the old or the new, never a part."""
     new, told = Services(SETTINGS, NEW), list[int]()
     reader = ViewReader(new)
-    first_page = reader.prefix("by_minute", "", 1, "")
+    first_page = reader.prefix("by_minute", "", limit=1)
     assert "events" in first_page["rows"][0]
 
     def advance(_events: int, _done: int) -> None:
-        told.append(len(reader.prefix("by_minute", "", 1000, "")["rows"][0]))
+        told.append(len(reader.prefix("by_minute", "", limit=1000)["rows"][0]))
         produce(new, 40, len(told))
 
     class Overtaken(LakePast):
@@ -225,7 +225,7 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
         done = Rebuild(new, "by_minute", Overtaken(new, settle(new), advance), advance).run()
         assert (done.generation, done.version) == (2, 2)
         assert done.events >= 2_000
-        assert set(told) == {len(first_page["rows"][0])} | {len(reader.prefix("by_minute", "", 1, "")["rows"][0])}
+        assert set(told) == {len(first_page["rows"][0])} | {len(reader.prefix("by_minute", "", limit=1)["rows"][0])}
         produce(new, 500, 3)
         committed(new, 2_800 + 40 * len(told))
     assert new.maintenance().expire(1, new.clock.now_ms() + 1).kept == 1
@@ -233,7 +233,7 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
     assert "by_minute" not in stored(new)
     assert done.dropped > 0
     with pytest.raises(UsageError, match="earlier generation"):
-        reader.prefix("by_minute", "", 1, first_page["next"])
+        reader.prefix("by_minute", "", limit=1, after=first_page["next"])
     with pytest.raises(UsageError, match="version 2 is not in this pipeline, which has 1:"):
         services.kept()
 

@@ -78,7 +78,7 @@ def rows(table: str) -> list[tuple[object, ...]]:
 
 def views(services: Services) -> list[str]:
     """Every row of every view, as text."""
-    found = (row for spec in services.view_specs.values() for row in services.views.scan(spec))
+    found = (row for spec in services.view_specs.values() for row in services.views.rows(spec))
     return sorted(repr(row) for row in found)
 
 
@@ -134,7 +134,7 @@ def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_onc
     assert audited.exact, audited
     assert sum(origin.accepted or 0 for origin in audited.origins) == audited.in_lake == EVENTS
     assert rows(f"from_{source}") == rows("telemetry")
-    assert sum(int(str(row["events"])) for row in target.views.scan(target.view_specs[f"from_{source}"])) == EVENTS
+    assert sum(int(str(row["events"])) for row in target.views.rows(target.view_specs[f"from_{source}"])) == EVENTS
 
 
 def test_onto_the_live_stream_nothing_changes(services: Services, span: Span, aws: Mapping[str, str]) -> None:
@@ -238,7 +238,7 @@ def double(events):
     assert report.in_lake == EVENTS + 100
     sql = 'SELECT device, count(*) AS events, max(2 * value) AS doubled FROM "right" GROUP BY 1'
     wanted = lake_query(SETTINGS, sql).to_pylist()
-    found = right.views.scan(right.view_specs["highest_right"])
+    found = right.views.rows(right.view_specs["highest_right"])
     assert {row["device"]: row for row in wanted} == {
         row["device"]: {name: row[name] for name in ("device", "events", "doubled")} for row in found
     }

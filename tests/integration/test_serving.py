@@ -114,11 +114,38 @@ def test_rows_below_a_prefix_in_pages(url: str) -> None:
         after = page["next"]
         if after is None:
             break
-    assert len(found) == len(set(found)) == 60
+    assert found == [(f"dev-{device}", iso(START + n * 10 * MINUTE)) for device in range(10) for n in range(6)]
+
+
+def test_rows_below_a_prefix_of_a_time(url: str) -> None:
+    """What the whole fleet had in two windows."""
+    some: dict[str, Any] = {"prefix": "dev-", "from": iso(START + 10 * MINUTE), "to": iso(START + 30 * MINUTE)}
+    found, after = [], ""
+    while after is not None:
+        page = httpx.get(f"{url}/v1/views/device_10m", params=some | {"limit": 3, "next": after}).json()
+        found += [(row["device"], row["window_start"]) for row in page["rows"]]
+        after = page["next"]
+    assert found == [(f"dev-{device}", iso(START + n * 10 * MINUTE)) for device in range(10) for n in (1, 2)]
+    backwards = httpx.get(f"{url}/v1/views/device_10m", params=some | {"to": some["from"]})
+    assert (backwards.status_code, backwards.json()["rows"]) == (200, [])
+
+
+def test_the_newest_windows_of_a_key_first(url: str) -> None:
+    found, after = [], ""
+    while after is not None:
+        asked: dict[str, Any] = {"order": "desc", "limit": 4, "next": after}
+        page = httpx.get(f"{url}/v1/views/device_10m/dev-3", params=asked).json()
+        found += [row["window_start"] for row in page["rows"]]
+        after = page["next"]
+    assert found == [iso(START + n * 10 * MINUTE) for n in reversed(range(6))]
 
 
 def test_not_changed(url: str, services: Services) -> None:
+    """While nothing is written the answer grows older, and stays the same."""
     first = httpx.get(f"{url}/v1/views/device_10m/dev-5")
+    assert isinstance(services.clock, ManualClock)
+    services.clock.advance(1_500)
+    assert httpx.get(first.url).json()["freshness_ms"] == first.json()["freshness_ms"] + 1_500
     assert httpx.get(first.url, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
     write(services, "dev-5", 5, 50.0, version=2)
     again = httpx.get(first.url, headers={"If-None-Match": first.headers["etag"]})
@@ -140,26 +167,30 @@ def test_refusals_are_problem_details(url: str) -> None:
 
 
 def test_changes_come_as_events(url: str, services: Services) -> None:
-    """What there is at first, then each row that changes."""
+    """The last windows at first, then each of them that changes, and new ones."""
 
     async def listen() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        changes: dict[str, Any] = {"url": f"{url}/v1/views/device_10m/stream", "params": {"key": "dev-7"}}
+        asked = {"key": "dev-7", "limit": 4}
+        changes: dict[str, Any] = {"url": f"{url}/v1/views/device_10m/stream", "params": asked}
         async with httpx.AsyncClient(timeout=30) as client, client.stream("GET", **changes) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             async for line in answer.aiter_lines():
                 if not line.startswith("data:"):
                     continue
                 found.append(json.loads(line[5:]))
+                if len(found) == 4:
+                    await asyncio.to_thread(write, services, "dev-7", 3, 70.0, 2)
+                if len(found) == 5:
+                    await asyncio.to_thread(write, services, "dev-7", 6, 71.0, 2)
                 if len(found) == 6:
-                    await asyncio.to_thread(write, services, "dev-7", 2, 70.0, 2)
-                if len(found) == 7:
                     break
         return found
 
     found = asyncio.run(listen())
-    assert [row["window_start"] for row in found[:6]] == [iso(START + n * 10 * MINUTE) for n in range(6)]
-    assert (found[6]["window_start"], found[6]["mean"]) == (iso(START + 20 * MINUTE), 70.0)
+    assert [row["window_start"] for row in found[:4]] == [iso(START + n * 10 * MINUTE) for n in range(2, 6)]
+    assert (found[4]["window_start"], found[4]["mean"]) == (iso(START + 30 * MINUTE), 70.0)
+    assert (found[5]["window_start"], found[5]["mean"]) == (iso(START + 60 * MINUTE), 71.0)
 
 
 def test_a_key_for_views(services: Services) -> None:

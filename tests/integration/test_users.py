@@ -87,7 +87,7 @@ def test_the_readme_runs(aws: Mapping[str, str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HEADWATER_PIPELINE", "fleet.py:pipeline")
     subprocess.run([sys.executable, "-c", producer], check=True, timeout=60)
     services = process({**_environment(aws), "HEADWATER_PIPELINE": "fleet.py:pipeline"}, tmp_path / "fleet.py", 1)
-    (row,) = services.views.scan(services.view_specs["site_1m"])
+    (row,) = services.views.rows(services.view_specs["site_1m"])
     assert (row["site"], row["events"], row["mean"], row["p99"]) == ("north", 1, 12.6, 12.6)
 
 
@@ -107,7 +107,7 @@ def test_a_contract_and_a_pipeline_of_ones_own(aws: Mapping[str, str], tmp_path:
     days = weather.groupby(["origin", weather["time_hour"].dt.strftime("%Y-%m-%d")])
     found = {
         (row["origin"], str(row["window_start"])[:10]): (row["hours"], row["temp"], row["rain"])
-        for row in services.views.scan(services.view_specs["daily"])
+        for row in services.views.rows(services.view_specs["daily"])
     }
     assert len(found) == len(days)
     for key, day in days:

@@ -62,7 +62,7 @@ def test_a_row_that_grows_beyond_an_item_goes_on_in_further_ones(dynamodb: Any) 
     found = sizes(dynamodb, "v#fleet")
     assert sum(found) > 420_000
     assert max(found) < 360_000
-    (row,) = store.get(VIEW, ("fleet",))
+    (row,) = store.windows(VIEW, ("fleet",))
     assert row["n"] == 64_000
     assert row["devices"] == pytest.approx(64_000, rel=0.08)
 
@@ -84,8 +84,8 @@ def test_a_row_that_no_item_can_hold_is_named_and_the_others_go_on(
     with caplog.at_level(logging.WARNING, "headwater.views"):
         report = store.write(VIEW, [bad, upsert(f"b {said}", "s/0", 2)])
     assert (report.written, report.refused) == (1, 1)
-    assert [row["newest"] for row in store.get(VIEW, ("a",))] == ["fits"]
-    assert [row["n"] for row in store.get(VIEW, (f"b {said}",))] == [1]
+    assert [row["newest"] for row in store.windows(VIEW, ("a",))] == ["fits"]
+    assert [row["n"] for row in store.windows(VIEW, (f"b {said}",))] == [1]
     (record,) = caplog.records
     assert (record.__dict__["view"], record.__dict__["key"][:3]) == ("v", f"v#{bad.key[0]}"[:3])
     assert said in record.__dict__["reason"]

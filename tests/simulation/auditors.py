@@ -113,10 +113,10 @@ def _views(system: System) -> Found:
     specs = {view.name: view.spec for view in PIPELINE.views}
     stored = {
         (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"])
-        for row in store.scan(specs["by_minute"])
+        for row in store.rows(specs["by_minute"])
     }
-    stored_ever = {row["device"]: (row["events"], row["highest"]) for row in store.scan(specs["ever"])}
-    by_zone = {row["zone"]: row["events"] for row in store.scan(specs["by_zone"])}
+    stored_ever = {row["device"]: (row["events"], row["highest"]) for row in store.rows(specs["ever"])}
+    by_zone = {row["zone"]: row["events"] for row in store.rows(specs["by_zone"])}
     zones = dict(Counter(_lake(system)["zone"].to_pylist()))
     return (
         _differ("by_minute", minutes, stored) + _differ("ever", ever, stored_ever) + _differ("by_zone", zones, by_zone)

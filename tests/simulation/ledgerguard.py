@@ -26,8 +26,9 @@ class GuardedDynamoDB(MemoryDynamoDB):
         at = tuple(part["S"] for part in Key.values())
         old = items.get(at) if watched else None
         answer = super().update_item(TableName=TableName, Key=Key, **options)
-        if watched:
-            self._check(old, items[at])  # an update makes a new item, so the old one is as it was
+        new = items.get(at)
+        if watched and new:
+            self._check(old, new)  # an update makes a new item, so the old one is as it was
         return answer
 
     def _check(self, old: dict[str, Any] | None, new: dict[str, Any]) -> None:

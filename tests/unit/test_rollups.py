@@ -149,7 +149,7 @@ class World:
         return [
             line
             for view in Serving(self.ledger, self.pipeline, self.clock).views().values()
-            for line in differences(view, batch_view(PIPELINE, view, frame), store.scan(view.spec))
+            for line in differences(view, batch_view(PIPELINE, view, frame), store.rows(view.spec))
         ]
 
 

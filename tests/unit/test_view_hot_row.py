@@ -70,7 +70,7 @@ class Load:
         raise AssertionError(f"{len(waiting)} shards are still throttled")
 
     def row(self) -> dict[str, object]:
-        (row,) = store(self.dynamodb).get(self.view, ("fleet",))
+        (row,) = store(self.dynamodb).windows(self.view, ("fleet",))
         return {name: row[name] for name in ("n", "total")}
 
 

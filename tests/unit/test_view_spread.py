@@ -15,13 +15,13 @@ from headwater.aggregates import merge, values
 from headwater.errors import Throttled, UsageError
 from headwater.testing.dynamodb import MemoryDynamoDB
 from sinks.viewitems import Item, ViewSpec, part_key, part_of
-from tests.views import AGGREGATES, SPREAD, VIEW, memory, store, upsert
+from tests.views import AGGREGATES, SPREAD, VIEW, memory, rows_of, store, upsert
 
 SHARDS = [f"shardId-{number:012d}/0" for number in range(7)]
 
 
 def places(dynamodb: MemoryDynamoDB) -> list[str]:
-    return sorted(item["pk"]["S"] for item in dynamodb.scan(TableName="views")["Items"])
+    return sorted(item["pk"]["S"] for item in rows_of(dynamodb))
 
 
 def test_slots_lie_in_as_many_partitions_and_the_row_says_so() -> None:
@@ -30,11 +30,11 @@ def test_slots_lie_in_as_many_partitions_and_the_row_says_so() -> None:
     writer = store(dynamodb)
     writer.write(SPREAD, [upsert("a", shard, 2) for shard in SHARDS])
     assert places(dynamodb) == ["v#a", "v@@1#a", "v@@2#a", "v@@3#a"]
-    row, *parts = sorted(dynamodb.scan(TableName="views")["Items"], key=lambda item: str(item["pk"]["S"]))
+    row, *parts = sorted(rows_of(dynamodb), key=lambda item: str(item["pk"]["S"]))
     assert row["slots"] == {"N": "3"}
     assert sorted(len(part["slots"]["M"]) for part in parts) == [2, 2, 3], "neighbouring shards lie evenly"
     assert not {"n", "total"} & {name for item in (row, *parts) for name in item}
-    (found,) = store(dynamodb).get(VIEW, ("a",))
+    (found,) = store(dynamodb).windows(VIEW, ("a",))
     assert found["n"] == 3 * len(SHARDS)
     assert (found["device"], found["window_end"]) == ("a", "1970-01-01T00:02:00.000Z")
 
@@ -46,50 +46,8 @@ def test_a_row_that_has_begun_without_a_slot_is_not_shown() -> None:
         store(Scripted(dynamodb, {1: [killed]})).write(SPREAD, [upsert("a", "s1/0", 2)])
     assert places(dynamodb) == ["v#a"]
     reader = store(dynamodb)
-    assert reader.get(VIEW, ("a",)) == reader.list(VIEW) == []
+    assert reader.windows(VIEW, ("a",)) == list(reader.rows(VIEW)) == []
     assert reader.page(VIEW, "", 10) == ([], None)
-
-
-class Paged:
-    """Scans answer a few items at a time."""
-
-    def __init__(self, client: Any, items: int) -> None:
-        self._client, self._items = client, items
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def scan(self, **request: Any) -> Any:
-        found = self._client.scan(**request)["Items"]
-        some = found[: self._items]
-        last = {"LastEvaluatedKey": {name: some[-1][name] for name in ("pk", "sk")}} if len(found) > len(some) else {}
-        return {"Items": some} | last
-
-
-@settings(max_examples=60)
-@given(
-    devices=st.lists(st.tuples(st.text("ab#@|\\1", max_size=4), st.integers(1, 40)), max_size=30),
-    limit=st.integers(1, 7),
-    items=st.integers(1, 50),
-)
-def test_pages_hold_each_row_once(devices: list[tuple[str, int]], limit: int, items: int) -> None:
-    """Beside rows that are not spread, of keys that look like those of parts."""
-    dynamodb = memory()
-    writer = store(dynamodb)
-    for device, spread in devices:
-        writer.write(ViewSpec("v", ("device",), AGGREGATES, spread=spread), [upsert(device, one, 2) for one in SHARDS])
-    wanted = sorted({device for device, _ in devices})
-    found: list[dict[str, object]] = []
-    place = None
-    for _ in range(len(wanted) + 1):
-        rows, place = store(Paged(dynamodb, items)).page(VIEW, "", limit, place)
-        assert len(rows) <= limit
-        found += rows
-        if place is None:
-            break
-    assert sorted(str(row["device"]) for row in found) == wanted
-    assert all(row["n"] == 3 * len(SHARDS) for row in found)
-    assert sorted(str(row["device"]) for row in store(dynamodb).scan(VIEW)) == wanted
 
 
 def test_windows_of_a_spread_key_are_in_order() -> None:
@@ -98,7 +56,7 @@ def test_windows_of_a_spread_key_are_in_order() -> None:
     starts = [minute * 60_000 for minute in range(150)]
     writer.write(SPREAD, [upsert("a", shard, 2, start) for start in starts for shard in SHARDS])
     rows = writer.windows(VIEW, ("a",), 60_000, 140 * 60_000)
-    assert [row["window_start"] for row in rows] == [row["window_start"] for row in writer.get(VIEW, ("a",))[1:140]]
+    assert [row["window_start"] for row in rows] == [row["window_start"] for row in writer.windows(VIEW, ("a",))[1:140]]
     assert len(rows) == 139
     assert {row["n"] for row in rows} == {3 * len(SHARDS)}
 
@@ -155,8 +113,9 @@ def forgetting(
                 writers[writer] = store(client, chance=chance, attempts=1)
             except Throttled:
                 continue
-    stored = {item["pk"]["S"]: Item.read(item) for item in dynamodb.scan(TableName="views")["Items"]}
+    stored = {item["pk"]["S"]: Item.read(item) for item in rows_of(dynamodb)}
     row = stored.pop("v#a", Item())
+    assert row == Item() or list(store(dynamodb).keys(VIEW)) == ["a"], f"no list leads to the row: {script}"
     led_to = [stored.get(part_key("v#a", part + 1), Item()) for part in range(row.spread)]
     for item in stored.values():
         for name, slot in item.slots.items():
@@ -195,7 +154,7 @@ def test_a_row_that_was_removed_and_begins_again_is_not_taken_for_the_old_one() 
     store(dynamodb).remove(VIEW, "device", "a")
     one.write(VIEW, [upsert("a", "s2/0", 2)])
     other.write(VIEW, [upsert("a", "s1/0", 3)])
-    (row,) = store(dynamodb).get(VIEW, ("a",))
+    (row,) = store(dynamodb).windows(VIEW, ("a",))
     assert row["n"] == 4 + 3, "the slots of both"
 
 
@@ -220,15 +179,17 @@ def test_a_key_is_removed_with_its_parts() -> None:
     dynamodb.delete_item(TableName="views", Key={"pk": {"S": "v#b"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})
     assert store(dynamodb).partitions(VIEW, "device", "b") == {"v#b"}
     store(dynamodb).remove(VIEW, "device", "b")
-    assert places(dynamodb) == []
+    assert dynamodb.scan(TableName="views")["Items"] == []
 
 
 def test_a_view_is_dropped_with_its_parts_and_no_other() -> None:
     dynamodb = memory()
     for name in ("v", "v@2", "v2"):
         store(dynamodb).write(ViewSpec(name, ("device",), AGGREGATES, spread=2), [upsert("a", SHARDS[0], 2)])
-    assert sum(store(dynamodb).drop("v")) == 2
+    assert sum(store(dynamodb).drop("v")) == 2 + 1, "a row, its part, and its key"
     assert places(dynamodb) == ["v2#a", "v2@@1#a", "v@2#a", "v@2@@1#a"]
+    for name, keys in (("v", []), ("v@2", ["a"]), ("v2", ["a"])):
+        assert list(store(dynamodb).keys(replace(VIEW, name=name))) == keys
 
 
 def test_what_a_batch_leaves_unread_is_read_again() -> None:
@@ -250,10 +211,10 @@ def test_what_a_batch_leaves_unread_is_read_again() -> None:
             return answer | {"UnprocessedKeys": {table: {"Keys": rest}} if rest else {}}
 
     expected = values(AGGREGATES, merge(AGGREGATES, [upsert("a", shard, 2).partial for shard in SHARDS]))
-    (row,) = store(Parts(1)).get(VIEW, ("a",))
+    (row,) = store(Parts(1)).windows(VIEW, ("a",))
     assert {name: row[name] for name in expected} == expected
     with pytest.raises(Throttled, match="left 3 items unread 4 times"):
-        store(Parts(0), attempts=4).get(VIEW, ("a",))
+        store(Parts(0), attempts=4).windows(VIEW, ("a",))
 
 
 @pytest.mark.parametrize("spread", [1, 2, 7, 100])

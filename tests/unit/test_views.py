@@ -38,7 +38,7 @@ def test_slots_converge(flushes: list[tuple[int, list[Upsert]]], bound: int, spr
                 newest[place] = one
     for device in "ab":
         partials = [one.partial for (key, _), one in newest.items() if key == device]
-        rows = store(dynamodb).get(VIEW, (device,))
+        rows = store(dynamodb).windows(VIEW, (device,))
         if not partials:
             assert rows == []
             continue
@@ -85,7 +85,7 @@ def test_throttled_and_lost_answers(script: str, view: ViewSpec) -> None:
     dynamodb = memory()
     report = store(Rough(dynamodb, script)).write(view, [upsert("a", "s1/0", 2)])
     assert report.written + report.skipped == 1
-    assert store(dynamodb).get(VIEW, ("a",))[0]["n"] == 3
+    assert store(dynamodb).windows(VIEW, ("a",))[0]["n"] == 3
 
 
 def test_throttled_for_good_says_so() -> None:
@@ -101,5 +101,5 @@ def test_a_missing_table_is_named() -> None:
 def test_list_by_prefix() -> None:
     dynamodb = memory()
     store(dynamodb).write(VIEW, [upsert(device, "s1/0", 2) for device in ("aa", "ab", "b")])
-    assert {row["device"] for row in store(dynamodb).list(VIEW, "a")} == {"aa", "ab"}
-    assert len(store(dynamodb).list(VIEW, limit=1)) == 1
+    assert [row["device"] for row in store(dynamodb).rows(VIEW, "a")] == ["aa", "ab"]
+    assert len(list(store(dynamodb).rows(VIEW, limit=1))) == 1
