@@ -4,8 +4,9 @@ Every hop keeps the set of identities that it has; what is missing between two h
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -36,8 +37,11 @@ class OriginAudit:
     excluded: int
     """Of the processed ones: filtered by the pipeline, or in the dead letters."""
     in_lake: int
+    waiting: int
+    """Not in the lake yet, and in files that are committed: the publisher adds them."""
     not_processed: tuple[Interval, ...]
     not_in_lake: tuple[Interval, ...]
+    """Nor in a file that waits for the publisher."""
     unexpected: tuple[Interval, ...]
     """In the lake, yet by no shard's ledger processed."""
     duplicates: int
@@ -58,20 +62,24 @@ class ForeignAudit:
     processed: int
     excluded: int
     in_lake: int
+    waiting: int
     duplicates: int
+    unexpected: int = 0
+    """More in the lake than were ever processed."""
 
     @property
     def missing(self) -> int:
-        return max(0, self.processed - self.excluded - self.in_lake)
+        return max(0, self.processed - self.excluded - self.in_lake - self.waiting)
 
     @property
     def exact(self) -> bool:
-        return self.processed - self.excluded == self.in_lake and not self.duplicates
+        return not self.missing and not self.unexpected and not self.duplicates
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The whole pipeline. `pending` files are committed and not yet in the table: run the publisher and look again."""
+    """The whole pipeline. `pending` files are committed and not yet confirmed in the table, which is the publisher's
+    work: their rows are accounted for, `waiting` of them are in no snapshot yet."""
 
     pipeline: str
     origins: tuple[OriginAudit, ...]
@@ -101,67 +109,136 @@ class AuditReport:
         return self.foreign.missing + sum(origin.missing for origin in self.origins)
 
     @property
+    def waiting(self) -> int:
+        return self.foreign.waiting + sum(origin.waiting for origin in self.origins)
+
+    @property
+    def unexpected(self) -> int:
+        """In the lake, yet by no ledger processed."""
+        return self.foreign.unexpected + sum(
+            stop - start for origin in self.origins for start, stop in origin.unexpected
+        )
+
+    @property
     def duplicates(self) -> int:
         return self.foreign.duplicates + sum(origin.duplicates for origin in self.origins)
 
 
 def audit(
-    pipeline: str, entries: Sequence[ShardEntry], states: Sequence[ShardState], lake: Iterable[pa.RecordBatch]
+    pipeline: str,
+    entries: Sequence[ShardEntry],
+    states: Sequence[ShardState],
+    lake: Iterable[pa.RecordBatch],
+    waiting: Iterable[pa.RecordBatch] = (),
+    later: Callable[[], Sequence[ShardState]] | None = None,
 ) -> AuditReport:
     """Compare the hops. `states` are the committed ones of `entries`, closed shards included; `lake` yields columns
-    `_origin` and `_seq` of every row of the table."""
-    accepted, processed, excluded, revived = OriginSets(), OriginSets(), OriginSets(), OriginSets()
-    counts: dict[str, int] = {}
-    for state in states:
-        accepted.update(state.accepted)
-        processed.update(state.seen)
-        excluded.update(state.excluded)
-        revived.update(state.revived)
-        for name, number in state.counts.items():
-            counts[name] = counts.get(name, 0) + number
-    own, own_copies, foreign_rows, foreign_copies = _lake(lake)
-    names = sorted({*accepted.origins(), *processed.origins(), *own.origins()})
-    origins = tuple(
-        _origin(
-            name,
-            accepted.get(name),
-            processed.get(name),
-            excluded.get(name).difference(revived.get(name)),
-            own.get(name),
-            own_copies.get(name, 0),
-        )
-        for name in names
-    )
+    `_origin` and `_seq` of every row of the table, `waiting` of every row of the entries' pending files.
+
+    All may be read while the pipeline runs, in this order: states, files, lake. What the lake has beyond the states
+    may have been committed in between; `later` gives the states as they are by then.
+    """
+    known, found = _Known(states), _rows(lake)
+    names = sorted({*known.accepted.origins(), *known.processed.origins(), *found.own.origins()})
+    on_its_way = _rows(waiting)
+    newest = known
+    if later is not None and _beyond(known, found, names):
+        newest = _Known(later())
     pending = [file for entry in entries for file in entry.pending]
     return AuditReport(
         pipeline,
-        origins,
-        ForeignAudit(counts.get("foreign", 0), counts.get("foreign_excluded", 0), foreign_rows, foreign_copies),
-        counts,
+        tuple(_origin(name, known, newest, found, on_its_way.own.get(name)) for name in names),
+        ForeignAudit(
+            known.foreign,
+            known.foreign_excluded,
+            found.foreign,
+            on_its_way.others_beyond(found),
+            found.foreign_copies,
+            max(0, found.foreign - newest.foreign + newest.foreign_excluded),
+        ),
+        known.counts,
         len(pending),
         sum(file.rows for file in pending),
     )
 
 
-def _origin(
-    name: str, accepted: IntervalSet, processed: IntervalSet, excluded: IntervalSet, lake: IntervalSet, copies: int
-) -> OriginAudit:
-    expected = processed.difference(excluded)
+class _Known:
+    """What the shards' states have together."""
+
+    def __init__(self, states: Sequence[ShardState]) -> None:
+        self.accepted, self.processed, self.excluded, self._revived = (OriginSets() for _ in range(4))
+        self.counts: dict[str, int] = {}
+        for state in states:
+            self.accepted.update(state.accepted)
+            self.processed.update(state.seen)
+            self.excluded.update(state.excluded)
+            self._revived.update(state.revived)
+            for name, number in state.counts.items():
+                self.counts[name] = self.counts.get(name, 0) + number
+        self.foreign = self.counts.get("foreign", 0)
+        self.foreign_excluded = self.counts.get("foreign_excluded", 0)
+
+    def left_out(self, name: str) -> IntervalSet:
+        """Of an origin, what is not to be in the lake."""
+        return self.excluded.get(name).difference(self._revived.get(name))
+
+    def expected(self, name: str) -> IntervalSet:
+        """Of an origin, what is to be in the lake."""
+        return self.processed.get(name).difference(self.left_out(name))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Identities of rows: of producers, with how many are copies by origin; and of others, by number."""
+
+    all: OriginSets
+    is_foreign: Sequence[bool]
+    """Of each origin."""
+    copies: Mapping[str, int]
+    foreign: int
+    foreign_copies: int
+
+    @cached_property
+    def own(self) -> OriginSets:
+        own = OriginSets()
+        for code, outside in enumerate(self.is_foreign):
+            if not outside:
+                own.add_intervals(self.all.name(code), self.all.get(self.all.name(code)), 0)
+        return own
+
+    def others_beyond(self, other: "_Rows") -> int:
+        """How many rows of others are here and not there."""
+        names = [self.all.name(code) for code, outside in enumerate(self.is_foreign) if outside]
+        return sum(len(self.all.get(name).difference(other.all.get(name))) for name in names)
+
+
+def _beyond(known: _Known, found: _Rows, names: Sequence[str]) -> bool:
+    """Whether the lake has rows that the states do not know of."""
+    if found.foreign > known.foreign - known.foreign_excluded:
+        return True
+    return any(len(found.own.get(name).difference(known.expected(name))) for name in names)
+
+
+def _origin(name: str, known: _Known, newest: _Known, found: _Rows, on_its_way: IntervalSet) -> OriginAudit:
+    accepted, processed, lake = known.accepted.get(name), known.processed.get(name), found.own.get(name)
+    absent = known.expected(name).difference(lake)
+    lost = absent.difference(on_its_way)
     return OriginAudit(
         origin=name,
         accepted=len(accepted) if len(accepted) else None,
         processed=len(processed),
-        excluded=len(excluded),
+        excluded=len(known.left_out(name)),
         in_lake=len(lake),
+        waiting=len(absent) - len(lost),
         not_processed=tuple(accepted.difference(processed)),
-        not_in_lake=tuple(expected.difference(lake)),
-        unexpected=tuple(lake.difference(expected)),
-        duplicates=copies,
+        not_in_lake=tuple(lost),
+        unexpected=tuple(lake.difference(newest.expected(name))),
+        duplicates=found.copies.get(name, 0),
     )
 
 
-def _lake(batches: Iterable[pa.RecordBatch]) -> tuple[OriginSets, dict[str, int], int, int]:
-    """The identities in the lake; per origin how many rows are copies; foreign rows that are there once, and copies."""
+def _rows(batches: Iterable[pa.RecordBatch]) -> _Rows:
+    """Each counted once, and the copies."""
     found, copies, foreign, foreign_copies = OriginSets(), dict[str, int](), 0, 0
     is_foreign: list[bool] = []
     for batch in batches:
@@ -182,12 +259,4 @@ def _lake(batches: Iterable[pa.RecordBatch]) -> tuple[OriginSets, dict[str, int]
         for code, number in zip(*np.unique(codes[~new & ~outside], return_counts=True), strict=True):
             name = found.name(int(code))
             copies[name] = copies.get(name, 0) + int(number)
-    return _named(found, is_foreign), copies, foreign, foreign_copies
-
-
-def _named(found: OriginSets, is_foreign: Sequence[bool]) -> OriginSets:
-    own = OriginSets()
-    for code, outside in enumerate(is_foreign):
-        if not outside:
-            own.add_intervals(found.name(code), found.get(found.name(code)), 0)
-    return own
+    return _Rows(found, is_foreign, copies, foreign, foreign_copies)

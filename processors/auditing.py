@@ -1,22 +1,37 @@
 """The audit's inputs, read: ledger entries, committed states, the identities in the lake."""
 
+from collections.abc import Sequence
+
+from headwater.ledger import ShardEntry
 from processors.audit import AuditReport, audit
 from processors.services import Services
+from processors.state import ShardState
 from processors.worker import StateStore
 from sinks.catalog import open_table
 from sinks.lakehealth import Freshness, freshness
-from sinks.query import lake_identities
+from sinks.query import file_identities, lake_identities
 
 __all__ = ["lake_freshness", "run_audit"]
 
 
 def run_audit(services: Services) -> AuditReport:
-    """Read every hop and compare. Exact for what is committed; what is pending is said in the report."""
+    """Read every hop and compare: exact for what is committed, while the pipeline runs as well."""
     pipeline = services.pipeline
     entries = services.ledger.shards()
-    store = StateStore(pipeline, services.objects)
-    states = [store.load(entry) for entry in entries]
-    return audit(pipeline.name, entries, states, lake_identities(services.settings, pipeline.lake_to.table))
+    table = open_table(services.settings, pipeline.lake_to.table)
+    return audit(
+        pipeline.name,
+        entries,
+        _states(services, entries),
+        lake_identities(table),
+        file_identities(table, [file.uri for entry in entries for file in entry.pending]),
+        later=lambda: _states(services, services.ledger.shards()),
+    )
+
+
+def _states(services: Services, entries: Sequence[ShardEntry]) -> list[ShardState]:
+    store = StateStore(services.pipeline, services.objects)
+    return [store.load(entry) for entry in entries]
 
 
 def lake_freshness(services: Services) -> list[Freshness]:

@@ -1,19 +1,23 @@
 """SQL over the lake on this machine: DuckDB over the Parquet files of each table's current snapshot."""
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from headwater.config import Settings
 from headwater.errors import UsageError
-from sinks.catalog import open_catalog, open_table, table_names
+from sinks.catalog import open_catalog, table_names
 
-__all__ = ["lake_identities", "lake_query"]
+__all__ = ["file_identities", "lake_identities", "lake_query"]
+
+log = logging.getLogger("headwater.lake")
 
 _IDENTITY = ["_origin", "_seq"]
 
@@ -49,13 +53,25 @@ def lake_query(settings: Settings, sql: str) -> pa.Table:
             raise UsageError(f"SQL: {_one_line(error)}") from error
 
 
-def lake_identities(settings: Settings, table: str) -> Iterator[pa.RecordBatch]:
-    """`_origin` and `_seq` of every row of the table, a batch at a time."""
-    found = _readable(open_table(settings, table))
+def lake_identities(table: Table) -> Iterator[pa.RecordBatch]:
+    """`_origin` and `_seq` of every row of the table as it was opened, a batch at a time."""
+    found = _readable(table)
     if isinstance(found, pa.Table):
         yield from found.select(_IDENTITY).to_batches()
     else:
         yield from found.to_batches(columns=_IDENTITY)
+
+
+def file_identities(table: Table, uris: Iterable[str]) -> Iterator[pa.RecordBatch]:
+    """The same of data files, maybe not in the table yet. One that is not there has no rows, which is logged."""
+    for uri in uris:
+        bucket, _, path = uri.removeprefix("s3://").partition("/")
+        assert isinstance(table.io, PyArrowFileIO)
+        try:
+            with table.io.fs_by_scheme("s3", bucket).open_input_file(f"{bucket}/{path}") as file:
+                yield from pq.ParquetFile(file).iter_batches(columns=_IDENTITY)
+        except FileNotFoundError:
+            log.error("a committed file is gone", extra={"uri": uri})
 
 
 def _readable(table: Table) -> ds.Dataset | pa.Table:

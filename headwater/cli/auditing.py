@@ -19,7 +19,9 @@ def report_json(report: AuditReport) -> dict[str, Any]:
         "processed": report.processed,
         "excluded": report.excluded,
         "in_lake": report.in_lake,
+        "waiting": report.waiting,
         "missing": report.missing,
+        "unexpected": report.unexpected,
         "duplicates": report.duplicates,
         "pending_files": report.pending_files,
         "pending_rows": report.pending_rows,
@@ -28,6 +30,8 @@ def report_json(report: AuditReport) -> dict[str, Any]:
             "processed": report.foreign.processed,
             "excluded": report.foreign.excluded,
             "in_lake": report.foreign.in_lake,
+            "waiting": report.foreign.waiting,
+            "unexpected": report.foreign.unexpected,
             "missing": report.foreign.missing,
             "duplicates": report.foreign.duplicates,
         },
@@ -38,6 +42,7 @@ def report_json(report: AuditReport) -> dict[str, Any]:
                 "processed": origin.processed,
                 "excluded": origin.excluded,
                 "in_lake": origin.in_lake,
+                "waiting": origin.waiting,
                 "duplicates": origin.duplicates,
                 "missing": origin.missing,
                 "not_processed": origin.not_processed,
@@ -56,7 +61,7 @@ def report_tables(report: AuditReport, limit: int) -> None:
 
     console = Console()
     table = Table(title=f"pipeline {report.pipeline}", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("origin", "accepted", "processed", "excluded", "in the lake", "missing", "twice"):
+    for column in ("origin", "accepted", "processed", "excluded", "in the lake", "on its way", "missing", "twice"):
         number = column != "origin"
         # on a narrow terminal origins fold, numbers never do
         table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
@@ -68,12 +73,13 @@ def report_tables(report: AuditReport, limit: int) -> None:
             f"{origin.processed:,}",
             f"{origin.excluded:,}",
             f"{origin.in_lake:,}",
+            f"{origin.waiting:,}",
             f"{origin.missing:,}",
             f"{origin.duplicates:,}",
             style=None if origin.exact else "red",
         )
     if len(ordered) > limit:
-        table.add_row(f"… {len(ordered) - limit:,} more", *[""] * 6)
+        table.add_row(f"… {len(ordered) - limit:,} more", *[""] * 7)
     foreign = report.foreign
     if foreign.processed or foreign.in_lake:
         table.add_row(
@@ -82,6 +88,7 @@ def report_tables(report: AuditReport, limit: int) -> None:
             f"{foreign.processed:,}",
             f"{foreign.excluded:,}",
             f"{foreign.in_lake:,}",
+            f"{foreign.waiting:,}",
             f"{foreign.missing:,}",
             f"{foreign.duplicates:,}",
         )
@@ -91,8 +98,17 @@ def report_tables(report: AuditReport, limit: int) -> None:
             console.print(line, style="red", highlight=False)
     if report.pending_files:
         console.print(f"{report.pending_rows:,} rows in {report.pending_files:,} files wait for the publisher")
-    verdict = "exact" if report.exact else f"NOT exact: {report.missing:,} missing, {report.duplicates:,} twice"
-    console.print(f"{verdict}; {report.processed:,} processed, {report.in_lake:,} in the lake")
+    console.print(
+        f"{_verdict(report)}; {report.processed:,} processed, {report.in_lake:,} in the lake, {report.waiting:,} on "
+        "their way"
+    )
+
+
+def _verdict(report: AuditReport) -> str:
+    if report.exact:
+        return "exact"
+    unexpected = f", {report.unexpected:,} in the lake and never processed" if report.unexpected else ""
+    return f"NOT exact: {report.missing:,} missing, {report.duplicates:,} twice{unexpected}"
 
 
 def _lines(origin: OriginAudit, limit: int) -> list[str]:

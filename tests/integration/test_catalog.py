@@ -137,7 +137,7 @@ def publisher(settings: Settings, ledger: Ledger, owner: str = "me", lease_secon
 
 
 def seqs(settings: Settings) -> Counter[int]:
-    return Counter(seq for batch in lake_identities(settings, "metric") for seq in batch["_seq"].to_pylist())
+    return Counter(seq for batch in lake_identities(open_table(settings, "metric")) for seq in batch["_seq"].to_pylist())
 
 
 def test_several_make_the_same_table_at_once(settings: Settings) -> None:
@@ -380,7 +380,7 @@ def test_an_empty_lake_says_so(settings: Settings) -> None:
     with pytest.raises(UsageError, match="the lake has no tables"):
         lake_query(settings, "SELECT * FROM metric")
     with pytest.raises(UsageError, match="no lake table 'metric'"):
-        list(lake_identities(settings, "metric"))
+        list(lake_identities(open_table(settings, "metric")))
     ensured(settings)
     assert lake_query(settings, "SELECT count(*) AS n FROM metric").to_pylist() == [{"n": 0}]
     assert seqs(settings) == Counter()

@@ -25,7 +25,7 @@ from headwater.ledger import Commit, Ledger, PendingFile
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from processors.services import Services
-from sinks.catalog import ensure_table, open_catalog
+from sinks.catalog import ensure_table, open_catalog, open_table
 from sinks.lake import LakeBuffer
 from sinks.query import lake_identities
 from tests.chaos.events import CONTRACT, events
@@ -142,7 +142,7 @@ def foreign_writer(environment: Mapping[str, str]) -> Iterator[list[int]]:
 def identities() -> Counter[tuple[str, int]]:
     """Every row of the table."""
     found: Counter[tuple[str, int]] = Counter()
-    for batch in lake_identities(SETTINGS, TABLE):
+    for batch in lake_identities(open_table(SETTINGS, TABLE)):
         found.update(zip(batch["_origin"].to_pylist(), batch["_seq"].to_pylist(), strict=True))
     return found
 

@@ -98,7 +98,9 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
     wait_for(services, events)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 0, log.read_text()[-2000:]
-    services.publisher("test").drain()
+    publisher = services.publisher("test")
+    check_waiting(services, events)
+    publisher.drain()
     report = run_audit(services)
     assert report.exact, report
     assert (report.processed, report.in_lake, report.duplicates) == (events, events, 0)
@@ -114,6 +116,20 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
     assert set(heavy) <= set(pa.concat_tables(tables)["device"].to_pylist())
     audited = headwater("audit", "--json", environment=aws)
     assert json.loads(audited.out)["exact"] is True
+
+
+def check_waiting(services: Services, events: int) -> None:
+    """Before the publisher has added a file nothing is missing; unless a file is gone, of which each event is named."""
+    report = run_audit(services)
+    assert report.exact, report
+    assert (report.in_lake, report.waiting, report.pending_rows) == (0, events, events)
+    first = services.ledger.shards()[0].pending[0]
+    key = first.uri.removeprefix(f"s3://{services.objects.bucket}/")
+    body = services.objects.get(key)
+    services.objects.delete(key)
+    broken = run_audit(services)
+    assert (broken.exact, broken.missing, broken.waiting) == (False, first.rows, events - first.rows)
+    services.objects.put(key, body)
 
 
 PIPELINE = """

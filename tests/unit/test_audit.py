@@ -59,3 +59,33 @@ def test_every_difference_is_named(
     assert report.foreign.duplicates == len(others) - len(set(others))
     whole = told <= seen and found == Counter(expected) and len(others) == len(set(others))
     assert report.exact == whole
+
+
+@settings(max_examples=300)
+@given(
+    rows=st.dictionaries(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), st.sampled_from("lwbLN"), max_size=20),
+    others=st.dictionaries(st.integers(0, 9), st.sampled_from("lwbLN")),
+)
+def test_what_is_on_its_way_is_not_missing(rows: dict[tuple[str, int], str], others: dict[int, str]) -> None:
+    """Events in the lake, in files that wait for the publisher, in both, lost, and committed and published since."""
+    everything = rows | {(f"shardId-000000000000:{number}", 0): kind for number, kind in others.items()}
+
+    def of(kinds: str, found: dict[tuple[str, int], str] = everything) -> set[tuple[str, int]]:
+        return {one for one, kind in found.items() if kind in kinds}
+
+    states = [state(set(), of(kinds, rows), set()) for kinds in ("lwbL", "lwbLN")]
+    for one, kinds in zip(states, ("lwbL", "lwbLN"), strict=True):
+        one.counts["foreign"] = sum(kind in kinds for kind in others.values())
+    read, now = states
+    report = audit("p", [], [read], batches([*of("lbN")]), batches([*of("wb")]), later=lambda: [now])
+    assert {(one.origin, seq) for one in report.origins for a, b in one.not_in_lake for seq in range(a, b)} == of(
+        "L", rows
+    )
+    assert sum(one.waiting for one in report.origins) == len(of("w", rows))
+    assert report.unexpected == report.duplicates == 0
+    if not of("N"):
+        assert report.waiting == len(of("w"))
+        assert report.missing == len(of("L"))
+        assert report.exact == (not of("L"))
+    alone = audit("p", [], [read], batches([*of("lbN")]), batches([*of("wb")]))
+    assert sum(b - a for one in alone.origins for a, b in one.unexpected) == len(of("N", rows))
