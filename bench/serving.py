@@ -195,24 +195,87 @@ def listen() -> None:
 
 
 class AtOnce:
-    """Stands for DynamoDB: every put is taken."""
+    """Stands for DynamoDB: every put is taken, and what lists a key is there once it was put."""
 
-    def put_item(self, **_: Any) -> dict[str, Any]:
+    def __init__(self) -> None:
+        self._listed: dict[str, dict[str, Any]] = {}
+
+    def put_item(self, *, Item: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803
+        if "slots" not in Item:
+            self._listed[Item["sk"]["S"]] = Item
         return {}
+
+    def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        ((table, asked),) = RequestItems.items()
+        places = [key["sk"]["S"] for key in asked["Keys"]]
+        return {"Responses": {table: [self._listed[at] for at in places if at in self._listed]}}
 
 
 def flush(what: str, client: Any, table: str, mark: str = "") -> None:
-    """Print how many rows a second a flush writes: first all new, then with another version."""
-    spec = load(Settings().pipeline).views[0].spec
+    """Print how many rows a second a flush writes: of new keys, of known keys in a new window, and rows known."""
+    spec, rates = load(Settings().pipeline).views[0].spec, []
     with ThreadPoolExecutor(Settings().view_writers) as pool:
         store = ViewStore(client, table, pool=pool)
-        for version in range(1, 5):
-            batch = upserts(spec, range(ROWS), 0, version, 20.0 + version)
+        for window, version in ((0, 1), (1, 2), (1, 3)):
+            batch = upserts(spec, range(ROWS), window, version, 20.0 + version)
             started = time.perf_counter()
             report = store.write(spec, batch)
-            rate = ROWS / (time.perf_counter() - started)
+            rates.append(f"{ROWS / (time.perf_counter() - started):,.0f}")
             assert report.written == ROWS, report
-    print(f"flush of {ROWS:,} rows, {what}: {rate:,.0f} rows/s{mark}")
+    print(
+        f"flush of {ROWS:,} rows, {what}: of new keys {rates[0]} rows/s, in a new window {rates[1]} rows/s, "
+        f"changed {rates[2]} rows/s{mark}",
+        flush=True,
+    )
+
+
+class Counted:
+    """A client that counts the items which are read."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.items = client, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def batch_get_item(self, **request: Any) -> Any:
+        self.items += sum(len(one["Keys"]) for one in request["RequestItems"].values())
+        return self._client.batch_get_item(**request)
+
+    def get_paginator(self, _operation: str) -> Any:
+        return self
+
+    def paginate(self, *, PaginationConfig: dict[str, Any], **request: Any) -> Iterator[Any]:  # noqa: N803
+        items = self._client.query(**request)["Items"]
+        size = PaginationConfig["PageSize"] or len(items) or 1
+        for at in range(0, len(items), size):
+            self.items += len(items[at : at + size])
+            yield {"Items": items[at : at + size]}
+
+
+def lists(windows: int = 60) -> None:
+    """Print how many items are read for what is shown."""
+    spec, tables = load(Settings().pipeline).views[0].spec, MemoryDynamoDB()
+    tables.create_table(TableName="views", KeySchema=[{"AttributeName": name} for name in ("pk", "sk")])
+    client = Counted(tables)
+    store = ViewStore(client, "views")
+    for window in range(windows):
+        store.write(spec, upserts(spec, range(KEYS), window, 1, 20.0))
+    last, size = _START_MS + (windows - 1) * _SIZE_MS, _SIZE_MS
+    found = []
+    for read in (
+        lambda: store.page(spec, "dev-7", 100, None, last, last + size)[0],
+        lambda: list(store.at(spec, [last])),
+    ):
+        client.items = 0
+        rows = len(read())
+        found.append(f"{client.items:,} for {rows:,} rows")
+    whole = len(tables.scan(TableName="views")["Items"])
+    print(
+        f"items read of {whole:,}: a page of the newest window below a prefix {found[0]}; "
+        f"that window of every key, as alerts read it, {found[1]}",
+        flush=True,
+    )
 
 
 def write() -> None:
@@ -241,6 +304,7 @@ def main() -> None:
     if wanted.serve is not None:
         _serve(wanted.serve)
         return
+    lists()
     write()
     os.sched_setaffinity(0, {1 % (os.cpu_count() or 1)})
     read(wanted.seconds)
