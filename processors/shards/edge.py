@@ -1,6 +1,6 @@
 """Where the planner meets Kinesis and the ledger: read the shards, read the measurements."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
@@ -80,16 +80,22 @@ def heat_document(shard_id: str) -> str:
     return f"heat.{shard_id}"
 
 
-def read_samples(documents: Documents, topology: Topology, now_ms: int) -> dict[str, Sample]:
-    """What the processor measured of each open shard, by shard; shards it has not written yet are left out.
+def read_samples(
+    documents: Documents, topology: Topology, now_ms: int, also: Collection[str] = ()
+) -> dict[str, Sample]:
+    """What the processor measured of each open shard, and of those of `also`, by shard; shards it has not written yet
+    are left out.
 
-    A processor writes when it commits, so one without news for long has had no records.
+    A processor writes when it commits, so one without news for long has had no records. A sample is as of the last
+    record's arrival, which may be long ago: the news came as much later as the reader was behind.
     """
     out = {}
-    for shard in topology.open:
+    for shard in topology.shards:
+        if shard.closed and shard.shard_id not in also:
+            continue
         doc, rev = documents.document(heat_document(shard.shard_id))
         if rev:
             sample = sample_from_json(doc["sample"])
-            idle = now_ms - sample.at_ms > _IDLE_MS
+            idle = now_ms - sample.at_ms - max(sample.lag_ms.values(), default=0) > _IDLE_MS
             out[shard.shard_id] = Sample(shard.shard_id, now_ms, sample.seconds, 0, 0, 0) if idle else sample
     return out
