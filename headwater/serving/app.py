@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, create_model
 from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from headwater.config import ServeSettings
 from headwater.errors import HeadwaterError, Retryable, UsageError
@@ -33,6 +34,8 @@ OPERATE = "console"
 _AGE = "freshness_ms"
 _STREAM_SECONDS = 0.5
 """How often an event stream looks; all streams of a key look once together."""
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 Answer = Callable[[], Any]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
@@ -81,7 +84,7 @@ class JobRow(BaseModel):
     kind: str
     subject: str
     owner: str
-    state: Literal["running", "cancelling", "lost", "done", "failed", "cancelled"]
+    state: Literal["running", "cancelling", "lost", "done", "failed", "cancelled", "interrupted"]
     started_ms: int
     updated_ms: int
     events: int
@@ -157,6 +160,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
 
     for name in reader.names:
         _routes(app, name, reader, answered, [Depends(allowed)], streams)
+    _unknown(app, [Depends(allowed)])
     _refusals(app)
     return app
 
@@ -209,6 +213,16 @@ def _routes(
         return await answered(
             request, lambda: reader.key(name, key, *span, limit=limit, after=after, newest_first=newest_first)
         )
+
+
+def _unknown(app: FastAPI, guards: list[Any]) -> None:
+    """All other paths of the API: without it the console, which is served below /, answers for them."""
+
+    @app.api_route("/v1{rest:path}", methods=_METHODS, dependencies=guards, include_in_schema=False)
+    async def unknown(request: Request) -> None:
+        if any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes):
+            raise Problem(405, "method-not-allowed", f"{request.url.path} does not take {request.method}")
+        raise Problem(404, "not-found", f"there is no {request.url.path}")
 
 
 class _Streams:
