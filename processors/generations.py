@@ -67,6 +67,8 @@ class Generations:
     retired_ms: int = 0
     """When the last of them was."""
     last: int = 1
+    swept: int = 0
+    """Up to here no number has rows left, but one that serves: they were looked for once more after its end."""
 
     def begun(self, version: int) -> "Generations":
         """With a new generation that is being built."""
@@ -84,9 +86,21 @@ class Generations:
         retired = (*self.retired, self.building.number)
         return replace(self, building=None, retired=retired, retired_ms=now_ms)
 
-    def dropped(self, numbers: Collection[int]) -> "Generations":
-        """Without these among the retired."""
-        return replace(self, retired=tuple(number for number in self.retired if number not in numbers))
+    def dropped(self, numbers: Collection[int], *, swept: bool = False) -> "Generations":
+        """Without these among the retired; `swept`: and with what was `unswept` looked for."""
+        retired = tuple(number for number in self.retired if number not in numbers)
+        return replace(self, retired=retired, swept=self.serving.number - 1 if swept else self.swept)
+
+    @property
+    def unswept(self) -> tuple[int, ...]:
+        """Numbers that neither serve nor are being built, where a process that hung may have left rows since."""
+        kept = {one.number for one in self.kept} | set(self.retired)
+        return tuple(number for number in range(self.swept + 1, self.last + 1) if number not in kept)
+
+    @property
+    def has_switched(self) -> bool:
+        """Whether what served before the last switch is still to be dropped, and nothing new is being built."""
+        return self.building is None and any(number < self.serving.number for number in self.retired)
 
     @property
     def kept(self) -> tuple[Generation, ...]:
@@ -182,4 +196,5 @@ def _parsed(one: Mapping[str, Any]) -> Generations:
         tuple(one["retired"]),
         int(one["retired_ms"]),
         int(one["last"]),
+        int(one.get("swept", 0)),
     )

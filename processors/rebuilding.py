@@ -8,35 +8,33 @@ generation as the one that serves, and the rows of the old one are dropped.
 The ledger document `rebuild.<view>` says how far it is: called again, it goes on there.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from headwater import sequence
 from headwater.errors import Fenced, HeadwaterError, UsageError
-from headwater.ledger import ShardEntry
-from processors.generations import DOCUMENT, NOTES, Generations, generations, with_entry
-from processors.jobs import Advance, Cancelled
+from processors.generations import DOCUMENT, NOTES, Generation, Generations, generations, with_entry
+from processors.jobs import Cancelled, Progress, Untold
 from processors.pipeline import View
+from processors.rebuildrows import Watched, drop
+from processors.rebuildshards import Beginnings
 from processors.services import Services
-from processors.worker import ShardWorker, StateStore, unique_events
 
 __all__ = ["Build", "Past", "Rebuild", "Rebuilt", "snapshots"]
-
-log = logging.getLogger("headwater.rebuild")
 
 _PAUSE_SECONDS = 1.0
 _FRESH_MS = 600_000
 """For so long what was noted before the beginning is good."""
-_PATIENCE_MS = 10_000
-"""Beyond a commit's time: then the shards that do not begin are named."""
 _RACES = 20
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a rebuild did: `events` are those before the shards began the new generation, `dropped` items of the old."""
+    """What a rebuild did: `events` are those before the shards began the new generation, `dropped` items of the old.
+
+    `only_dropped`: an earlier call had built it all and switched, and ended before the old rows were dropped.
+    """
 
     view: str
     generation: int
@@ -44,6 +42,7 @@ class Rebuilt:
     events: int
     shards: int
     dropped: int
+    only_dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,25 @@ class Past(Protocol):
     source: str
     """Its name: what one has begun, another cannot go on with."""
 
-    def before(self) -> Mapping[str, Any]:
-        """Notes from before any processor has begun."""
+    def before(self, view: View, /) -> Mapping[str, Any]:
+        """Notes from before any processor has begun. UsageError where this view cannot be had from here."""
         ...
 
     def pin(self) -> Mapping[str, Any]:
         """Notes from when all have."""
         ...
 
-    def fill(self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None]) -> int:
-        """Write the slots; how many events are in them. HeadwaterError when not every event is there any more."""
+    def fill(
+        self,
+        build: Build,
+        notes: Mapping[str, Any],
+        save: Callable[[Mapping[str, Any]], None],
+        progress: Progress,
+    ) -> int:
+        """Write the slots; how many events are in them. HeadwaterError when not every event is there any more.
+
+        `progress` is told about once a second, and ends it by whatever it raises.
+        """
         ...
 
 
@@ -90,51 +98,72 @@ class Rebuild:
         services: Services,
         name: str,
         past: Past,
-        advance: Advance,
+        progress: Progress,
         *,
         take_over: str | None = None,
     ) -> None:
         """`take_over` is an owner by whose name shards that no processor touches are claimed, to begin there."""
         services.serving.view(name)  # UsageError for one that is not there
-        self._services, self._name, self._past, self._advance = services, name, past, advance
+        self._services, self._name, self._past, self._progress = services, name, past, progress
         self._take_over = take_over
         self._note = f"{NOTES}{name}"
 
     def run(self, version: int | None = None) -> Rebuilt:
         """Build, switch, drop. `version` None is the highest that the pipeline has.
 
+        Where an earlier call ended between the switch to this version and the end, only the dropping is left.
+
         Raises Cancelled when the job is, and what was built is then given up; Fenced when another call goes on with
-        it; any other error leaves it to be gone on with, and the old generation serving.
+        it, or gave it up; any other error leaves it to be gone on with, and the old generation serving.
         """
-        entry = self._entry()
-        if entry.building is None and any(number < entry.serving.number for number in entry.retired):
-            return self._ended(*self._notes()[:1])  # killed after the switch
-        self._drop()
-        self._begin(version)
+        entry, wanted = self._entry(), self._wanted(version)
+        if entry.has_switched and wanted == entry.serving.version:
+            return self._ended(self._notes()[0], only_dropped=True)
+        self._drop(sweep=True)
+        self._begin(version, wanted)
         begun = self._entry()
+        assert begun.building is not None
         try:
             self._wait()
             notes = self._fill()
+            self._progress.phase("switching", final=True)
+            self._change(lambda one: one.switched(self._services.clock.now_ms()), begun)
         except Cancelled:
-            self._advance = lambda _events, _done: None
+            self._progress = Untold()
             self.give_up()
             raise
-        self._change(lambda one: one.switched(self._services.clock.now_ms()), begun)
+        except Fenced:
+            self._clear(begun.building)
+            raise
         return self._ended(notes)
 
     def give_up(self) -> int:
-        """End what is being built: the old generation goes on serving. How many items were dropped."""
+        """End what is being built: the old generation goes on serving. How many items were dropped.
+
+        UsageError when nothing is being built, and when it has switched already.
+        """
         entry = self._entry()
-        if entry.building is None and not entry.retired:
-            raise UsageError(f"view {self._name} is not being built")
         if entry.building is not None:
             self._change(lambda one: one.given_up(self._services.clock.now_ms()), entry)
+        elif entry.has_switched:
+            raise UsageError(
+                f"view {self._name} has switched already: version {entry.serving.version} serves; call it without "
+                "--give-up to drop the old rows"
+            )
+        elif not entry.retired:
+            raise UsageError(f"view {self._name} is not being built")
         return self._drop()
 
-    def _begin(self, version: int | None) -> None:
+    def _wanted(self, version: int | None) -> int:
+        """UsageError for a version that is not there."""
+        known = [one.version for one in self._services.pipeline.definitions if one.name == self._name]
+        wanted = max(known) if version is None else version
+        Generation(1, wanted).of(self._services.pipeline, self._name)
+        return wanted
+
+    def _begin(self, version: int | None, wanted: int) -> None:
         """Pin what is before, and have processors begin; nothing when that is under way."""
-        entry = self._entry()
-        wanted = version or max(one.version for one in self._services.pipeline.definitions if one.name == self._name)
+        entry, pipeline = self._entry(), self._services.pipeline
         if entry.building is not None:
             if version not in (None, entry.building.version):
                 raise UsageError(
@@ -145,15 +174,16 @@ class Rebuild:
             if source != self._past.source:
                 raise UsageError(f"view {self._name} is being built from the {source}: go on so, or give it up")
             return
+        if not self._services.ledger.shards():
+            raise UsageError(f"pipeline {pipeline.name} has read nothing yet: its processor has to run first")
         begun = entry.begun(wanted)
         assert begun.building is not None
-        begun.building.of(self._services.pipeline, self._name)  # UsageError for a version that is not there
+        before = dict(self._past.before(begun.building.of(pipeline, self._name)))
         found, revision = self._notes()
         notes = {"generation": begun.last, "source": self._past.source}
         now = self._services.clock.now_ms()
         if found != found | notes or now - found["now_ms"] > _FRESH_MS:  # else it is of a call killed just here
-            notes |= {"now_ms": now, "past": dict(self._past.before())}
-            self._services.ledger.put_document(self._note, notes, revision)
+            self._put_notes(notes | {"now_ms": now, "past": before}, revision)
         self._change(lambda one: one.begun(wanted), entry)
 
     def _wait(self) -> None:
@@ -161,107 +191,82 @@ class Rebuild:
         notes, revision = self._notes()
         if "shards" in notes:
             return
-        stored = self._view().name
-        begun: dict[str, dict[str, Any]] = {}
-        looked: dict[str, ShardEntry] = {}
-        patience = self._services.clock.now_ms() + self._services.settings.commit_seconds * 1000 + _PATIENCE_MS
-        while True:
-            entries = self._services.ledger.shards()
-            for entry in entries:
-                if entry.shard_id not in begun and looked.get(entry.shard_id) != entry:
-                    looked[entry.shard_id] = entry
-                    found = self._begun(entry, stored)
-                    if found is not None:
-                        begun[entry.shard_id] = found
-            left = [entry for entry in entries if entry.shard_id not in begun]
-            if not left:
-                break
-            if self._services.clock.now_ms() > patience:
-                begun |= self._claimed(left)
-                patience += 60_000
-            self._advance(0, 0)
-            self._services.clock.sleep(_PAUSE_SECONDS)
+        progress = Watched(self._services, self._progress, self._view)
+        begun = Beginnings(self._services, self._view().name, progress, self._take_over).wait()
         pinned = {**notes["past"], **self._past.pin()}
-        self._services.ledger.put_document(self._note, {**notes, "shards": begun, "past": pinned}, revision)
-
-    def _claimed(self, left: Sequence[ShardEntry]) -> dict[str, dict[str, Any]]:
-        """Begin on these shards, where that is wanted: a processor that has one is fenced, and claims it again."""
-        if self._take_over is None:
-            log.warning(
-                "shards have not begun: processors with this version of the view have to run, or call with --take-over",
-                extra={"view": self._name, "shards": [entry.shard_id for entry in left]},
-            )
-            return {}
-        found = {}
-        services = self._services
-        for entry in left:
-            if entry.position == sequence.NONE:  # whoever claims it after this begins at its beginning
-                services.ledger.claim(entry.shard_id, self._take_over, None, services.clock.now_ms())
-                found[entry.shard_id] = {"position": sequence.NONE, "events": 0}
-                continue
-            worker = ShardWorker(
-                services.pipeline, entry.shard_id, services.ports, services.settings, services.clock, self._take_over
-            )
-            worker.claim()
-            worker.commit()
-        return found
-
-    def _begun(self, entry: ShardEntry, stored: str) -> dict[str, Any] | None:
-        """Where the shard began the generation; one read to its end without, at its end."""
-        state = StateStore(self._services.pipeline, self._services.objects).load(entry)
-        if stored in state.begun:
-            return state.begun[stored]
-        return {"position": entry.position, "events": unique_events(entry.counts)} if entry.closed else None
+        self._put_notes({**notes, "shards": begun, "past": pinned}, revision)
 
     def _fill(self) -> Mapping[str, Any]:
         notes, revision = self._notes()
         if "events" in notes:
             return notes
-        shards = notes["shards"]
+        shards, view = notes["shards"], self._view()
         positions = {shard_id: str(one["position"]) for shard_id, one in shards.items()}
         counts = {shard_id: int(one["events"]) for shard_id, one in shards.items()}
-        build = Build(self._view(), positions, counts, int(notes["now_ms"]))
+        build = Build(view, positions, counts, int(notes["now_ms"]))
 
         def save(past: Mapping[str, Any]) -> None:
             nonlocal notes, revision
             notes = {**notes, "past": {**notes["past"], **past}}
-            revision = self._services.ledger.put_document(self._note, notes, revision)
+            revision = self._put_notes(notes, revision)
 
-        events = self._past.fill(build, notes["past"], save)
+        def still() -> None:
+            if self._view().name != view.name:
+                raise self._another()
+
+        events = self._past.fill(build, notes["past"], save, Watched(self._services, self._progress, still))
         notes = {**notes, "events": events}
-        self._services.ledger.put_document(self._note, notes, revision)
+        self._put_notes(notes, revision)
         return notes
 
-    def _ended(self, notes: Mapping[str, Any]) -> Rebuilt:
+    def _ended(self, notes: Mapping[str, Any], *, only_dropped: bool = False) -> Rebuilt:
         events, shards = int(notes.get("events", 0)), len(notes.get("shards", {}))
         dropped, serving = self._drop(events), self._entry().serving
-        return Rebuilt(self._name, serving.number, serving.version, events, shards, dropped)
+        return Rebuilt(self._name, serving.number, serving.version, events, shards, dropped, only_dropped)
 
-    def _drop(self, events: int = 0) -> int:
-        """Delete the rows of what is retired, once processors have had the time to hear of it."""
-        entry, clock = self._entry(), self._services.clock
-        if not entry.retired:
+    def _drop(self, events: int = 0, *, sweep: bool = False) -> int:
+        """Delete the rows of what is retired, once processors have had the time to hear of it.
+
+        `sweep`: and once more those of all that serve no more: a process that hung may have written some since.
+        """
+        entry = self._entry()
+        swept = sweep and entry.building is None
+        numbers = [*entry.retired, *(entry.unswept if swept else ())]
+        if not numbers:
             return 0
-        heard_ms = entry.retired_ms + (self._services.settings.commit_seconds + 2) * 1000
-        while clock.now_ms() < heard_ms:
-            self._advance(events, 0)
-            clock.sleep(_PAUSE_SECONDS)
+        self._progress.phase("dropping old rows")
+        if entry.retired:
+            self._until_heard(entry, events)
         dropped = 0
-        for number in entry.retired:
-            stored = self._name if number == 1 else f"{self._name}@{number}"
-            for count in self._services.views.drop(stored):
-                dropped += count
-                self._advance(events, dropped)
+        for number in numbers:
+            told = partial(self._dropping, events, dropped)
+            dropped += drop(self._services, Generation(number, 0).stored(self._name), told)
         for key in list(self._services.objects.list(snapshots(self._services, f"{self._name}@"))):
             self._services.objects.delete(key)
-        gone = set(entry.retired)
-        self._change(lambda one: one.dropped(gone), entry)
+        self._change(lambda one: one.dropped(numbers, swept=swept), entry)
         return dropped
+
+    def _until_heard(self, entry: Generations, events: int) -> None:
+        heard_ms = entry.retired_ms + (self._services.settings.commit_seconds + 2) * 1000
+        while self._services.clock.now_ms() < heard_ms:
+            self._progress(events, 0)
+            self._services.clock.sleep(_PAUSE_SECONDS)
+
+    def _dropping(self, events: int, before: int, count: int) -> None:
+        self._progress(events, before + count)
+
+    def _clear(self, mine: Generation) -> None:
+        """After another call gave up what this one was writing: it may have dropped the rows before the last came."""
+        if mine not in self._entry().kept:
+            drop(self._services, mine.stored(self._name), lambda _: None)
 
     def _view(self) -> View:
         building = self._entry().building
         if building is None:
-            raise Fenced(f"view {self._name} is not being built any more: another call gave it up, or has switched")
+            raise Fenced(
+                f"view {self._name} is not being built any more: another call gave it up, or has switched; let one run "
+                "at a time"
+            )
         return building.of(self._services.pipeline, self._name)
 
     def _entry(self) -> Generations:
@@ -275,7 +280,7 @@ class Rebuild:
             document, revision = ledger.document(DOCUMENT)
             found = generations(document, pipeline)[self._name]
             if found != expected:
-                raise Fenced(f"view {self._name} is being rebuilt by another call: let one run at a time")
+                raise self._another()
             try:
                 ledger.put_document(DOCUMENT, with_entry(document, self._name, change(found)), revision)
                 return
@@ -285,3 +290,12 @@ class Rebuild:
 
     def _notes(self) -> tuple[dict[str, Any], int]:
         return self._services.ledger.document(self._note)
+
+    def _put_notes(self, notes: Mapping[str, Any], revision: int) -> int:
+        try:
+            return self._services.ledger.put_document(self._note, notes, revision)
+        except Fenced:
+            raise self._another() from None
+
+    def _another(self) -> Fenced:
+        return Fenced(f"view {self._name} is being rebuilt by another call: let one run at a time")

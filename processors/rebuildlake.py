@@ -8,6 +8,7 @@ is the same. Between two files a snapshot of the memory may be kept, to go on fr
 import io
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,12 @@ from pyiceberg.io.pyarrow import ArrowScan
 from headwater import sequence
 from processors.backfill import current_snapshot, settled
 from processors.engine import times
-from processors.jobs import Advance
+from processors.jobs import Progress
 from processors.operators.aggregate import ALWAYS, ViewState
 from processors.pipeline import Pipeline, View
 from processors.rebuilding import Build, snapshots
+from processors.rebuildrows import write
 from processors.services import Services
-from processors.worker import upsert
 from sinks.catalog import open_table
 from sinks.history import tasks_until
 
@@ -37,24 +38,27 @@ _KEPT_MS = 30_000
 
 
 class LakePast:
-    """`settle` makes a publisher's step. `advance` is told of events, and bytes of files."""
+    """`settle` makes a publisher's step."""
 
     source = "lake"
 
-    def __init__(
-        self, services: Services, settle: Callable[[], object], advance: Advance, most_slots: int = MOST_SLOTS
-    ) -> None:
-        self._services, self._settle, self._advance, self._most = services, settle, advance, most_slots
-        self._kept: list[str] = []
+    def __init__(self, services: Services, settle: Callable[[], object], most_slots: int = MOST_SLOTS) -> None:
+        self._services, self._settle, self._most = services, settle, most_slots
 
-    def before(self) -> Mapping[str, Any]:
+    def before(self, _view: View, /) -> Mapping[str, Any]:
         return {"since": current_snapshot(self._services)}
 
     def pin(self) -> Mapping[str, Any]:
         settled(self._services, self._services.ledger.shards(), self._settle)
         return {"through": current_snapshot(self._services)}
 
-    def fill(self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None]) -> int:
+    def fill(
+        self,
+        build: Build,
+        notes: Mapping[str, Any],
+        save: Callable[[Mapping[str, Any]], None],
+        progress: Progress,
+    ) -> int:
         """The lake lacks nothing that the shards have committed, so nothing is checked here: the audit does."""
         services, pipeline, view = self._services, self._services.pipeline, build.view
         table = open_table(services.settings, pipeline.lake_to.table)
@@ -64,51 +68,78 @@ class LakePast:
         columns = {*view.by, *(one.field for one in view.aggregates if one.field), time}
         names = [name for name in pipeline.schema.names if name in columns]
         reader = ArrowScan(table.metadata, table.io, table.schema().select(*names), wanted)
-        place = {"file": 0, "slot": 0, "events": 0, "bytes": 0, **notes.get("place", {})}
-        state = self._loaded(view, place)
-        kept_ms = services.clock.now_ms()
-        for number, task in enumerate(tasks[place["file"] :], place["file"] + 1):
-            events = fold(state, reader.to_table([task]).select(names), pipeline, number)
-            place |= {"file": number, "events": place["events"] + events}
-            place["bytes"] += task.file.file_size_in_bytes
-            if len(state) > self._most:
-                state, place["slot"] = self._written(state, view, place["slot"]), place["slot"] + 1
-                kept_ms = 0
-            if services.clock.now_ms() - kept_ms >= _KEPT_MS:
-                self._keep(state, view, place, save)
-                kept_ms = services.clock.now_ms()
-            self._advance(place["events"], place["bytes"])
-        self._written(state, view, place["slot"])
-        return int(place["events"])
+        folding = _Folding(services, view, notes.get("place", {}), save, progress)
+        total = sum(task.file.file_size_in_bytes for task in tasks)
+        folding.read(total)
+        for task in tasks[folding.place["file"] :]:
+            folding.take(reader.to_table([task]).select(names), task.file.file_size_in_bytes)
+            if len(folding.state) > self._most:
+                folding.write()
+                folding.read(total)
+            folding.keep()
+        folding.write()
+        return folding.place["events"]
 
-    def _written(self, state: ViewState, view: View, slot: int) -> ViewState:
-        self._services.views.write(view.spec, [upsert(one, f"lake/{slot}") for one in state.dirty()])
-        return ViewState(view, 0)
 
-    def _keep(
-        self, state: ViewState, view: View, place: Mapping[str, int], save: Callable[[Mapping[str, Any]], None]
+class _Folding:
+    """Files folded in memory, from the place where an earlier call kept it."""
+
+    def __init__(
+        self,
+        services: Services,
+        view: View,
+        place: Mapping[str, int],
+        save: Callable[[Mapping[str, Any]], None],
+        progress: Progress,
     ) -> None:
-        slots, aggregates = state.to_tables()
-        for name, table in zip(_PARTS, (slots, aggregates), strict=True):
+        self._services, self._view, self._save, self._progress = services, view, save, progress
+        self.place = {"file": 0, "slot": 0, "events": 0, "bytes": 0, **place}
+        self.state = ViewState(view, 0)
+        self._kept: list[str] = []
+        self._kept_ms = services.clock.now_ms()
+        if self.place["file"]:
+            self._kept = self._keys()
+            self.state.load_tables(*(pa.ipc.open_stream(services.objects.get(key)).read_all() for key in self._kept))
+
+    def read(self, total: int) -> None:
+        """Tell that files are read, so many bytes in all."""
+        self._progress.phase("reading", total)
+        self._progress(self.place["events"], self.place["bytes"])
+
+    def take(self, rows: pa.Table, size: int) -> None:
+        """The next file."""
+        place = self.place
+        place["file"] += 1
+        place["events"] += fold(self.state, rows, self._services.pipeline, place["file"])
+        place["bytes"] += size
+        self._progress(place["events"], place["bytes"])
+
+    def write(self) -> None:
+        """All that is in memory as a slot of its own, and begin anew."""
+        partials, slot = self.state.dirty(), f"lake/{self.place['slot']}"
+        self._progress.phase("writing", len(partials))
+        write(self._services, self._view.spec, partials, lambda _: slot, partial(self._progress, self.place["events"]))
+        self.state = ViewState(self._view, 0)
+        self.place["slot"] += 1
+        self._kept_ms = 0
+
+    def keep(self) -> None:
+        """A snapshot now and then, to go on from; after a slot was written, at once."""
+        if self._services.clock.now_ms() - self._kept_ms < _KEPT_MS:
+            return
+        for key, table in zip(self._keys(), self.state.to_tables(), strict=True):
             sink = io.BytesIO()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
-            self._services.objects.put(self._key(view, place, name), sink.getvalue())
-        save({"place": dict(place)})
+            self._services.objects.put(key, sink.getvalue())
+        self._save({"place": dict(self.place)})
         for key in self._kept:  # not gone on from any more
             self._services.objects.delete(key)
-        self._kept = [self._key(view, place, name) for name in _PARTS]
+        self._kept, self._kept_ms = self._keys(), self._services.clock.now_ms()
 
-    def _loaded(self, view: View, place: Mapping[str, int]) -> ViewState:
-        state = ViewState(view, 0)
-        if place["file"]:
-            self._kept = [self._key(view, place, name) for name in _PARTS]
-            parts = [pa.ipc.open_stream(self._services.objects.get(key)).read_all() for key in self._kept]
-            state.load_tables(*parts)
-        return state
-
-    def _key(self, view: View, place: Mapping[str, int], name: str) -> str:
-        return f"{snapshots(self._services, view.name)}/{place['file']:08d}-{name}.arrow"
+    def _keys(self) -> list[str]:
+        at = f"{snapshots(self._services, self._view.name)}/{self.place['file']:08d}"
+        return [f"{at}-{name}.arrow" for name in _PARTS]
 
 
 def fold(state: ViewState, rows: pa.Table, pipeline: Pipeline, number: int) -> int:

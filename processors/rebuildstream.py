@@ -6,20 +6,22 @@ the shard had had.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from headwater import sequence
 from headwater.errors import HeadwaterError
 from processors.engine import Engine
-from processors.jobs import Advance
-from processors.pipeline import Pipeline
+from processors.jobs import Progress
+from processors.pipeline import Pipeline, View
 from processors.rebuilding import Build, snapshots
+from processors.rebuildrows import write
 from processors.references import ReferenceLoader
 from processors.replaying import Span, listed, pages
 from processors.runners.embedded import ShardInfo
 from processors.services import Services
 from processors.state import ShardState
-from processors.worker import unique_events, upsert
+from processors.worker import unique_events
 
 __all__ = ["StreamPast"]
 
@@ -27,26 +29,33 @@ _ALL = Span(0, 1 << 62)
 
 
 class StreamPast:
-    """`advance` is told of events."""
+    """A shard after the other, parents first."""
 
     source = "stream"
 
-    def __init__(self, services: Services, advance: Advance) -> None:
-        self._services, self._advance = services, advance
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
-    def before(self) -> Mapping[str, Any]:
+    def before(self, _view: View, /) -> Mapping[str, Any]:
         return {}
 
     def pin(self) -> Mapping[str, Any]:
         return {}
 
-    def fill(self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None]) -> int:
-        """UsageError when the stream no longer has all events."""
+    def fill(
+        self,
+        build: Build,
+        notes: Mapping[str, Any],
+        save: Callable[[Mapping[str, Any]], None],
+        progress: Progress,
+    ) -> int:
+        """HeadwaterError when the stream no longer has all events."""
         done: dict[str, int] = dict(notes.get("done", {}))
+        progress.phase("reading", sum(build.events.values()))
         shards = {shard.shard_id: shard for shard in listed(self._services)}
         for shard_id in [*sorted(set(build.positions) - set(shards)), *shards]:
             if shard_id not in done and shard_id in build.positions:
-                found = self._read(build, shards[shard_id], sum(done.values())) if shard_id in shards else 0
+                found = self._read(build, shards[shard_id], sum(done.values()), progress) if shard_id in shards else 0
                 if found != build.events[shard_id]:
                     raise HeadwaterError(
                         f"stream {self._services.settings.stream} has {found:,} of the {build.events[shard_id]:,} "
@@ -56,7 +65,7 @@ class StreamPast:
                 save({"done": done})
         return sum(done.values())
 
-    def _read(self, build: Build, shard: ShardInfo, before: int) -> int:
+    def _read(self, build: Build, shard: ShardInfo, before: int, progress: Progress) -> int:
         """One shard, from its beginning to where it began the generation: how many events, copies aside."""
         services, until = self._services, build.positions[shard.shard_id]
         pipeline = services.pipeline.having([build.view])
@@ -65,8 +74,8 @@ class StreamPast:
         for records, _ in pages(services, shard.shard_id, {}, _ALL):
             wanted = [record for record in records if sequence.pad(record.sequence_number) <= until]
             engine.process(wanted)
-            self._write(build, shard.shard_id, state)
-            self._advance(before + unique_events(state.counts), 0)
+            events = before + unique_events(state.counts)
+            self._write(build, shard.shard_id, state, partial(progress, events, events))
             if len(wanted) < len(records) or not until.strip("0"):
                 break
         services.objects.put(self._key(build, shard.shard_id), state.dumps())
@@ -79,10 +88,13 @@ class StreamPast:
         state.refer(pipeline, self._services.ledger.document("references")[0])
         return state
 
-    def _write(self, build: Build, shard_id: str, state: ShardState) -> None:
+    def _write(self, build: Build, shard_id: str, state: ShardState, told: Callable[[], object]) -> None:
         view = state.views[build.view.name]
-        slots = [upsert(one, f"stream/{shard_id}/{one.bucket}") for one in view.dirty()]
-        self._services.views.write(build.view.spec, slots)
+        told()
+        partials = view.dirty()
+        write(
+            self._services, build.view.spec, partials, lambda one: f"stream/{shard_id}/{one.bucket}", lambda _: told()
+        )
         view.clean()
         view.evict(state.max_ts)
 

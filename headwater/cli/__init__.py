@@ -5,6 +5,7 @@ HEADWATER_DEBUG=1 shows tracebacks. The commands import what they need when they
 """
 
 import contextlib
+import signal
 import sys
 
 import typer
@@ -24,8 +25,13 @@ for part in (run, data, gateway, serving, views, lake, lakecare, replay, shards,
     part.register(app)
 
 
+_INTERRUPTED = 130
+
+
 def main() -> None:
-    """The entry point: runs the command that the arguments name and ends the process."""
+    """The entry point: runs the command that the arguments name and ends the process. SIGTERM is as Ctrl-C, but for
+    commands that say otherwise."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     status = _run()
     try:
         sys.stdout.flush()
@@ -45,8 +51,10 @@ def _run() -> int:
     except BrokenPipeError:
         return 1  # whoever read our output has gone: nothing to say, and nobody to say it to
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        return 130
+        status = _INTERRUPTED
+    except jobs.Interrupted as error:
+        sys.stderr.write(f"interrupted: {error}\n")
+        return _INTERRUPTED
     except Exception as error:
         from headwater.cli.failures import explain
         from headwater.config import debugging
@@ -56,4 +64,6 @@ def _run() -> int:
         text, status = explain(error)
         if text:
             sys.stderr.write(f"headwater: {text}\n")
+    if status == _INTERRUPTED:  # typer makes this of a KeyboardInterrupt
+        sys.stderr.write("interrupted\n")
     return status if isinstance(status, int) else 0

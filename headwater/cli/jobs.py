@@ -1,7 +1,8 @@
 """The command `jobs`: what runs long, how far it is, and how to end it."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,16 +10,22 @@ import typer
 from headwater.cli.services import open_services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from processors.jobs import Advance, Jobs
+    from processors.jobs import Jobs, Progress
     from processors.services import Services
 
-__all__ = ["as_job", "register"]
+__all__ = ["Interrupted", "as_job", "quiet_job", "register"]
 
 jobs = typer.Typer(help="Long commands that run or ran: rebuilds, compactions, replays.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="As `headwater jobs list` names it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+_BEAT_SECONDS = 15.0
+"""Between two signs of life: a few may be lost before the job is."""
+
+
+class Interrupted(Exception):
+    """A job ended by Ctrl-C or SIGTERM; the text says what is left to do."""
 
 
 def register(app: typer.Typer) -> None:
@@ -27,18 +34,66 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def as_job(services: "Services", kind: str, subject: str, title: str, total: int | None = None) -> "Iterator[Advance]":
-    """A job, and its progress on this terminal; what is yielded tells both."""
-    from headwater.cli.output import progress
+def as_job(
+    services: "Services", kind: str, subject: str, title: str, total: int | None = None, *, left: str
+) -> "Iterator[Progress]":
+    """A job, and its progress on this terminal; what is yielded tells both. Ctrl-C makes it Interrupted by `left`."""
+    with ExitStack() as stack, quiet_job(services, kind, subject, total, left=left) as told:
+        yield _Shown(told, services, title, total, stack)
+
+
+@contextmanager
+def quiet_job(
+    services: "Services", kind: str, subject: str, total: int | None = None, *, left: str
+) -> "Iterator[Progress]":
+    """The same, and nothing on the terminal."""
     from processors.services import new_owner
 
-    with _jobs(services).run(kind, subject, new_owner(), total) as tell, progress(title, total, services.clock) as show:
+    try:
+        with _jobs(services).run(kind, subject, new_owner(), total) as told, _beating(told.beat):
+            yield told
+    except KeyboardInterrupt:
+        raise Interrupted(left) from None
 
-        def advance(events: int, done: int) -> None:
-            show(events, done)
-            tell(events, done)
 
-        yield advance
+class _Shown:
+    """Progress for the job and the terminal, where each phase has a line or a bar of its own."""
+
+    def __init__(self, told: "Progress", services: "Services", title: str, total: int | None, stack: ExitStack) -> None:
+        self._told, self._clock, self._title, self._stack = told, services.clock, title, stack
+        self._show(title, total)
+
+    def __call__(self, events: int, done: int) -> None:
+        self._shown(events, done)
+        self._told(events, done)
+
+    def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
+        self._show(f"{self._title}, {name}", total)
+        self._told.phase(name, total, final=final)
+
+    def _show(self, title: str, total: int | None) -> None:
+        from headwater.cli.output import progress
+
+        self._stack.close()
+        self._shown = self._stack.enter_context(progress(title, total, self._clock))
+
+
+@contextmanager
+def _beating(beat: "Callable[[], None]") -> "Iterator[None]":
+    """Signs of life from a thread, whatever this one waits for."""
+    ended = Event()
+
+    def run() -> None:
+        while not ended.wait(_BEAT_SECONDS):
+            beat()
+
+    thread = Thread(target=run, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @jobs.command("list")
@@ -68,8 +123,8 @@ def cancel(job: JobId) -> None:
     """Ask a job to end. It does within about a second of work; what it had done stays."""
     from processors.services import new_owner
 
-    _jobs(open_services()).cancel(job, new_owner())
-    typer.echo(f"{job} was asked to end")
+    found = _jobs(open_services()).cancel(job, new_owner())
+    typer.echo(f"{job} was asked to end" if found.state == "running" else f"{job} was {found.message}")
 
 
 def _jobs(services: "Services") -> "Jobs":

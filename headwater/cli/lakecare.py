@@ -24,6 +24,7 @@ Keep = Annotated[int, typer.Option(min=1, help="Snapshots that stay, however old
 SnapshotHours = Annotated[float, typer.Option(min=0.0, help="Snapshots younger than this stay.")]
 OrphanHours = Annotated[float, typer.Option(min=1.0, help="Objects younger than this stay.")]
 HOUR_MS = 3_600_000
+_STAYS = "what it had done stays"
 
 
 def register(_: typer.Typer) -> None:
@@ -37,7 +38,7 @@ def compact(target_mb: TargetMb = 256, small_mb: SmallMb = 128, fewest: Fewest =
 
     services, care = _care(target_mb, small_mb, fewest)
     planned = sum(group.bytes for group in care.groups(care.reload()))
-    with as_job(services, "compact", care.name, "compacting", planned) as advance:
+    with as_job(services, "compact", care.name, "compacting", planned, left=_STAYS) as advance:
         report = care.compact(advance)
     text = f"{report.files_before:,} files became {report.files_after:,}: {report.rows:,} rows"
     _said(asdict(report), text + (f"; {report.overtaken:,} groups left for later" if report.overtaken else ""), as_json)

@@ -13,6 +13,7 @@ from headwater.errors import UsageError
 
 __all__ = ["register"]
 
+_GO_ON = "the same call goes on"
 Rate = Annotated[float, typer.Option(min=0.0, help="Events a second at most; 0 is as fast as it goes.")]
 
 
@@ -65,7 +66,7 @@ def _into_stream(start_ms: int, stop_ms: int, source: Source, stream: str | None
     one = Replay(services, Span(start_ms, stop_ms), source.value, target)
     settling = publishing(services) if source is Source.lake else nullcontext(lambda: None)
     subject = f"{source.value} to stream {target}"
-    with settling as settle, as_job(services, "replay", subject, "replaying") as advance:
+    with settling as settle, as_job(services, "replay", subject, "replaying", left=_GO_ON) as advance:
         found = one.run(settle, rate or None, advance)
     if as_json:
         print_json(asdict(found))
@@ -86,7 +87,7 @@ def _into_pipeline(into: str, rate: float, as_json: bool) -> None:
     source = open_services()
     target = Services(source.settings, load(into))
     subject = f"lake to pipeline {target.pipeline.name}"
-    with publishing(source) as settle, as_job(source, "replay", subject, "replaying") as advance:
+    with publishing(source) as settle, as_job(source, "replay", subject, "replaying", left=_GO_ON) as advance:
         found = backfill(source, target, new_owner(), settle, rate or None, advance)
     if as_json:
         print_json(asdict(found))

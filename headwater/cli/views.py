@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from processors.jobs import Advance
-    from processors.rebuilding import Past
+    from processors.rebuilding import Past, Rebuilt
     from processors.services import Services
     from sinks.viewitems import ViewSpec
 
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+_GO_ON = "call it again to go on, or with --give-up to end it"
+_DROP = "call it again to drop the rest"
 view = typer.Typer(help="Materialized views in DynamoDB.", no_args_is_help=True)
 
 
@@ -118,24 +119,26 @@ def view_rebuild(
     services = open_services()
     _spec(services, name)
     if give_up:
-        dropped = Rebuild(services, name, _past(services, source, lambda: None, _untold), _untold).give_up()
+        with as_job(services, "rebuild", f"view {name}, given up", f"giving up {name}", left=_DROP) as progress:
+            dropped = Rebuild(services, name, _past(services, source, lambda: None), progress).give_up()
         sys.stdout.write(f"view {name}: given up, {dropped:,} items of it dropped\n")
         return
     subject = f"view {name} from the {source.value}"
     owner = new_owner() if take_over else None
-    with _settling(services, source) as settle, as_job(services, "rebuild", subject, f"rebuilding {name}") as advance:
-        found = Rebuild(services, name, _past(services, source, settle, advance), advance, take_over=owner).run(version)
+    shown = as_job(services, "rebuild", subject, f"rebuilding {name}", left=_GO_ON)
+    with _settling(services, source) as settle, shown as progress:
+        found = Rebuild(services, name, _past(services, source, settle), progress, take_over=owner).run(version)
     if as_json:
         print_json(asdict(found))
         return
-    sys.stdout.write(
-        f"view {found.view}: version {found.version} serves, with {found.events:,} events of {found.shards} shards "
-        f"from the {source.value}; {found.dropped:,} items of the old one dropped\n"
-    )
+    sys.stdout.write(f"view {found.view}: version {found.version} serves, {_built(found, source)}\n")
 
 
-def _untold(_events: int, _done: int) -> None:
-    """The progress of what takes no time."""
+def _built(found: "Rebuilt", source: Source) -> str:
+    dropped = f"{found.dropped:,} items of the old one dropped"
+    if found.only_dropped:
+        return f"since an earlier call; {dropped}. Call it again to build it anew"
+    return f"with {found.events:,} events of {found.shards} shards from the {source.value}; {dropped}"
 
 
 def _settling(services: "Services", source: Source) -> "AbstractContextManager[Callable[[], None]]":
@@ -145,14 +148,14 @@ def _settling(services: "Services", source: Source) -> "AbstractContextManager[C
     return publishing(services) if source is Source.lake else nullcontext(lambda: None)
 
 
-def _past(services: "Services", source: Source, settle: "Callable[[], None]", advance: "Advance") -> "Past":
+def _past(services: "Services", source: Source, settle: "Callable[[], None]") -> "Past":
     if source is Source.stream:
         from processors.rebuildstream import StreamPast
 
-        return StreamPast(services, advance)
+        return StreamPast(services)
     from processors.rebuildlake import LakePast
 
-    return LakePast(services, settle, advance)
+    return LakePast(services, settle)
 
 
 def _view(name: str) -> "tuple[Services, ViewSpec]":

@@ -1,48 +1,44 @@
 """A view built anew while processors go on: exact across the seam, whatever is killed, and switched in one write."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from threading import Event, Thread
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 
-from headwater.aggregates import count, mean, quantile
-from headwater.config import Settings
 from headwater.errors import Fenced, HeadwaterError, UsageError
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from headwater.serving.reading import ViewReader
-from processors.generations import DOCUMENT, Generation, Generations, generations
-from processors.jobs import Advance, Cancelled
-from processors.pipeline import Pipeline
+from processors import rebuildrows
+from processors.generations import Generation, Generations
+from processors.jobs import Cancelled, Untold
 from processors.rebuilding import Rebuild, Rebuilt
 from processors.rebuildlake import LakePast
 from processors.rebuildstream import StreamPast
-from processors.recompute import batch_view, differences
-from processors.runners.embedded import EmbeddedRunner
-from processors.services import Services, new_owner
-from processors.windows import tumbling
-from producers import Producer, ProducerSettings
-from producers.fleet import Fleet
-from sinks.catalog import open_table
+from processors.services import Services
 from sinks.compaction import Sizes
 from tests.cli import Ran, headwater
-
-SETTINGS = Settings(commit_seconds=0.4, view_flush_seconds=0.2)
-START_MS = 1_790_000_000_000
-OLD = (
-    Pipeline("rebuilt", contract="telemetry")
-    .view("by_minute", by=["device"], window=tumbling("1m"), events=count())
-    .view("by_device", by=["device"], events=count())
-    .lake("rebuilt")
+from tests.rebuilding import (
+    NEW,
+    OLD,
+    SETTINGS,
+    Live,
+    Told,
+    check,
+    committed,
+    in_lake,
+    of,
+    produce,
+    rebuild,
+    settle,
+    stored,
+    untold,
 )
-NEW = OLD.view(
-    "by_minute", version=2, by=["device", "metric"], window=tumbling("5m"), n=count(), mean=mean("value")
-).view("by_device", version=2, by=["metric"], spread=2, events=count(), p90=quantile("value", 0.9))
 
 
 class Killed(BaseException):
@@ -107,85 +103,6 @@ class Trimmed(Services):
         )
 
 
-class Live:
-    """Processors that go on while views are rebuilt."""
-
-    def __init__(self, services: Services) -> None:
-        self.services, self.stop = services, Event()
-        runner = EmbeddedRunner(
-            services.pipeline, services.kinesis, services.ports, services.settings, services.clock, new_owner()
-        )
-        self.thread = Thread(target=runner.run, args=(self.stop,))
-
-    def __enter__(self) -> "Live":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-
-def produce(services: Services, events: int, minutes: int) -> None:
-    options = ProducerSettings(max_events=100)
-    with Producer(SETTINGS.stream, services.pipeline.contract, client=services.kinesis, settings=options) as producer:
-        for table in Fleet(devices=7, start_ms=START_MS + minutes * 60_000).batches(events, events):
-            producer.put_batch(table)
-        producer.flush()
-
-
-def committed(services: Services, events: int) -> None:
-    """Until so many events are committed altogether."""
-    for _ in range(600):
-        if sum(entry.counts.get("lake", 0) for entry in services.ledger.shards()) >= events:
-            return
-        services.clock.sleep(0.1)
-    raise AssertionError(f"{events} events were not committed")
-
-
-def untold(_events: int, _done: int) -> None:
-    pass
-
-
-def rebuild(services: Services, name: str, advance: Advance = untold) -> Rebuilt:
-    past = LakePast(services, settle(services), advance)
-    return Rebuild(services, name, past, advance).run()
-
-
-def check(services: Services, name: str) -> None:
-    """What a reader gets is what pandas makes of the whole lake."""
-    services.publisher("test").drain()
-    frame = open_table(SETTINGS, "rebuilt").scan().to_arrow().to_pandas()
-    view = services.pipeline.definition(name, of(services, name).serving.version)
-    assert view is not None
-    expected = batch_view(services.pipeline, view, frame)
-    assert differences(view, expected, services.views.rows(services.view_specs[name])) == []
-    assert expected
-
-
-def settle(services: Services) -> Callable[[], object]:
-    return services.publisher("test").drain
-
-
-def in_lake(services: Services) -> int:
-    rows: int = open_table(services.settings, "rebuilt").scan().count()
-    return rows
-
-
-def of(services: Services, name: str) -> Generations:
-    return generations(services.ledger.document(DOCUMENT)[0], NEW)[name]
-
-
-def stored(services: Services) -> dict[str, int]:
-    """Items of each generation in the table."""
-    found: dict[str, int] = {}
-    for page in services.client("dynamodb").get_paginator("scan").paginate(TableName=SETTINGS.views_table):
-        for item in page["Items"]:
-            name = item["pk"]["S"].partition("#")[0].partition("@@")[0]
-            found[name] = found.get(name, 0) + 1
-    return found
-
-
 @pytest.fixture(scope="module")
 def services(aws: Mapping[str, str]) -> Services:
     """After a run with the old definitions."""
@@ -222,7 +139,7 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
             return super().pin()
 
     with Live(new):
-        done = Rebuild(new, "by_minute", Overtaken(new, settle(new), advance), advance).run()
+        done = Rebuild(new, "by_minute", Overtaken(new, settle(new)), Told(advance)).run()
         assert (done.generation, done.version) == (2, 2)
         assert done.events >= 2_000
         assert set(told) == {len(first_page["rows"][0])} | {len(reader.prefix("by_minute", "", limit=1)["rows"][0])}
@@ -246,7 +163,7 @@ def test_killed_after_every_write_and_called_again(services: Services) -> None:
             mortal = MortalServices(SETTINGS, NEW, deaths=deaths)
             produce(new, 10, attempt)
             with pytest.raises(Killed):
-                Rebuild(mortal, "by_device", LakePast(mortal, settle(services), untold, most_slots=5), untold).run()
+                Rebuild(mortal, "by_device", LakePast(mortal, settle(services), most_slots=5), untold).run()
             if of(new, "by_device") == Generations(Generation(2, 2), retired_ms=ANY, last=2):
                 break
         else:
@@ -269,23 +186,47 @@ def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
 
     def given_up(events: int, _done: int) -> None:
         if events and of(new, "by_device").building:
-            Rebuild(new, "by_device", LakePast(new, settle(new), untold), untold).give_up()
+            Rebuild(new, "by_device", LakePast(new, settle(new)), untold).give_up()
 
     with Live(new):
         produce(new, 100, 0)
         with pytest.raises(Cancelled):
             rebuild(new, "by_device", cancelled)
         number = before.last + 1
-        assert of(new, "by_device") == replace(before, retired_ms=ANY, last=number)
+        assert of(new, "by_device") == replace(before, retired_ms=ANY, last=number, swept=before.serving.number - 1)
         assert f"by_device@{number}" not in stored(new)
         check(new, "by_device")
         with pytest.raises(UsageError, match="not being built"):
-            Rebuild(new, "by_device", StreamPast(new, untold), untold).give_up()
+            Rebuild(new, "by_device", StreamPast(new), untold).give_up()
         with pytest.raises(Fenced):
             rebuild(new, "by_device", given_up)
         check(new, "by_device")
         assert rebuild(new, "by_device").generation == number + 2
         check(new, "by_device")
+
+
+def test_cancelled_while_rows_are_written(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when all of them are."""
+    new, left = Services(SETTINGS, NEW), list[int]()
+    monkeypatch.setattr(rebuildrows, "SLICE", 2)
+
+    class Impatient(Untold):
+        total = 0
+
+        def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
+            self.total = total or 0 if name == "writing" else 0
+
+        def __call__(self, events: int, done: int) -> None:
+            if done < self.total:
+                left.append(self.total - done)
+                raise Cancelled("job 1")
+
+    before = of(new, "by_device")
+    with Live(new), pytest.raises(Cancelled):
+        Rebuild(new, "by_device", LakePast(new, settle(new)), Impatient()).run()
+    assert left
+    assert of(new, "by_device").serving == before.serving
+    assert f"by_device@{before.last + 1}" not in stored(new)
 
 
 def test_killed_while_it_drops_the_old_rows_it_only_goes_on_with_that(services: Services) -> None:
@@ -358,12 +299,12 @@ def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
     """And where the stream has not everything any more, nothing is switched."""
     new = Services(SETTINGS, NEW)
     with Live(new):
-        done = Rebuild(new, "by_device", StreamPast(new, untold), untold).run()
+        done = Rebuild(new, "by_device", StreamPast(new), untold).run()
     check(new, "by_device")
     assert done.events == in_lake(new)
     assert not list(new.objects.dated("state/rebuilt/rebuild/"))
     trimmed, before = Trimmed(SETTINGS, NEW), of(new, "by_device")
-    again = Rebuild(trimmed, "by_device", StreamPast(trimmed, untold), untold, take_over="test")
+    again = Rebuild(trimmed, "by_device", StreamPast(trimmed), untold, take_over="test")
     with Live(new), pytest.raises(HeadwaterError, match=r"has 0 of the [0-9,]+ events of shard shardId"):
         again.run()
     assert of(new, "by_device").serving == before.serving
@@ -374,7 +315,7 @@ def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
 def test_shards_that_no_processor_touches_are_taken_over(services: Services) -> None:
     """Without a processor nothing begins, unless that is wanted."""
     new = Services(SETTINGS.model_copy(update={"commit_seconds": -9.0}), NEW)
-    past = LakePast(new, settle(new), untold)
+    past = LakePast(new, settle(new))
     done = Rebuild(new, "by_device", past, untold, take_over="operator").run()
     assert done.shards == 2
     produce(new, 100, 1)

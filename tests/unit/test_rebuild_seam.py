@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 from hypothesis import given, settings
@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 
 from headwater.aggregates import count, distinct, mean
 from processors.generations import DOCUMENT, Serving
+from processors.jobs import Progress
 from processors.operators.aggregate import ViewState
+from processors.pipeline import View
 from processors.rebuilding import Build, Rebuild
 from processors.rebuildlake import fold
+from processors.services import Services
 from processors.windows import tumbling
 from processors.worker import upsert
 from sinks.compaction import committed_to, shard_of
+from tests.rebuilding import Told
 from tests.unit.test_rollups import PIPELINE, PLACES, SCRIPTS, SETTINGS, STEPS, World
 
 NEW = PIPELINE.view("region", version=2, by=["metric"], window=tumbling("2m"), n=count(), average=mean("value")).view(
@@ -32,13 +36,15 @@ class Files:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def before(self) -> Mapping[str, Any]:
+    def before(self, _view: View, /) -> Mapping[str, Any]:
         return {}
 
     def pin(self) -> Mapping[str, Any]:
         return {}
 
-    def fill(self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None]) -> int:
+    def fill(
+        self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None], progress: Progress
+    ) -> int:
         world, state = self._world, ViewState(build.view, 0)
         named = [file.uri for entry in world.ledger.shards() for file in entry.pending]
         past = [uri for uri in named if committed_to(uri) <= build.positions.get(shard_of(uri) or "", "")]
@@ -51,6 +57,21 @@ class Files:
         return rows
 
 
+def services_of(world: World) -> Services:
+    """Of a process that rebuilds the world's views."""
+    found = SimpleNamespace(
+        settings=SETTINGS,
+        pipeline=NEW,
+        clock=world.clock,
+        ledger=world.ledger,
+        objects=world.objects,
+        ports=world.ports(),
+        views=world.ports().views,
+        serving=Serving(world.ledger, NEW, world.clock),
+    )
+    return cast(Services, found)
+
+
 @settings(max_examples=25, deadline=None)
 @given(before=SCRIPTS, meanwhile=SCRIPTS, name=st.sampled_from(["region", "region_metric"]), where=PLACES)
 def test_every_event_is_in_the_rebuilt_rows_once(
@@ -61,22 +82,15 @@ def test_every_event_is_in_the_rebuilt_rows_once(
     world.put(int(where * 2**128))
     for what, place in before:
         STEPS[what](world, place)
-    services = SimpleNamespace(
-        settings=SETTINGS,
-        pipeline=NEW,
-        clock=world.clock,
-        ledger=world.ledger,
-        objects=world.objects,
-        views=world.ports().views,
-        serving=Serving(world.ledger, NEW, world.clock),
-    )
+    world.read()
+    services = services_of(world)
 
     def goes_on(_events: int, _done: int) -> None:
         what, place = next(steps, ("read", 0.0))
         STEPS[what](world, place)
         world.read()
 
-    done = Rebuild(services, name, Files(world), goes_on).run()  # type: ignore[arg-type]
+    done = Rebuild(services, name, Files(world), Told(goes_on)).run()
     for what, place in steps:
         STEPS[what](world, place)
     world.read_all()

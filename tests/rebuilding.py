@@ -1,0 +1,136 @@
+"""A pipeline whose views are rebuilt while processors go on: what the tests of it share."""
+
+from collections.abc import Callable
+from threading import Event, Thread
+
+from headwater.aggregates import count, mean, quantile
+from headwater.config import Settings
+from processors.generations import DOCUMENT, Generations, generations
+from processors.jobs import Advance, Untold
+from processors.pipeline import Pipeline
+from processors.rebuilding import Rebuild, Rebuilt
+from processors.rebuildlake import LakePast
+from processors.recompute import batch_view, differences
+from processors.runners.embedded import EmbeddedRunner
+from processors.services import Services, new_owner
+from processors.windows import tumbling
+from producers import Producer, ProducerSettings
+from producers.fleet import Fleet
+from sinks.catalog import open_table
+
+__all__ = [
+    "NEW",
+    "OLD",
+    "SETTINGS",
+    "Live",
+    "Told",
+    "check",
+    "committed",
+    "in_lake",
+    "of",
+    "produce",
+    "rebuild",
+    "settle",
+    "stored",
+    "untold",
+]
+
+SETTINGS = Settings(commit_seconds=0.4, view_flush_seconds=0.2)
+START_MS = 1_790_000_000_000
+OLD = (
+    Pipeline("rebuilt", contract="telemetry")
+    .view("by_minute", by=["device"], window=tumbling("1m"), events=count())
+    .view("by_device", by=["device"], events=count())
+    .lake("rebuilt")
+)
+NEW = OLD.view(
+    "by_minute", version=2, by=["device", "metric"], window=tumbling("5m"), n=count(), mean=mean("value")
+).view("by_device", version=2, by=["metric"], spread=2, events=count(), p90=quantile("value", 0.9))
+
+
+class Told(Untold):
+    """Progress that is told to a function."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+
+    def __call__(self, events: int, done: int) -> None:
+        self._advance(events, done)
+
+
+untold = Untold()
+
+
+class Live:
+    """Processors that go on while views are rebuilt."""
+
+    def __init__(self, services: Services) -> None:
+        self.services, self.stop = services, Event()
+        runner = EmbeddedRunner(
+            services.pipeline, services.kinesis, services.ports, services.settings, services.clock, new_owner()
+        )
+        self.thread = Thread(target=runner.run, args=(self.stop,))
+
+    def __enter__(self) -> "Live":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def produce(services: Services, events: int, minutes: int) -> None:
+    options = ProducerSettings(max_events=100)
+    with Producer(SETTINGS.stream, services.pipeline.contract, client=services.kinesis, settings=options) as producer:
+        for table in Fleet(devices=7, start_ms=START_MS + minutes * 60_000).batches(events, events):
+            producer.put_batch(table)
+        producer.flush()
+
+
+def committed(services: Services, events: int) -> None:
+    """Until so many events are committed altogether."""
+    for _ in range(600):
+        if sum(entry.counts.get("lake", 0) for entry in services.ledger.shards()) >= events:
+            return
+        services.clock.sleep(0.1)
+    raise AssertionError(f"{events} events were not committed")
+
+
+def rebuild(services: Services, name: str, advance: Advance = untold) -> Rebuilt:
+    """From the lake."""
+    return Rebuild(services, name, LakePast(services, settle(services)), Told(advance)).run()
+
+
+def check(services: Services, name: str) -> None:
+    """What a reader gets is what pandas makes of the whole lake."""
+    services.publisher("test").drain()
+    frame = open_table(SETTINGS, "rebuilt").scan().to_arrow().to_pandas()
+    view = services.pipeline.definition(name, of(services, name).serving.version)
+    assert view is not None
+    expected = batch_view(services.pipeline, view, frame)
+    assert differences(view, expected, services.views.rows(services.view_specs[name])) == []
+    assert expected
+
+
+def settle(services: Services) -> Callable[[], object]:
+    return services.publisher("test").drain
+
+
+def in_lake(services: Services) -> int:
+    rows: int = open_table(services.settings, "rebuilt").scan().count()
+    return rows
+
+
+def of(services: Services, name: str) -> Generations:
+    return generations(services.ledger.document(DOCUMENT)[0], NEW)[name]
+
+
+def stored(services: Services) -> dict[str, int]:
+    """Items of each generation in the table."""
+    found: dict[str, int] = {}
+    for page in services.client("dynamodb").get_paginator("scan").paginate(TableName=SETTINGS.views_table):
+        for item in page["Items"]:
+            name = item["pk"]["S"].partition("#")[0].partition("@@")[0]
+            found[name] = found.get(name, 0) + 1
+    return found

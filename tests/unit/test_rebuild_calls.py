@@ -1,0 +1,140 @@
+"""What becomes of a rebuild that is cancelled, given up, killed or called twice: who serves, and what is left."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from headwater.errors import UsageError
+from processors.generations import DOCUMENT, Generation, Generations, generations
+from processors.jobs import Cancelled, Jobs, Progress, Untold
+from processors.operators.aggregate import Partial
+from processors.rebuilding import Build, Rebuild
+from processors.rebuildrows import SLICE, write
+from sinks.viewitems import ViewSpec
+from tests.rebuilding import Told
+from tests.unit.test_rebuild_seam import NEW, Files, services_of
+from tests.unit.test_rollups import World
+
+VIEW = "region"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Hooked(Files):
+    """A past that does something more once it is written."""
+
+    def __init__(self, world: World, after: Callable[[Build, Progress], object]) -> None:
+        super().__init__(world)
+        self._after = after
+
+    def fill(
+        self, build: Build, notes: Mapping[str, Any], save: Callable[[Mapping[str, Any]], None], progress: Progress
+    ) -> int:
+        found = super().fill(build, notes, save, progress)
+        self._after(build, progress)
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    """Some events, read and committed."""
+    world = World(350_000, NEW)
+    for where in (0, 1 << 126, 1 << 127):
+        world.put(where)
+    world.read_all()
+    return world
+
+
+def entry(world: World) -> Generations:
+    return generations(world.ledger.document(DOCUMENT)[0], NEW)[VIEW]
+
+
+def rebuild(world: World, past: Files | None = None, progress: Progress | None = None) -> Rebuild:
+    def goes_on(_events: int, _done: int) -> None:
+        world.read()
+
+    return Rebuild(services_of(world), VIEW, past or Files(world), progress or Told(goes_on))
+
+
+def names(world: World) -> set[str]:
+    """The generations that the table has rows of."""
+    items = (
+        item for page in world.dynamodb.get_paginator("scan").paginate(TableName="views") for item in page["Items"]
+    )
+    return {item["pk"]["S"].partition("#")[0].partition("@@")[0] for item in items if "slots" in item}
+
+
+@contextmanager
+def a_job(world: World) -> Iterator[Progress]:
+    """A job that lets the world go on, too."""
+    with Jobs(world.ledger, world.clock).run("rebuild", VIEW, "me") as told:
+
+        class Both(Untold):
+            def __call__(self, events: int, done: int) -> None:
+                world.read()
+                told(events, done)
+
+            def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
+                told.phase(name, total, final=final)
+
+        yield Both()
+
+
+def cancel(world: World) -> None:
+    jobs = Jobs(world.ledger, world.clock)
+    jobs.cancel(jobs.all()[0].id, "you")
+
+
+def test_rows_are_written_some_at_a_time_and_who_runs_it_is_told_between() -> None:
+    """So a cancel ends it within a second, and not after the last of 200,000 rows."""
+    sizes, told = list[int](), list[int]()
+
+    class Views:
+        def write(self, _view: ViewSpec, upserts: list[object]) -> None:
+            assert len(told) == len(sizes)
+            sizes.append(len(upserts))
+
+    services: Any = type("", (), {"views": Views()})
+    view = NEW.definition(VIEW, 2)
+    assert view is not None
+    partials = [Partial((f"{at}",), None, None, 0, "1", b"") for at in range(2 * SLICE + 1)]
+    write(services, view.spec, partials, lambda _: "s", told.append)
+    assert (sizes, told) == ([SLICE, SLICE, 1], [SLICE, 2 * SLICE, 2 * SLICE + 1])
+
+
+def test_a_cancel_is_heard_at_the_last_moment_before_the_switch(world: World) -> None:
+    """However little time has passed since the progress was told."""
+    with pytest.raises(Cancelled), a_job(world) as progress:
+        rebuild(world, Hooked(world, lambda *_: cancel(world)), progress).run()
+    assert entry(world) == Generations(Generation(1, 1), retired_ms=entry(world).retired_ms, last=2)
+    assert names(world) & {VIEW, f"{VIEW}@2"} == {VIEW}
+
+
+def test_after_the_switch_a_cancel_is_refused(world: World) -> None:
+    refused = list[str]()
+
+    class Late(Untold):
+        def __init__(self, inner: Progress) -> None:
+            self._inner = inner
+
+        def __call__(self, events: int, done: int) -> None:
+            self._inner(events, done)
+
+        def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
+            self._inner.phase(name, total, final=final)
+            if entry(world).serving.number == 2:
+                with pytest.raises(UsageError) as error:
+                    cancel(world)
+                refused.append(str(error.value))
+
+    with a_job(world) as progress:
+        done = rebuild(world, progress=Late(progress)).run()
+    assert done.dropped > 0
+    assert [text.partition(" ")[2].partition(" ")[2] for text in refused] == [
+        "cannot be cancelled any more: it is dropping old rows"
+    ]
+    assert Jobs(world.ledger, world.clock).all()[0].state == "done"
