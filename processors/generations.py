@@ -153,15 +153,17 @@ def pinned_snapshots(documents: _Documents, pipeline: Pipeline) -> list[int]:
     return [int(one["past"]["since"]) for one in notes if "since" in one.get("past", {})]
 
 
-def check_known(pipeline: Pipeline, document: Mapping[str, Any], state: ShardState, shard_id: str) -> None:
-    """UsageError when the shard has begun a generation of a version that the pipeline does not have: what the shard
-    keeps of it would be lost."""
+def check_known(
+    pipeline: Pipeline, document: Mapping[str, Any], state: ShardState, shard_id: str, *, unread: bool = False
+) -> None:
+    """UsageError when the shard has begun a generation of a version that the pipeline does not have, or is `unread` and
+    has to begin it there: what the shard keeps of it would be lost."""
     for name, one in generations(document, pipeline).items():
-        if one.building is not None and one.building.stored(name) in state.begun:
+        if one.building is not None and (unread or one.building.stored(name) in state.begun):
             try:
                 one.building.of(pipeline, name)
             except UsageError as error:
-                raise UsageError(f"shard {shard_id} is kept by a newer deployment: {error}") from None
+                raise UsageError(f"shard {shard_id} is for a newer deployment: {error}") from None
 
 
 class Serving:

@@ -143,20 +143,8 @@ class ShardWorker:
         now = self._clock.now_ms()
         small = initial if initial is None or len(initial) <= INLINE_STATE else None
         self.entry = self._ports.ledger.claim(self.shard_id, self._owner, small, now)
-        fresh = self.entry.position == sequence.NONE and not self.entry.state and not self.entry.state_key
-        # read after the claim: a generation that is begun later than this finds the shard in the ledger
-        document, _ = self._ports.ledger.document(DOCUMENT)
-        kept = keeping(self.pipeline, document)
-        state = StateStore(kept, self._ports.objects).load(self.entry)
-        if fresh:
-            state = ShardState.loads(kept, initial or self._inherited(parents).dumps())
-        check_known(self.pipeline, document, state, self.shard_id)
         self.position = self.entry.position
-        self._to_save = bool(self._begin(state, kept, document))
-        first, _ = self._ports.ledger.document("references")
-        state.refer(self.pipeline, first)
-        for view in state.views.values():
-            view.mark_all()
+        state = self._taken_up(initial, parents)
         self.engine = Engine(self.pipeline, self.shard_id, state, self._ports.references)
         self._buffer = LakeBuffer(self.pipeline.lake_schema, self.pipeline.lake_partitioning)
         self._sealed: deque[LakeFile] = deque()
@@ -165,6 +153,28 @@ class ShardWorker:
         self._committed_ms = self._flushed_ms = now
         log.info("shard claimed", extra={"shard": self.shard_id, "epoch": self.entry.epoch, "after": self.position})
         return self.position
+
+    def _taken_up(self, initial: bytes | None, parents: Sequence[str]) -> ShardState:
+        """The state of the shard that was claimed, every view to be written anew."""
+        fresh = self.position == sequence.NONE and not self.entry.state and not self.entry.state_key
+        # read after the claim: a generation that is begun later than this finds the shard in the ledger
+        document, _ = self._ports.ledger.document(DOCUMENT)
+        kept = keeping(self.pipeline, document)
+        state = StateStore(kept, self._ports.objects).load(self.entry)
+        if fresh:
+            state = ShardState.loads(kept, initial or self._inherited(parents).dumps())
+        unread = self.position == sequence.NONE
+        check_known(self.pipeline, document, state, self.shard_id, unread=unread)
+        self._to_save = unread and bool(self._begin(state, kept, document))
+        for unbegun in self._to_begin(state, kept, document):
+            # by a commit: views flushed ahead of one would have what another owner, by another deployment, may commit
+            # without the generation, and what is before its beginning is counted elsewhere
+            del state.views[unbegun.name]
+        first, _ = self._ports.ledger.document("references")
+        state.refer(self.pipeline, first)
+        for view in state.views.values():
+            view.mark_all()
+        return state
 
     def _inherited(self, parents: Sequence[str]) -> ShardState:
         entries = [entry for entry in map(self._ports.ledger.shard, parents) if entry is not None]

@@ -12,10 +12,11 @@ from processors.jobs import Cancelled, Jobs, Progress, Untold
 from processors.operators.aggregate import Partial
 from processors.rebuilding import Build, Rebuild
 from processors.rebuildrows import SLICE, write
+from processors.worker import ShardWorker
 from sinks.viewitems import ViewSpec
 from tests.rebuilding import Told
 from tests.unit.test_rebuild_seam import NEW, Files, services_of
-from tests.unit.test_rollups import World
+from tests.unit.test_rollups import PIPELINE, SETTINGS, World
 
 VIEW = "region"
 
@@ -138,3 +139,46 @@ def test_after_the_switch_a_cancel_is_refused(world: World) -> None:
         "cannot be cancelled any more: it is dropping old rows"
     ]
     assert Jobs(world.ledger, world.clock).all()[0].state == "done"
+
+
+def test_a_new_shard_is_refused_to_a_deployment_that_lacks_the_version(world: World) -> None:
+    """It would commit events that are then in no row of the new generation."""
+
+    def split(_build: Build, _progress: Progress) -> None:
+        parents = set(world.readers)
+        world.reshard(True, 0.0)
+        for where in (0, 1 << 125, 1 << 126):
+            world.put(where)
+        ended = 0
+        while not ended:
+            world.read()
+            ended = sum(one.closed for one in world.ledger.shards())
+        (child, *_) = sorted(one.shard_id for one in world.kinesis.shards("s") if one.shard_id not in parents)
+        world.crash()
+        with pytest.raises(UsageError, match=f"shard {child} is for a newer deployment: .*version 2"):
+            ShardWorker(PIPELINE, child, world.ports(), SETTINGS, world.clock, "old").claim()
+
+    rebuild(world, Hooked(world, split)).run()
+    world.read_all()
+    assert world.wrong() == []
+
+
+def test_rows_flushed_before_a_commit_that_never_came_are_not_there_twice(world: World) -> None:
+    """A processor with the new version flushes and dies, then one without it commits what was flushed."""
+    steps = iter([(NEW, 2), (PIPELINE, 8)])
+
+    def goes_on(_events: int, _done: int) -> None:
+        pipeline, seconds = next(steps, (NEW, 1))
+        if seconds > 1:
+            world.crash()
+            world.put(0)
+        elif world.pipeline is not NEW:
+            world.crash()
+        world.pipeline = pipeline
+        for _ in range(seconds):
+            world.read()
+
+    rebuild(world, progress=Told(goes_on)).run()
+    world.pipeline = NEW
+    world.read_all()
+    assert world.wrong() == []
