@@ -53,16 +53,41 @@ class ShardEntry:
     updated_ms: int = 0
 
 
-def watermark_of(entries: Sequence[ShardEntry], idle_until_ms: int | None = None) -> int | None:
+def watermark_of(
+    entries: Sequence[ShardEntry],
+    idle_until_ms: int | None = None,
+    listed: Mapping[str, Sequence[str]] | None = None,
+) -> int | None:
     """Event time up to which the slowest of the shards that are still read has committed, epoch ms; None while one has
-    nothing yet. A shard that has committed nothing since `idle_until_ms` counts as read up to there."""
-    open_ = [entry for entry in entries if not entry.closed] or list(entries)
-    marks = [entry.watermark_ms for entry in open_]
-    if idle_until_ms is not None:
-        marks = [
-            idle_until_ms if entry.updated_ms < idle_until_ms and (mark is None or mark < idle_until_ms) else mark
-            for entry, mark in zip(open_, marks, strict=True)
-        ]
+    nothing yet. A shard that has committed nothing since `idle_until_ms` counts as read up to there.
+
+    `listed` are the stream's shards and their parents, asked for after the entries were read. With it, a shard that
+    nobody has claimed yet counts as read up to where its parents were, and so holds the watermark from the reshard
+    until it has committed; without, a closed shard's children count from their claim on.
+    """
+    parents = listed or {}
+    last = parents.keys() - {parent for each in parents.values() for parent in each}
+    known = {entry.shard_id: entry for entry in entries}
+
+    def mark_of(shard_id: str) -> int | None:
+        entry = known.get(shard_id)
+        if entry is not None and entry.watermark_ms is not None:
+            return entry.watermark_ms
+        return _least([mark_of(parent) for parent in parents.get(shard_id, ())])
+
+    # the last of their lines: those that are open, and a closed one whose children are not listed yet
+    read = {entry.shard_id for entry in entries if not entry.closed} | last
+    marks = []
+    for shard_id in read or known:
+        mark = mark_of(shard_id)
+        if idle_until_ms is not None and shard_id in known and known[shard_id].updated_ms < idle_until_ms:
+            mark = idle_until_ms if mark is None else max(mark, idle_until_ms)
+        marks.append(mark)
+    return _least(marks)
+
+
+def _least(marks: Sequence[int | None]) -> int | None:
+    """None when one is missing, and of none at all."""
     known = [mark for mark in marks if mark is not None]
     return min(known) if known and len(known) == len(marks) else None
 
