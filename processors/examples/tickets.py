@@ -5,7 +5,7 @@
 Reads an SQS queue that alerts come to, directly, through an SNS topic or by a rule of EventBridge. A ticket is a
 DynamoDB item whose key is the episode. Both writes may be repeated and may come in either order, with the same outcome,
 so a message leaves the queue only after its write and may come any number of times. What cannot be read stays in the
-queue, for its redrive policy to move.
+queue, for its redrive policy to move; so does what the table refuses for what is in it.
 """
 
 import argparse
@@ -28,6 +28,9 @@ __all__ = ["Tickets", "alert_in", "main"]
 log = logging.getLogger("headwater.tickets")
 _KINDS = {"headwater.alert.raised": "opened", "headwater.alert.cleared": "closed"}
 _TEXTS = ("episode", "since", "at", "rule", "summary", "condition")
+_LONGEST_EPISODE = 2_048
+"""Bytes of a DynamoDB hash key
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html); it is not empty either."""
 
 
 def alert_in(body: str) -> Mapping[str, Any]:
@@ -39,9 +42,12 @@ def alert_in(body: str) -> Mapping[str, Any]:
         found = found.get("detail")
     if not isinstance(found, dict) or found.get("type") not in list(_KINDS) or not isinstance(found.get("data"), dict):
         raise ValueError("no event of an alert")
-    texts = {name: found["data"].get(name) for name in _TEXTS} | {name: found.get(name) for name in ("id", "subject")}
+    texts = {name: found["data"].get(name) for name in _TEXTS}
+    texts |= {"id": found.get("id"), "subject": found.get("subject", "")}  # an empty key is no subject of an event
     if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
         raise ValueError(f"an event of an alert without {', '.join(wrong)}")
+    if not 1 <= len(texts["episode"].encode("utf-8", "surrogatepass")) <= _LONGEST_EPISODE:
+        raise ValueError("an event of an alert whose episode is empty or too long")
     return found
 
 
@@ -59,7 +65,9 @@ class Tickets:
         for message in answer.get("Messages", ()):
             try:
                 self.handle(alert_in(message["Body"]))
-            except ValueError as error:
+            except (ValueError, ClientError) as error:
+                if isinstance(error, ClientError) and error.response["Error"]["Code"] != "ValidationException":
+                    raise  # of the table, not of the message
                 log.warning("left in the queue", extra={"message_id": message["MessageId"], "reason": str(error)})
                 continue
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
@@ -73,7 +81,7 @@ class Tickets:
         values = {
             ":at": data["since"] if what == "opened" else data["at"],
             ":alert": data["rule"],
-            ":key": event["subject"],
+            ":key": event.get("subject", ""),
             ":summary": data["summary"] or data["condition"],
             (":open" if what == "opened" else ":closed"): "open" if what == "opened" else "closed",
         }
