@@ -33,6 +33,9 @@ from sinks.viewitems import ViewSpec
 
 __all__ = ["Enrich", "Lake", "Map", "Pipeline", "Reference", "Step", "View", "Where", "load"]
 
+JUDGED_WITHIN_MS = 600_000
+"""How much longer than the allowed lateness and what a rule looks back at an alert's view keeps its rows at least: for
+commits, turns and short pauses."""
 IDENTITY = pa.schema(
     [
         pa.field("_origin", pa.string(), nullable=False),
@@ -246,7 +249,7 @@ class Pipeline:
         for rule in (rule for rule in self.alerts if rule.view == name):
             if view.window != rule.window:
                 raise UsageError(f"view {name}: version {version} needs the window that alert {rule.name} is over")
-            self._check_alert(rule.name, rule.when, view)
+            self._check_alert(rule, view)
         return self._with(newer=(*self.newer, view)) if before else self._with(views=(*self.views, view))
 
     @property
@@ -271,15 +274,23 @@ class Pipeline:
             raise UsageError(f"alert {name}: the versions of view {on} have different windows")
         if any(rule.name == name for rule in self.alerts):
             raise UsageError(f"pipeline {self.name} has two alerts named {name}")
-        for view in views:
-            self._check_alert(name, when, view)
         rule = Rule(name, on, views[0].window, when, 0 if for_ is None else duration_ms(for_), summary)
+        for view in views:
+            self._check_alert(rule, view)
         return self._with(alerts=(*self.alerts, rule))
 
-    def _check_alert(self, name: str, when: Condition, view: View) -> None:
+    def _check_alert(self, rule: Rule, view: View) -> None:
         numbers = [one.name for one in view.aggregates if self._is_number(one)]
-        if when.kind != "absent" and when.column not in numbers:
-            raise UsageError(f"alert {name}: {when.column!r} is no number in view {view.name}; it has {numbers}")
+        if rule.when.kind != "absent" and rule.when.column not in numbers:
+            raise UsageError(
+                f"alert {rule.name}: {rule.when.column!r} is no number in view {view.name}; it has {numbers}"
+            )
+        needed = self.lateness_ms + rule.lookback_ms + JUDGED_WITHIN_MS
+        if view.keep_ms is not None and view.keep_ms < needed:
+            raise UsageError(
+                f"alert {rule.name}: view {view.name} keeps rows for {view.keep_ms / 1000:g} s, and to be judged they "
+                f"have to be there for {needed / 1000:g} s: give it a longer keep"
+            )
 
     def _is_number(self, aggregate: Aggregate) -> bool:
         """Whether its values are; of the others (least, most, first, last) the field's type decides."""

@@ -8,6 +8,8 @@ from processors.windows import Window, duration_ms
 
 __all__ = ["Condition", "Kind", "Rule", "above", "absent", "below", "falling", "rising"]
 
+LONGEST_SUMMARY = 1_000
+
 Kind = Literal["above", "below", "rising", "falling", "absent"]
 
 
@@ -59,13 +61,15 @@ class Rule:
     when: Condition
     for_ms: int = 0
     summary: str = ""
-    """One line for whoever gets the alert."""
+    """One line for whoever gets the alert: up to LONGEST_SUMMARY characters, so that ten events fit into a request."""
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("#/"):
             raise UsageError(f"an alert cannot be named {self.name!r}: a name is not empty and has no '#' and no '/'")
         if self.when.kind == "absent" and not self.for_ms:
             raise UsageError(f"alert {self.name}: say how long no data may come, as in for_='5m'")
+        if len(self.summary) > LONGEST_SUMMARY:
+            raise UsageError(f"alert {self.name}: its summary is longer than {LONGEST_SUMMARY} characters")
 
     @property
     def lookback_ms(self) -> int:
