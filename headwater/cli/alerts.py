@@ -43,6 +43,8 @@ def run(
     if done is None:
         raise HeadwaterError("another alerts service leads: it judges and publishes")
     print_json({name: number for name, number in dataclasses.asdict(done).items() if name != "behind"})
+    if done.waiting:
+        raise HeadwaterError(f"{done.waiting} changes were refused and wait: they are published when called again")
 
 
 @alerts.command("list")

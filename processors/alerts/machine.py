@@ -1,8 +1,8 @@
 """The state machine of one rule and one key: final windows in, a new state and what has changed out. No I/O.
 
 Time is event time. Each window is judged once, when it is final, in order of its end; what comes for it later changes
-the view and no alert. So the outcome depends on the windows alone: not on how many are judged at a time, in which
-order they were read, nor on whether some are judged again after a crash.
+the view, and ends a silence, and raises nothing. So the outcome depends on the windows alone: not on how many are
+judged at a time, in which order they were read, nor on whether some are judged again after a crash.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ from typing import Literal
 
 from processors.alerts.rules import Rule
 
-__all__ = ["CALM", "Change", "Reading", "State", "advance"]
+__all__ = ["CALM", "Change", "Episode", "Reading", "State", "advance"]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Reading:
     """A key's row of one window: what a rule's column holds, None where it holds no number."""
 
@@ -23,15 +23,36 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Episode:
+    """One that is over. `value` is what was measured when it was cleared."""
+
+    since_ms: int
+    cleared_ms: int
+    value: float | None
+
+
+@dataclass(frozen=True)
 class State:
     """`since_ms` is where the episode begins: at the first window of the breach, or the end of the last with data.
-    Windows up to `through_ms` have been judged. Calm keys that never had an episode need no state at all."""
+    Windows up to `through_ms` have been judged. A calm key that has had no episode needs no state at all."""
 
     phase: Literal["calm", "pending", "firing"] = "calm"
     since_ms: int = 0
+    """Of a calm key that was silent: the end of its last window with data, when the silence was over."""
     through_ms: int = -(1 << 62)
     value: float | None = None
     """What was measured when the phase last changed."""
+    last: Episode | None = None
+    """The last that is over, while no other fires."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is something to remember."""
+        return self.phase != "calm" or self.last is not None
+
+    def cleared(self, at_ms: int, value: float | None, through_ms: int) -> "State":
+        """Of one that fires, at the end of its episode."""
+        return State("calm", through_ms=through_ms, last=Episode(self.since_ms, at_ms, value))
 
 
 CALM = State()
@@ -51,7 +72,8 @@ def advance(
     rule: Rule, state: State, readings: Iterable[Reading], after_ms: int, until_ms: int
 ) -> tuple[State, Sequence[Change]]:
     """Judge the windows that end in `(after, until]`, both on the grid of the view's windows. Readings may come in any
-    order and must reach back by the rule's `lookback_ms`; those outside are passed over."""
+    order and must reach back by the rule's `lookback_ms`; those outside are passed over. Of `absent` the last one up to
+    `after` is enough."""
     ordered = sorted({one.end_ms: one for one in readings if one.end_ms <= until_ms}.values())
     after_ms = max(after_ms, state.through_ms)
     judge = _absence if rule.when.kind == "absent" else _threshold
@@ -72,16 +94,18 @@ def _threshold(
         if state.phase == "firing":
             if rule.when.is_clear(measure):
                 changes.append(Change("cleared", state.since_ms, one.end_ms, measure))
-                state = State("calm", state.since_ms, one.end_ms, measure)
+                state = state.cleared(one.end_ms, measure, one.end_ms)
         elif rule.when.is_breached(measure):
             goes_on = state.phase == "pending" and state.through_ms == one.end_ms - every
             since = state.since_ms if goes_on else one.end_ms - rule.window.size_ms
-            state = State("pending", since, one.end_ms, measure)
+            state = State("pending", since, one.end_ms, measure, state.last)
             if one.end_ms - since >= rule.for_ms:
-                state = replace(state, phase="firing")
+                state = replace(state, phase="firing", last=None)
                 changes.append(Change("raised", since, one.end_ms, measure))
         elif state.phase == "pending":
-            state = State("calm", through_ms=one.end_ms)
+            state = State(through_ms=one.end_ms, last=state.last)
+    if state.phase == "pending" and state.through_ms + every <= span[1]:  # the next window has no data: the run is over
+        state = State(through_ms=span[1], last=state.last)
     return state
 
 
@@ -91,15 +115,25 @@ def _absence(
     after, until = span
     every = rule.window.every_ms
     shown = -(-rule.for_ms // every) * every  # silence is seen when the windows that would break it are final
-    last = max((one.end_ms for one in readings if one.end_ms <= after), default=None)
+    seen = max((one.end_ms for one in readings if one.end_ms <= after), default=None)
+    if state.phase == "firing" and seen is not None and seen > state.since_ms:  # came late
+        at = max(after, state.since_ms + shown)
+        changes.append(Change("cleared", state.since_ms, at, None))
+        state = replace(state.cleared(at, None, at), since_ms=seen)
+    # late data end a silence when they are seen, and the next one counts from there
+    last = seen if state.last is None else max(state.through_ms, seen or 0)
+    comes_late = state.last is not None and seen is not None and state.since_ms < seen <= state.through_ms
     ends = [one.end_ms for one in readings if one.end_ms > after]
     for end, is_data in [*((end, True) for end in ends), (until + every, False)]:
+        if state.phase == "calm" and last is not None and end - every - last >= shown and comes_late:
+            last, comes_late = after, False
+            state = replace(state, since_ms=seen or 0, through_ms=after)
         if state.phase == "calm" and last is not None and end - every - last >= shown:
             state = State("firing", last, last)
             changes.append(Change("raised", last, last + shown, None))
         if is_data:
             if state.phase == "firing":
                 changes.append(Change("cleared", state.since_ms, end, None))
-                state = State("calm", state.since_ms, end)
+                state = replace(state.cleared(end, None, end), since_ms=end)
             last = end
     return state

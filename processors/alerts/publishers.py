@@ -8,38 +8,37 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headwater.errors import Retryable, UsageError
+from headwater.errors import UsageError
 
-__all__ = ["BATCH", "Event", "Publish", "publish_to"]
+__all__ = ["BATCH", "Event", "Publish", "Refused", "publish_to"]
 
 Event = Mapping[str, Any]
-Publish = Callable[[Sequence[Event]], None]
-"""Takes up to BATCH events. Retryable when one of them may not have arrived: publish all again."""
+Refused = Mapping[int, str]
+"""Why, by the event's place in the request."""
+Publish = Callable[[Sequence[Event]], Refused]
+"""Takes up to BATCH events and says which of them the target did not. What it raises leaves that open for all."""
 
 BATCH = 10
 """Entries in a request: the limit of PutEvents, PublishBatch and SendMessageBatch alike."""
 
+_PLACE = r"arn:[\w-]+:{}:[\w-]+:\d+:"
+_BUS = re.compile(_PLACE.format("events") + r"event-bus/[\w./-]+")
+_TOPIC = re.compile(_PLACE.format("sns") + r"[\w-]+(\.fifo)?")
+_QUEUE = re.compile(_PLACE.format("sqs") + r"[\w-]+(\.fifo)?|https?://[^/\s]+/\S+")
 
-def publish_to(targets: str, client: Callable[[str], Any]) -> Publish:
-    """To each of the targets, separated by commas; `client` opens a boto3 client by service."""
-    each = [_publisher(target.strip(), client) for target in targets.split(",") if target.strip()]
 
-    def publish(events: Sequence[Event]) -> None:
-        for one in each:
-            one(events)
-
-    return publish
+def publish_to(targets: str, client: Callable[[str], Any]) -> dict[str, Publish]:
+    """One for each of the targets, which are separated by commas; `client` opens a boto3 client by service."""
+    names = [target.strip() for target in targets.split(",") if target.strip()]
+    return {name: _publisher(name, client) for name in names}
 
 
 def _publisher(target: str, client: Callable[[str], Any]) -> Publish:
-    service = (
-        "sqs" if target.startswith(("http://", "https://")) else (re.match("arn:[^:]+:([a-z]+):", target) or "  ")[1]
-    )
-    if service == "events":
+    if _BUS.fullmatch(target):
         return _Bus(client("events"), target)
-    if service == "sns":
+    if _TOPIC.fullmatch(target):
         return _Topic(client("sns"), target)
-    if service == "sqs":
+    if _QUEUE.fullmatch(target):
         return _Queue(client("sqs"), target)
     raise UsageError(
         f"HEADWATER_ALERTS_TO: {target!r} is no ARN of an event bus, a topic or a queue, and no URL of a queue"
@@ -50,7 +49,7 @@ class _Bus:
     def __init__(self, client: Any, arn: str) -> None:
         self._client, self._arn = client, arn
 
-    def __call__(self, events: Sequence[Event]) -> None:
+    def __call__(self, events: Sequence[Event]) -> Refused:
         entries = [
             {
                 "EventBusName": self._arn,
@@ -61,21 +60,20 @@ class _Bus:
             for event in events
         ]
         answer = self._client.put_events(Entries=entries)
-        _check(self._arn, [one["ErrorCode"] for one in answer["Entries"] if "ErrorCode" in one])
+        return {at: one["ErrorCode"] for at, one in enumerate(answer["Entries"]) if "ErrorCode" in one}
 
 
 class _Topic:
     def __init__(self, client: Any, arn: str) -> None:
         self._client, self._arn = client, arn
 
-    def __call__(self, events: Sequence[Event]) -> None:
+    def __call__(self, events: Sequence[Event]) -> Refused:
         entries = [
             {"Id": str(at), "Message": json.dumps(event), "MessageAttributes": _attributes(event)}
             | _once(self._arn, event)
             for at, event in enumerate(events)
         ]
-        answer = self._client.publish_batch(TopicArn=self._arn, PublishBatchRequestEntries=entries)
-        _check(self._arn, [one["Code"] for one in answer.get("Failed", ())])
+        return _failed(self._client.publish_batch(TopicArn=self._arn, PublishBatchRequestEntries=entries))
 
 
 class _Queue:
@@ -83,7 +81,7 @@ class _Queue:
         self._client, self._target = client, target
         self._url = target if "://" in target else ""
 
-    def __call__(self, events: Sequence[Event]) -> None:
+    def __call__(self, events: Sequence[Event]) -> Refused:
         if not self._url:
             *_, account, name = self._target.split(":")
             self._url = self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
@@ -92,8 +90,7 @@ class _Queue:
             | _once(self._target, event)
             for at, event in enumerate(events)
         ]
-        answer = self._client.send_message_batch(QueueUrl=self._url, Entries=entries)
-        _check(self._target, [one["Code"] for one in answer.get("Failed", ())])
+        return _failed(self._client.send_message_batch(QueueUrl=self._url, Entries=entries))
 
 
 def _attributes(event: Event) -> dict[str, Any]:
@@ -109,6 +106,5 @@ def _once(target: str, event: Event) -> dict[str, str]:
     return {"MessageGroupId": event["data"]["episode"], "MessageDeduplicationId": event["id"]}
 
 
-def _check(target: str, codes: Sequence[str]) -> None:
-    if codes:
-        raise Retryable(f"{target} refused {len(codes)} events ({', '.join(sorted(set(codes)))}); they are sent again")
+def _failed(answer: Mapping[str, Any]) -> Refused:
+    return {int(one["Id"]): one["Code"] for one in answer.get("Failed", ())}

@@ -1,17 +1,21 @@
-"""What is known of each rule and key, in the ledger's table: a document a key that ever was about to fire.
+"""What is known of each rule and key, in the ledger's table: a document a key that fires, is about to, or has fired.
 
-A change is stored together with the event that tells of it, in one conditional write; the event leaves the document
-when it has been published. Who dies in between leaves it there, and the next turn publishes it under the same id.
+A change is stored with the state that it led to, in one conditional write, and leaves the document when every target
+has accepted it. Who dies in between leaves it there, and the next turn publishes it under the same id.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from headwater.aggregates import iso_ms
+from headwater.errors import Fenced
 from headwater.ledger import Ledger
 from processors.alerts.events import episode_id
-from processors.alerts.machine import State
+from processors.alerts.machine import Change, Episode, State
 from processors.alerts.rules import Rule
 
 __all__ = ["AlertStore", "Entry", "alert_rows"]
@@ -19,13 +23,37 @@ __all__ = ["AlertStore", "Entry", "alert_rows"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of a rule. `waiting` are the events not known to be published, oldest first."""
+    """One key of a rule. `waiting` are the changes that some target has not accepted, oldest first."""
 
     rule: str
     key: str
+    parts: Mapping[str, object]
+    """The key by its columns."""
     state: State = field(default_factory=State)
-    waiting: Sequence[Mapping[str, Any]] = ()
+    waiting: tuple[Change, ...] = ()
+    accepted: Mapping[str, int] = field(default_factory=dict)
+    """How many of those that wait each target has accepted, from the oldest on."""
     rev: int = 0
+
+    @property
+    def is_needed(self) -> bool:
+        return self.state.is_kept or bool(self.waiting)
+
+    def next_for(self, target: str) -> Change | None:
+        """The oldest that the target has not accepted."""
+        at = self.accepted.get(target, 0)
+        return self.waiting[at] if at < len(self.waiting) else None
+
+    def accepted_by(self, target: str) -> "Entry":
+        """With one change more that this target has accepted."""
+        return replace(self, accepted={**self.accepted, target: self.accepted.get(target, 0) + 1})
+
+    def settled(self, targets: Collection[str]) -> "Entry":
+        """Without the changes that all of these have accepted, and without what others have."""
+        counts = {target: self.accepted.get(target, 0) for target in targets}
+        done = min(counts.values(), default=len(self.waiting))
+        left = {target: count - done for target, count in counts.items() if count > done}
+        return replace(self, waiting=self.waiting[done:], accepted=left)
 
 
 class AlertStore:
@@ -36,19 +64,47 @@ class AlertStore:
 
     def entries(self, rule: str) -> dict[str, Entry]:
         """Of one rule, by key."""
-        return {
-            key: Entry(rule, key, State(**doc["state"]), doc["waiting"], rev)
-            for key, (doc, rev) in self._ledger(rule).documents().items()
-        }
+        found = (_entry(rule, doc, rev) for doc, rev in self._ledger(rule).documents().values())
+        return {entry.key: entry for entry in found}
+
+    def entry(self, rule: str, key: str) -> Entry | None:
+        doc, rev = self._ledger(rule).document(_name(key))
+        return _entry(rule, doc, rev) if rev else None
 
     def save(self, entry: Entry) -> Entry:
-        """Store it if its revision is still the one it was read with."""
-        doc = {"state": asdict(entry.state), "waiting": list(entry.waiting)}
-        return replace(entry, rev=self._ledger(entry.rule).put_document(entry.key, doc, entry.rev))
+        """Store it if its revision is still the one it was read with; remove it when there is nothing to remember."""
+        if not entry.is_needed:
+            self.remove(entry)
+            return replace(entry, rev=0)
+        doc = {
+            "key": entry.key,
+            "parts": dict(entry.parts),
+            "state": asdict(entry.state),
+            "waiting": [astuple(change) for change in entry.waiting],
+            "accepted": dict(entry.accepted),
+        }
+        return replace(entry, rev=self._ledger(entry.rule).put_document(_name(entry.key), doc, entry.rev))
 
-    def published(self, entry: Entry) -> Entry:
-        """Nothing waits any more."""
-        return self.save(replace(entry, waiting=()))
+    def remove(self, entry: Entry) -> None:
+        """If its revision is still that; Fenced else."""
+        if not entry.rev:
+            return
+        try:
+            self._client.delete_item(
+                TableName=self._table,
+                Key={"pipeline": {"S": self._ledger(entry.rule).pipeline}, "item": {"S": f"doc#{_name(entry.key)}"}},
+                ConditionExpression="rev = :r OR attribute_not_exists(rev)",
+                ExpressionAttributeValues={":r": {"N": str(entry.rev)}},
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            raise Fenced(f"alert {entry.rule}: what is known of a key was changed by somebody else") from None
+
+    def having(self, rules: Iterable[str], column: str, value: str) -> list[Entry]:
+        """The entries whose key column has this value, as text."""
+        found = (entry for rule in rules for entry in self.entries(rule).values())
+        return [entry for entry in found if entry.parts.get(column) is not None and str(entry.parts[column]) == value]
 
     def _ledger(self, rule: str) -> Ledger:
         # partitions of their own, so that many alerts at once leave the shards' commits their throughput
@@ -57,29 +113,46 @@ class AlertStore:
 
 def alert_rows(pipeline: str, rules: Sequence[Rule], store: AlertStore) -> list[dict[str, object]]:
     """Every key that fires, is about to, or has fired: these in this order, the latest first."""
-    order = ("firing", "pending", "calm")
+    order = ("firing", "pending", "cleared")
     found = [
-        (rule, entry)
+        _row(pipeline, rule, entry)
         for rule in rules
         for entry in store.entries(rule.name).values()
-        if entry.state.phase != "calm" or entry.state.since_ms
+        if entry.state.is_kept
     ]
-    found.sort(key=lambda one: (order.index(one[1].state.phase), -one[1].state.since_ms, one[0].name, one[1].key))
-    return [_row(pipeline, rule, entry) for rule, entry in found]
+    found.sort(key=lambda row: (str(row["alert"]), str(row["key"])))
+    found.sort(key=lambda row: str(row["since"]), reverse=True)
+    return sorted(found, key=lambda row: order.index(str(row["state"])))
 
 
 def _row(pipeline: str, rule: Rule, entry: Entry) -> dict[str, object]:
-    state = entry.state
+    """A pending one has no episode yet, and may never have."""
+    state, last = entry.state, entry.state.last
+    over = last if state.phase == "calm" else None
+    since = over.since_ms if over else state.since_ms
     return {
         "alert": rule.name,
         "key": entry.key,
-        "state": "cleared" if state.phase == "calm" else state.phase,
-        "since": iso_ms(state.since_ms),
-        "cleared": iso_ms(state.through_ms) if state.phase == "calm" else None,
-        "value": state.value,
+        "state": "cleared" if over else state.phase,
+        "since": iso_ms(since),
+        "cleared": iso_ms(over.cleared_ms) if over else None,
+        "value": over.value if over else state.value,
         "condition": str(rule),
         "view": rule.view,
         "summary": rule.summary,
-        "episode": episode_id(pipeline, rule.name, entry.key, state.since_ms),
+        "episode": "" if state.phase == "pending" else episode_id(pipeline, rule.name, entry.key, since),
         "unpublished": len(entry.waiting),
     }
+
+
+def _name(key: str) -> str:
+    """Of a key's document: a range key of DynamoDB is shorter than the key may be."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _entry(rule: str, doc: Mapping[str, Any], rev: int) -> Entry:
+    last = doc["state"]["last"]
+    state = State(**{**doc["state"], "last": last and Episode(**last)})
+    return Entry(
+        rule, doc["key"], doc["parts"], state, tuple(Change(*one) for one in doc["waiting"]), doc["accepted"], rev
+    )

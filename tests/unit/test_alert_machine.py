@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headwater.errors import UsageError
 from processors.alerts import Rule, above, absent, below, falling, rising
-from processors.alerts.machine import CALM, Change, Reading, State, advance
+from processors.alerts.machine import CALM, Change, Episode, Reading, State, advance
 from processors.windows import hopping, tumbling
 
 MINUTE = 60_000
@@ -90,6 +90,42 @@ def test_what_comes_late_raises_nothing() -> None:
     assert told(advance(rule, state, readings(99, 99), 2 * MINUTE, 3 * MINUTE)[1]) == []
     fired, _ = advance(rule, CALM, readings(99), 0, MINUTE)
     assert advance(rule, fired, readings(99), 0, MINUTE) == (fired, [])
+
+
+def test_a_brief_breach_leaves_the_last_episode() -> None:
+    rule = Rule("hot", "v", ONE, above("mean", 30), for_ms=2 * MINUTE)
+    state, _ = advance(rule, CALM, readings(31, 31, 20), 0, 3 * MINUTE)
+    over = Episode(0, 3 * MINUTE, 20)
+    assert (state.phase, state.last) == ("calm", over)
+    state, changes = advance(rule, state, readings(31, first=4), 3 * MINUTE, 4 * MINUTE)
+    assert (state.phase, state.since_ms, state.last, changes) == ("pending", 3 * MINUTE, over, [])
+    state, _ = advance(rule, state, readings(20, first=5), 4 * MINUTE, 5 * MINUTE)
+    assert (state.phase, state.last) == ("calm", over)
+    state, _ = advance(rule, state, readings(31, 31, first=6), 5 * MINUTE, 7 * MINUTE)
+    assert (state.phase, state.since_ms, state.last) == ("firing", 5 * MINUTE, None)
+
+
+def test_a_run_ends_when_the_next_window_has_no_data() -> None:
+    """Once that is final; until then it is about to fire."""
+    rule = Rule("hot", "v", ONE, above("mean", 30), for_ms=2 * MINUTE)
+    state, _ = advance(rule, CALM, readings(31), 0, MINUTE)
+    assert state.phase == "pending"
+    assert advance(rule, state, [], MINUTE, MINUTE)[0] == state
+    state, _ = advance(rule, state, [], MINUTE, 2 * MINUTE)
+    assert not state.is_kept
+
+
+def test_data_that_come_late_end_a_silence() -> None:
+    """When they are seen; the next one counts from there, and again while more come."""
+    rule = Rule("silent", "v", ONE, absent(), for_ms=3 * MINUTE)
+    state, told_, rows = CALM, list[Change](), readings(1.0, 1.0)
+    for until in range(1, 60):
+        state, changes = advance(rule, state, rows, (until - 1) * MINUTE, until * MINUTE)
+        told_ += changes
+        if 10 < until < 40:
+            rows.append(Reading((until - 4) * MINUTE, 1.0))
+    assert [(kind, since) for kind, since, _ in told(told_)] == [("raised", 2), ("cleared", 2), ("raised", 39)]
+    assert told(told_)[1][2] == 11
 
 
 def test_wrong_definitions() -> None:

@@ -1,7 +1,6 @@
 """The alerts service over tables in memory: killed at any write, paused while another leads, refused by its target."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.aggregates import Columns, count, first, mean
-from headwater.clock import ManualClock
+from headwater.clock import Clock, ManualClock
 from headwater.config import Settings
 from headwater.errors import Fenced, Retryable, UsageError
 from headwater.ledger import Commit, ShardEntry, watermark_of
 from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.kinesis import MemoryKinesis
 from processors.alerts import above, absent
-from processors.alerts.events import event_of
+from processors.alerts.events import About, event_of
 from processors.alerts.machine import CALM, Reading, advance
+from processors.alerts.publishers import Publish, Refused
 from processors.alerts.service import Alerts, Turn
 from processors.alerts.store import alert_rows
 from processors.pipeline import Pipeline
@@ -57,12 +58,18 @@ class Memory:
         return getattr(self._inner, name)
 
     def update_item(self, **request: Any) -> Any:
+        return self._mortal(self._inner.update_item, request)
+
+    def delete_item(self, **request: Any) -> Any:
+        return self._mortal(self._inner.delete_item, request)
+
+    def _mortal(self, write: Callable[..., Any], request: Mapping[str, Any]) -> Any:
         if self.dies is None:
-            return self._inner.update_item(**request)
+            return write(**request)
         self.dies -= 1
         if self.dies == 0:
             raise Killed
-        answer = self._inner.update_item(**request)
+        answer = write(**request)
         self.dies -= 1
         if self.dies == 0:
             raise Killed
@@ -73,16 +80,30 @@ class Plant(Services):
     """One shard whose watermark the test moves, and rows that it writes."""
 
     memory: Memory
+    stream: MemoryKinesis
     entry: ShardEntry
 
-    def __init__(self, pipeline: Pipeline = PIPELINE, settings: Settings | None = None) -> None:
-        super().__init__(settings or Settings(view_writers=1), pipeline, ManualClock(START))
+    def __init__(
+        self, pipeline: Pipeline = PIPELINE, settings: Settings | None = None, clock: Clock | None = None
+    ) -> None:
+        clock = clock or ManualClock(START)
+        super().__init__(settings or Settings(view_writers=1), pipeline, clock)
         object.__setattr__(self, "memory", Memory())
-        object.__setattr__(self, "entry", self.ledger.claim("shardId-0", "p", None, START))
+        object.__setattr__(self, "stream", MemoryKinesis(clock, limits=False))
+        self.stream.create_stream(StreamName=self.settings.stream, ShardCount=1)
+        object.__setattr__(self, "entry", self.ledger.claim("shardId-000000000000", "p", None, START))
+
+    def having(self, pipeline: Pipeline) -> "Plant":
+        """The same, under another definition."""
+        other = Plant(pipeline, self.settings, self.clock)
+        for name in ("memory", "stream", "entry"):
+            object.__setattr__(other, name, getattr(self, name))
+        for name in ("ledger", "views", "alerts", "serving"):
+            other.__dict__.pop(name, None)
+        return other
 
     def client(self, service: str) -> Any:
-        assert service == "dynamodb"
-        return self.memory
+        return {"dynamodb": self.memory, "kinesis": self.stream}[service]
 
     def write(self, device: str, minute: int, value: float, version: int = 1) -> None:
         spec = self.view_specs["device_1m"]
@@ -95,9 +116,15 @@ class Plant(Services):
         self.views.write(spec, [upsert])
 
     def read_to(self, minute: int) -> None:
+        """Not before the time when that is read."""
+        at = START + minute * MINUTE + self.pipeline.lateness_ms
+        self.clock.sleep(max(0, at - self.clock.now_ms()) / 1000)
+        object.__setattr__(self, "entry", self.commit(self.entry, minute))
+
+    def commit(self, entry: ShardEntry, minute: int, *, closed: bool = False) -> ShardEntry:
         mark = START + minute * MINUTE
-        change = Commit(str(minute).zfill(56), b"", None, (), {}, mark, closed=False, now_ms=self.clock.now_ms())
-        object.__setattr__(self, "entry", self.ledger.commit(self.entry, change))
+        change = Commit(str(minute).zfill(56), b"", None, (), {}, mark, closed=closed, now_ms=self.clock.now_ms())
+        return self.ledger.commit(entry, change)
 
     def lives(self, values: Mapping[str, Sequence[float | None]]) -> None:
         for device, each in values.items():
@@ -113,9 +140,19 @@ def expected(values: Mapping[str, Sequence[float | None]], until: int) -> dict[s
         for device, each in values.items():
             rows = [Reading(START + (at + 1) * MINUTE, value) for at, value in enumerate(each) if value is not None]
             for change in advance(rule, CALM, rows, START - 9 * MINUTE, START + until * MINUTE)[1]:
-                event = event_of("plant", rule, device, {"device": device}, change)
+                event = event_of("plant", About.of(rule), device, {"device": device}, change)
                 found[event["id"]] = event
     return found
+
+
+def to(told: list[Event]) -> dict[str, Publish]:
+    """A target that takes everything."""
+
+    def publish(events: Sequence[Event]) -> Refused:
+        told.extend(events)
+        return {}
+
+    return {"all": publish}
 
 
 def first_of_each(events: Sequence[Event]) -> dict[str, Event]:
@@ -146,13 +183,13 @@ HOT: dict[str, Sequence[float | None]] = {
 def test_a_change_is_told_once(plant: Plant, told: list[Event]) -> None:
     """As a CloudEvents event; not again in later turns, nor by who leads later."""
     plant.lives(HOT)
-    service = Alerts(plant, told.extend, "a")
+    service = Alerts(plant, to(told), "a")
     for minute in (0, 1, 3, 3, 4, 6):
         plant.read_to(minute)
         service.turn()
-    assert Alerts(plant, told.extend, "b").turn() is None
+    assert Alerts(plant, to(told), "b").turn() is None
     plant.clock.sleep(31)
-    done = Alerts(plant, told.extend, "c").turn()
+    done = Alerts(plant, to(told), "c").turn()
     assert done is not None
     assert (done.raised, done.cleared, done.published) == (0, 0, 0)
     assert [(event["type"].rpartition(".")[2], event["subject"]) for event in told] == [
@@ -172,9 +209,9 @@ def test_a_change_is_told_once(plant: Plant, told: list[Event]) -> None:
 def test_what_is_kept_of_it(plant: Plant, told: list[Event]) -> None:
     plant.lives(HOT)
     plant.read_to(4)
-    Alerts(plant, told.extend, "a").turn()
+    Alerts(plant, to(told), "a").turn()
     plant.read_to(6)
-    Alerts(plant, told.extend, "a").turn()
+    Alerts(plant, to(told), "a").turn()
     rows = alert_rows("plant", PIPELINE.alerts, plant.alerts)
     assert [(row["alert"], row["key"], row["state"], row["unpublished"]) for row in rows] == [
         ("silent", "dev-2", "firing", 0),
@@ -188,7 +225,7 @@ def test_late_data_and_a_rule_that_is_new(plant: Plant, told: list[Event]) -> No
     """Amended windows are not judged again. A new rule looks back as far as it takes to fire, and no further."""
     plant.lives({"dev-1": [99, 99, 20, 20, 20, 20, 31, 31], "dev-2": [20] * 8})
     plant.read_to(8)
-    service = Alerts(plant, told.extend, "a")
+    service = Alerts(plant, to(told), "a")
     service.turn()
     assert [event["data"]["since"] for event in told] == ["2025-11-03T09:06:00.000Z"]
     for minute in range(8):
@@ -200,23 +237,28 @@ def test_late_data_and_a_rule_that_is_new(plant: Plant, told: list[Event]) -> No
     assert len(told) == 1
 
 
-def test_nothing_is_judged_while_the_target_refuses(plant: Plant, told: list[Event]) -> None:
-    """What could not be published waits in the table, and is told first by whoever leads next."""
+def test_what_a_target_refuses_waits(plant: Plant, told: list[Event]) -> None:
+    """In the table, while the judging goes on; whoever leads next tells it first."""
 
-    def refuse(_: Sequence[Event]) -> None:
+    def refuse(_: Sequence[Event]) -> Refused:
         raise Retryable("no")
 
     plant.lives(HOT)
-    plant.read_to(3)
-    service = Alerts(plant, refuse, "a")
-    for minute in (3, 4, 6):
+    service = Alerts(plant, {"all": refuse}, "a")
+    turns = []
+    for minute in (0, 3, 4, 6):
         plant.read_to(minute)
-        with pytest.raises(Retryable):
-            service.turn()
-    waiting = [entry.waiting for rule in PIPELINE.alerts for entry in plant.alerts.entries(rule.name).values()]
-    assert [len(one) for one in waiting] == [1]
+        turns.append(service.turn())
+    assert [(turn.raised, turn.cleared, turn.published, turn.waiting) for turn in turns if turn] == [
+        (0, 0, 0, 0),
+        (1, 0, 0, 1),
+        (0, 0, 0, 1),
+        (1, 1, 0, 3),
+    ]
     plant.clock.sleep(31)
-    Alerts(plant, told.extend, "b").turn()
+    done = Alerts(plant, to(told), "b").turn()
+    assert done is not None
+    assert (done.published, done.waiting) == (3, 0)
     assert first_of_each(told) == expected(HOT, 6)
     assert len(told) == 3
 
@@ -225,17 +267,17 @@ def test_paused_while_another_leads(plant: Plant, told: list[Event]) -> None:
     """One stalls in the middle of publishing, longer than its lease: the other tells the same under the same ids."""
     plant.lives(HOT)
     plant.read_to(0)
-    Alerts(plant, told.extend, "a").turn()
+    Alerts(plant, to(told), "a").turn()
     plant.read_to(6)
 
-    def stall(events: Sequence[Event]) -> None:
+    def stall(events: Sequence[Event]) -> Refused:
         plant.clock.sleep(31)
-        assert Alerts(plant, told.extend, "b").turn() is not None
-        told.extend(events)
+        assert Alerts(plant, to(told), "b").turn() is not None
+        return to(told)["all"](events)
 
-    with contextlib.suppress(Fenced):
-        Alerts(plant, stall, "a").turn()
-    assert len(told) == 6
+    with pytest.raises(Fenced):
+        Alerts(plant, {"all": stall}, "a").turn()
+    assert len(told) == 3 + 2  # and the first request of the one that stalled
     assert first_of_each(told) == expected(HOT, 6)
 
 
@@ -244,7 +286,7 @@ def test_much_to_catch_up_with(plant: Plant, told: list[Event]) -> None:
     lives: dict[str, Sequence[float | None]] = {"dev-1": [31.0, 31.0, 20.0] * 200}
     plant.lives(lives)
     plant.read_to(0)
-    service = Alerts(plant, told.extend, "a")
+    service = Alerts(plant, to(told), "a")
     service.turn()
     plant.read_to(600)
     turns = [service.turn() for _ in range(4)]
@@ -256,15 +298,30 @@ def test_much_to_catch_up_with(plant: Plant, told: list[Event]) -> None:
 
 def test_a_stream_that_falls_silent(told: list[Event]) -> None:
     """Its watermark stands still; where idle shards count as read, the silence is seen."""
-    for idle, found in ((0.0, []), (60.0, ["dev-1"])):
+    for idle, found in ((0.0, []), (120.0, ["dev-1"])):
         told.clear()
         plant = Plant(settings=Settings(view_writers=1, alerts_idle_seconds=idle))
         plant.lives({"dev-1": [20.0] * 3})
         plant.read_to(3)
         for _ in range(6):
             plant.clock.sleep(120)
-            Alerts(plant, told.extend, f"at {plant.clock.now_ms()}").turn()
+            Alerts(plant, to(told), f"at {plant.clock.now_ms()}").turn()
         assert [event["subject"] for event in told] == found
+
+
+def test_a_device_whose_data_come_later_than_allowed(plant: Plant, told: list[Event]) -> None:
+    """Its silence ends when they are seen, and is not told anew while they come."""
+    service = Alerts(plant, to(told), "a")
+    plant.lives({"dev-1": [20.0] * 2, "dev-2": [20.0] * 40})
+    for minute in range(40):
+        plant.read_to(minute)
+        service.turn()
+        if minute > 10:
+            plant.write("dev-1", minute - 4, 20.0)
+    assert [(event["type"].rpartition(".")[2], event["data"]["at"][11:16]) for event in told] == [
+        ("raised", "09:05"),
+        ("cleared", "09:11"),
+    ]
 
 
 values = st.lists(st.one_of(st.none(), st.sampled_from([20.0, 27.0, 29.0, 31.0])), min_size=1, max_size=14)
@@ -283,14 +340,14 @@ def test_killed_at_any_write(lives: dict[str, Sequence[float | None]], looks: se
     plant.lives(lives)
     crashes: Iterator[int] = iter(deaths)
     plant.read_to(0)
-    Alerts(plant, told.extend, "start").turn()
+    Alerts(plant, to(told), "start").turn()
     for minute in sorted({*looks, 18}):
         plant.read_to(minute)
         for attempt in range(len(deaths) + 1):
             plant.clock.sleep(31)
             plant.memory.dies = next(crashes, None)
             try:
-                Alerts(plant, told.extend, f"{minute}-{attempt}").turn()
+                Alerts(plant, to(told), f"{minute}-{attempt}").turn()
                 break
             except Killed:
                 continue
@@ -311,7 +368,7 @@ def test_refused_definitions() -> None:
         lambda: PIPELINE.alert("x", on="nowhere", when=above("mean", 1)),
         lambda: PIPELINE.alert("x", on="device_1m", when=above("said", 1)),
         lambda: PIPELINE.view("ever", by=["device"], n=count()).alert("x", on="ever", when=above("n", 1)),
-        lambda: Alerts(Plant(PIPELINE.map(lambda t: t, adds={"v": "double"}, pure=False)), print, "a"),
+        lambda: Alerts(Plant(PIPELINE.map(lambda t: t, adds={"v": "double"}, pure=False)), {}, "a"),
     ):
         with pytest.raises(UsageError):
             wrong()
@@ -321,7 +378,7 @@ def test_a_pipeline_without_alerts() -> None:
     """The service waits: it may be deployed before the first rule."""
     plant = Plant(Pipeline("none", contract="telemetry"))
     plant.read_to(9)
-    assert Alerts(plant, print, "a").turn() == Turn()
+    assert Alerts(plant, {}, "a").turn() == Turn()
 
 
 def test_a_shard_that_is_idle() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from headwater.errors import Retryable, UsageError
+from headwater.errors import UsageError
 from processors.alerts import Rule, above
-from processors.alerts.events import event_of
+from processors.alerts.events import About, event_of
 from processors.alerts.machine import Change
 from processors.alerts.publishers import publish_to
 from processors.examples.tickets import Tickets, alert_in
@@ -22,7 +23,7 @@ from processors.windows import tumbling
 
 RULE = Rule("hot", "device_1m", tumbling("1m"), above("mean", 30), summary="too hot")
 RAISED, CLEARED = (
-    event_of("plant", RULE, "dev-1", {"device": "dev-1"}, change)
+    event_of("plant", About.of(RULE), "dev-1", {"device": "dev-1"}, change)
     for change in (Change("raised", 60_000, 120_000, 31.0), Change("cleared", 60_000, 300_000, 27.0))
 )
 
@@ -44,7 +45,8 @@ def received(sqs: Any, url: str) -> list[Any]:
 def test_a_queue_by_its_arn_or_its_url(aws: Any) -> None:
     sqs = aws("sqs")
     url = sqs.create_queue(QueueName="q")["QueueUrl"]
-    publish_to(f"arn:aws:sqs:us-east-1:123456789012:q,{url}", aws)([RAISED, CLEARED])
+    for publish in publish_to(f"arn:aws:sqs:us-east-1:123456789012:q,{url}", aws).values():
+        assert publish([RAISED, CLEARED]) == {}
     messages = received(sqs, url)
     assert [json.loads(one["Body"])["id"] for one in messages] == [RAISED["id"], CLEARED["id"]] * 2
     attributes = {name: value["StringValue"] for name, value in messages[0]["MessageAttributes"].items()}
@@ -54,13 +56,13 @@ def test_a_queue_by_its_arn_or_its_url(aws: Any) -> None:
 def test_a_fifo_queue_drops_what_comes_again(aws: Any) -> None:
     sqs = aws("sqs")
     url = sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    publish = publish_to(url, aws)
+    (publish,) = publish_to(url, aws).values()
     publish([RAISED, CLEARED])
     publish([RAISED, CLEARED])
     assert [alert_in(one["Body"]) for one in received(sqs, url)] == [RAISED, CLEARED]
 
 
-def test_an_event_that_is_refused_is_no_success(aws: Any) -> None:
+def test_an_event_that_is_refused_is_no_success() -> None:
     """Each service answers 200 and names the entries that it did not take."""
 
     class Refusing:
@@ -74,8 +76,8 @@ def test_an_event_that_is_refused_is_no_success(aws: Any) -> None:
             return {"Successful": [{"Id": "0"}], "Failed": [{"Id": "1", "Code": "InternalError"}]}
 
     for target in ("arn:aws:events:r:1:event-bus/b", "arn:aws:sns:r:1:t", "https://sqs.r.amazonaws.com/1/q"):
-        with pytest.raises(Retryable, match="refused 1 events"):
-            publish_to(target, lambda _: Refusing())([RAISED, CLEARED])
+        refused = publish_to(target, lambda _: Refusing())[target]([RAISED, CLEARED])
+        assert refused.keys() == {1}
 
 
 @pytest.mark.parametrize("target", ["alerts", "arn:aws:s3:::bucket", "sqs://q"])
@@ -105,6 +107,46 @@ def test_a_ticket_is_the_same_in_every_order(aws: Any) -> None:
         "alert_key": "dev-1",
         "summary": "too hot",
     }
+
+
+def test_a_message_that_the_table_refuses_takes_no_other_along(aws: Any) -> None:
+    """It stays in the queue, which moves it in the end; so does one whose episode is empty or too long."""
+    sqs, dynamodb = aws("sqs"), aws("dynamodb")
+    url = sqs.create_queue(QueueName="q", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
+    keys = {"KeySchema": [{"AttributeName": "ticket", "KeyType": "HASH"}]}
+    keys |= {"AttributeDefinitions": [{"AttributeName": "ticket", "AttributeType": "S"}]}
+    dynamodb.create_table(TableName="t", BillingMode="PAY_PER_REQUEST", **keys)
+
+    class Strict:
+        def update_item(self, **request: Any) -> Any:
+            episode = request["Key"]["ticket"]["S"]
+            if episode in ("", "refused") or len(episode) > 2048:
+                raise ClientError({"Error": {"Code": "ValidationException", "Message": "no"}}, "UpdateItem")
+            if is_down:
+                raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem")
+            return dynamodb.update_item(**request)
+
+    is_down = False
+    wanted = {f"e{number}" for number in range(7)}
+    for episode in ("", "refused", "x" * 2049, *wanted):
+        event = {**RAISED, "data": {**RAISED["data"], "episode": episode}}
+        sqs.send_message(QueueUrl=url, MessageBody=json.dumps(event))
+    tickets = Tickets(sqs, Strict(), url, "t")
+    for _ in range(5):
+        tickets.poll(0)
+    assert {item["ticket"]["S"] for item in dynamodb.scan(TableName="t")["Items"]} == wanted
+    left = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
+    assert left == {"ApproximateNumberOfMessages": "3"}
+    is_down = True
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(RAISED))
+    with pytest.raises(ClientError, match="Throttling"):
+        tickets.poll(0)
+
+
+def test_an_event_without_a_subject_opens_a_ticket() -> None:
+    """Of an empty key."""
+    event = {name: value for name, value in RAISED.items() if name != "subject"}
+    assert alert_in(json.dumps(event)) == event
 
 
 leaves = st.one_of(st.none(), st.integers(), st.sampled_from(["x", RAISED["type"], "Notification", json.dumps(RAISED)]))

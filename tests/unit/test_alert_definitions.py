@@ -1,0 +1,97 @@
+"""Rules that are taken out of the pipeline, put back, or moved to another view: nothing is lost or fires for ever."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from headwater.aggregates import count, mean
+from headwater.errors import Retryable
+from processors.alerts import above
+from processors.alerts.lease import known_rules
+from processors.alerts.publishers import Refused
+from processors.alerts.service import Alerts
+from processors.alerts.store import alert_rows
+from processors.windows import tumbling
+from tests.unit.test_alert_leading import ONE
+from tests.unit.test_alert_service import Event, Plant, to
+
+NONE = ONE._with(alerts=())
+BOTH = NONE.view("metric_1m", by=["metric"], window=tumbling("1m"), events=count(), mean=mean("value"))
+
+
+def refuse(_: Sequence[Event]) -> Refused:
+    raise Retryable("no")
+
+
+def said(told: Sequence[Event]) -> list[tuple[str, str, str, str]]:
+    return [
+        (event["data"]["rule"], event["type"].rpartition(".")[2], event["data"]["view"], event["data"]["at"][11:16])
+        for event in told
+    ]
+
+
+def test_a_rule_that_is_taken_out() -> None:
+    """What was not yet published is, what fires is cleared, and then nothing is kept."""
+    plant, told = Plant(ONE), list[Event]()
+    plant.lives({"dev-1": [99.0], "dev-2": [99.0, 20.0]})
+    plant.read_to(0)
+    service = Alerts(plant, {"all": refuse}, "a")
+    service.turn()
+    plant.read_to(2)
+    service.turn()
+    plant.clock.sleep(31)
+    without = plant.having(NONE)
+    turn = Alerts(without, {"all": refuse}, "b").turn()
+    assert turn is not None
+    assert (turn.cleared, turn.waiting) == (1, 4)
+    plant.clock.sleep(31)
+    service = Alerts(without, to(told), "c")
+    turn = service.turn()
+    assert turn is not None
+    assert (turn.published, turn.waiting) == (4, 0)
+    assert sorted(said(told)) == sorted(
+        [("hot", "raised", "device_1m", "09:01"), ("hot", "cleared", "device_1m", "09:02")] * 2
+    )
+    assert told[0]["data"]["condition"] == "mean above 30"
+    assert {event["id"].partition(".")[0] for event in told} == {event["data"]["episode"] for event in told}
+    assert (plant.alerts.entries("hot"), known_rules(plant.ledger)) == ({}, [])
+    service.turn()
+    assert len(told) == 4
+
+
+def test_a_rule_that_is_put_back_is_new() -> None:
+    """It does not judge what was in between."""
+    plant, told = Plant(ONE), list[Event]()
+    plant.lives({"dev-1": [99.0, 20.0]})
+    plant.read_to(2)
+    Alerts(plant, to(told), "a").turn()
+    plant.clock.sleep(31)
+    Alerts(plant.having(NONE), to(told), "b").turn()
+    told.clear()
+    plant.write("dev-1", 1000, 99.0)
+    plant.write("dev-1", 5000, 99.0)
+    plant.write("dev-1", 5001, 20.0)
+    plant.read_to(5002)
+    turn = Alerts(plant, to(told), "c").turn()
+    assert turn is not None
+    assert (turn.behind, said(told)) == (0, [])
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_rule_that_is_moved_to_another_view(is_down: bool) -> None:
+    """The old view's keys are cleared first, the new one's are judged then."""
+    plant, told = Plant(BOTH.alert("hot", on="device_1m", when=above("mean", 30))), list[Event]()
+    plant.lives({"dev-1": [99.0, 99.0]})
+    plant.read_to(1)
+    Alerts(plant, to(told), "a").turn()
+    plant.clock.sleep(31)
+    moved = plant.having(BOTH.alert("hot", on="metric_1m", when=above("mean", 30)))
+    plant.read_to(2)
+    if is_down:
+        Alerts(moved, {"all": refuse}, "b").turn()
+        assert said(told) == [("hot", "raised", "device_1m", "09:01")]
+        plant.clock.sleep(31)
+    Alerts(moved, to(told), "c").turn()
+    assert said(told) == [("hot", "raised", "device_1m", "09:01"), ("hot", "cleared", "device_1m", "09:01")]
+    assert alert_rows("plant", moved.pipeline.alerts, moved.alerts) == []
+    assert known_rules(plant.ledger) == ["hot"]
