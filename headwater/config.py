@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = [
@@ -176,14 +176,23 @@ class Settings(BaseSettings):
     alerts_to: str = ""
     """Where state changes of alerts go: ARNs of EventBridge buses, SNS topics and SQS queues, or URLs of queues,
     separated by commas. Empty: they are kept in the ledger's table and logged."""
-    alerts_seconds: float = 10.0
+    alerts_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """How often the alerts service looks for windows that have become final."""
-    alerts_idle_seconds: float = 0.0
-    """A shard that has committed nothing for so long counts as read up to so long ago; 0 waits for it."""
+    alerts_idle_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """A shard that has committed nothing for so long counts as read up to so long ago; 0 waits for it. A shard that
+    is read commits every `commit_seconds`, so it is twice that at least."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
+
+    @field_validator("alerts_idle_seconds")
+    @classmethod
+    def _outlasts_commits(cls, value: float, info: ValidationInfo) -> float:
+        commits = info.data.get("commit_seconds", 0.0)
+        if value and not value >= 2 * commits:
+            raise ValueError(f"it is 0, or at least twice HEADWATER_COMMIT_SECONDS ({commits:g})")
+        return value
 
 
 def use_environment(variables: Mapping[str, str]) -> None:
