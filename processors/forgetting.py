@@ -1,4 +1,5 @@
-"""A privacy request: all that is kept of one key, taken out of lake, views, state and dead letters, and looked for.
+"""A privacy request: all that is kept of one key, taken out of lake, views, alerts, state and dead letters, and looked
+for.
 
 The order makes a crash harmless: run it again. What the lake lacks afterwards counts as excluded, so the audit stays
 exact. Each shard is claimed for a moment, which fences its processor; that takes the shard up again from the same
@@ -20,6 +21,8 @@ from pyiceberg.table import Table
 
 from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.ledger import Commit, ShardEntry
+from processors.alerts.lease import known_rules
+from processors.alerts.store import Entry
 from processors.audit import is_foreign
 from processors.generations import DOCUMENT, building, check_known, keeping
 from processors.services import Services
@@ -63,8 +66,16 @@ def forget(services: Services, key: str, owner: str, settle: Callable[[], object
     rows, files = _rewrite(services, key)
     column = services.pipeline.contract.key
     views = sum(services.views.remove(view.spec, column, key) for view in services.kept().views)
+    for entry in _alerts(services, key):  # after the rows that they are judged by
+        services.alerts.remove(entry)
     letters = services.letters.remove(services.pipeline.name, _about(column, key))
     return Forgotten(key, rows, files, views, slots, letters, tuple(_look(services, key)))
+
+
+def _alerts(services: Services, key: str) -> list[Entry]:
+    """What alerts keep of the key, those that the pipeline no longer has too."""
+    rules = {*known_rules(services.ledger), *(rule.name for rule in services.pipeline.alerts)}
+    return services.alerts.having(sorted(rules), services.pipeline.contract.key, key)
 
 
 def _wait_until_published(services: Services, settle: Callable[[], object]) -> None:
@@ -235,6 +246,7 @@ def _look(services: Services, key: str) -> list[str]:
     kept = keeping(services.pipeline, document)
     left += [f"view {view.name}" for view in kept.views if services.views.partitions(view.spec, column, key)]
     left += [f"view {name}, whose building has begun since" for name in building(services.pipeline, document)]
+    left += [f"alert {entry.rule}" for entry in _alerts(services, key)]
     store = StateStore(kept, services.objects)
     for entry in services.ledger.shards():
         if store.load(entry).forget(column, key, is_origin=_is_origin(services)):
