@@ -63,7 +63,8 @@ def watermark_of(
 
     `listed` are the stream's shards and their parents, asked for after the entries were read. With it, a shard that
     nobody has claimed yet counts as read up to where its parents were, and so holds the watermark from the reshard
-    until it has committed; without, a closed shard's children count from their claim on.
+    until it has committed; one without parents leaves it unknown. Without, a closed shard's children count from their
+    claim on.
     """
     parents = listed or {}
     last = parents.keys() - {parent for each in parents.values() for parent in each}
@@ -75,12 +76,18 @@ def watermark_of(
             return entry.watermark_ms
         return _least([mark_of(parent) for parent in parents.get(shard_id, ())])
 
+    def updated_of(shard_id: str) -> int | None:
+        entry = known.get(shard_id)
+        if entry is not None:
+            return entry.updated_ms
+        return max((at for at in map(updated_of, parents.get(shard_id, ())) if at is not None), default=None)
+
     # the last of their lines: those that are open, and a closed one whose children are not listed yet
     read = {entry.shard_id for entry in entries if not entry.closed} | last
     marks = []
     for shard_id in read or known:
-        mark = mark_of(shard_id)
-        if idle_until_ms is not None and shard_id in known and known[shard_id].updated_ms < idle_until_ms:
+        mark, updated = mark_of(shard_id), updated_of(shard_id)
+        if idle_until_ms is not None and updated is not None and updated < idle_until_ms:
             mark = idle_until_ms if mark is None else max(mark, idle_until_ms)
         marks.append(mark)
     return _least(marks)

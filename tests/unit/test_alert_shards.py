@@ -40,6 +40,10 @@ def test_a_shard_that_nobody_has_read_yet_holds_it() -> None:
     assert watermark_of([], None, {A: ()}) is None
     assert watermark_of([entry(A, 8)], 2000, {A: (), B: ()}) is None  # unread is not idle
     assert watermark_of([entry(A, 8), entry(B, None)], 2000, {A: (), B: ()}) == 2000
+    # a child is idle since its parent ended: on Lambda one without records is never claimed
+    ended, listed = entry(B, 3, closed=True, updated=2500), {A: (), B: (), C: (B,), D: (B,)}
+    assert watermark_of([entry(A, 2800, updated=3000), ended], 2000, listed) == 3
+    assert watermark_of([entry(A, 2800, updated=3000), ended], 2600, listed) == 2600
     # the stream no longer holds the closed ones
     assert watermark_of([entry(A, 1, closed=True), entry(B, 5)], None, {B: ()}) == 5
 
