@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from headwater.errors import UsageError
-from processors.generations import DOCUMENT, Generation, Generations, generations
+from headwater.errors import Fenced, UsageError
+from processors.generations import DOCUMENT, NOTES, Generation, Generations, generations
 from processors.jobs import Cancelled, Jobs, Progress, Untold
 from processors.operators.aggregate import Partial
 from processors.rebuilding import Build, Rebuild
@@ -182,3 +182,115 @@ def test_rows_flushed_before_a_commit_that_never_came_are_not_there_twice(world:
     world.pipeline = NEW
     world.read_all()
     assert world.wrong() == []
+
+
+def late_row(world: World, stored: str) -> None:
+    item = {"pk": {"S": f"{stored}#late"}, "sk": {"S": "-"}, "slots": {"M": dict[str, Any]()}}
+    world.dynamodb.put_item(TableName="views", Item=item)
+
+
+def test_given_up_elsewhere_it_ends_within_a_second_of_work_and_leaves_no_row(world: World) -> None:
+    """Rows that come after the other call has dropped what there was go, too."""
+    told = list[int]()
+
+    def goes_on(build: Build, progress: Progress) -> None:
+        rebuild(world).give_up()
+        late_row(world, build.view.name)
+        assert f"{VIEW}@2" in names(world)
+        for number in range(3):
+            told.append(number)
+            progress(number, number)
+            world.clock.advance(400)
+
+    with pytest.raises(Fenced, match=r"not being built any more.*let one run at a time"):
+        rebuild(world, Hooked(world, goes_on)).run()
+    assert len(told) <= 3
+    assert names(world) & {VIEW, f"{VIEW}@2"} == {VIEW}
+    assert entry(world).retired == ()
+
+
+def test_rows_that_a_process_left_that_hung_are_dropped_by_the_next_rebuild(world: World) -> None:
+    """Of a generation that was given up, and of one that served."""
+    rebuild(world).run()
+    late_row(world, VIEW)
+    with pytest.raises(Cancelled), a_job(world) as progress:
+        rebuild(world, Hooked(world, lambda *_: cancel(world)), progress).run()
+    assert (entry(world).serving.number, entry(world).last) == (2, 3)
+    late_row(world, f"{VIEW}@3")
+    assert rebuild(world).run().generation == 4
+    assert {name for name in names(world) if name.startswith(f"{VIEW}@") or name == VIEW} == {f"{VIEW}@4"}
+    assert entry(world).unswept == (2, 3)
+
+
+def switched(world: World) -> None:
+    """By a call that was killed before it dropped the old rows."""
+
+    class Dies(Told):
+        def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
+            if name == "dropping old rows":
+                raise Killed
+
+    with pytest.raises(Killed):
+        rebuild(world, progress=Dies(lambda *_: world.read())).run()
+    assert entry(world).serving == Generation(2, 2)
+
+
+def test_killed_after_the_switch_the_same_call_says_that_it_only_dropped(world: World) -> None:
+    switched(world)
+    done = rebuild(world).run()
+    assert (done.generation, done.only_dropped, done.dropped > 0) == (2, True, True)
+    done = rebuild(world).run()
+    assert (done.generation, done.only_dropped) == (3, False)
+    world.read_all()
+    assert world.wrong() == []
+
+
+def test_killed_after_the_switch_another_version_is_built_when_it_is_asked_for(world: World) -> None:
+    switched(world)
+    done = rebuild(world).run(version=1)
+    assert (done.generation, done.version, done.only_dropped) == (3, 1, False)
+    assert names(world) & {VIEW, f"{VIEW}@2", f"{VIEW}@3"} == {f"{VIEW}@3"}
+
+
+def test_killed_after_the_switch_there_is_nothing_to_give_up(world: World) -> None:
+    switched(world)
+    with pytest.raises(UsageError, match="switched already: version 2 serves"):
+        rebuild(world).give_up()
+    assert entry(world).serving == Generation(2, 2)
+
+
+def test_a_version_that_is_not_there_is_refused_before_anything_is_done(world: World) -> None:
+    """0 as well."""
+    for version in (0, 9):
+        with pytest.raises(UsageError, match=f"version {version} is not in this pipeline, which has 1 and 2"):
+            rebuild(world).run(version)
+    assert world.ledger.document(DOCUMENT)[0] == {}
+
+
+def test_a_pipeline_that_has_read_nothing_has_nothing_to_build_from() -> None:
+    with pytest.raises(UsageError, match="has read nothing yet"):
+        rebuild(World(350_000, NEW)).run()
+
+
+def test_whoever_loses_against_another_call_is_told_what_to_do(world: World) -> None:
+    def other(_build: Build, _progress: Progress) -> None:
+        document, revision = world.ledger.document(f"{NOTES}{VIEW}")
+        world.ledger.put_document(f"{NOTES}{VIEW}", document | {"events": 1}, revision)
+
+    with pytest.raises(Fenced, match=f"view {VIEW} is being rebuilt by another call: let one run at a time"):
+        rebuild(world, Hooked(world, other)).run()
+
+
+def test_shards_that_do_not_begin_are_named_by_the_job() -> None:
+    world = World(350_000, NEW)
+    world.put(0)
+    world.read_all()
+    phases = list[str]()
+
+    class Says(Told):
+        def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
+            phases.append(name)
+
+    rebuild(world, progress=Says(lambda *_: world.read() if len(phases) > 1 else None)).run()
+    first, second = sorted(world.readers)
+    assert phases == ["waiting for shards", f"waiting for {first}, {second}", "switching", "dropping old rows"]
