@@ -117,7 +117,6 @@ def _run(made: Synthesis, base: dict[str, str], folder: Path, recording: Path) -
     settings = Settings()
     services = Services(settings, load(settings.pipeline))
     events = pa.concat_tables(Fleet(devices=20, start_ms=1_790_000_000_000).batches(EVENTS, 2_000))
-    pq.write_table(events, folder / "events.parquet")
     logs: dict[str, list[str]] = {}
 
     def as_service(service: str, *arguments: str) -> str:
@@ -126,8 +125,11 @@ def _run(made: Synthesis, base: dict[str, str], folder: Path, recording: Path) -
         return done.out
 
     with running("publish", "publish", base, folder), running("kcl", "process", base, folder) as process:
-        as_service("gateway", "produce", str(folder / "events.parquet"), "--contract", "telemetry")
-        until(services, EVENTS, process)
+        for half in range(2):  # one after the other, so that maintenance has files of two commits to join
+            part = folder / f"{half}.parquet"
+            pq.write_table(events.slice(half * EVENTS // 2, EVENTS // 2), part)
+            as_service("gateway", "produce", str(part), "--contract", "telemetry")
+            until(services, (half + 1) * EVENTS // 2, process)
         device = events["device"][0].as_py()
         deadline = time.monotonic() + 90
         while any(entry.pending for entry in services.ledger.shards()) and time.monotonic() < deadline:
