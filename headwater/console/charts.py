@@ -1,167 +1,147 @@
-"""What the charts show, as options of ECharts, and figures as words.
+"""What the charts show, as options of ECharts. Times are UTC.
 
-What comes from events is text: names of series and labels, with tooltips as rich text, never HTML.
+What comes from events is text: names of series and labels, with tooltips as rich text, never HTML. Colours are
+variables of the style sheet where they are on the page's own ground.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwater.console.overview import Hop, ShardRow
+from headwater.console.overview import ShardRow
+from headwater.console.theme import COLD, GRID, HOT, INK, PAPER, SERIES, UNKNOWN, WARM
+from headwater.console.words import short
 
-__all__ = ["age", "flow_options", "moment", "rate_options", "shard_options", "short", "size", "view_options"]
+__all__ = ["heat_colour", "heat_text", "rate_options", "shard_options", "view_options"]
 
-_COLD, _WARM, _HOT = "#5b8def", "#e0a030", "#d64545"
 _FEW_SERIES = 8
-_RATES = (("events", "events read"), ("lake", "rows committed"), ("published", "rows in the table"))
-
-
-def age(milliseconds: float | None) -> str:
-    """A length of time in words that fit a table."""
-    if milliseconds is None:
-        return "–"
-    seconds = max(0.0, milliseconds) / 1000
-    if seconds < 1:
-        return f"{milliseconds:.0f} ms"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def size(count: float) -> str:
-    """Bytes, in the unit that fits."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
-def moment(milliseconds: int | None) -> str:
-    """A point in time, UTC."""
-    if milliseconds is None:
-        return "–"
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+_DIGITS = ".5g"
+_RATES = (
+    ("events", "events read", {"width": 5, "opacity": 0.45}),
+    ("lake", "rows committed", {"width": 2, "type": "dashed"}),
+    ("published", "rows in the table", {"width": 2}),
+)
 
 
 def heat_colour(hottest: float | None) -> str:
     """Of a shard, by the share of the limit that it is nearest to."""
-    return "#9aa4b2" if hottest is None else _COLD if hottest < 0.5 else _WARM if hottest < 0.8 else _HOT
-
-
-def flow_options(found: Sequence[Hop]) -> dict[str, Any]:
-    """The flow as boxes and arrows: what a second, and how late."""
-    places = {"stream": (0, 1), "processor": (1, 1), "lake files": (2, 1), "table": (3, 1), "dead letters": (2, 0)}
-    arrows = [("stream", "processor"), ("processor", "lake files"), ("lake files", "table")]
-    nodes = []
-    for hop in found:
-        x, y = places[hop.name]
-        lag = f"\n{age(hop.lag_ms)} behind" if hop.lag_ms is not None else ""
-        label = f"{hop.name}\n{hop.total:,}\n{hop.per_second:,.1f}/s{lag}\n{hop.note}"
-        colour = _HOT if hop.name == "dead letters" and hop.total else _COLD
-        nodes.append(
-            {"name": hop.name, "x": 300 * x, "y": 130 * (1 - y), "itemStyle": {"color": colour}, "label": label}
-        )
-    return {
-        "animation": False,
-        "series": [
-            {
-                "type": "graph",
-                "layout": "none",
-                "silent": True,
-                "symbol": "roundRect",
-                "symbolSize": [170, 92],
-                "left": 90,
-                "right": 90,
-                "top": 50,
-                "bottom": 50,
-                "edgeSymbol": ["none", "arrow"],
-                "lineStyle": {"width": 2, "color": "#9aa4b2"},
-                "data": [
-                    {
-                        **node,
-                        "label": {
-                            "show": True,
-                            "formatter": node["label"],
-                            "color": "#fff",
-                            "fontSize": 12,
-                            "lineHeight": 16,
-                        },
-                    }
-                    for node in nodes
-                ],
-                "links": [{"source": a, "target": b} for a, b in [*arrows, ("processor", "dead letters")]],
-            }
-        ],
-    }
+    return UNKNOWN if hottest is None else COLD if hottest < 0.5 else WARM if hottest < 0.8 else HOT
 
 
 def shard_options(rows: Sequence[ShardRow]) -> dict[str, Any]:
-    """The hash space from left to right, each open shard as wide as its share, coloured by its heat."""
+    """The hash space from left to right, each open shard as wide as its share, coloured by its heat, which is said."""
     open_rows = [row for row in rows if row.open]
     return {
         "animation": False,
-        "grid": {"left": 8, "right": 8, "top": 8, "bottom": 24},
-        "tooltip": {"trigger": "item", "renderMode": "richText"},
-        "xAxis": {"type": "value", "min": 0, "max": 1, "axisLabel": {"formatter": "{value}"}},
+        "grid": {"left": 8, "right": 8, "top": 8, "bottom": 8},
+        "tooltip": _tooltip("item") | {"formatter": "{a}"},
+        "xAxis": {"type": "value", "min": 0, "max": 1, "show": False},
         "yAxis": {"type": "category", "data": [""], "show": False},
         "series": [
             {
-                "name": short(row.shard_id),
+                "name": f"shard {short(row.shard_id)}: {heat_text(row.hottest)}",
                 "type": "bar",
                 "stack": "space",
                 "barWidth": 46,
                 "data": [row.width],
-                "itemStyle": {"color": heat_colour(row.hottest), "borderColor": "#fff", "borderWidth": 1},
-                "label": {"show": row.width > 0.04, "formatter": short(row.shard_id), "color": "#fff"},
+                "itemStyle": {"color": heat_colour(row.hottest), "borderColor": PAPER, "borderWidth": 1},
+                "label": {
+                    "show": row.width > 0.04,
+                    "formatter": f"{short(row.shard_id)}\n{heat_text(row.hottest)}",
+                    "color": "#fff",
+                    "lineHeight": 15,
+                },
             }
             for row in open_rows
         ],
     }
 
 
-def rate_options(points: Sequence[tuple[int, dict[str, float]]]) -> dict[str, Any]:
-    """Events and lake rows a second over the last minutes."""
-    return {
-        "animation": False,
-        "grid": {"left": 56, "right": 12, "top": 28, "bottom": 24},
-        "legend": {"top": 0, "textStyle": {"color": "#8a94a6"}},
-        "tooltip": {"trigger": "axis", "renderMode": "richText"},
-        "xAxis": {"type": "time"},
-        "yAxis": {"type": "value", "name": "per second"},
-        "series": [
+def heat_text(hottest: float | None) -> str:
+    """The share of the limit that a shard is nearest to."""
+    return "–" if hottest is None else f"{hottest:.0%}"
+
+
+def rate_options(points: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any]:
+    """Events and lake rows a second over the last minutes; no line where nobody looked."""
+    return _lines(
+        [
             {
                 "name": title,
                 "type": "line",
                 "showSymbol": False,
-                "data": [[at, round(rate[name], 2)] for at, rate in points],
+                "color": SERIES[number],
+                "lineStyle": style,
+                "data": [[at, round(rate[name], 1) if rate else None] for at, rate in points],
             }
-            for name, title in _RATES
-        ],
-    }
+            for number, (name, title, style) in enumerate(_RATES)
+        ]
+    )
 
 
-def view_options(rows: Sequence[dict[str, object]], by: Sequence[str], value: str) -> dict[str, Any]:
+def view_options(rows: Sequence[Mapping[str, object]], by: Sequence[str], value: str) -> dict[str, Any]:
     """One line a key over the windows, of the first few keys."""
     series: dict[str, list[tuple[str, Any]]] = {}
     for row in rows:
         key = " | ".join(str(row[name]) for name in by) or "all"
         if "window_start" in row and (key in series or len(series) < _FEW_SERIES):
-            series.setdefault(key, []).append((str(row["window_start"]), row.get(value)))
+            series.setdefault(key, []).append((str(row["window_start"]), _rounded(row.get(value))))
+    return _lines(
+        [
+            {
+                "name": key,
+                "type": "line",
+                "showSymbol": len(points) < 40,
+                "color": SERIES[number],
+                "data": sorted(points),
+            }
+            for number, (key, points) in enumerate(series.items())
+        ]
+    )
+
+
+def _rounded(value: object) -> object:
+    return float(format(value, _DIGITS)) if isinstance(value, float) else value
+
+
+def _tooltip(trigger: str) -> dict[str, Any]:
     return {
-        "animation": False,
-        "grid": {"left": 56, "right": 12, "top": 40, "bottom": 24},
-        "legend": {"type": "scroll", "top": 0, "textStyle": {"color": "#8a94a6"}},
-        "tooltip": {"trigger": "axis", "renderMode": "richText"},
-        "xAxis": {"type": "time"},
-        "yAxis": {"type": "value", "scale": True},
-        "series": [
-            {"name": key, "type": "line", "showSymbol": len(points) < 40, "data": sorted(points)}
-            for key, points in series.items()
-        ],
+        "trigger": trigger,
+        "renderMode": "richText",
+        "confine": True,
+        "backgroundColor": PAPER,
+        "textStyle": {"color": INK},
     }
 
 
-def short(shard_id: str) -> str:
-    """A shard's number."""
-    return shard_id.removeprefix("shardId-").lstrip("0") or "0"
+def _lines(series: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lines over time, with the legend below."""
+    return {
+        "animation": False,
+        "useUTC": True,
+        "grid": {"left": 8, "right": 40, "top": 12, "bottom": 36, "containLabel": True},
+        "legend": {
+            "type": "scroll",
+            "bottom": 0,
+            "itemWidth": 16,
+            "textStyle": {"color": INK},
+            "pageTextStyle": {"color": INK},
+            "pageIconColor": INK,
+        },
+        "tooltip": _tooltip("axis"),
+        "xAxis": {
+            "type": "time",
+            "name": "UTC",
+            "nameLocation": "end",
+            "nameGap": 6,
+            "nameTextStyle": {"color": INK},
+            "axisLabel": {"hideOverlap": True, "color": INK},
+            "axisLine": {"lineStyle": {"color": INK}},
+        },
+        "yAxis": {
+            "type": "value",
+            "scale": True,
+            "axisLabel": {"color": INK},
+            "splitLine": {"lineStyle": {"color": GRID}},
+        },
+        "series": series,
+    }

@@ -5,7 +5,18 @@ from typing import Any
 
 from nicegui import ui
 
-__all__ = ["card", "fill", "replace_options", "table"]
+__all__ = ["busy", "card", "fill", "replace_options", "table"]
+
+_BY_NUMBER = (
+    "(a, b) => { const n = t => { const m = /(-?[\\d.]+(?:e[+-]?\\d+)?)\\s*(kB|MB|GB|ms|min|h|d)?/"
+    ".exec(String(t).replaceAll(',', '')); return m ? m[1] * "
+    "({kB: 1e3, MB: 1e6, GB: 1e9, ms: 1e-3, min: 60, h: 3600, d: 86400}[m[2]] || 1) : -1 }; return n(a) - n(b) }"
+)
+"""Sorts figures with their units; what is none comes first."""
+_CHOOSE = """<q-checkbox v-model="props.selected" dense :aria-label="'choose ' + props.key" />"""
+_CHOOSE_ALL = """<q-checkbox v-model="props.selected" dense aria-label="choose all that are shown" />"""
+_PLAIN = """<q-td :props="props" :title="props.row._titles[props.col.name] || null">{{ props.value }}</q-td>"""
+_PHONE = "Quasar.Screen.lt.sm"
 
 
 def card(title: str, note: str = "", *, wide: bool = False) -> Any:
@@ -14,12 +25,12 @@ def card(title: str, note: str = "", *, wide: bool = False) -> Any:
     with section:
         ui.label(title).classes("text-lg font-medium").props('role="heading" aria-level="2"')
         if note:
-            ui.label(note).classes("text-sm opacity-70")
+            ui.label(note).classes("text-sm opacity-80")
     return section
 
 
-def table(columns: Sequence[str], key: str, **more: Any) -> Any:
-    """A table of plain text cells; a column whose name ends in `>` holds numbers."""
+def table(columns: Sequence[str], key: str, *, empty: str = "nothing", **more: Any) -> Any:
+    """A table of plain text cells; a column whose name ends in `>` holds numbers. On a phone each row is a card."""
     spec = [
         {
             "name": name.rstrip(">"),
@@ -28,18 +39,39 @@ def table(columns: Sequence[str], key: str, **more: Any) -> Any:
             "align": "right" if name.endswith(">") else "left",
             "sortable": True,
         }
+        | ({":sort": _BY_NUMBER} if name.endswith(">") else {})
         for name in columns
     ]
-    return ui.table(columns=spec, rows=[], row_key=key, **more).classes("w-full").props("dense flat wrap-cells")
+    made = ui.table(columns=spec, rows=[], row_key=key, **more).classes("w-full")
+    made.props(f'dense flat wrap-cells :grid="{_PHONE}" no-data-label="{empty}"')
+    made.add_slot("body-cell", _PLAIN)
+    if more.get("selection") == "multiple":
+        made.add_slot("body-selection", _CHOOSE)
+        made.add_slot("header-selection", _CHOOSE_ALL)
+    return made
 
 
-def fill(where: Any, rows: Iterable[Sequence[str]]) -> None:
-    """Put rows into a table; nothing is sent when nothing has changed."""
+def fill(where: Any, rows: Iterable[Sequence[str | tuple[str, str]]]) -> None:
+    """Put rows into a table, a cell as its text, or what is shown and the whole of it; nothing is sent when nothing
+    has changed. Rows that are gone are not selected any more.
+    """
     names = [column["field"] for column in where.columns]
-    new = [dict(zip(names, row, strict=True)) for row in rows]
+    new = [_row(names, row) for row in rows]
     if new != where.rows:
         where.rows = new
+        kept = {row[where.row_key] for row in new}
+        where.selected = [row for row in where.selected if row[where.row_key] in kept]
         where.update()
+
+
+def _row(names: Sequence[str], cells: Sequence[str | tuple[str, str]]) -> dict[str, object]:
+    row: dict[str, object] = {}
+    titles = {}
+    for name, cell in zip(names, cells, strict=True):
+        row[name], whole = (cell, "") if isinstance(cell, str) else cell
+        if whole and whole != row[name]:
+            titles[name] = whole
+    return row | {"_titles": titles}
 
 
 def replace_options(chart: Any, options: dict[str, Any]) -> None:
@@ -49,3 +81,12 @@ def replace_options(chart: Any, options: dict[str, Any]) -> None:
     chart.options.clear()
     chart.options.update(options)
     chart.update()
+
+
+def busy(button: Any, is_busy: bool, *, needless: bool = False) -> None:
+    """A busy button turns its wheel and takes no press; a needless one takes none either."""
+    button.set_enabled(not (is_busy or needless))
+    if is_busy:
+        button.props("loading")
+    else:
+        button.props(remove="loading")

@@ -2,35 +2,39 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
+from botocore.exceptions import BotoCoreError, ClientError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from headwater.console.origins import header, host_of, is_loopback
 from headwater.web.auth import Authenticator
 from headwater.web.problems import Problem
 
 __all__ = ["CONTENT_SECURITY_POLICY", "Gate"]
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; "
     "base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 """Nothing from any other host. Vue compiles templates in the browser, which needs 'unsafe-eval'."""
 _COOKIE = "headwater_key"
-_LOGIN = "/login"
+_LOGIN, _LOGOUT = "/login", "/logout"
 _MOST_FORM_BYTES = 4096
+_UNKNOWN = "This key is not known, or may not see the console."
+_LATER = "Whether this key is good cannot be found out now, since AWS does not answer. Try again in a moment."
 _FORM = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>headwater</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>:root{color-scheme:light dark}body{font:16px system-ui;max-width:24rem;margin:15vh auto;padding:0 1rem}
 input,button{font:inherit;width:100%;padding:.5rem;margin:.25rem 0;box-sizing:border-box}</style></head>
-<body><h1>headwater</h1><form method="post"><label for="key">API key</label>
+<body><h1>headwater</h1><form method="post" action="/login"><label for="key">API key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" autofocus required>
 <button>Sign in</button><p role="alert">$said</p></form></body></html>"""
 
@@ -38,42 +42,75 @@ input,button{font:inherit;width:100%;padding:.5rem;margin:.25rem 0;box-sizing:bo
 class Gate:
     """ASGI middleware for all but the paths of the API, which has its own: a key in a cookie, and headers.
 
-    With no authenticator, or one that is open to everybody, only the headers.
+    `others` are the API's paths; one that ends in / stands for all below it. With no authenticator, or one that is
+    open to everybody, only the headers. A socket ends when the key that opened it does not hold any more, which is
+    looked at every `seconds`; while that cannot be found out it stays.
     """
 
     def __init__(
-        self, app: Any, authenticator: Authenticator | None, may: str = "console", others: tuple[str, ...] = ()
+        self,
+        app: Any,
+        authenticator: Authenticator | None,
+        may: str = "console",
+        others: tuple[str, ...] = (),
+        seconds: float = 15.0,
     ) -> None:
         self._app, self._authenticator, self._may, self._others = app, authenticator, may, others
+        self._seconds = seconds
+        self.keys = authenticator is not None and not authenticator.open
+        """Whether one has to sign in."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or socket."""
-        if scope["type"] not in ("http", "websocket") or scope["path"].startswith(self._others):
+        if scope["type"] not in ("http", "websocket") or self._is_api(scope["path"]):
             await self._app(scope, receive, send)
-            return
-        if self._authenticator is None or self._authenticator.open:
-            await self._app(scope, receive, _guarded(send))
-        elif scope["type"] == "http" and scope["path"] == _LOGIN:
-            await (await self._login(scope, receive))(scope, receive, _guarded(send))
-        elif await self._known(_cookie(scope)):
+        elif not self.keys:
             await self._app(scope, receive, _guarded(send))
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 4401})
+            await self._socket(scope, receive, send)
         else:
-            await RedirectResponse(_LOGIN, 303)(scope, receive, _guarded(send))
+            answer = await self._answer(scope, receive)
+            await (answer or self._app)(scope, receive, _guarded(send))
 
-    async def _known(self, key: str) -> bool:
-        if not key or self._authenticator is None:
-            return False
+    def _is_api(self, path: str) -> bool:
+        return any(path.startswith(one) if one.endswith("/") else path == one for one in self._others)
+
+    async def refusal(self, cookies: str, anew: bool = False) -> Problem | None:
+        """Why who sends this Cookie header may not see the page, or act there; None when he may. The status is 503
+        where that cannot be found out. `anew` asks, whatever was found a moment ago.
+        """
+        return await self._refusal(_key(cookies), anew) if self.keys else None
+
+    async def _refusal(self, key: str, anew: bool = False) -> Problem | None:
+        assert self._authenticator is not None
+        if not key:
+            return Problem(401, "unauthorized", "sign in first")
         try:
-            who = self._authenticator.known(key) or await asyncio.to_thread(self._authenticator.authenticate, key)
-        except Problem:
-            return False
-        return who is not None and who.may(self._may)
+            who = None if anew else self._authenticator.known(key)
+            if who is None:
+                who = await asyncio.to_thread(self._authenticator.authenticate, key)
+        except Problem as problem:
+            return problem
+        except (ClientError, BotoCoreError, OSError):
+            return Problem.later(503, "not-ready", _LATER, 5)
+        return None if who.may(self._may) else Problem(403, "forbidden", f"the key is not for {self._may}")
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
+        """None when it is the page's."""
+        if scope["path"] == _LOGIN:
+            return await self._login(scope, receive)
+        if scope["path"] == _LOGOUT and scope["method"] == "POST":
+            answer: Response = RedirectResponse(_LOGIN, 303)
+            answer.delete_cookie(_COOKIE, httponly=True, samesite="strict", secure=_is_secure(scope))
+            return answer
+        why = await self.refusal(header(scope, b"cookie"))
+        if why is None:
+            return None
+        return RedirectResponse(_LOGIN, 303) if why.status < 500 else _form(_LATER, 503)
 
     async def _login(self, scope: Scope, receive: Receive) -> Response:
         if scope["method"] != "POST":
-            return HTMLResponse(_FORM.replace("$said", ""))
+            return _form("", 200)
         body = b""
         while len(body) <= _MOST_FORM_BYTES:
             message = await receive()
@@ -81,30 +118,69 @@ class Gate:
             if not message.get("more_body"):
                 break
         key = parse_qs(body.decode(errors="replace")).get("key", [""])[0].strip()
-        if not await self._known(key):
-            return HTMLResponse(_FORM.replace("$said", "This key is not known, or may not see the console."), 401)
+        why = await self._refusal(key)
+        if why is not None:
+            return _form(_UNKNOWN, 401) if why.status < 500 else _form(_LATER, 503)
         answer = RedirectResponse("/", 303)
-        secure = scope.get("scheme") == "https"
-        answer.set_cookie(_COOKIE, key, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(_COOKIE, key, httponly=True, samesite="strict", secure=_is_secure(scope))
         return answer
 
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cookies = header(scope, b"cookie")
+        why = await self.refusal(cookies)
+        if why is not None:
+            await send({"type": "websocket.close", "code": 4401 if why.status < 500 else 1013})
+            return
+        now = asyncio.get_running_loop().time
+        due, over = now() + self._seconds, False
 
-def _cookie(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            found = SimpleCookie(value.decode("latin-1")).get(_COOKIE)
-            return found.value if found else ""
+        async def receiving() -> Message:
+            nonlocal due, over
+            while True:
+                try:
+                    async with asyncio.timeout_at(due):
+                        return await receive()
+                except TimeoutError:
+                    why = await self.refusal(cookies)
+                    due = now() + self._seconds
+                if why is not None and why.status < 500:
+                    over = True
+                    await send({"type": "websocket.close", "code": 4401})
+                    return {"type": "websocket.disconnect", "code": 4401}
+
+        async def sending(message: Message) -> None:
+            if not over:
+                await send(message)
+
+        await self._app(scope, receiving, _guarded(sending))
+
+
+def _form(said: str, status: int) -> Response:
+    return HTMLResponse(_FORM.replace("$said", said), status, {"Cache-Control": "no-store"})
+
+
+def _is_secure(scope: Scope) -> bool:
+    """Whether the cookie goes over TLS only: always, but for a browser on the same machine."""
+    return scope.get("scheme") == "https" or not is_loopback(host_of(header(scope, b"host")))
+
+
+def _key(cookies: str) -> str:
+    """By hand: http.cookies gives up on all of them when one, of a neighbour on the same host, is not as it likes."""
+    for one in cookies.split(";"):
+        name, _, value = one.partition("=")
+        if name.strip() == _COOKIE:
+            return value.strip().strip('"')
     return ""
 
 
 def _guarded(send: Send) -> Send:
-    async def with_headers(message: MutableMapping[str, Any]) -> None:
+    async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
                 (b"x-content-type-options", b"nosniff"),
-                (b"referrer-policy", b"no-referrer"),
+                (b"referrer-policy", b"same-origin"),  # with no-referrer, forms have no Origin to look at
             ]
         await send(message)
 

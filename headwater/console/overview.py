@@ -1,14 +1,28 @@
 """What the page shows, out of what the services say. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from headwater import sequence
-from headwater.ledger import ShardEntry
-from processors.shards.heat import ShardHeat
+from headwater.console.words import moment
+from headwater.ledger import ShardEntry, watermark_of
+from processors.shards.heat import Sample, heat
 from processors.shards.topology import Topology
 
-__all__ = ["Hop", "Overview", "ShardRow", "TableState", "Totals", "hops", "rates", "shard_rows", "totals_of"]
+__all__ = [
+    "Findings",
+    "Hop",
+    "Overview",
+    "ShardRow",
+    "TableState",
+    "Totals",
+    "hops",
+    "rates",
+    "shard_rows",
+    "totals_of",
+    "waiting",
+]
 
 
 @dataclass(frozen=True)
@@ -39,14 +53,35 @@ class TableState:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What the services said at one moment."""
+
+    at_ms: int
+    entries: Sequence[ShardEntry]
+    topology: Topology
+    samples: Mapping[str, Sample]
+    """By shard, of those that are read: closed ones, too, as long as they are not read to their end."""
+    table: TableState
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Of each file that waits for the publisher, by URI, since when."""
+    letters: int | None = None
+    """Dead letters that wait; None while nobody has counted."""
+    views: int = 0
+
+
+@dataclass(frozen=True)
 class Hop:
-    """A place that events pass: how many a second, and how old what has come so far is."""
+    """A place that events pass."""
 
     name: str
-    total: int
-    per_second: float
+    total: int | None
+    """That came this far since the pipeline began; None where nobody counts."""
+    per_second: float | None
     lag_ms: int | None
+    """Age of the oldest that waits to go on from here; 0 when nothing does, None where nobody knows."""
     note: str = ""
+    amiss: bool = False
+    """Whether somebody has to see to it."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +115,12 @@ class Overview:
     at_ms: int
     hops: tuple[Hop, ...]
     shards: tuple[ShardRow, ...]
-    table: TableState
     publisher: str
     counts: Mapping[str, int]
+    jobs: tuple[Mapping[str, Any], ...] = ()
+    """The latest first."""
+    points: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    """Rates over the last minutes; a point without any is where nobody looked."""
     decisions: tuple[tuple[int, str, str], ...] = ()
     """Of the autoscaler, newest first: when, what, why."""
 
@@ -117,40 +155,70 @@ def rates(history: Sequence[Totals], seconds: float = 60) -> dict[str, float]:
     return {name: max(0.0, (getattr(last, name) - getattr(first, name)) / passed) for name in names}
 
 
-def hops(
-    history: Sequence[Totals], heat: Sequence[ShardHeat], entries: Sequence[ShardEntry], table: TableState, now_ms: int
-) -> tuple[Hop, ...]:
-    """Stream, processor, lake files, table, dead letters. Lags are ages of the last step that something took."""
+def waiting(since: Mapping[str, int], entries: Sequence[ShardEntry], now_ms: int) -> dict[str, int]:
+    """Of each file that waits for the publisher since when, given what was known at the last look.
+
+    A new one came with its shard's last commit, or, if it is seen for the first time, maybe with an earlier one.
+    """
+    return {
+        file.uri: since.get(file.uri, min(now_ms, entry.updated_ms or now_ms))
+        for entry in entries
+        for file in entry.pending
+    }
+
+
+def hops(found: Findings, history: Sequence[Totals]) -> tuple[Hop, ...]:
+    """Stream, processor, lake files, table, views, dead letters."""
     total, rate = history[-1], rates(history)
-    samples = [one.sample for one in heat if one.sample is not None]
-    lags = [lag for sample in samples for lag in sample.lag_ms.values()]
-    open_entries = [entry for entry in entries if not entry.closed]
-    committed = [now_ms - entry.updated_ms for entry in open_entries if entry.updated_ms]
-    waiting = sum(len(entry.pending) for entry in entries)
+    here = [found.samples[shard.shard_id] for shard in found.topology.open if shard.shard_id in found.samples]
+    lags = [lag for sample in found.samples.values() for lag in sample.lag_ms.values()]
+    behind = max(lags, default=0 if found.samples else None)
+    still = len(found.samples) - len(here)
+    watermark, letters = watermark_of(found.entries), found.letters
     return (
-        Hop("stream", total.events, sum(sample.events_s for sample in samples), None, f"{len(heat)} open shards"),
-        Hop("processor", total.events, rate["events"], max(lags, default=None), f"{total.duplicates:,} copies dropped"),
-        Hop("lake files", total.lake, rate["lake"], max(committed, default=None), f"{waiting} files wait"),
         Hop(
-            "table",
-            total.published,
-            rate["published"],
-            None if table.snapshot_ms is None else now_ms - table.snapshot_ms,
-            f"{table.files:,} files",
+            "stream",
+            None,
+            sum(sample.events_s for sample in here),
+            behind,
+            f"{len(found.topology.open)} open shards" + (f", {still} closed and still read" if still else ""),
         ),
-        Hop("dead letters", total.dead, rate["dead"], None, f"{total.filtered:,} filtered by the pipeline"),
+        Hop("processor", total.events, rate["events"], None, f"{total.duplicates:,} copies dropped"),
+        Hop(
+            "lake files",
+            total.lake,
+            rate["lake"],
+            max((found.at_ms - at for at in found.since.values()), default=0),
+            f"{len(found.since):,} files wait",
+        ),
+        Hop("table", total.published, rate["published"], None, f"{found.table.files:,} files"),
+        Hop(
+            "views",
+            None,
+            None,
+            behind if found.views else None,
+            f"{found.views} views" + ("" if watermark is None else f", final up to {moment(watermark)}"),
+        ),
+        Hop(
+            "dead letters",
+            total.dead,
+            rate["dead"],
+            None,
+            f"{'–' if letters is None else f'{letters:,}' if letters else 'none'} wait",
+            amiss=bool(letters),
+        ),
     )
 
 
-def shard_rows(topology: Topology, heat: Sequence[ShardHeat], entries: Sequence[ShardEntry]) -> tuple[ShardRow, ...]:
+def shard_rows(found: Findings) -> tuple[ShardRow, ...]:
     """Every shard the stream still lists, in the order of the hash space; those of a range oldest first."""
-    hot = {one.shard.shard_id: one for one in heat}
-    known = {entry.shard_id: entry for entry in entries}
+    hot = {one.shard.shard_id: one for one in heat(found.topology, list(found.samples.values()))}
+    known = {entry.shard_id: entry for entry in found.entries}
     space = 1 << 128
     rows = []
-    for shard in sorted(topology.shards, key=lambda one: (one.start, one.closed, one.shard_id)):
+    for shard in sorted(found.topology.shards, key=lambda one: (one.start, one.closed, one.shard_id)):
         one, entry = hot.get(shard.shard_id), known.get(shard.shard_id)
-        sample = one.sample if one else None
+        sample = found.samples.get(shard.shard_id)
         rows.append(
             ShardRow(
                 shard_id=shard.shard_id,

@@ -11,6 +11,7 @@ from headwater.clock import Clock
 from headwater.config import Settings
 from headwater.console.gate import Gate
 from headwater.console.mount import mount
+from headwater.console.origins import Origins, is_loopback
 from headwater.errors import UsageError
 from headwater.serving.app import create_app
 from headwater.serving.reading import ViewReader
@@ -21,26 +22,28 @@ from processors.services import Services
 
 __all__ = ["make_service", "serve"]
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_API = ("/v1/", "/health", "/openapi.json")
+_API = ("/v1/", "/v1", "/health", "/openapi.json")
 
 
 def make_service(services: Services, *, console: bool | None = None) -> Any:
     """An ASGI app. UsageError for settings that cannot be."""
     settings = services.settings
     wanted = settings.serve
-    if wanted.auth == "none" and wanted.host not in _LOOPBACK:
+    if wanted.auth == "none" and not is_loopback(wanted.host):
         raise UsageError(f"HEADWATER_SERVE_AUTH=none is for loopback only, not for {wanted.host}")
     authenticator = _authenticator(settings, services.clock) if wanted.auth == "keys" else None
-    app = create_app(ViewReader(services), wanted, authenticator)
-    if not (wanted.console if console is None else console):
-        return app
-    mount(app, services)
-    return Gate(app, authenticator, others=_API)
+    app: Any = create_app(ViewReader(services), wanted, authenticator)
+    if wanted.console if console is None else console:
+        gate = Gate(app, authenticator, others=_API, seconds=settings.gateway.key_seconds)
+        mount(app, services, gate)
+        app = gate
+    return Origins(app, loopback=authenticator is None)
 
 
 def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
-    store = KeyStore(client("dynamodb", settings), settings.gateway.keys_table, clock)
+    once_more = {"mode": "standard", "total_max_attempts": 2}
+    dynamodb = client("dynamodb", settings, connect_timeout=2, read_timeout=5, retries=once_more)  # somebody waits
+    store = KeyStore(dynamodb, settings.gateway.keys_table, clock)
     store.check()
     verifier = JwtVerifier(settings.gateway, clock) if settings.gateway.jwt_issuer else None
     return Authenticator(settings.gateway, store, verifier, clock)

@@ -1,30 +1,25 @@
-"""What the console shows, and who may see it."""
+"""What the console shows."""
 
+from dataclasses import replace
 from typing import Any
 
-import pytest
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocket, WebSocketDisconnect
-
-from headwater.clock import ManualClock
-from headwater.config import GatewaySettings, ServeSettings, Settings
-from headwater.console.charts import age, shard_options
-from headwater.console.collector import Collector
-from headwater.console.gate import Gate
-from headwater.console.overview import TableState, Totals, hops, rates, shard_rows, totals_of
-from headwater.console.page import gaps
-from headwater.errors import UsageError
+from headwater.console.alerts import alert_cells, alerts_said
+from headwater.console.audit import audit_badge, audit_lines
+from headwater.console.charts import heat_text, rate_options, shard_options, view_options
+from headwater.console.flow import hop_words
+from headwater.console.letters import letters_said
+from headwater.console.lettersread import Letters
+from headwater.console.overview import Findings, Hop, TableState, Totals, hops, rates, shard_rows, totals_of, waiting
+from headwater.console.shards import shard_cells
+from headwater.console.theme import COLD, HOT, UNKNOWN, WARM
+from headwater.console.views import plain
+from headwater.console.words import age, figure, letter_text, ranges, short
 from headwater.ledger import PendingFile, ShardEntry
-from headwater.testing.dynamodb import MemoryDynamoDB
-from headwater.web.auth import Authenticator
-from headwater.web.keys import KeyStore
-from processors.pipeline import load
-from processors.services import Services
-from processors.shards.heat import Sample, heat
+from processors.audit import AuditReport, ForeignAudit, OriginAudit
+from processors.shards.edge import heat_document, read_samples
+from processors.shards.heat import Sample
 from processors.shards.topology import Shard, Topology
+from sinks.deadletter import DeadLetter
 
 HALF = 1 << 127
 TOPOLOGY = Topology(
@@ -49,85 +44,201 @@ def test_rates_are_per_second_over_the_last_minute() -> None:
     assert rates(restarted)["events"] == 0.0
 
 
+FILE = PendingFile("t", "s3://b/k", 5, 100)
+ENTRIES = [
+    entry("shardId-000000000000", 100, closed=True, updated_ms=1_000),
+    entry("shardId-000000000001", 11, updated_ms=50_000, pending=(FILE,)),
+    entry("shardId-000000000002", 21, updated_ms=58_000),
+]
+SAMPLE = Sample("shardId-000000000001", 60_000, 60, 500_000, 10, 300, lag_ms={"p": 1_500})
+FOUND = Findings(
+    at_ms=60_000,
+    entries=ENTRIES,
+    topology=TOPOLOGY,
+    samples={SAMPLE.shard_id: SAMPLE},
+    table=TableState(rows=128, files=3, snapshot_ms=55_000),
+    since={FILE.uri: 48_000},
+    letters=0,
+    views=2,
+)
+
+
+def hops_of(found: Findings) -> dict[str, Hop]:
+    return {hop.name: hop for hop in hops(found, [totals_of(found.entries, found.table, found.at_ms)])}
+
+
 def test_hops_and_shards() -> None:
     """Totals over all shards, lags of the slowest, the hash space in its order."""
-    file = PendingFile("t", "s3://b/k", 5, 100)
-    entries = [
-        entry("shardId-000000000000", 100, closed=True, updated_ms=1_000),
-        entry("shardId-000000000001", 11, updated_ms=50_000, pending=(file,)),
-        entry("shardId-000000000002", 21, updated_ms=58_000),
-    ]
-    sample = Sample("shardId-000000000001", 60_000, 60, 500_000, 10, 300, lag_ms={"p": 1_500})
-    warm = heat(TOPOLOGY, [sample])
-    table = TableState(rows=128, files=3, snapshot_ms=55_000)
-    history = [totals_of(entries, table, 60_000)]
-    found = {hop.name: hop for hop in hops(history, warm, entries, table, 60_000)}
-    assert (found["stream"].per_second, found["stream"].note) == (300, "2 open shards")
-    assert (found["processor"].total, found["processor"].lag_ms) == (132, 1_500)
-    assert (found["lake files"].lag_ms, found["lake files"].note) == (10_000, "1 files wait")
-    assert (found["table"].total, found["table"].lag_ms) == (128, 5_000)
-    rows = shard_rows(TOPOLOGY, warm, entries)
+    found = hops_of(FOUND)
+    stream = found["stream"]
+    assert (stream.total, stream.per_second, stream.lag_ms, stream.note) == (None, 300, 1_500, "2 open shards")
+    assert (found["processor"].total, found["views"].lag_ms) == (132, 1_500)
+    assert (found["lake files"].lag_ms, found["lake files"].note) == (12_000, "1 files wait")
+    assert (found["table"].total, found["table"].lag_ms) == (128, None)
+    rows = shard_rows(FOUND)
     assert [(row.shard_id[-1], row.open, row.width, row.hottest) for row in rows] == [
         ("1", True, 0.5, 0.5),
         ("0", False, 1.0, None),
         ("2", True, 0.5, None),
     ]
-    assert [one["data"] for one in shard_options(rows)["series"]] == [[0.5], [0.5]]
+    shown = shard_options(rows)["series"]
+    assert [one["data"] for one in shown] == [[0.5], [0.5]]
+    assert [one["label"]["formatter"] for one in shown] == ["1\n50%", "2\n–"]
+
+
+def test_where_nothing_waits_nothing_is_behind() -> None:
+    """However long ago the last commit was."""
+    calm = replace(SAMPLE, lag_ms={"p": 0})
+    found = hops_of(replace(FOUND, at_ms=900_000, since={}, samples={calm.shard_id: calm}))
+    assert [hop_words(found[name])[1] for name in ("stream", "lake files", "views")] == ["up to date"] * 3
+    assert {hop_words(found[name])[1] for name in ("processor", "table", "dead letters")} == {""}
+
+
+def test_dead_letters_are_amiss_while_they_wait() -> None:
+    assert not hops_of(FOUND)["dead letters"].amiss
+    some = hops_of(replace(FOUND, letters=3))["dead letters"]
+    assert (some.amiss, some.note) == (True, "3 wait")
+
+
+def test_a_file_waits_since_it_was_seen_first() -> None:
+    """Other commits of its shard make it no younger; what is not pending any more is forgotten."""
+    first = waiting({}, ENTRIES, 60_000)
+    assert first == {FILE.uri: 50_000}
+    later = [replace(ENTRIES[1], updated_ms=70_000, pending=(FILE, replace(FILE, uri="s3://b/l")))]
+    assert waiting(first, later, 71_000) == {FILE.uri: 50_000, "s3://b/l": 70_000}
+    assert waiting(first, [ENTRIES[2]], 71_000) == {}
+
+
+class Documents(dict[str, tuple[dict[str, Any], int]]):
+    def document(self, name: str) -> tuple[dict[str, Any], int]:
+        return self.get(name, ({}, 0))
+
+    def put_document(self, name: str, doc: Any, expected_rev: int) -> int:
+        raise NotImplementedError
+
+
+def test_shards_that_are_closed_and_still_read_are_behind() -> None:
+    """After a split the parent's records are read first, which may take long; who is far behind is not idle."""
+    parent = Sample("shardId-000000000000", 1_000, 60, 1e6, 10, 900, lag_ms={"p": 3_599_000})
+    documents = Documents({heat_document(parent.shard_id): ({"sample": parent.to_json()}, 1)})
+    assert read_samples(documents, TOPOLOGY, 3_600_000) == {}
+    samples = read_samples(documents, TOPOLOGY, 3_600_000, {parent.shard_id})
+    assert samples == {parent.shard_id: parent}
+    found = replace(FOUND, samples={**samples, **FOUND.samples})
+    stream = hops_of(found)["stream"]
+    assert (stream.lag_ms, stream.note) == (3_599_000, "2 open shards, 1 closed and still read")
+    assert stream.per_second == 300  # nothing arrives at a closed one
+    (row,) = (row for row in shard_rows(found) if not row.open)
+    assert (row.lag_ms, row.events_s) == (3_599_000, 900)
+    (gone,) = read_samples(documents, TOPOLOGY, 4_300_000, {parent.shard_id}).values()
+    assert gone.lag_ms == {}
 
 
 def test_words() -> None:
     assert [age(ms) for ms in (None, 40, 1_500, 90_000, 7_200_000)] == ["–", "40 ms", "2 s", "90 s", "2 h"]
-    assert gaps([(3, 4), (7, 12)]) == "3, 7–11"
-    assert gaps([(n, n + 1) for n in range(0, 14, 2)]) == "0, 2, 4, 6, 8 and 2 more"
+    assert ranges([(3, 4), (7, 12)]) == "3, 7–11"
+    assert ranges([(n, n + 1) for n in range(0, 14, 2)]) == "0, 2, 4, 6, 8 and 2 more"
+    assert [short("shardId-000000000012"), short("4" * 20), short("vm-1")] == ["12", "444444…44444", "vm-1"]
+    assert [heat_text(None), heat_text(0.714)] == ["–", "71%"]
 
 
-@pytest.fixture
-def store() -> KeyStore:
-    memory = MemoryDynamoDB()
-    memory.create_table(TableName="keys", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}])
-    return KeyStore(memory, "keys", ManualClock())
+def test_figures_are_rounded_and_have_no_exponent() -> None:
+    values = (329.03060327606875, 123456789.123, 4, 1e6, 0.5, 0.00012345, -12.5)
+    assert [figure(value) for value in values] == [
+        "329.03",
+        "123,456,789",
+        "4",
+        "1,000,000",
+        "0.5000",
+        "0.0001234",
+        "-12.500",
+    ]
+    assert [plain(value) for value in (329.03060327606875, None, "k", True, [1])] == ["329.03", "", "k", "true", "[1]"]
 
 
-@pytest.fixture
-def client(store: KeyStore) -> TestClient:
-    async def socket(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await websocket.send_text("in")
-        await websocket.close()
+def test_a_cut_payload_says_so() -> None:
+    letter = DeadLetter("s", "1", None, "r", None, None, b"x" * 200, "c", 0)
+    assert letter_text(letter) == "x" * 160 + " … (200 B in all)"
+    assert letter_text(letter, 1_000) == "x" * 200
 
-    app = Starlette(
-        routes=[
-            Route("/", lambda _: PlainTextResponse("the page")),
-            Route("/v1/views", lambda _: PlainTextResponse("the API")),
-            WebSocketRoute("/socket", socket),
-        ]
+
+def test_letters_beyond_those_shown_are_said() -> None:
+    one = DeadLetter("s", "1", None, "r", None, None, b"", "c", 0)
+    assert letters_said(Letters((one,) * 200, 300), None) == "300 wait, the first 200 are shown"
+    assert letters_said(Letters((one,) * 200, 1_000, more=True), None).startswith("1,000 or more wait")
+    assert letters_said(None, (3, 300)) == "sending: 3 of 300 …"
+
+
+def alert(number: int) -> dict[str, object]:
+    state = "firing" if number < 2 else "cleared"
+    more = {"key": str(number), "since": "", "cleared": None, "value": 123456789.123, "condition": "", "summary": ""}
+    return {"alert": "a", "state": state, "unpublished": 0, **more}
+
+
+def test_alerts_beyond_those_shown_are_said() -> None:
+    assert alerts_said([alert(number) for number in range(300)]) == "2 firing; the first 200 of 300 are shown"
+    assert alert_cells(alert(0))[4] == "123,456,789"
+
+
+EXACT = OriginAudit("b" * 32, None, 9, 1, 6, 2, (), (), (), 0)
+GAPS = replace(EXACT, origin="a" * 32, accepted=10, waiting=0, not_processed=((3, 4),), not_in_lake=((7, 9),))
+
+
+def report(*origins: OriginAudit) -> AuditReport:
+    return AuditReport(
+        "p", origins, ForeignAudit(processed=5, excluded=0, in_lake=4, waiting=0, duplicates=0), {}, 0, 0
     )
-    authenticator = Authenticator(GatewaySettings(), store, None, ManualClock())
-    return TestClient(Gate(app, authenticator, others=("/v1/",)), follow_redirects=False)
 
 
-def test_the_page_needs_a_key(client: TestClient, store: KeyStore) -> None:
-    """No key, a wrong one, one for something else, the right one; the API's paths have their own check."""
-    assert client.get("/").headers["location"] == "/login"
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/socket"):
-        pass
-    assert client.get("/v1/views").text == "the API"
-    form = client.get("/login")
-    assert "frame-ancestors 'none'" in form.headers["content-security-policy"]
-    assert client.post("/login", data={"key": "hw_000000000000_" + "0" * 64}).status_code == 401
-    _, writer = store.create("writer", frozenset({"telemetry"}))
-    assert client.post("/login", data={"key": writer}).status_code == 401
-    assert client.post("/login", content=b"key=" + b"x" * 100_000).status_code == 401
-    _, key = store.create("operator", frozenset({"console"}))
-    answer = client.post("/login", data={"key": key})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    assert "HttpOnly" in answer.headers["set-cookie"]
-    assert client.get("/").text == "the page"
-    with client.websocket_connect("/socket") as socket:
-        assert socket.receive_text() == "in"
+def test_the_audits_lines_add_up() -> None:
+    """Gaps come second, the origin's whole name and all of its gaps with the cell; foreign events have a line."""
+    found = report(EXACT, GAPS)
+    lines = list(audit_lines(found))
+    assert lines[0] == ("others, without an identity", "1", "–", "5", "0", "0", "4", "0")
+    assert lines[1][:2] == (("aaaaaa…aaaaa", "a" * 32), ("3: 3, 7–8", "3: 3, 7–8"))
+    assert lines[2][1:3] == (("0", ""), "–")
+    assert sum(int(str(line[3])) for line in lines) == found.processed
+    assert sum(int(str(line[6])) for line in lines) == found.in_lake
+    many = report(*(replace(GAPS, origin=f"{number:032x}") for number in range(600)))
+    lines = list(audit_lines(many))
+    assert lines[-1][0] == "100 further origins"
+    assert sum(int(str(line[3])) for line in lines) == many.processed
 
 
-def test_a_console_that_only_reads_sends_nothing_again() -> None:
-    settings = Settings(serve=ServeSettings(controls=False))
-    with pytest.raises(UsageError, match="HEADWATER_SERVE_CONTROLS"):
-        Collector(Services(settings, load(settings.pipeline))).redrive([])
+def test_an_old_audit_is_no_green_badge() -> None:
+    good = replace(report(), foreign=replace(report().foreign, in_lake=5))
+    assert audit_badge(None, None) == ("not audited yet", "grey-8")
+    assert audit_badge(good, 119_000) == ("exact", "positive")
+    assert audit_badge(good, 121_000) == ("exact 2 min ago", "grey-8")
+    assert audit_badge(report(), 1_000) == ("1 missing", "negative")
+
+
+def test_charts_are_in_utc_and_send_few_digits() -> None:
+    rates = rate_options([(1, {"events": 1.23456, "lake": 1, "published": 0}), (2, {})])
+    assert rates["useUTC"]
+    assert rates["xAxis"]["name"] == "UTC"
+    assert rates["series"][0]["data"] == [[1, 1.2], [2, None]]
+    styles = [one["lineStyle"] for one in rates["series"]]
+    assert len({(style["width"], style.get("type")) for style in styles}) == 3
+    shown = view_options([{"k": "a", "window_start": "t", "v": 329.03060327606875}], ["k"], "v")
+    assert shown["series"][0]["data"] == [("t", 329.03)]
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_white_text_can_be_read_on_every_colour_of_heat() -> None:
+    assert all(1.05 / (luminance(colour) + 0.05) >= 4.5 for colour in (COLD, WARM, HOT, UNKNOWN))
+
+
+def test_a_shards_line_is_short_and_has_the_whole_with_it() -> None:
+    heavy = tuple((f"a-rather-long-key-{number}", 0.1) for number in range(3))
+    (row, *_) = shard_rows(FOUND)
+    cells = shard_cells(replace(row, heavy=heavy, position="4" * 56))
+    assert cells[-1] == ("444444…44444", "4" * 56)
+    assert isinstance(cells[6], tuple)
+    assert len(cells[6][0]) == 41
+    assert cells[6][1].endswith("a-rather-long-key-2 10%")

@@ -1,0 +1,53 @@
+"""The section of the page that has the shards."""
+
+from nicegui import ui
+
+from headwater.console.charts import heat_text, shard_options
+from headwater.console.elements import card, fill, replace_options, table
+from headwater.console.overview import Overview, ShardRow
+from headwater.console.words import age, moment, short, size
+
+__all__ = ["ShardsPanel", "shard_cells"]
+
+_COLUMNS = ["shard", "share>", "nearest limit>", "events/s>", "bytes/s>", "behind>", "heaviest keys", "owner", "epoch>"]
+
+
+class ShardsPanel:
+    """The hash space as a bar, and every shard with its heat and its ledger entry, the hottest first."""
+
+    def __init__(self) -> None:
+        note = "The hash space from left to right, with the share of the limit that is nearest: from 50 % amber, "
+        with card("Shards", note + "from 80 % red.", wide=True):
+            self._chart = ui.echart(shard_options(()), renderer="svg").classes("w-full h-20")
+            self._table = table([*_COLUMNS, "committed", "position"], "shard", pagination=6)
+            with ui.expansion("What the autoscaler decided").classes("w-full"):
+                self._decisions = table(["at", "decision", "why"], "at", pagination=5)
+
+    def show(self, found: Overview) -> None:
+        replace_options(self._chart, shard_options(found.shards))
+        fill(self._table, map(shard_cells, sorted(found.shards, key=_coldness)))
+        fill(self._decisions, ((moment(at), action, why) for at, action, why in found.decisions))
+
+
+def _coldness(row: ShardRow) -> tuple[bool, float]:
+    return row.closed, -(row.hottest or 0.0)
+
+
+def shard_cells(row: ShardRow) -> tuple[str | tuple[str, str], ...]:
+    """A shard's line in the table."""
+    state = "" if row.open else " (closed, read to its end)" if row.closed else " (closed)"
+    heavy = ", ".join(f"{key} {share:.0%}" for key, share in row.heavy)
+    first, more = heavy[:40], len(heavy) > 40
+    return (
+        short(row.shard_id) + state,
+        f"{row.width:.1%}",
+        heat_text(row.hottest) if row.hottest is None or row.hottest >= 0.1 else f"{row.hottest:.1%}",
+        f"{row.events_s:,.1f}",
+        size(row.bytes_s),
+        age(row.lag_ms),
+        (first + "…" if more else first, heavy),
+        (short(row.owner, 16), row.owner),
+        str(row.epoch),
+        moment(row.committed_ms),
+        (short(row.position), row.position),
+    )
