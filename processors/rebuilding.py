@@ -55,6 +55,8 @@ class Build:
     """By shard, how many events there were up to there, copies aside."""
     now_ms: int
     """When it was pinned: rows that had expired by then are left out."""
+    foreign_excluded: int | None = 0
+    """How many events without an identity of their own were not to be in the lake; None where a shard did not say."""
 
 
 def snapshots(services: Services, stored: str) -> str:
@@ -203,7 +205,8 @@ class Rebuild:
         shards, view = notes["shards"], self._view()
         positions = {shard_id: str(one["position"]) for shard_id, one in shards.items()}
         counts = {shard_id: int(one["events"]) for shard_id, one in shards.items()}
-        build = Build(view, positions, counts, int(notes["now_ms"]))
+        foreign = [one.get("foreign_excluded") for one in shards.values()]
+        build = Build(view, positions, counts, int(notes["now_ms"]), None if None in foreign else sum(foreign))
 
         def save(past: Mapping[str, Any]) -> None:
             nonlocal notes, revision

@@ -8,7 +8,7 @@ from headwater import sequence
 from headwater.ledger import ShardEntry
 from processors.jobs import Progress
 from processors.services import Services
-from processors.worker import ShardWorker, StateStore, unique_events
+from processors.worker import ShardWorker, StateStore, beginning
 
 __all__ = ["Beginnings"]
 
@@ -58,7 +58,7 @@ class Beginnings:
         state = StateStore(self._services.pipeline, self._services.objects).load(entry)
         if self._stored in state.begun:
             return state.begun[self._stored]
-        return {"position": entry.position, "events": unique_events(entry.counts)} if entry.closed else None
+        return beginning(entry.position, entry.counts) if entry.closed else None
 
     def _claimed(self, left: Sequence[ShardEntry]) -> dict[str, dict[str, Any]]:
         """Begin on these shards, where that is wanted: a processor that has one is fenced, and claims it again."""
@@ -77,7 +77,7 @@ class Beginnings:
         for entry in left:
             if entry.position == sequence.NONE:  # whoever claims it after this begins at its beginning
                 services.ledger.claim(entry.shard_id, self._take_over, None, services.clock.now_ms())
-                found[entry.shard_id] = {"position": sequence.NONE, "events": 0}
+                found[entry.shard_id] = beginning(sequence.NONE, {})
                 continue
             worker = ShardWorker(
                 services.pipeline, entry.shard_id, services.ports, services.settings, services.clock, self._take_over

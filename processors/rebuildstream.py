@@ -14,6 +14,7 @@ from headwater.errors import HeadwaterError
 from processors.engine import Engine
 from processors.jobs import Progress
 from processors.pipeline import Pipeline, View
+from processors.rebuildforgotten import Forgotten
 from processors.rebuilding import Build, snapshots
 from processors.rebuildrows import write
 from processors.references import ReferenceLoader
@@ -37,6 +38,7 @@ class StreamPast:
         self._services = services
 
     def before(self, _view: View, /) -> Mapping[str, Any]:
+        Forgotten(self._services)
         return {}
 
     def pin(self) -> Mapping[str, Any]:
@@ -49,37 +51,45 @@ class StreamPast:
         save: Callable[[Mapping[str, Any]], None],
         progress: Progress,
     ) -> int:
-        """HeadwaterError when the stream no longer has all events."""
-        done: dict[str, int] = dict(notes.get("done", {}))
+        """HeadwaterError when the stream no longer has all events, or does not say which were forgotten."""
+        done, foreign = dict[str, int](notes.get("done", {})), dict[str, int](notes.get("foreign", {}))
+        forgotten = Forgotten(self._services)
         progress.phase("reading", sum(build.events.values()))
         shards = {shard.shard_id: shard for shard in listed(self._services)}
         for shard_id in [*sorted(set(build.positions) - set(shards)), *shards]:
             if shard_id not in done and shard_id in build.positions:
-                found = self._read(build, shards[shard_id], sum(done.values()), progress) if shard_id in shards else 0
+                counts: Mapping[str, int] = {}
+                if shard_id in shards:
+                    counts = self._read(build, shards[shard_id], sum(done.values()), forgotten, progress)
+                found = unique_events(counts) + counts.get("left_out", 0)
                 if found != build.events[shard_id]:
                     raise HeadwaterError(
                         f"stream {self._services.settings.stream} has {found:,} of the {build.events[shard_id]:,} "
                         f"events of shard {shard_id}: give this one up, and take them from the lake"
                     )
-                done[shard_id] = found
-                save({"done": done})
+                done[shard_id], foreign[shard_id] = found, counts.get("foreign_excluded", 0)
+                save({"done": done, "foreign": foreign})
+        _check_foreign(self._services, sum(foreign.values()), build.foreign_excluded)
         return sum(done.values())
 
-    def _read(self, build: Build, shard: ShardInfo, before: int, progress: Progress) -> int:
-        """One shard, from its beginning to where it began the generation: how many events, copies aside."""
+    def _read(
+        self, build: Build, shard: ShardInfo, before: int, forgotten: Forgotten, progress: Progress
+    ) -> Mapping[str, int]:
+        """One shard, from its beginning to where it began the generation: the counts, as a shard's state has them."""
         services, until = self._services, build.positions[shard.shard_id]
         pipeline = services.pipeline.having([build.view])
         state = self._inherited(build, shard, pipeline)
         engine = Engine(pipeline, shard.shard_id, state, ReferenceLoader(pipeline, services.objects))
         for records, _ in pages(services, shard.shard_id, {}, _ALL):
             wanted = [record for record in records if sequence.pad(record.sequence_number) <= until]
+            forgotten.leave_out(wanted, state)
             engine.process(wanted)
             events = before + unique_events(state.counts)
             self._write(build, shard.shard_id, state, partial(progress, events, events))
             if len(wanted) < len(records) or not until.strip("0"):
                 break
         services.objects.put(self._key(build, shard.shard_id), state.dumps())
-        return unique_events(state.counts)
+        return state.counts
 
     def _inherited(self, build: Build, shard: ShardInfo, pipeline: Pipeline) -> ShardState:
         keys = [self._key(build, parent) for parent in shard.parents if parent in build.positions]
@@ -100,3 +110,13 @@ class StreamPast:
 
     def _key(self, build: Build, shard_id: str) -> str:
         return f"{snapshots(self._services, build.view.name)}/{shard_id}.bin"
+
+
+def _check_foreign(services: Services, found: int, committed: int | None) -> None:
+    """Events that others put have no identity by which the forgotten ones are known: only their number says whether
+    there are some. HeadwaterError when there may be."""
+    if services.pipeline.contract.id is None and found != committed:
+        raise HeadwaterError(
+            f"of the events that others put into stream {services.settings.stream}, some were forgotten, or were left "
+            "out by other steps than now, and it does not say which: give this one up, and take them from the lake"
+        )

@@ -35,7 +35,7 @@ from processors.runners.shardreader import ReaderSettings, get_page, records_of
 from processors.services import Services
 from processors.worker import StateStore
 
-__all__ = ["HASH_KEY", "Chunk", "Span", "from_lake", "from_stream", "listed", "pages", "retention_ms"]
+__all__ = ["HASH_KEY", "Chunk", "Span", "decoded", "from_lake", "from_stream", "listed", "pages", "retention_ms"]
 
 HASH_KEY = "_hash_key"
 _ROWS = 20_000
@@ -112,7 +112,7 @@ def from_stream(services: Services, span: Span, position: Position, *, own: bool
         for records, mark in pages(services, shard.shard_id, marks[shard.shard_id], span):
             marks[shard.shard_id] = mark
             _check_retention(services, marks, kept_ms)
-            rows, unread = _decoded(services, records)
+            rows, unread = decoded(services, records)
             kept, left_out = _placed(rows, services, shard if own else None)
             yield Chunk(kept, {"shards": dict(marks)}, unread | left_out)
 
@@ -216,7 +216,7 @@ def _check_committed(services: Services, span: Span) -> None:
             continue
         mark = {"after": sequence.unpad(entry.position)} if entry and entry.position != sequence.NONE else {}
         for records, _ in pages(services, shard.shard_id, mark, span):
-            if _decoded(services, records)[0].num_rows:
+            if decoded(services, records)[0].num_rows:
                 raise HeadwaterError(
                     f"pipeline {services.pipeline.name} has not committed all of {shard.shard_id} that arrived before "
                     f"{_iso(span.stop_ms)}; wait for it, or take an earlier --to"
@@ -283,7 +283,7 @@ def _groups(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
         yield group
 
 
-def _decoded(services: Services, records: list[StreamRecord]) -> tuple[pa.Table, dict[str, int]]:
+def decoded(services: Services, records: list[StreamRecord]) -> tuple[pa.Table, dict[str, int]]:
     """The events of the records; and what cannot be read as such."""
     contract, parts = services.pipeline.contract, list[Part]()
     unread = {"invalid": 0, "unreadable_records": 0, "other_contract": 0}

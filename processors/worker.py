@@ -32,7 +32,7 @@ from sinks.deadletter import DeadLetter
 from sinks.lake import LakeBuffer, LakeFile
 from sinks.views import Upsert, ViewSpec
 
-__all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore", "unique_events", "upsert"]
+__all__ = ["INLINE_STATE", "Ports", "ShardWorker", "StateStore", "beginning", "unique_events", "upsert"]
 
 INLINE_STATE = 64 * 1024
 """Snapshots up to this size live in the ledger item (a DynamoDB item holds 400 KB, pending files included)."""
@@ -264,7 +264,7 @@ class ShardWorker:
         views = self._to_begin(state, kept, document)
         for view in views:
             state.views[view.name] = ViewState(view, self.pipeline.lateness_ms)
-            state.begun[view.name] = {"position": self.position, "events": unique_events(state.counts)}
+            state.begun[view.name] = beginning(self.position, state.counts)
         return [view.name for view in views]
 
     def _to_begin(self, state: ShardState, kept: Pipeline, document: Mapping[str, Any]) -> list[View]:
@@ -350,6 +350,12 @@ class ShardWorker:
 def unique_events(counts: Mapping[str, int]) -> int:
     """How many events a shard has had by its counts, copies aside."""
     return counts.get("events", 0) - counts.get("duplicates", 0)
+
+
+def beginning(position: str, counts: Mapping[str, int]) -> dict[str, object]:
+    """What is noted of a shard that begins a generation of a view there, with these counts."""
+    foreign = counts.get("foreign_excluded", 0)
+    return {"position": position, "events": unique_events(counts), "foreign_excluded": foreign}
 
 
 def upsert(partial: Partial, slot: str) -> Upsert:

@@ -51,7 +51,7 @@ NEW = OLD.view(
 class Told(Untold):
     """Progress that is told to a function."""
 
-    def __init__(self, advance: Advance) -> None:
+    def __init__(self, advance: Callable[[int, int], object]) -> None:
         self._advance = advance
 
     def __call__(self, events: int, done: int) -> None:

@@ -13,7 +13,7 @@ from headwater.aggregates import count, distinct, mean
 from processors.generations import DOCUMENT, Serving
 from processors.jobs import Progress
 from processors.operators.aggregate import ViewState
-from processors.pipeline import View
+from processors.pipeline import Pipeline, View
 from processors.rebuilding import Build, Rebuild
 from processors.rebuildlake import fold
 from processors.services import Services
@@ -57,17 +57,19 @@ class Files:
         return rows
 
 
-def services_of(world: World) -> Services:
+def services_of(world: World, pipeline: Pipeline = NEW) -> Services:
     """Of a process that rebuilds the world's views."""
+    serving = Serving(world.ledger, pipeline, world.clock)
     found = SimpleNamespace(
         settings=SETTINGS,
-        pipeline=NEW,
+        pipeline=pipeline,
         clock=world.clock,
+        kinesis=world.kinesis,
         ledger=world.ledger,
         objects=world.objects,
         ports=world.ports(),
         views=world.ports().views,
-        serving=Serving(world.ledger, NEW, world.clock),
+        serving=serving,
     )
     return cast(Services, found)
 
