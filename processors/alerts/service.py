@@ -7,12 +7,11 @@ has lost it is Fenced there.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,12 +22,12 @@ from processors.alerts.events import About, event_of
 from processors.alerts.lease import Lease
 from processors.alerts.machine import CALM, Change, Reading, advance
 from processors.alerts.publishers import Event, Publish
+from processors.alerts.readings import Seen, Span, seen, starts
 from processors.alerts.rules import Rule
 from processors.alerts.store import Entry
 from processors.runners.embedded import list_shards
 from processors.services import Services
 from processors.shards.service import Stop
-from sinks.viewitems import key_text
 
 __all__ = ["Alerts", "Turn"]
 
@@ -47,7 +46,6 @@ _READ_AGAIN_MS = 3_600_000
 _KEPT_MS = 7 * 86_400_000
 """How long, in event time, the last episode of a key is kept when it has been cleared."""
 
-Span = tuple[int, int]
 Some = TypeVar("Some")
 Other = TypeVar("Other")
 
@@ -69,14 +67,6 @@ class Turn:
 
     def __add__(self, other: "Turn") -> "Turn":
         return Turn(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
-
-
-@dataclass
-class _Seen:
-    """Of a view's rows what its rules need: the key by its columns, and readings by rule."""
-
-    parts: Mapping[str, object]
-    readings: dict[str, list[Reading]]
 
 
 class Alerts:
@@ -161,7 +151,7 @@ class Alerts:
             self._entries, self._read_ms = {}, now
         for rule in rules:
             if rule.name not in self._entries:
-                found = self._store.entries(rule.name).values()
+                found = self._held(partial(self._store.entries, rule.name)).values()
                 old = [one for one in found if _is_over(one, reached.get(rule.name, 0) - _KEPT_MS)]
                 list(self._each(self._store.remove, old))
                 self._entries[rule.name] = _needed(found)
@@ -200,15 +190,15 @@ class Alerts:
 
     def _judge(self, view: str, spans: Mapping[Rule, Span]) -> Turn:
         """Store what the windows change, and then how far the rules are."""
-        seen, done = self._held(lambda: self._seen(view, spans)), Turn()
+        rows, done = self._held(partial(self._seen, view, spans)), Turn()
         for rule, span in spans.items():
             known, readings = self._entries[rule.name], {}
-            for key, one in seen.items():
+            for key, one in rows.items():
                 if found := one.readings.get(rule.name):
                     readings[key] = found
                     done += Turn(judged=sum(span[0] < reading.end_ms <= span[1] for reading in found))
             missing = [
-                Entry(rule.name, key, seen[key].parts)
+                Entry(rule.name, key, rows[key].parts)
                 for key, found in readings.items()
                 if key not in known and advance(rule, CALM, found, *span)[0].is_kept
             ]
@@ -217,19 +207,9 @@ class Alerts:
         self._lease.judged({About.of(rule): span[1] for rule, span in spans.items()})
         return done
 
-    def _seen(self, view: str, spans: Mapping[Rule, Span]) -> dict[str, _Seen]:
-        size, every = next(iter(spans)).window.size_ms, next(iter(spans)).window.every_ms
-        first = min((after - rule.lookback_ms) // every * every for rule, (after, _) in spans.items())
-        last = max(stop for _, stop in spans.values())
+    def _seen(self, view: str, spans: Mapping[Rule, Span]) -> dict[str, Seen]:
         spec = self._services.view_specs[view]
-        found: dict[str, _Seen] = {}
-        for row in self._services.views.at(spec, range(max(0, first - size), last - size + 1, every)):
-            end = round(datetime.fromisoformat(str(row["window_end"])).timestamp() * 1000)
-            parts = {column: row.get(column) for column in spec.by}
-            one = found.setdefault(key_text(list(parts.values())), _Seen(parts, {}))
-            for rule, (after, _) in spans.items():
-                _add(rule, one.readings, Reading(end, _number(row.get(rule.when.column))), after)
-        return found
+        return seen(self._services.views.at(spec, starts(spans)), spec.by, spans)
 
     def _advance(
         self, rule: Rule, before: Mapping[str, Entry], readings: Mapping[str, Sequence[Reading]], span: Span
@@ -333,18 +313,6 @@ class Alerts:
             log.warning("the lease is kept until it runs out", extra={"reason": str(error)})
 
 
-def _add(rule: Rule, readings: dict[str, list[Reading]], new: Reading, after: int) -> None:
-    """Add a reading to those of the rule if it is needed: for `absent`, the last up to `after` and all later ones."""
-    mine = readings.setdefault(rule.name, [])
-    if rule.when.kind != "absent":
-        if new.end_ms > after - rule.lookback_ms:
-            mine.append(new)
-    elif new.end_ms > after or not mine or mine[0].end_ms > after:
-        mine.insert(0 if new.end_ms <= after else len(mine), new)
-    elif new.end_ms > mine[0].end_ms:
-        mine[0] = new
-
-
 def _fires(entry: Entry) -> bool:
     return entry.state.phase == "firing"
 
@@ -365,10 +333,3 @@ def _is_over(entry: Entry, before_ms: int) -> bool:
 def _needed(entries: Iterable[Entry]) -> dict[str, Entry]:
     """Those that fire, are about to, or have something waiting."""
     return {one.key: one for one in entries if one.state.phase != "calm" or one.waiting}
-
-
-def _number(value: Any) -> float | None:
-    """As the machine takes it: NaN, infinities and texts say nothing."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
