@@ -10,10 +10,10 @@ from processors.alerts import above
 from processors.alerts.lease import known_rules
 from processors.alerts.publishers import Refused
 from processors.alerts.service import Alerts
-from processors.alerts.store import alert_rows
+from processors.alerts.store import Entry, alert_rows
 from processors.windows import tumbling
 from tests.unit.test_alert_leading import ONE
-from tests.unit.test_alert_service import Event, Plant, to
+from tests.unit.test_alert_service import Event, Killed, Plant, to
 
 NONE = ONE._with(alerts=())
 BOTH = NONE.view("metric_1m", by=["metric"], window=tumbling("1m"), events=count(), mean=mean("value"))
@@ -57,6 +57,26 @@ def test_a_rule_that_is_taken_out() -> None:
     assert (plant.alerts.entries("hot"), known_rules(plant.ledger)) == ({}, [])
     service.turn()
     assert len(told) == 4
+
+
+def test_a_new_rule_that_is_taken_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its service died in its first turn, between what it found and how far it was."""
+    plant, told = Plant(ONE), list[Event]()
+    plant.lives({"dev-1": [99.0]})
+    plant.read_to(1)
+    save = plant.alerts.save
+
+    def dies(entry: Entry) -> Entry:
+        save(entry)
+        raise Killed
+
+    monkeypatch.setattr(plant.alerts, "save", dies)
+    with pytest.raises(Killed):
+        Alerts(plant, to(told), "a").turn()
+    plant.clock.sleep(31)
+    Alerts(plant.having(NONE), to(told), "b").turn()
+    assert [kind for _, kind, _, _ in said(told)] == ["raised", "cleared"]
+    assert (plant.alerts.entries("hot"), known_rules(plant.ledger)) == ({}, [])
 
 
 def test_a_rule_that_is_put_back_is_new() -> None:

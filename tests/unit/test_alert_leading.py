@@ -174,6 +174,28 @@ def test_two_leaders_that_take_turns_at_any_moment() -> None:
         assert len(told) <= 3 + 2
 
 
+def test_who_leads_again_knows_what_another_has_told() -> None:
+    plant, told = Plant(ONE), list[Event]()
+    is_down = True
+
+    def publish(events: Sequence[Event]) -> Refused:
+        if is_down:
+            raise Retryable("no")
+        return to(told)["all"](events)
+
+    first, second = Alerts(plant, {"all": publish}, "a"), Alerts(plant, {"all": publish}, "b")
+    plant.lives({"dev-1": [99.0, 99.0, 20.0]})
+    plant.read_to(1)
+    first.turn()
+    is_down = False
+    plant.clock.sleep(31)
+    plant.read_to(3)
+    second.turn()
+    plant.clock.sleep(31)
+    assert first.turn() == Turn()
+    assert [event["type"].rpartition(".")[2] for event in told] == ["raised", "cleared"]
+
+
 def test_a_call_that_fails_lets_the_next_one_lead() -> None:
     plant, told = Plant(ONE), list[Event]()
     plant.lives({"dev-1": [99.0]})
