@@ -1,6 +1,10 @@
 """A view built anew while processors go on: exact across the seam, whatever is killed, and switched in one write."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Thread
@@ -16,7 +20,7 @@ from headwater.local.provision import provision
 from headwater.serving.reading import ViewReader
 from processors import rebuildrows
 from processors.generations import Generation, Generations
-from processors.jobs import Cancelled, Untold
+from processors.jobs import Cancelled, Jobs, Untold
 from processors.rebuilding import Rebuild, Rebuilt
 from processors.rebuildlake import LakePast
 from processors.rebuildstream import StreamPast
@@ -272,6 +276,26 @@ def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
         2, "version 7 is not in this pipeline, which has 1 and 2"
     )
     ran("view", "rebuild", "nothing").failed(2, "has no view 'nothing'")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_how_to_go_on(services: Services, aws: Mapping[str, str], number: signal.Signals) -> None:
+    new = Services(SETTINGS, NEW)
+    jobs = Jobs(new.ledger, new.clock)
+    environment = {**os.environ, **aws, "HEADWATER_PIPELINE": f"{__name__}:NEW"}
+    command = [sys.executable, "-c", "from headwater.cli import main; main()", "view", "rebuild", "by_device"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        for _ in range(600):
+            if [(job.state, job.message) for job in jobs.all()[:1]] == [("running", "waiting for shards")]:
+                break  # no processor runs
+            new.clock.sleep(0.1)
+        ran.send_signal(number)
+        out, error = ran.communicate(timeout=60)
+    assert (ran.returncode, out) == (130, "")
+    assert error.splitlines()[-1] == "interrupted: call it again to go on, or with --give-up to end it"
+    assert "Traceback" not in error
+    assert jobs.all()[0].state == "interrupted"
+    Rebuild(new, "by_device", LakePast(new, settle(new)), untold).give_up()
 
 
 def test_two_at_once_do_the_work_of_one(services: Services) -> None:

@@ -1,15 +1,19 @@
 """Commands that need no AWS, and every kind of bad input: one line, the right exit code, no traceback."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headwater import cli
 from headwater.cli.failures import explain
 from sinks.viewitems import key_parts, key_text
 from tests.cli import headwater
@@ -135,3 +139,19 @@ def test_whatever_is_raised_becomes_one_line() -> None:
 def test_a_key_typed_is_the_key_written(key: list[str | None]) -> None:
     """`view get` takes apart what the views join."""
     assert key_parts(key_text(key)) == key
+
+
+def test_an_interrupt_says_so_and_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typer makes a status of a KeyboardInterrupt, and says nothing."""
+    program = typer.Typer()
+
+    @program.command()
+    def waits() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", partial(program, args=[]))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
