@@ -11,7 +11,7 @@ from typing import Literal
 
 from processors.alerts.rules import Rule
 
-__all__ = ["CALM", "Change", "Episode", "Reading", "State", "advance"]
+__all__ = ["CALM", "Change", "Episode", "Reading", "State", "advance", "close"]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -79,6 +79,13 @@ def advance(
     judge = _absence if rule.when.kind == "absent" else _threshold
     changes: list[Change] = []
     return judge(rule, state, ordered, (after_ms, until_ms), changes), changes
+
+
+def close(state: State, at_ms: int) -> tuple[State, Sequence[Change]]:
+    """No window can come for the key any more: its rule or its view's keys are others from there on."""
+    if state.phase != "firing":
+        return (state if state.phase == "calm" else State(through_ms=at_ms, last=state.last)), []
+    return state.cleared(at_ms, None, at_ms), [Change("cleared", state.since_ms, at_ms, None)]
 
 
 def _threshold(

@@ -20,9 +20,9 @@ from headwater.ledger import watermark_of
 from processors.alerts.delivery import Delivery, Place
 from processors.alerts.events import About, event_of
 from processors.alerts.lease import Lease
-from processors.alerts.machine import CALM, Change, Reading, advance
+from processors.alerts.machine import CALM, Change, State, advance, close
 from processors.alerts.publishers import Event, Publish
-from processors.alerts.readings import Seen, Span, seen, starts
+from processors.alerts.readings import Span, seen, starts
 from processors.alerts.rules import Rule
 from processors.alerts.store import Entry
 from processors.runners.embedded import list_shards
@@ -190,7 +190,8 @@ class Alerts:
 
     def _judge(self, view: str, spans: Mapping[Rule, Span]) -> Turn:
         """Store what the windows change, and then how far the rules are."""
-        rows, done = self._held(partial(self._seen, view, spans)), Turn()
+        spec, done = self._services.view_specs[view], Turn()
+        rows = self._held(lambda: seen(self._services.views.at(spec, starts(spans)), spec.by, spans))
         for rule, span in spans.items():
             known, readings = self._entries[rule.name], {}
             for key, one in rows.items():
@@ -203,23 +204,25 @@ class Alerts:
                 if key not in known and advance(rule, CALM, found, *span)[0].is_kept
             ]
             before = {**known, **{one.key: one for one in self._each(self._stored, missing)}}
-            done += self._advance(rule, before, readings, span)
+            decided = []
+            for key, entry in before.items():
+                if tuple(entry.parts) == spec.by:
+                    decided.append((entry, *advance(rule, entry.state, readings.get(key, ()), *span)))
+                else:  # of a version of the view that had other keys
+                    decided.append((entry, *close(entry.state, span[0])))
+            done += self._change(rule, decided)
         self._lease.judged({About.of(rule): span[1] for rule, span in spans.items()})
         return done
 
-    def _seen(self, view: str, spans: Mapping[Rule, Span]) -> dict[str, Seen]:
-        spec = self._services.view_specs[view]
-        return seen(self._services.views.at(spec, starts(spans)), spec.by, spans)
-
-    def _advance(
-        self, rule: Rule, before: Mapping[str, Entry], readings: Mapping[str, Sequence[Reading]], span: Span
-    ) -> Turn:
-        done, changed = Turn(), []
-        known = self._entries[rule.name] = _needed(before.values())
-        for key, entry in before.items():
-            state, changes = advance(rule, entry.state, readings.get(key, ()), *span)
-            if state != entry.state:
-                changed.append((replace(entry, state=state, waiting=(*entry.waiting, *changes)), changes))
+    def _change(self, rule: Rule, decided: Sequence[tuple[Entry, State, Sequence[Change]]]) -> Turn:
+        """Store what was decided, where it is another state, and say so."""
+        done = Turn()
+        known = self._entries[rule.name] = _needed(entry for entry, _, _ in decided)
+        changed = [
+            (replace(entry, state=state, waiting=(*entry.waiting, *changes)), changes)
+            for entry, state, changes in decided
+            if state != entry.state
+        ]
         for saved, (_, changes) in zip(self._each(self._save, [one for one, _ in changed]), changed, strict=True):
             if saved is None:
                 continue
@@ -318,10 +321,9 @@ def _fires(entry: Entry) -> bool:
 
 
 def _closed(entry: Entry, at_ms: int) -> Entry:
-    """One that fires, of a rule that ends there."""
-    state = entry.state
-    change = Change("cleared", state.since_ms, at_ms, None)
-    return replace(entry, state=state.cleared(at_ms, None, at_ms), waiting=(*entry.waiting, change))
+    """Of a rule that ends there."""
+    state, changes = close(entry.state, at_ms)
+    return replace(entry, state=state, waiting=(*entry.waiting, *changes))
 
 
 def _is_over(entry: Entry, before_ms: int) -> bool:

@@ -8,12 +8,13 @@ from headwater.aggregates import count, mean
 from headwater.errors import Retryable
 from processors.alerts import above
 from processors.alerts.lease import known_rules
+from processors.alerts.machine import State
 from processors.alerts.publishers import Refused
 from processors.alerts.service import Alerts
 from processors.alerts.store import Entry, alert_rows
 from processors.windows import tumbling
 from tests.unit.test_alert_leading import ONE
-from tests.unit.test_alert_service import Event, Killed, Plant, to
+from tests.unit.test_alert_service import START, Event, Killed, Plant, to
 
 NONE = ONE._with(alerts=())
 BOTH = NONE.view("metric_1m", by=["metric"], window=tumbling("1m"), events=count(), mean=mean("value"))
@@ -95,6 +96,23 @@ def test_a_rule_that_is_put_back_is_new() -> None:
     turn = Alerts(plant, to(told), "c").turn()
     assert turn is not None
     assert (turn.behind, said(told)) == (0, [])
+
+
+def test_a_view_whose_next_version_has_other_keys() -> None:
+    """What fires of the old keys is cleared when the new version serves; the others go on."""
+    plant, told = Plant(ONE), list[Event]()
+    plant.lives({"dev-1": [99.0, 99.0]})
+    plant.alerts.save(Entry("hot", "dev-1|t", {"device": "dev-1", "metric": "t"}, State("firing", START, START, 99.0)))
+    plant.alerts.save(Entry("hot", "dev-2|t", {"device": "dev-2", "metric": "t"}, State("pending", START, START, 99.0)))
+    service = Alerts(plant, to(told), "a")
+    for minute in (0, 1, 2):
+        plant.read_to(minute)
+        service.turn()
+    assert sorted((event["subject"], event["type"].rpartition(".")[2]) for event in told) == [
+        ("dev-1", "raised"),
+        ("dev-1|t", "cleared"),
+    ]
+    assert plant.alerts.entries("hot").keys() == {"dev-1", "dev-1|t"}
 
 
 @pytest.mark.parametrize("is_down", [False, True])
