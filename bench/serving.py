@@ -25,9 +25,11 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.aggregates import Columns
+from headwater.clock import SystemClock
 from headwater.config import Settings
 from headwater.ledger import Commit
 from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.kinesis import MemoryKinesis
 from processors.pipeline import load
 from processors.services import Services
 from sinks.views import Upsert, ViewSpec, ViewStore
@@ -46,11 +48,10 @@ _READY = "ready "
 class InMemory(Services):
     """What the service reads, without AWS."""
 
-    tables = MemoryDynamoDB()
+    tables, streams = MemoryDynamoDB(), MemoryKinesis(SystemClock())
 
     def client(self, service: str) -> Any:
-        assert service == "dynamodb", service
-        return self.tables
+        return {"dynamodb": self.tables, "kinesis": self.streams}[service]
 
     def fill(self) -> None:
         for table, names in (
@@ -58,6 +59,7 @@ class InMemory(Services):
             (self.settings.views_table, ("pk", "sk")),
         ):
             self.tables.create_table(TableName=table, KeySchema=[{"AttributeName": name} for name in names])
+        self.streams.create_stream(StreamName=self.settings.stream, ShardCount=1)
         entry = self.ledger.claim("shardId-000000000000", "bench", None, _START_MS)
         read = Commit("1".zfill(56), b"", None, (), {}, _START_MS, closed=False, now_ms=_START_MS)
         self.ledger.commit(entry, read)

@@ -12,6 +12,7 @@ from headwater.ledger import ShardEntry, watermark_of
 from processors.alerts.store import alert_rows
 from processors.jobs import Jobs
 from processors.pipeline import View
+from processors.runners.embedded import list_shards
 from processors.services import Services
 from sinks.viewitems import key_parts
 
@@ -37,10 +38,10 @@ class Progress:
         return self.watermark_ms is not None and window_end_ms <= self.watermark_ms
 
 
-def progress_of(entries: Sequence[ShardEntry]) -> Progress:
-    """The slowest of the shards that are still read decides."""
+def progress_of(entries: Sequence[ShardEntry], listed: Mapping[str, Sequence[str]] | None = None) -> Progress:
+    """The slowest of the shards that are still read decides. `listed` are the stream's, with their parents."""
     open_ = [entry for entry in entries if not entry.closed] or entries
-    return Progress(watermark_of(entries), min((entry.updated_ms for entry in open_), default=None))
+    return Progress(watermark_of(entries, listed=listed), min((entry.updated_ms for entry in open_), default=None))
 
 
 class ViewReader:
@@ -49,6 +50,8 @@ class ViewReader:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._progress = (-(1 << 62), Progress(None, None))
+        self._claimed: set[tuple[str, bool]] = set()
+        self._listed: dict[str, Sequence[str]] = {}
         self.jobs = Jobs(services.ledger, services.clock)
         self.names = [view.name for view in services.pipeline.views]
 
@@ -65,8 +68,17 @@ class ViewReader:
         """At most a second old."""
         now = self._services.clock.now_ms()
         if now - self._progress[0] >= _PROGRESS_MS:
-            self._progress = (now, progress_of(self._services.ledger.shards()))
+            entries = self._services.ledger.shards()
+            self._progress = (now, progress_of(entries, self._shards(entries)))
         return self._progress[1]
+
+    def _shards(self, entries: Sequence[ShardEntry]) -> Mapping[str, Sequence[str]]:
+        """The stream's, asked for again when one was claimed or read to its end, and while one waits to be claimed."""
+        claimed = {(entry.shard_id, entry.closed) for entry in entries}
+        if claimed != self._claimed or not self._listed.keys() <= {shard_id for shard_id, _ in claimed}:
+            found = list_shards(self._services.kinesis, self._services.settings.stream)
+            self._listed, self._claimed = {one.shard_id: one.parents for one in found}, claimed
+        return self._listed
 
     def key(
         self,

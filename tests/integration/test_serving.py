@@ -245,3 +245,33 @@ def test_schemathesis_finds_nothing(services: Services) -> None:
 
     holds()
     assert cases >= 60
+
+
+def test_no_window_is_final_while_a_shard_waits_to_be_read() -> None:
+    """A shard is split and read to its end; until its children have been read too, its own watermark holds."""
+    first, second = "shardId-000000000000", "shardId-000000000001"
+    with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        provision(SETTINGS, shards=2)
+        services = Services(SETTINGS, load(SETTINGS.pipeline), ManualClock(START))
+        reader = ViewReader(services)
+
+        def committed(shard: str, minutes: int, *, closed: bool = False) -> int | None:
+            entry = services.ledger.claim(shard, "me", None, START)
+            mark = START + minutes * MINUTE
+            change = Commit(str(minutes).zfill(56), b"", None, (), {}, mark, closed=closed, now_ms=START)
+            services.ledger.commit(entry, change)
+            assert isinstance(services.clock, ManualClock)
+            services.clock.advance(1_000)
+            found = reader.progress().watermark_ms
+            return None if found is None else (found - START) // MINUTE
+
+        assert committed(first, 30) is None, "the other shard has not been read"
+        assert committed(second, 40) == 30
+        key = str(1 << 126)
+        services.kinesis.split_shard(StreamName=SETTINGS.stream, ShardToSplit=first, NewStartingHashKey=key)
+        assert committed(first, 35, closed=True) == 35
+        assert committed(second, 50) == 35, "no child has been claimed"
+        assert committed("shardId-000000000002", 45) == 35
+        assert committed("shardId-000000000003", 60) == 45
