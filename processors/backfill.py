@@ -10,7 +10,7 @@ What the source filtered out or buried is not in its lake: the new pipeline coun
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import Table
 
 from headwater import sequence
+from headwater.clock import Clock
 from headwater.codec import encode_batch
 from headwater.contract import Contract
 from headwater.contract.compatibility import check_compatible
@@ -38,10 +39,13 @@ from processors.worker import ShardWorker, StateStore
 from sinks.catalog import open_table
 from sinks.history import tasks_until
 
-__all__ = ["SHARD", "Backfilled", "as_contract", "backfill", "current_snapshot", "runs", "settled"]
+__all__ = ["SHARD", "Backfilled", "as_contract", "backfill", "current_snapshot", "runs", "settled", "slices", "waits"]
 
 SHARD = "backfill"
 _ROWS = 5_000
+_TOGETHER = 20_000
+"""Rows that are processed before it is told."""
+_STEP_SECONDS = 0.2
 _DOCUMENT = "backfill"
 
 
@@ -68,9 +72,10 @@ def backfill(
     owner: str,
     settle: Callable[[], object],
     rate: float | None = None,
-    advance: Callable[[int, int], None] | None = None,
+    advance: Callable[[int, int], object] = lambda _events, _done: None,
 ) -> Backfilled:
-    """Fill `target` from the lake of `source`, at most `rate` events a second. `settle` makes a publisher's step.
+    """Fill `target` from the lake of `source`, at most `rate` events a second. `settle` makes a publisher's step,
+    `advance` hears at least once a second how many rows are in, and ends it by what it raises.
 
     UsageError when the target has begun to read the stream already, or its contract cannot read the source's rows.
     """
@@ -81,16 +86,41 @@ def backfill(
     worker.claim()
     done, pace = 0, Pace(rate, target.clock)
     if not worker.entry.closed:
-        for records, rows in _records(source, target, pinned):
-            pace.take(rows)
-            worker.process(records)
-            worker.tick()
+        for records, rows in slices(_records(source, target, pinned), rate):
+            if sequence.pad(records[-1].sequence_number) > worker.position:  # else an earlier call had it
+                for _ in waits(pace, target.clock):
+                    advance(done, done)
+                    worker.tick()
+                pace.take(rows)
+                worker.process(records)
+                worker.tick()
             done += rows
-            if advance is not None:
-                advance(done, done)
+            advance(done, done)
         _by_number(worker.engine.state)
         worker.commit(closed=True)
     return Backfilled(source.pipeline.name, target.pipeline.name, done, len(pinned.positions))
+
+
+def slices(
+    records: Iterable[tuple[StreamRecord, int]], rate: float | None = None
+) -> Iterator[tuple[list[StreamRecord], int]]:
+    """Records together, with their rows, that are told of at once: few, or about what may go in a second."""
+    some, rows = list[StreamRecord](), 0
+    for record, count in records:
+        some.append(record)
+        rows += count
+        if rows >= min(_TOGETHER, rate or _TOGETHER):
+            yield some, rows
+            some, rows = [], 0
+    if some:
+        yield some, rows
+
+
+def waits(pace: Pace, clock: Clock) -> Iterator[None]:
+    """Steps until something may go, so that who waits is heard in between."""
+    while not pace.is_due:
+        clock.sleep(_STEP_SECONDS)
+        yield
 
 
 def _check(source: Services, target: Services) -> None:
@@ -173,15 +203,15 @@ def _taken_over(target: Services, old: ShardState) -> ShardState:
     return state
 
 
-def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tuple[list[StreamRecord], int]]:
-    """The rows as batches, in an order that a second run has again: by file, arrival, origin and number."""
+def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tuple[StreamRecord, int]]:
+    """The rows as records, and how many each has, in an order that a second run has again: by file, arrival, origin and
+    number."""
     table = open_table(source.settings, source.pipeline.lake_to.table)
     tasks = tasks_until(table, pinned.since, pinned.through, pinned.positions, source.pipeline.contract.time)
     scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
     for number, task in enumerate(tasks):
         rows = _ordered(scan.to_table([task]))
         named = as_contract(rows, source.pipeline.contract, target.pipeline.contract)
-        records = []
         for run, (start, stop) in enumerate(
             runs(rows, same="_arrived_at", by_origin=target.pipeline.contract.id is None), 1
         ):
@@ -190,8 +220,7 @@ def _records(source: Services, target: Services, pinned: _Pinned) -> Iterator[tu
             data = encode_batch(
                 named.slice(start, stop - start), target.pipeline.contract, origin=origin, first_seq=seq
             )
-            records.append(StreamRecord(SHARD, str(number * 10**12 + run), arrived, origin, data))
-        yield records, rows.num_rows
+            yield StreamRecord(SHARD, str(number * 10**12 + run), arrived, origin, data), stop - start
 
 
 def _ordered(rows: pa.Table) -> pa.Table:

@@ -17,6 +17,8 @@ __all__ = ["Replay", "Replayed"]
 _REMEMBERED_MS = 25 * 86_400_000
 """Readers know an identity for 30 days after the last event of its origin; a replay may take five of them."""
 _SAVE_MS = 5_000
+_ROWS = 5_000
+"""Put at most before it is told."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Replay:
         resender = Resender(services.kinesis, self._stream, services.pipeline.contract, services.clock, rate)
         saved_ms = 0
         for chunk in self._chunks(settle):
-            for done in self._put(chunk, resender):
+            for done in self._put(chunk, resender, max(1, round(rate)) if rate else _ROWS):
                 if advance is not None:
                     advance(found["events"] - before + done, found["events"] + done)
             found["position"] = chunk.position
@@ -96,11 +98,11 @@ class Replay:
             return from_stream(self._services, self._span, position, own=self._own)
         return from_lake(self._services, self._span, position, settle, own=self._own)
 
-    def _put(self, chunk: Chunk, resender: Resender) -> Iterator[int]:
-        """How many of the chunk's events are put, batch after batch."""
+    def _put(self, chunk: Chunk, resender: Resender, second: int) -> Iterator[int]:
+        """How many of the chunk's events are put, batch after batch, none of more than may go in a second."""
         rows, numbered = chunk.rows, self._services.pipeline.contract.id is None
         events = rows.select(self._services.pipeline.contract.arrow_schema.names)
-        for start, stop in runs(rows, same=HASH_KEY, by_origin=numbered):
+        for start, stop in runs(rows, same=HASH_KEY, by_origin=numbered, most=min(second, _ROWS)):
             first = (rows["_origin"][start].as_py(), rows["_seq"][start].as_py()) if numbered else None
             key = rows[HASH_KEY][start].as_py()
             resender.put(events.slice(start, stop - start), first, int(key) if key else None)

@@ -3,19 +3,24 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
 
+from headwater.cli.replaying import Replay
 from headwater.clock import ManualClock
 from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.config import Settings
 from headwater.contract import load_contract, parse_contract
 from headwater.errors import UsageError
+from headwater.ledger import Ledger
 from headwater.rates import Pace
 from headwater.records import StreamRecord
+from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.memoryshards import HASH_SPACE
+from processors.backfill import slices, waits
 from processors.pipeline import Pipeline
 from processors.replaying import HASH_KEY, Chunk, Span, from_stream
 from processors.runners.shardreader import records_of
@@ -142,6 +147,31 @@ def test_a_replay_leaves_room_for_live_traffic(clock: ManualClock) -> None:
     for start, _ in arrived:
         assert sum(total for at, total in arrived if start <= at < start + 1000) <= 3 * rate
     assert clock.now_ms() - began >= 1000 * (count / rate - 1)
+
+
+def test_a_slow_replay_is_told_of_every_second_and_can_be_cancelled(kinesis: MemoryKinesis, clock: ManualClock) -> None:
+    """Whatever the stream hands over at once, and whatever the rate."""
+    kinesis.create_stream(StreamName="other", ShardCount=1)
+    slow, dynamodb, told = services(kinesis, clock), MemoryDynamoDB(), list[int]()
+    dynamodb.create_table(TableName="ledger", KeySchema=[{"AttributeName": name} for name in ("pipeline", "item")])
+    slow.__dict__["ledger"] = Ledger(dynamodb, "ledger", "p")
+    replay = Replay(slow, Span(clock.now_ms() - RECORDS * STEP_MS, clock.now_ms()), "stream", "other")
+    done = replay.run(lambda: None, rate=5, advance=lambda *_: told.append(clock.now_ms()))
+    assert done.events == 5 * (RECORDS - RECORDS // 10) + RECORDS // 10
+    assert max(after - before for before, after in pairwise(told)) <= 3_000  # a page of a shard takes some, too
+
+
+def test_a_slow_filling_is_told_of_every_second(clock: ManualClock) -> None:
+    """A file's records are taken a few at a time, and a long wait is made of steps."""
+    records = [(StreamRecord("backfill", str(at), 0, "o", b""), 5_000) for at in range(1, 11)]
+    assert [rows for _, rows in slices(records)] == [20_000, 20_000, 10_000]
+    pace, steps = Pace(100, clock), list[int]()
+    for some, rows in slices(records, 100):
+        assert len(some) == 1
+        steps += [clock.now_ms() for _ in waits(pace, clock)]
+        pace.take(rows)
+    assert steps[-1] - steps[0] >= 9 * 49_000
+    assert max(after - before for before, after in pairwise(steps)) <= 1_000
 
 
 @pytest.mark.parametrize("rate", [0.5, 3, 7_000])
