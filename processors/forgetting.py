@@ -24,7 +24,7 @@ from headwater.ledger import Commit, ShardEntry
 from processors.alerts.lease import known_rules
 from processors.alerts.store import Entry
 from processors.audit import is_foreign
-from processors.generations import DOCUMENT, building, check_known, keeping
+from processors.generations import DOCUMENT, building, check_known, generations, keeping
 from processors.services import Services
 from processors.state import ShardState
 from processors.worker import StateStore
@@ -54,9 +54,7 @@ class Forgotten:
 
 def forget(services: Services, key: str, owner: str, settle: Callable[[], object]) -> Forgotten:
     """Remove the key (as text) everywhere. `settle` makes one publisher's step, or waits for another's."""
-    under_way = building(services.pipeline, services.ledger.document(DOCUMENT)[0])
-    if under_way:
-        raise UsageError(f"view {', '.join(under_way)} is being built from the lake: wait, or cancel that job")
+    _check_views(services)
     _wait_until_published(services, settle)
     found = _identities(services, key)
     slots = sum(_scrub(services, entry.shard_id, key, owner) for entry in services.ledger.shards())
@@ -70,6 +68,20 @@ def forget(services: Services, key: str, owner: str, settle: Callable[[], object
         services.alerts.remove(entry)
     letters = services.letters.remove(services.pipeline.name, _about(column, key))
     return Forgotten(key, rows, files, views, slots, letters, tuple(_look(services, key)))
+
+
+def _check_views(services: Services) -> None:
+    """UsageError while rows are stored that neither serve nor are kept up: the key would stay in them."""
+    document, _ = services.ledger.document(DOCUMENT)
+    under_way = building(services.pipeline, document)
+    if under_way:
+        raise UsageError(f"view {', '.join(under_way)} is being built from the lake: wait, or cancel that job")
+    found = generations(document, services.pipeline)
+    for name in [name for name, one in found.items() if one.retired]:
+        raise UsageError(
+            f"view {name}: the rows of an ended rebuild are not all dropped: call headwater view rebuild {name}, as "
+            "the job that was interrupted was, and let it end"
+        )
 
 
 def _alerts(services: Services, key: str) -> list[Entry]:
