@@ -137,7 +137,9 @@ def publisher(settings: Settings, ledger: Ledger, owner: str = "me", lease_secon
 
 
 def seqs(settings: Settings) -> Counter[int]:
-    return Counter(seq for batch in lake_identities(open_table(settings, "metric")) for seq in batch["_seq"].to_pylist())
+    return Counter(
+        seq for batch in lake_identities(open_table(settings, "metric")) for seq in batch["_seq"].to_pylist()
+    )
 
 
 def test_several_make_the_same_table_at_once(settings: Settings) -> None:
