@@ -6,7 +6,7 @@ is the same. Between two files a snapshot of the memory may be kept, to go on fr
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,8 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, GreaterThanOrEqual
 from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
 
 from headwater import sequence
+from headwater.errors import UsageError
 from processors.backfill import current_snapshot, settled
 from processors.engine import times
 from processors.jobs import Progress
@@ -26,6 +29,7 @@ from processors.rebuilding import Build, snapshots
 from processors.rebuildrows import write
 from processors.services import Services
 from sinks.catalog import open_table
+from sinks.compaction import shard_of
 from sinks.history import tasks_until
 
 __all__ = ["MOST_SLOTS", "LakePast", "fold"]
@@ -42,10 +46,22 @@ class LakePast:
 
     source = "lake"
 
-    def __init__(self, services: Services, settle: Callable[[], object], most_slots: int = MOST_SLOTS) -> None:
+    def __init__(
+        self,
+        services: Services,
+        settle: Callable[[], object],
+        most_slots: int = MOST_SLOTS,
+        *,
+        accept_missing: bool = False,
+    ) -> None:
+        """`accept_missing`: rows from before a step added a column have no value in it, and that is well."""
         self._services, self._settle, self._most = services, settle, most_slots
+        self._accept_missing = accept_missing
 
-    def before(self, _view: View, /) -> Mapping[str, Any]:
+    def before(self, view: View, /) -> Mapping[str, Any]:
+        table = open_table(self._services.settings, self._services.pipeline.lake_to.table)
+        wanted = _not_expired(view, self._services.pipeline.contract.time, self._services.clock.now_ms())
+        self._check_added(view, table, [task.file for task in table.scan(wanted).plan_files()])
         return {"since": current_snapshot(self._services)}
 
     def pin(self) -> Mapping[str, Any]:
@@ -65,7 +81,8 @@ class LakePast:
         time = pipeline.contract.time
         wanted = _not_expired(view, time, build.now_ms)
         tasks = tasks_until(table, notes["since"], notes["through"], build.positions, time, wanted)
-        columns = {*view.by, *(one.field for one in view.aggregates if one.field), time}
+        self._check_added(view, table, [task.file for task in tasks])
+        columns = {*_columns(view), time}
         names = [name for name in pipeline.schema.names if name in columns]
         reader = ArrowScan(table.metadata, table.io, table.schema().select(*names), wanted)
         folding = _Folding(services, view, notes.get("place", {}), save, progress)
@@ -79,6 +96,20 @@ class LakePast:
             folding.keep()
         folding.write()
         return folding.place["events"]
+
+    def _check_added(self, view: View, table: Table, files: Sequence[DataFile]) -> None:
+        """UsageError for files from before a step of the pipeline added a column that the view needs: the event had it
+        not, so no step can be asked. What the contract has got since, old events lack by right."""
+        if self._accept_missing:
+            return
+        for name in [name for name in self._services.pipeline.added.names if name in _columns(view)]:
+            column = table.schema().find_field(name).field_id
+            rows = sum(file.record_count for file in files if _lacks(file, column))
+            if rows:
+                raise UsageError(
+                    f"{rows:,} rows of the lake are from before column {name} was added, and have none: build the view "
+                    "with --source stream, fill a new pipeline with replay --into, or accept that with --accept-missing"
+                )
 
 
 class _Folding:
@@ -150,6 +181,18 @@ def fold(state: ViewState, rows: pa.Table, pipeline: Pipeline, number: int) -> i
     state.fold(rows, times(rows, pipeline.contract.time), nothing + ALWAYS, versions, nothing)
     count: int = rows.num_rows
     return count
+
+
+def _columns(view: View) -> set[str]:
+    return {*view.by, *(one.field for one in view.aggregates if one.field)}
+
+
+def _lacks(file: DataFile, column: int) -> bool:
+    """Whether it was written without the column; a compaction gives it one that is empty."""
+    values = (file.value_counts or {}).get(column)
+    if values is None:
+        return True
+    return shard_of(file.file_path) is None and (file.null_value_counts or {}).get(column) == values
 
 
 def _not_expired(view: View, time: str, now_ms: int) -> BooleanExpression:

@@ -41,6 +41,7 @@ OLD = (
     Pipeline("rebuilt", contract="telemetry")
     .view("by_minute", by=["device"], window=tumbling("1m"), events=count())
     .view("by_device", by=["device"], events=count())
+    .view("all", by=[], events=count())
     .lake("rebuilt")
 )
 NEW = OLD.view(

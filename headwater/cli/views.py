@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
 @view.command("get")
 def view_get(
     name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
-    key: Annotated[str, typer.Argument(help="The row's key; several columns as A|B.")],
+    key: Annotated[
+        str | None, typer.Argument(help="The row's key; several columns as A|B. None for a view over all keys.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The rows of one key, by window. Exits 1 when there is none."""
@@ -50,12 +52,13 @@ def view_get(
     services, spec = _view(name)
     from sinks.viewitems import key_parts
 
-    parts = key_parts(key)
+    parts = [] if key is None else key_parts(key)
     if len(parts) != len(spec.by):
-        raise UsageError(f"view {name} is keyed by {' and '.join(spec.by)}: give {'|'.join(spec.by).upper()}")
+        keyed = f"keyed by {' and '.join(spec.by)}" if spec.by else "over all keys"
+        raise UsageError(f"view {name} is {keyed}: give {'|'.join(spec.by).upper() or 'no key'}")
     rows = services.views.windows(spec, parts)
     if not rows:
-        raise HeadwaterError(f"view {name} has no row for {key!r}")
+        raise HeadwaterError(f"view {name} has no row" + ("" if key is None else f" for {key!r}"))
     print_rows(rows, as_json=as_json, empty="")
 
 
@@ -106,6 +109,9 @@ def view_rebuild(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Begin on shards that no processor touches, too.")
     ] = False,
+    accept_missing: Annotated[
+        bool, typer.Option("--accept-missing", help="Rows from before a step added a column have no value in it.")
+    ] = False,
     give_up: Annotated[bool, typer.Option("--give-up", help="End one that was begun: the old rows stay.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -119,19 +125,28 @@ def view_rebuild(
     services = open_services()
     _spec(services, name)
     if give_up:
-        with as_job(services, "rebuild", f"view {name}, given up", f"giving up {name}", left=_DROP) as progress:
-            dropped = Rebuild(services, name, _past(services, source, lambda: None), progress).give_up()
-        sys.stdout.write(f"view {name}: given up, {dropped:,} items of it dropped\n")
+        _give_up(services, name)
         return
     subject = f"view {name} from the {source.value}"
     owner = new_owner() if take_over else None
     shown = as_job(services, "rebuild", subject, f"rebuilding {name}", left=_GO_ON)
     with _settling(services, source) as settle, shown as progress:
-        found = Rebuild(services, name, _past(services, source, settle), progress, take_over=owner).run(version)
+        past = _past(services, source, settle, accept_missing)
+        found = Rebuild(services, name, past, progress, take_over=owner).run(version)
     if as_json:
         print_json(asdict(found))
         return
     sys.stdout.write(f"view {found.view}: version {found.version} serves, {_built(found, source)}\n")
+
+
+def _give_up(services: "Services", name: str) -> None:
+    from headwater.cli.jobs import as_job
+    from processors.rebuilding import Rebuild
+
+    with as_job(services, "rebuild", f"view {name}, given up", f"giving up {name}", left=_DROP) as progress:
+        past = _past(services, Source.lake, lambda: None, False)
+        dropped = Rebuild(services, name, past, progress).give_up()
+    sys.stdout.write(f"view {name}: given up, {dropped:,} items of it dropped\n")
 
 
 def _built(found: "Rebuilt", source: Source) -> str:
@@ -148,14 +163,14 @@ def _settling(services: "Services", source: Source) -> "AbstractContextManager[C
     return publishing(services) if source is Source.lake else nullcontext(lambda: None)
 
 
-def _past(services: "Services", source: Source, settle: "Callable[[], None]") -> "Past":
+def _past(services: "Services", source: Source, settle: "Callable[[], None]", accept_missing: bool) -> "Past":
     if source is Source.stream:
         from processors.rebuildstream import StreamPast
 
         return StreamPast(services)
     from processors.rebuildlake import LakePast
 
-    return LakePast(services, settle)
+    return LakePast(services, settle, accept_missing=accept_missing)
 
 
 def _view(name: str) -> "tuple[Services, ViewSpec]":

@@ -12,8 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from headwater.aggregates import mean
 from headwater.errors import Fenced, HeadwaterError, UsageError
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
@@ -250,6 +253,31 @@ def test_killed_while_it_drops_the_old_rows_it_only_goes_on_with_that(services: 
         assert of(new, "by_device") == replace(switched, retired=())
 
 
+def half(table: pa.Table) -> pa.Table:
+    return pa.table({"half": pc.multiply(table["value"], 0.5)})
+
+
+def test_a_column_that_a_step_has_added_since_is_not_silently_null(services: Services) -> None:
+    """Nor where a compaction has written the rows anew, with the column empty."""
+    pipeline = NEW.map(half, adds={"half": "double"}).view("by_device", version=3, by=["metric"], h=mean("half"))
+    added, view = Services(SETTINGS, pipeline), pipeline.definition("by_device", 3)
+    assert view is not None
+    settle(added)()
+    before, rows, past = of(added, "by_device"), in_lake(added), LakePast(added, settle(added))
+    message = f"{rows:,} rows of the lake are from before column half was added, and have none"
+    with pytest.raises(UsageError, match=message):
+        past.before(view)
+    added.maintenance(Sizes(fewest=2)).compact()
+    with Live(added):
+        produce(added, 100, 0)
+        committed(added, rows + 100)
+        added.publisher("test").drain()
+        with pytest.raises(UsageError, match=message):
+            Rebuild(added, "by_device", past, untold).run()
+    assert of(added, "by_device") == replace(before, swept=before.serving.number - 1)
+    assert LakePast(added, settle(added), accept_missing=True).before(view)
+
+
 def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
     """As an operator does it: a job, with one line or JSON; and what cannot be is one line."""
     names = {"PIPELINE": f"{__name__}:NEW", "COMMIT_SECONDS": "0.4", "VIEW_FLUSH_SECONDS": "0.2"}
@@ -271,6 +299,10 @@ def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
     assert (job["kind"], job["subject"], job["state"]) == ("rebuild", "view by_device from the lake", "done")
     rows = [json.loads(line) for line in ran("view", "list", "by_device", "--json").out.splitlines()]
     assert {tuple(row) for row in rows} == {("metric", "events", "p90")}
+    row = json.loads(ran("view", "get", "all", "--json").out)
+    assert row["events"] == in_lake(new)
+    ran("view", "get", "all", "x").failed(2, "over all keys: give no key")
+    ran("view", "get", "by_device").failed(2, "keyed by metric: give METRIC")
     ran("view", "rebuild", "by_device", "--give-up").failed(2, "not being built")
     ran("view", "rebuild", "by_device", "--version", "7").failed(
         2, "version 7 is not in this pipeline, which has 1 and 2"
