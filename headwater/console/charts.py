@@ -118,7 +118,7 @@ def _lines(series: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "animation": False,
         "useUTC": True,
-        "grid": {"left": 8, "right": 40, "top": 12, "bottom": 36, "containLabel": True},
+        "grid": {"left": 8, "right": 56, "top": 12, "bottom": 36, "containLabel": True},
         "legend": {
             "type": "scroll",
             "bottom": 0,
@@ -132,7 +132,7 @@ def _lines(series: list[dict[str, Any]]) -> dict[str, Any]:
             "type": "time",
             "name": "UTC",
             "nameLocation": "end",
-            "nameGap": 6,
+            "nameGap": 24,
             "nameTextStyle": {"color": INK},
             "axisLabel": {"hideOverlap": True, "color": INK},
             "axisLine": {"lineStyle": {"color": INK}},

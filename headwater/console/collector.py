@@ -78,7 +78,7 @@ class Collector:
         self._services, self._acting = services, acting or services
         self.history: deque[Totals] = deque(maxlen=_KEPT)
         self.points: deque[tuple[int, dict[str, float]]] = deque(maxlen=_POINTS)
-        self._table = TableState()
+        self._table, self._table_ms = TableState(), 0
         self._catalog: Any = None
         self._box: LetterBox | None = None
         self._waiting_letters: int | None = None
@@ -99,7 +99,8 @@ class Collector:
         entries, documents = services.ledger.shards(), _Documents(services.ledger.documents())
         topology = read_topology(services.kinesis, services.settings.stream)
         being_read = {entry.shard_id for entry in entries if not entry.closed}
-        self.history.append(totals_of(entries, self._table, now))
+        published = self._table.rows if now - self._table_ms < _GAP_MS else None
+        self.history.append(totals_of(entries, published, now))
         self._since = waiting(self._since, entries, now)
         found = Findings(
             at_ms=now,
@@ -143,7 +144,8 @@ class Collector:
         table = open_table(self._services.settings, self._services.pipeline.lake_to.table, self._catalog)
         snapshot = table.current_snapshot()
         if snapshot is None or snapshot.summary is None:
-            return TableState()
+            self._table_ms = self._services.clock.now_ms()
+            return self._table
         said = snapshot.summary
         sizes = table.inspect.files().column("file_size_in_bytes").to_pylist()
         self._table = TableState(
@@ -154,6 +156,7 @@ class Collector:
             snapshot_ms=snapshot.timestamp_ms,
             small_files=sum(size < _SMALL_BYTES for size in sizes),
         )
+        self._table_ms = self._services.clock.now_ms()
         return self._table
 
     def audit(self) -> AuditReport:

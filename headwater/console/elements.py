@@ -5,18 +5,24 @@ from typing import Any
 
 from nicegui import ui
 
-__all__ = ["busy", "card", "fill", "replace_options", "table"]
+__all__ = ["BY_NUMBER", "PHONE", "busy", "card", "fill", "replace_options", "table"]
 
-_BY_NUMBER = (
-    "(a, b) => { const n = t => { const m = /(-?[\\d.]+(?:e[+-]?\\d+)?)\\s*(kB|MB|GB|ms|min|h|d)?/"
-    ".exec(String(t).replaceAll(',', '')); return m ? m[1] * "
-    "({kB: 1e3, MB: 1e6, GB: 1e9, ms: 1e-3, min: 60, h: 3600, d: 86400}[m[2]] || 1) : -1 }; return n(a) - n(b) }"
-)
-"""Sorts figures with their units; what is none comes first."""
+BY_NUMBER = """
+window.byNumber = (a, b) => {
+  const number = (text) => {
+    const found = /(-?[\\d.]+(?:e[+-]?\\d+)?)\\s*(kB|MB|GB|ms|min|h|d)?/.exec(String(text).replaceAll(",", ""));
+    const units = { kB: 1e3, MB: 1e6, GB: 1e9, ms: 1e-3, min: 60, h: 3600, d: 86400 };
+    return found ? found[1] * (units[found[2]] || 1) : -1;
+  };
+  return number(a) - number(b);
+};
+"""
+"""Script of the page that sorts figures with their units; what is none comes first."""
 _CHOOSE = """<q-checkbox v-model="props.selected" dense :aria-label="'choose ' + props.key" />"""
 _CHOOSE_ALL = """<q-checkbox v-model="props.selected" dense aria-label="choose all that are shown" />"""
 _PLAIN = """<q-td :props="props" :title="props.row._titles[props.col.name] || null">{{ props.value }}</q-td>"""
-_PHONE = "Quasar.Screen.lt.sm"
+PHONE = "Quasar.Screen.lt.sm"
+"""Whether the page is on one, as script."""
 
 
 def card(title: str, note: str = "", *, wide: bool = False) -> Any:
@@ -29,8 +35,10 @@ def card(title: str, note: str = "", *, wide: bool = False) -> Any:
     return section
 
 
-def table(columns: Sequence[str], key: str, *, empty: str = "nothing", **more: Any) -> Any:
-    """A table of plain text cells; a column whose name ends in `>` holds numbers. On a phone each row is a card."""
+def table(columns: Sequence[str], key: str, *, empty: str = "nothing", cards: bool = True, **more: Any) -> Any:
+    """A table of plain text cells; a column whose name ends in `>` holds numbers. On a phone each row is a card, but
+    where `cards` is False.
+    """
     spec = [
         {
             "name": name.rstrip(">"),
@@ -39,11 +47,11 @@ def table(columns: Sequence[str], key: str, *, empty: str = "nothing", **more: A
             "align": "right" if name.endswith(">") else "left",
             "sortable": True,
         }
-        | ({":sort": _BY_NUMBER} if name.endswith(">") else {})
+        | ({":sort": "window.byNumber"} if name.endswith(">") else {})
         for name in columns
     ]
     made = ui.table(columns=spec, rows=[], row_key=key, **more).classes("w-full")
-    made.props(f'dense flat wrap-cells :grid="{_PHONE}" no-data-label="{empty}"')
+    made.props(f'dense flat wrap-cells no-data-label="{empty}"' + (f' :grid="{PHONE}"' if cards else ""))
     made.add_slot("body-cell", _PLAIN)
     if more.get("selection") == "multiple":
         made.add_slot("body-selection", _CHOOSE)

@@ -12,7 +12,7 @@ class LakePanel:
 
     def __init__(self) -> None:
         with card("Publisher and table"):
-            self._table = table(["what", "value"], "what")
+            self._table = table(["what", "value"], "what", cards=False)
 
     def show(self, found: Overview, state: TableState, at_ms: int) -> None:
         """The table as of `at_ms`."""

@@ -35,8 +35,8 @@ class Totals:
     filtered: int = 0
     dead: int = 0
     lake: int = 0
-    published: int = 0
-    """Rows in the table's current snapshot."""
+    published: int | None = None
+    """Rows in the table's current snapshot; None while nobody has looked."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Overview:
     """Of the autoscaler, newest first: when, what, why."""
 
 
-def totals_of(entries: Sequence[ShardEntry], table: TableState, at_ms: int) -> Totals:
+def totals_of(entries: Sequence[ShardEntry], published: int | None, at_ms: int) -> Totals:
     """The shards' counts together."""
     count = {
         name: sum(entry.counts.get(name, 0) for entry in entries)
@@ -138,21 +138,25 @@ def totals_of(entries: Sequence[ShardEntry], table: TableState, at_ms: int) -> T
         count["filtered"],
         count["dead_events"] + count["poison_records"],
         count["lake"],
-        table.rows,
+        published,
     )
 
 
 def rates(history: Sequence[Totals], seconds: float = 60) -> dict[str, float]:
     """Per second over about the last so many seconds; 0 where there is nothing to compare with."""
-    names = ("events", "duplicates", "dead", "lake", "published")
-    if not history:
-        return dict.fromkeys(names, 0.0)
-    last = history[-1]
-    first = next((one for one in history if one.at_ms >= last.at_ms - seconds * 1000), last)
-    passed = (last.at_ms - first.at_ms) / 1000
-    if passed <= 0:
-        return dict.fromkeys(names, 0.0)
-    return {name: max(0.0, (getattr(last, name) - getattr(first, name)) / passed) for name in names}
+    since = history[-1].at_ms - seconds * 1000 if history else 0
+    window = [one for one in history if one.at_ms >= since]
+    return {
+        name: _rate([(one.at_ms, getattr(one, name)) for one in window if getattr(one, name) is not None])
+        for name in ("events", "duplicates", "dead", "lake", "published")
+    }
+
+
+def _rate(known: Sequence[tuple[int, int]]) -> float:
+    if len(known) < 2:
+        return 0.0
+    (began, before), (ended, now) = known[0], known[-1]
+    return max(0.0, (now - before) * 1000 / (ended - began)) if ended > began else 0.0
 
 
 def waiting(since: Mapping[str, int], entries: Sequence[ShardEntry], now_ms: int) -> dict[str, int]:

@@ -7,12 +7,13 @@ never as HTML.
 from collections.abc import Callable
 from functools import partial
 
-from nicegui import ui
+from nicegui import ElementFilter, ui
 
 from headwater.console import theme
 from headwater.console.alerts import AlertsPanel, firing
 from headwater.console.audit import AuditPanel, audit_badge
 from headwater.console.desk import Allows, Desk
+from headwater.console.elements import BY_NUMBER, PHONE
 from headwater.console.flow import FlowPanel, RatesPanel
 from headwater.console.jobs import JobsPanel
 from headwater.console.lake import LakePanel
@@ -26,6 +27,7 @@ from headwater.console.words import age, clock_time
 __all__ = ["console_page"]
 
 _TICK_SECONDS = 1.0
+_ROWS_ON_A_PHONE = 4
 _SIGN_OUT = "fetch('/logout', {method: 'POST'}).finally(() => location.assign('/login'))"
 _TO_LOGIN = """
 const look = () => fetch('/').then((found) => found.redirected && location.assign(found.url)).catch(() => 0);
@@ -51,7 +53,9 @@ class Page:
             self._letters = LettersPanel(shared, self._desk)
             self._jobs = JobsPanel(shared, self._desk)
             ViewsPanel(shared, self._desk)
+        ui.add_head_html(f"<script>{BY_NUMBER}</script>")
         ui.timer(_TICK_SECONDS, self._tick)
+        ui.timer(_TICK_SECONDS, self._fit, once=True)
         if keys:
             ui.run_javascript(_TO_LOGIN)
         self.refresh()
@@ -69,6 +73,13 @@ class Page:
             if keys:
                 ui.button("Sign out", on_click=lambda: ui.run_javascript(_SIGN_OUT)).props("flat color=white dense")
             self._errors = ui.label("").classes("w-full text-sm").props('role="alert"')
+
+    async def _fit(self) -> None:
+        """On a phone a few rows are a screen."""
+        if await ui.run_javascript(PHONE):
+            for table in ElementFilter(kind=ui.table):
+                if table.pagination["rowsPerPage"]:
+                    table.pagination = {**table.pagination, "rowsPerPage": _ROWS_ON_A_PHONE}
 
     def _tick(self) -> None:
         self._shared.ask_what_is_due()
@@ -101,7 +112,7 @@ class Page:
         old = shared.overview.age_ms()
         self._stale.set_visibility(old is not None and old > STALE_MS)
         self._as_of.set_text(
-            "asking …" if old is None else f"as of {clock_time(shared.overview.at_ms)} ({age(old // 1000 * 1000)} ago)"
+            "asking …" if old is None else f"as of {clock_time(shared.overview.at_ms)} ({age(max(1_000, old))} ago)"
         )
         self._errors.set_text("; ".join(f"{one.name}: {one.error}" for one in shared.questions if one.error)[:600])
 

@@ -10,6 +10,8 @@ from headwater.console.words import age, moment, short, size
 __all__ = ["ShardsPanel", "shard_cells"]
 
 _COLUMNS = ["shard", "share>", "nearest limit>", "events/s>", "bytes/s>", "behind>", "heaviest keys", "owner", "epoch>"]
+_MOST_LETTERS = 30
+"""Of the heaviest keys: a line of a phone."""
 
 
 class ShardsPanel:
@@ -37,7 +39,7 @@ def shard_cells(row: ShardRow) -> tuple[str | tuple[str, str], ...]:
     """A shard's line in the table."""
     state = "" if row.open else " (closed, read to its end)" if row.closed else " (closed)"
     heavy = ", ".join(f"{key} {share:.0%}" for key, share in row.heavy)
-    first, more = heavy[:40], len(heavy) > 40
+    first, more = heavy[:_MOST_LETTERS], len(heavy) > _MOST_LETTERS
     return (
         short(row.shard_id) + state,
         f"{row.width:.1%}",
