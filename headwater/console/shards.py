@@ -31,8 +31,8 @@ class ShardsPanel:
         fill(self._decisions, ((moment(at), action, why) for at, action, why in found.decisions))
 
 
-def _coldness(row: ShardRow) -> tuple[bool, float]:
-    return row.closed, -(row.hottest or 0.0)
+def _coldness(row: ShardRow) -> tuple[bool, bool, float]:
+    return row.closed, not row.open, -(row.hottest or 0.0)
 
 
 def shard_cells(row: ShardRow) -> tuple[str | tuple[str, str], ...]:
