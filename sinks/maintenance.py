@@ -12,6 +12,7 @@ it was one (`headwater.compaction`).
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from pyiceberg.exceptions import CommitFailedException
@@ -114,19 +115,23 @@ class Maintenance:
         ]
         return plan_groups(files, pending, self.sizes)
 
-    def compact(self, advance: Advance | None = None, stopped: Callable[[], bool] = lambda: False) -> CompactReport:
-        """Join small files, a group a commit, until none are left, or until stopped: after the group at hand."""
+    def compact(
+        self, advance: Advance = lambda _rows, _bytes: None, stopped: Callable[[], bool] = lambda: False
+    ) -> CompactReport:
+        """Join small files, a group a commit, until none are left, or until stopped: after the group at hand.
+
+        `advance` hears of rows and bytes within a group too, and ends it by what it raises; the group stays as it was.
+        """
         report, done = CompactReport(self.name), 0
         for group in self.groups(self.reload()):
             if stopped():
                 break
-            report = self._join(group, report)
+            report = self._join(group, report, partial(_within, advance, group, report.rows, done))
             done += group.bytes
-            if advance is not None:
-                advance(report.rows, done)
+            advance(report.rows, done)
         return report
 
-    def _join(self, group: Group, report: CompactReport) -> CompactReport:
+    def _join(self, group: Group, report: CompactReport, told: Callable[[int], object]) -> CompactReport:
         began = self.clock.now_ms()
         table = self.reload()
         wanted = {file.path for file in group.files}
@@ -134,7 +139,7 @@ class Maintenance:
         if len(old) < len(wanted):
             return replace(report, overtaken=report.overtaken + 1)
         key = f"{self.prefix}data/compacted/{uuid.uuid4().hex}"
-        written = Rewriter(table, self.objects, self.order, self.memory).rewrite(old, key)
+        written = Rewriter(table, self.objects, self.order, self.memory).rewrite(old, key, told=told)
         if written.rows != group.rows:
             raise HeadwaterError(f"table {self.name}: {group.rows} rows were to be joined, {written.rows} were read")
         why = {"headwater.compaction": str(len(old))}
@@ -176,8 +181,11 @@ class Maintenance:
             return ExpireReport(self.name, len(gone), len(newest) - len(gone))
         raise Retryable(f"table {self.name}: others keep changing it")
 
-    def orphans(self, older_than_ms: int, *, remove: bool) -> OrphanReport:
-        """Objects that nothing needs, last changed before `older_than_ms` (epoch); removed if asked to.
+    def orphans(
+        self, older_than_ms: int, *, remove: bool, advance: Advance = lambda _objects, _removed: None
+    ) -> OrphanReport:
+        """Objects that nothing needs, last changed before `older_than_ms` (epoch); removed if asked to. `advance` hears
+        how many were looked at and removed, and ends it by what it raises.
 
         UsageError when that is less than LEAST_AGE_MS ago. The order of the readings matters: sinks.compaction.orphans.
         """
@@ -185,14 +193,16 @@ class Maintenance:
             raise UsageError(
                 f"orphans: only objects older than {LEAST_AGE_MS // 60_000} minutes can be told from new ones"
             )
-        found = [
-            Found(f"s3://{self.objects.bucket}/{key}", size, at) for key, size, at in self.objects.dated(self.prefix)
-        ]
+        found: list[Found] = []
+        for key, size, at in self.objects.dated(self.prefix):
+            found.append(Found(f"s3://{self.objects.bucket}/{key}", size, at))
+            advance(len(found), 0)
         entries = self.ledger.everyone()
         gone = orphans(found, entries, live_objects(self.reload()), older_than_ms)
         if remove:
-            for one in gone:
+            for removed, one in enumerate(gone, 1):
                 self.objects.delete(one.uri.removeprefix(f"s3://{self.objects.bucket}/"))
+                advance(len(found), removed)
         return OrphanReport(
             self.name, len(found), tuple(one.uri for one in gone), sum(one.bytes for one in gone), remove
         )
@@ -228,6 +238,11 @@ def live_objects(table: Table) -> set[str]:
                 entries: Sequence[Any] = manifest.fetch_manifest_entry(table.io)
                 live |= {entry.data_file.file_path for entry in entries}
     return live | seen
+
+
+def _within(advance: Advance, group: Group, rows: int, done: int, told: int) -> None:
+    """Rows of the group are told of twice, read and written: the bytes are as many as that share of them."""
+    advance(rows + told // 2, done + group.bytes * min(told, 2 * group.rows) // max(1, 2 * group.rows))
 
 
 def _joined(report: CompactReport, group: Group, written: Written) -> CompactReport:

@@ -8,8 +8,9 @@ column of every row, before the table hears of it.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,11 +68,18 @@ class Rewriter:
         ids = {one.name: str(one.field_id) for one in table.schema().fields}
         self._written = pa.schema([one.with_metadata({"PARQUET:field_id": ids[one.name]}) for one in self._schema])
 
-    def rewrite(self, files: Sequence[DataFile], key: str, without: object = None) -> Written:
+    def rewrite(
+        self,
+        files: Sequence[DataFile],
+        key: str,
+        without: object = None,
+        told: Callable[[int], object] = lambda _: None,
+    ) -> Written:
         """New objects `key`-NNNN.parquet with the rows of the files, but for those whose key is `without`.
 
         Nothing is written when no row is kept, or when none was to be left out. The files are of one partition of one
-        partitioning. HeadwaterError when what was written is not what was read.
+        partitioning. HeadwaterError when what was written is not what was read. `told` hears how many rows are done,
+        each as it is read and as it is sorted, and ends it by what it raises.
         """
         with (
             tempfile.TemporaryDirectory(prefix="headwater-rewrite-") as place,
@@ -80,14 +88,15 @@ class Rewriter:
             db.execute("SET TimeZone = 'UTC'")
             db.execute(f"SET memory_limit = '{self._memory}'")
             db.execute("SET threads = 2")
-            db.register("source", pa.RecordBatchReader.from_batches(_plain(self._schema), self._batches(files)))
-            db.execute("CREATE TABLE read AS SELECT * FROM source")
+            read = self._read(db, files, told)
             left_out = self._leave_out(db, without)
             if without is not None and not left_out.num_rows:
                 return Written((), 0, left_out)
             parts = self._parts(db, files[0])
             bodies = [Path(place) / f"{number:04d}.parquet" for number in range(len(parts))]
-            rows = sum(self._sorted(db, where, body) for (_, where), body in zip(parts, bodies, strict=True))
+            rows = 0
+            for (_, where), body in zip(parts, bodies, strict=True):
+                rows += self._sorted(db, where, body, partial(_beyond, told, read + rows))
             if not rows:
                 return Written((), 0, left_out)
             _same(db, bodies, rows)
@@ -95,6 +104,18 @@ class Rewriter:
         io, metadata = self._table.io, self._table.metadata
         new = [describe(io, metadata, uri, partition=part) for uri, (part, _) in zip(uris, parts, strict=True)]
         return Written(tuple(new), rows, left_out)
+
+    def _read(self, db: duckdb.DuckDBPyConnection, files: Sequence[DataFile], told: Callable[[int], object]) -> int:
+        """All rows into a table of their own; how many."""
+        db.register("none", _plain(self._schema).empty_table())
+        db.execute("CREATE TABLE read AS SELECT * FROM none")
+        rows = 0
+        for batch in self._batches(files):
+            db.register("source", pa.Table.from_batches([batch]))
+            db.execute("INSERT INTO read SELECT * FROM source")
+            rows += batch.num_rows
+            told(rows)
+        return rows
 
     def _parts(self, db: duckdb.DuckDBPyConnection, file: DataFile) -> list[tuple[Record, str]]:
         """The present partitions of the rows read, and the condition for each: all where the file is of one itself."""
@@ -120,7 +141,7 @@ class Rewriter:
             db.execute(f"DELETE FROM read WHERE CAST({column} AS VARCHAR) = ?", [str(without)])
         return found
 
-    def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path) -> int:
+    def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path, told: Callable[[int], object]) -> int:
         by = ", ".join(quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
         group, distinct = self._distinct(db, where)
         reader = db.sql(f"SELECT * FROM read WHERE {where} ORDER BY {by}").to_arrow_reader(_GROUP_ROWS)
@@ -130,6 +151,7 @@ class Rewriter:
                 columns = [batch.column(one.name).cast(one.type) for one in self._written]
                 writer.write_table(pa.Table.from_arrays(columns, schema=self._written), _GROUP_ROWS)
                 rows += batch.num_rows
+                told(rows)
         return rows
 
     def _distinct(self, db: duckdb.DuckDBPyConnection, where: str) -> tuple[int, dict[str, int]]:
@@ -139,6 +161,10 @@ class Rewriter:
         rows, keys, origins = db.execute(f"SELECT {counts} FROM read WHERE {where}").fetchall()[0]
         groups = max(1, -(-rows // _GROUP_ROWS))
         return rows // groups, {key: -(-keys // groups), origin: origins}
+
+
+def _beyond(told: Callable[[int], object], before: int, rows: int) -> None:
+    told(before + rows)
 
 
 def data_files(table: Table) -> list[DataFile]:

@@ -47,8 +47,11 @@ def compact(target_mb: TargetMb = 256, small_mb: SmallMb = 128, fewest: Fewest =
 @lake.command()
 def expire(keep: Keep = 10, older_than_hours: SnapshotHours = 24.0, as_json: Json = False) -> None:
     """Forget old snapshots: time travel ends there, and `lake orphans` may remove their files."""
+    from headwater.cli.jobs import as_job
+
     services, care = _care()
-    report = care.expire(keep, services.clock.now_ms() - round(older_than_hours * HOUR_MS))
+    with as_job(services, "expire", care.name, "expiring", left=_STAYS):
+        report = care.expire(keep, services.clock.now_ms() - round(older_than_hours * HOUR_MS))
     _said(asdict(report), f"{report.expired:,} snapshots forgotten, {report.kept:,} kept", as_json)
 
 
@@ -59,8 +62,12 @@ def orphans(
     as_json: Json = False,
 ) -> None:
     """Objects of the table that no snapshot has and no commit names, or can name any more."""
+    from headwater.cli.jobs import as_job
+
     services, care = _care()
-    report = care.orphans(services.clock.now_ms() - round(older_than_hours * HOUR_MS), remove=remove)
+    with as_job(services, "orphans", care.name, "looking for orphans", left=_STAYS) as advance:
+        older_than_ms = services.clock.now_ms() - round(older_than_hours * HOUR_MS)
+        report = care.orphans(older_than_ms, remove=remove, advance=advance)
     if not as_json:
         sys.stdout.writelines(f"{uri}\n" for uri in report.objects)
     done = "removed" if remove else "could be removed (--remove)"

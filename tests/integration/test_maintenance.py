@@ -18,7 +18,7 @@ from sinks.catalog import open_catalog, open_table
 from sinks.compaction import Sizes
 from sinks.lakehealth import freshness, health
 from sinks.maintenance import LEAST_AGE_MS, Maintenance
-from sinks.rewriting import Order
+from sinks.rewriting import Order, data_files
 from tests.integration.test_catalog import aws, commit, ensured, new_ledger, publisher, settings, upload
 
 __all__ = ["aws", "settings"]
@@ -185,9 +185,34 @@ def test_a_file_with_other_rows_is_not_put_in_place(settings: Settings, monkeypa
     assert rows(settings) == before
 
 
-def _one_row_less(self: Any, db: Any, where: str, body: Any) -> int:
+def _one_row_less(self: Any, db: Any, where: str, body: Any, told: Any) -> int:
     db.execute(f"COPY (SELECT * FROM read LIMIT 17) TO '{body}'")
     return 18
+
+
+def test_progress_is_told_within_a_group_and_ends_it_by_what_it_raises(settings: Settings) -> None:
+    """One group may be all there is; ended in the middle of it, nothing has changed."""
+    ledger, told = filled(settings), list[int]()
+    before, keeper = rows(settings), care(settings, ledger)
+    (group,) = keeper.groups(open_table(settings, "metric"))
+
+    def cancelled(_rows: int, done: int) -> None:
+        told.append(done)
+        if done > group.bytes / 3:
+            raise HeadwaterError("enough")
+
+    with pytest.raises(HeadwaterError, match="enough"):
+        keeper.compact(cancelled)
+    assert len(told) > 2
+    assert told[-1] < group.bytes
+    assert (rows(settings), len(data_files(open_table(settings, "metric")))) == (before, 6)
+    told.clear()
+    assert keeper.compact(lambda _rows, done: told.append(done)).groups == 1
+    assert told == sorted(told)
+    assert told[-1] == group.bytes
+    looked = list[tuple[int, int]]()
+    later = keeper.clock.now_ms() - LEAST_AGE_MS
+    assert keeper.orphans(later, remove=False, advance=lambda *some: looked.append(some)).looked_at == len(looked)
 
 
 def test_snapshots_expire_and_their_files_go(settings: Settings) -> None:
