@@ -1,0 +1,112 @@
+"""Damaged rows made anew while events come and shards are split and merged, on kinesis-local's stream."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import pytest
+
+from headwater.aggregates import count, distinct, mean
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
+from processors.generations import DOCUMENT, generations
+from processors.pipeline import Pipeline
+from processors.rebuilding import Past, Rebuild
+from processors.rebuildlake import LakePast
+from processors.rebuildstream import StreamPast
+from processors.recompute import batch_view, differences
+from processors.services import Services
+from processors.windows import tumbling
+from sinks.catalog import open_table
+from tests.kcl_servers import kinesis_local
+from tests.rebuilding import SETTINGS, Live, committed, produce, untold
+
+PIPELINE = (
+    Pipeline("reshards", contract="telemetry")
+    .view("minute", by=["device"], window=tumbling("1m"), events=count(), average=mean("value"))
+    .view("total", by=[], spread=3, events=count(), devices=distinct("device"))
+    .lake("reshards")
+)
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[Services]:
+    with kinesis_local() as kinesis, EmbeddedAws() as aws, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**aws.environment, "AWS_ENDPOINT_URL_KINESIS": kinesis}.items():
+            patch.setenv(name, value)
+        provision(SETTINGS, shards=2)
+        yield Services(SETTINGS, PIPELINE)
+
+
+def reshard(services: Services, *, split: bool) -> None:
+    """The first of the open shards, or the first two."""
+    stream, kinesis = SETTINGS.stream, services.kinesis
+    found = kinesis.list_shards(StreamName=stream)["Shards"]
+    still = [one for one in found if "EndingSequenceNumber" not in one["SequenceNumberRange"]]
+    one, other = sorted(still, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))[:2]
+    if split:
+        start, end = (int(one["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))
+        half = str((start + end) // 2)
+        kinesis.split_shard(StreamName=stream, ShardToSplit=one["ShardId"], NewStartingHashKey=half)
+    else:
+        pair = one["ShardId"], other["ShardId"]
+        kinesis.merge_shards(StreamName=stream, ShardToMerge=pair[0], AdjacentShardToMerge=pair[1])
+    for _ in range(100):
+        summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+        if summary["StreamStatus"] == "ACTIVE":
+            return
+        services.clock.sleep(0.1)
+    raise AssertionError("the stream does not become active")
+
+
+def damage(services: Services) -> None:
+    """Every other item goes."""
+    dynamodb, seen = services.client("dynamodb"), 0
+    for page in dynamodb.get_paginator("scan").paginate(TableName=SETTINGS.views_table):
+        for item in page["Items"]:
+            key, seen = {"pk": item["pk"], "sk": item["sk"]}, seen + 1
+            if seen % 2:
+                dynamodb.delete_item(TableName=SETTINGS.views_table, Key=key)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_rows_are_right_after_a_rebuild_under_splits_and_merges(services: Services) -> None:
+    """From the lake and from the stream."""
+    publisher, sent = services.publisher("test"), 600
+
+    def chaos() -> None:
+        nonlocal sent
+        for split in (True, False, True):
+            reshard(services, split=split)
+            produce(services, 150, sent // 100)
+            sent += 150
+
+    pasts: dict[str, Past] = {
+        "minute": LakePast(services, publisher.drain, most_slots=20),
+        "total": StreamPast(services),
+    }
+    with Live(services):
+        produce(services, 600, 0)
+        committed(services, 600)
+        damage(services)
+        for name, past in pasts.items():
+            with meanwhile(chaos):
+                assert Rebuild(services, name, past, untold).run().generation == 2
+        committed(services, sent)
+    publisher.drain()
+    frame = open_table(SETTINGS, "reshards").scan().to_arrow().to_pandas()
+    assert len(frame) == sent
+    found = generations(services.ledger.document(DOCUMENT)[0], PIPELINE)
+    assert {one.serving.number for one in found.values()} == {2}
+    for view in PIPELINE.views:
+        expected = batch_view(PIPELINE, view, frame)
+        assert differences(view, expected, services.views.rows(services.view_specs[view.name])) == []
