@@ -40,8 +40,10 @@ class FlowPanel:
                                 self._box(name)
 
     def _box(self, name: str) -> None:
-        box = ui.element("div").classes("rounded-lg p-2 text-center text-white text-xs bg-primary")
-        box.classes("w-44 max-sm:w-full grow").props(f'role="listitem" aria-label="{name}"')
+        box = ui.element("div").classes("rounded-lg p-2 text-center text-white text-xs bg-primary min-h-20")
+        box.classes("w-44 max-sm:w-full grow flex flex-col justify-center").props(
+            f'role="listitem" aria-label="{name}"'
+        )
         with box:
             ui.label(name).classes("text-sm font-bold")
             self._boxes[name] = (box, [ui.label("–") for _ in range(3)])

@@ -37,6 +37,7 @@ body.body--dark .text-negative {{ --q-negative: #ff9d94; }}
 .q-table__grid-item-card {{ border-top: 1px solid var(--grid); box-shadow: none; border-radius: 0; padding: 8px 0; }}
 .q-table__bottom--nodata .q-icon {{ display: none; }}
 .q-field__label, .q-field__native, .q-table__bottom {{ color: var(--ink) !important; }}
+.q-table td:last-child {{ overflow-wrap: anywhere; }}
 .as-written {{ white-space: pre-wrap; overflow-wrap: anywhere; font-family: monospace; }}
 """
 

@@ -189,6 +189,7 @@ def test_letters_beyond_those_shown_are_sent_once(up: dict[str, Any], browser: B
         expect(section(page, "Flow").get_by_role("listitem", name="dead letters")).to_contain_text("260 wait")
     page = pages[0]
     panel = section(page, "Dead letters")
+    assert panel.locator(".q-table__middle").evaluate("one => one.scrollWidth <= one.clientWidth")
     panel.get_by_role("checkbox", name="choose shardId-000000000000:1:0").focus()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Space")
