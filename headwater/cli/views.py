@@ -116,27 +116,38 @@ def view_rebuild(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Build a view anew beside the one that serves, switch in one write, drop the old. Killed, call it again."""
-    from headwater.cli.jobs import as_job
     from headwater.cli.output import print_json
     from headwater.cli.services import open_services
-    from processors.rebuilding import Rebuild
-    from processors.services import new_owner
 
     services = open_services()
     _spec(services, name)
     if give_up:
         _give_up(services, name)
         return
-    subject = f"view {name} from the {source.value}"
-    owner = new_owner() if take_over else None
-    shown = as_job(services, "rebuild", subject, f"rebuilding {name}", left=_GO_ON)
-    with _settling(services, source) as settle, shown as progress:
-        past = _past(services, source, settle, accept_missing)
-        found = Rebuild(services, name, past, progress, take_over=owner).run(version)
+    found = _rebuild(services, name, version, source, take_over=take_over, accept_missing=accept_missing)
     if as_json:
         print_json(asdict(found))
         return
     sys.stdout.write(f"view {found.view}: version {found.version} serves, {_built(found, source)}\n")
+
+
+def _rebuild(
+    services: "Services", name: str, version: int | None, source: Source, *, take_over: bool, accept_missing: bool
+) -> "Rebuilt":
+    from headwater.cli.jobs import as_job
+    from processors.rebuilding import Rebuild
+    from processors.services import new_owner
+
+    owner = new_owner() if take_over else None
+    job = as_job(services, "rebuild", f"view {name} from the {source.value}", f"rebuilding {name}", left=_GO_ON)
+    with _settling(services, source) as settle, job as progress:
+
+        def settled() -> None:
+            settle()
+            progress(0, 0)  # so that a cancel is heard while files wait for a publisher
+
+        past = _past(services, source, settled, accept_missing)
+        return Rebuild(services, name, past, progress, take_over=owner).run(version)
 
 
 def _give_up(services: "Services", name: str) -> None:
