@@ -299,6 +299,10 @@ def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
     assert (job["kind"], job["subject"], job["state"]) == ("rebuild", "view by_device from the lake", "done")
     rows = [json.loads(line) for line in ran("view", "list", "by_device", "--json").out.splitlines()]
     assert {tuple(row) for row in rows} == {("metric", "events", "p90")}
+    for command in ("expire", "orphans"):
+        assert ran("lake", command).code == 0
+    kinds = [json.loads(line)["kind"] for line in ran("jobs", "list", "--json").out.splitlines()[:2]]
+    assert kinds == ["orphans", "expire"]
     row = json.loads(ran("view", "get", "all", "--json").out)
     assert row["events"] == in_lake(new)
     ran("view", "get", "all", "x").failed(2, "over all keys: give no key")
