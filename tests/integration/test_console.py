@@ -242,10 +242,12 @@ def test_on_a_phone(up: dict[str, Any], browser: Browser, scheme: Any) -> None:
     expect(section(page, "Views")).to_contain_text("as of", timeout=WAIT_MS)
     page.wait_for_timeout(1_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    wide = "[...document.querySelectorAll('.q-card')].filter(one => one.scrollWidth > one.clientWidth).length"
+    parts = "[...document.querySelectorAll('.q-card, .q-table__middle')]"
+    wide = f"{parts}.filter(one => one.scrollWidth > one.clientWidth).length"
     assert page.evaluate(wide) == 0
-    tops = [section(page, "Flow").get_by_role("listitem", name=name).bounding_box() for name in ("stream", "table")]
-    assert tops[0]["y"] < tops[1]["y"]
+    boxes = [section(page, "Flow").get_by_role("listitem", name=name).bounding_box() for name in ("stream", "table")]
+    assert boxes[0]["y"] < boxes[1]["y"]
+    assert all(box["width"] > 250 for box in boxes)
     shot(page, f"phone-{scheme}")
     assert page.evaluate(TOO_FAINT) == []
     page.close()
