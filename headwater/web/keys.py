@@ -24,6 +24,8 @@ ANY = "*"
 """In `contracts`: all of them."""
 _KEY = re.compile(r"hw_([0-9a-f]{12})_([0-9a-f]{64})")
 _DAYS_KEPT = 40
+_NOBODY = "-"
+"""An id that no key has."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,16 @@ class KeyStore:
             )
 
     def check(self) -> None:
-        """ClientError when the table cannot be read."""
-        self._client.describe_table(TableName=self._table)
+        """UsageError when there is no such table, ClientError when it cannot be read. Asks as `get` does: a service
+        that looks keys up is granted nothing else."""
+        try:
+            self.get(_NOBODY)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ResourceNotFoundException":
+                raise UsageError(
+                    f"there is no table {self._table} of API keys (HEADWATER_GATEWAY_KEYS_TABLE)"
+                ) from None
+            raise
 
     def create(
         self,

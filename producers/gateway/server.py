@@ -50,7 +50,7 @@ def make_gateway(
     limits = Limits(store.add_usage if store else None)
     if wanted.outbox:
         Path(wanted.outbox).mkdir(parents=True, exist_ok=True)
-    kinesis.describe_stream_summary(StreamName=settings.stream)
+    kinesis.list_shards(StreamName=settings.stream, MaxResults=1)  # which the producer does, too: so it is granted
     lanes: dict[str, Lane] = {}
     try:
         for one in _contracts(wanted, contract):

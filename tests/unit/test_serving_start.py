@@ -1,0 +1,73 @@
+"""What the HTTP services ask when they start: granted to their roles, and answered in one line where it is not there."""
+
+from collections.abc import Iterator
+
+import botocore.client
+import pytest
+
+from headwater.clock import ManualClock
+from headwater.config import Settings
+from headwater.contract import load_contract
+from headwater.errors import UsageError
+from headwater.local.embedded import EmbeddedAws
+from headwater.local.provision import provision
+from headwater.serving.server import make_service
+from infra.permissions import ROLES
+from processors.pipeline import load
+from processors.services import Services
+from producers.gateway.server import make_gateway
+
+CLOCK = ManualClock(1_762_160_400_000)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    with EmbeddedAws() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        found = Settings()
+        provision(found, shards=1)
+        yield found
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
+    """Actions, and the last part of the table's name."""
+    found: set[tuple[str, str]] = set()
+    ask = botocore.client.BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def recorded(self: botocore.client.BaseClient, operation: str, given: dict[str, str]) -> object:
+        service = self.meta.service_model.endpoint_prefix
+        found.add((f"{service}:{operation}", given.get("TableName", "").rpartition("-")[2]))
+        return ask(self, operation, given)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recorded)
+    return found
+
+
+def granted(service: str) -> set[tuple[str, str]]:
+    return {
+        (action, one.rpartition("-")[2] if ":table/" in one else "")
+        for grant in ROLES[service]
+        for action in grant.actions
+        for one in grant.on
+    }
+
+
+def test_what_the_query_api_asks_at_its_start_is_granted(settings: Settings, asked: set[tuple[str, str]]) -> None:
+    make_service(Services(settings, load(settings.pipeline), CLOCK), console=False)
+    assert ("dynamodb:GetItem", "keys") in asked
+    assert asked <= granted("serve")
+
+
+def test_what_the_gateway_asks_at_its_start_is_granted(settings: Settings, asked: set[tuple[str, str]]) -> None:
+    for lane in make_gateway(settings, load_contract("telemetry"), CLOCK).lanes.values():
+        lane.close()
+    assert {("dynamodb:GetItem", "keys"), ("kinesis:ListShards", "")} <= asked
+    assert asked <= granted("gateway")
+
+
+def test_a_table_of_keys_that_is_not_there(settings: Settings) -> None:
+    lacking = settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"keys_table": "none"})})
+    with pytest.raises(UsageError, match="there is no table none"):
+        make_service(Services(lacking, load(settings.pipeline), CLOCK), console=False)
