@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -320,12 +319,7 @@ def test_services_that_do_not_answer_are_seen(up: dict[str, Any], browser: Brows
         faults.calm()
         expect(head.get_by_text("stale")).to_be_hidden(timeout=WAIT_MS)
         expect(head.get_by_role("alert")).to_have_text("", timeout=WAIT_MS)
-        faults.delayed, faults.most_delay_seconds = 1.0, 3.0
-        section(page, "Views").get_by_label("key begins with").fill("dev")
-        section(page, "Audit").get_by_role("button", name="Audit now").click()
-        page.wait_for_timeout(700)
-        page.close()  # while rows are read: nothing is logged of it
-        time.sleep(10)  # longer than a page is kept when its browser has gone
+        page.close()
 
 
 def test_an_operator_signs_in_and_is_revoked(up: dict[str, Any], browser: Browser, kinesis: Any) -> None:
