@@ -1,8 +1,6 @@
 """Routes of the query API. OpenAPI 3.1 comes from the pipeline: each view has its paths, and its columns."""
 
 import asyncio
-import hashlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -17,6 +15,7 @@ from starlette.routing import Match
 
 from headwater.config import ServeSettings
 from headwater.errors import HeadwaterError, Retryable, UsageError
+from headwater.serving.answers import json_text, tagged
 from headwater.serving.cache import Cache
 from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader
 from headwater.web.auth import Authenticator, credential
@@ -31,7 +30,6 @@ MAY = "views"
 """What a key has to be for, to read."""
 OPERATE = "console"
 """And to act."""
-_AGE = "freshness_ms"
 _STREAM_SECONDS = 0.5
 """How often an event stream looks; all streams of a key look once together."""
 
@@ -125,7 +123,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
         await key_for(request, OPERATE)
 
     async def answered(request: Request, answer: Answer) -> Response:
-        tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: _tagged(answer()))
+        tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: tagged(answer()))
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(settings.cache_seconds))}"}
         if tag.removeprefix("W/") in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -238,7 +236,7 @@ class _Streams:
 
         def read() -> dict[str, str]:
             rows = self._reader.key(name, key, limit=limit, newest_first=True)["rows"]
-            return {str(row.get("window_start", "")): json.dumps(row, default=str) for row in reversed(rows)}
+            return {str(row.get("window_start", "")): json_text(row) for row in reversed(rows)}
 
         return await self._cache.get(f"{limit} {name}#{key}", read)
 
@@ -255,15 +253,6 @@ class _Streams:
                         yield {"event": "row", "id": place, "data": text}
                 shown = rows
                 await asyncio.sleep(_STREAM_SECONDS)
-
-
-def _tagged(answer: dict[str, Any]) -> tuple[str, bytes]:
-    """ETag and body. The tag is a weak one, of what is said but for its age, which grows while nothing changes."""
-    body = json.dumps(answer, default=str, separators=(",", ":")).encode()
-    lasting = body
-    if _AGE in answer:
-        lasting = json.dumps({**answer, _AGE: None}, default=str, separators=(",", ":")).encode()
-    return f'W/"{hashlib.sha256(lasting).hexdigest()[:32]}"', body
 
 
 def _model(versions: Sequence[View]) -> type[BaseModel]:

@@ -64,6 +64,8 @@ def services() -> Iterator[Services]:
             for window in range(6):
                 write(services, f"dev-{device}", window, device + window / 10)
         write(services, "a|b", 0, 1.0)
+        for window, odd in enumerate((float("nan"), float("inf"), -float("inf"))):
+            write(services, "void", window, odd)
         for shard, minutes in (("shardId-000000000000", 70), ("shardId-000000000001", 35)):
             entry = services.ledger.claim(shard, "me", None, START)
             mark = START + minutes * MINUTE

@@ -1,4 +1,4 @@
-"""What the HTTP services ask when they start: granted to their roles, and answered in one line where it is not there."""
+"""What the HTTP services ask when they start is granted to their roles, and answered in one line where it lacks."""
 
 from collections.abc import Iterator
 

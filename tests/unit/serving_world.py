@@ -1,0 +1,84 @@
+"""Views in memory, served: what the tests of the query API share."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from headwater.aggregates import Columns
+from headwater.clock import Clock, ManualClock
+from headwater.config import ServeSettings, Settings
+from headwater.ledger import Commit
+from headwater.serving.app import create_app
+from headwater.serving.reading import ViewReader
+from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.kinesis import MemoryKinesis
+from headwater.web.auth import Authenticator
+from processors.pipeline import Pipeline
+from processors.services import Services
+from sinks.views import Upsert
+
+__all__ = ["MINUTE", "START", "Failing", "World"]
+
+START = 1_762_160_400_000
+"""2025-11-03T09:00:00Z."""
+MINUTE = 60_000
+
+
+class Failing:
+    """A client whose calls fail while `error` says so: all, or those on `table`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.error: Exception | None = None
+        self.table = ""
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+
+        def asked(**given: Any) -> Any:
+            tables = given.get("TableName") or next(iter(given.get("RequestItems", {})), "")
+            if self.error is not None and self.table in ("", tables):
+                raise self.error
+            return call(**given)
+
+        return call if name == "get_paginator" else asked
+
+
+class World(Services):
+    """A pipeline's services over tables and a stream in memory, one shard read up to START."""
+
+    def __init__(self, pipeline: Pipeline, clock: Clock | None = None) -> None:
+        super().__init__(Settings(), pipeline, clock or ManualClock(START))
+        tables, kinesis = MemoryDynamoDB(), MemoryKinesis(self.clock)
+        for name, keys in ((self.settings.ledger_table, "pipeline item"), (self.settings.views_table, "pk sk")):
+            tables.create_table(TableName=name, KeySchema=[{"AttributeName": key} for key in keys.split()])
+        kinesis.create_stream(StreamName=self.settings.stream, ShardCount=1)
+        object.__setattr__(self, "tables", Failing(tables))
+        object.__setattr__(self, "streams", kinesis)
+        entry = self.ledger.claim("shardId-000000000000", "me", None, START)
+        change = Commit("1".zfill(56), b"", None, (), {}, START, closed=False, now_ms=START)
+        self.ledger.commit(entry, change)
+
+    tables: Failing
+
+    def client(self, service: str) -> Any:
+        return {"dynamodb": self.tables, "kinesis": self.__dict__["streams"]}[service]
+
+    def write(self, view: str, key: tuple[object, ...], minute: int, version: int = 1, **columns: list[Any]) -> None:
+        """A row of one slot, of events with these columns."""
+        spec = self.view_specs[view]
+        table, folded = pa.table(columns), Columns(spec.aggregates)
+        folded.grow(1)
+        folded.fold(np.zeros(len(table), np.int64), table, np.arange(len(table)))
+        start = START + minute * MINUTE
+        upsert = Upsert(key, start, start + MINUTE, "s/0", str(version).zfill(56), folded.partial(0))
+        self.views.write(spec, [upsert])
+
+    def app(self, authenticator: Authenticator | None = None, **settings: Any) -> FastAPI:
+        return create_app(ViewReader(self), ServeSettings(**({"cache_seconds": 0} | settings)), authenticator)
+
+    def asking(self, authenticator: Authenticator | None = None, **settings: Any) -> TestClient:
+        return TestClient(self.app(authenticator, **settings), raise_server_exceptions=False)
