@@ -6,20 +6,19 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, create_model
 from sse_starlette import EventSourceResponse
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
 from headwater.config import ServeSettings
-from headwater.errors import HeadwaterError, Retryable, UsageError
+from headwater.errors import Retryable, UsageError
 from headwater.serving.answers import json_text, tagged
 from headwater.serving.cache import Cache
-from headwater.serving.reading import MOST_ROWS, NoSuchKey, ViewReader
+from headwater.serving.reading import MOST_ROWS, BadQuestion, ViewReader
+from headwater.serving.refusals import add_refusals
 from headwater.web.auth import Authenticator, credential
-from headwater.web.problems import Problem, problem_response
+from headwater.web.problems import Problem
 from processors.jobs import NoSuchJob
 from processors.pipeline import View
 from sinks.viewitems import LONGEST_KEY
@@ -153,13 +152,18 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
         """Ask a job to end. It does when it next tells its progress."""
         if not settings.controls:
             raise Problem(403, "forbidden", "HEADWATER_SERVE_CONTROLS is off here: use headwater jobs cancel")
-        await asyncio.to_thread(reader.jobs.cancel, job_id, "the API")
+        try:
+            await asyncio.to_thread(reader.jobs.cancel, job_id, "the API")
+        except NoSuchJob:
+            raise
+        except UsageError as error:  # it has ended, say
+            raise Problem(400, "invalid-header", str(error)) from None
         return {"id": job_id, "state": "cancelling"}
 
     for name in reader.names:
         _routes(app, name, reader, answered, [Depends(allowed)], streams)
     _unknown(app, [Depends(allowed)])
-    _refusals(app)
+    add_refusals(app)
     return app
 
 
@@ -280,45 +284,10 @@ def _model(versions: Sequence[View]) -> type[BaseModel]:
     )
 
 
-def _refusals(app: FastAPI) -> None:
-    """Every refusal as problem details."""
-
-    async def problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        return problem_response(error)
-
-    async def usage(_: Request, error: Exception) -> Response:
-        return problem_response(Problem(400, "invalid-header", str(error)))
-
-    async def nowhere(_: Request, error: Exception) -> Response:
-        return problem_response(Problem(404, "not-found", str(error)))
-
-    async def passing(_: Request, error: Exception) -> Response:
-        return problem_response(Problem.later(503, "not-ready", str(error), 1))
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        return problem_response(Problem(422, "invalid-header", said))
-
-    async def other(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
-        return problem_response(Problem(error.status_code, kind, str(error.detail), error.headers))
-
-    app.add_exception_handler(Problem, problem)
-    app.add_exception_handler(NoSuchKey, nowhere)
-    app.add_exception_handler(NoSuchJob, nowhere)
-    app.add_exception_handler(UsageError, usage)
-    app.add_exception_handler(HeadwaterError, passing)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, other)
-
-
 def _ms(at: datetime | None) -> int | None:
     if at is None:
         return None
     try:
         return round(at.timestamp() * 1000)
     except (OverflowError, ValueError) as error:
-        raise UsageError(f"{at.isoformat()} is no time that a window has: {error}") from error
+        raise BadQuestion(f"{at.isoformat()} is no time that a window has: {error}") from error

@@ -16,10 +16,14 @@ from processors.runners.embedded import list_shards
 from processors.services import Services
 from sinks.viewitems import key_parts
 
-__all__ = ["NoSuchKey", "Progress", "ViewReader", "progress_of", "view_json"]
+__all__ = ["BadQuestion", "NoSuchKey", "Progress", "ViewReader", "progress_of", "view_json"]
 
 _PROGRESS_MS = 1_000
 MOST_ROWS = 1_000
+
+
+class BadQuestion(UsageError):
+    """Something in the question that no answer has."""
 
 
 class NoSuchKey(UsageError):
@@ -125,9 +129,9 @@ class ViewReader:
         view = self._services.serving.view(name)
         where = _decoded(after, list) if after else None
         if where is not None and not (len(where) == 3 and all(isinstance(one, str) for one in where)):
-            raise UsageError("next is not what an earlier answer gave")
+            raise BadQuestion("next is not what an earlier answer gave")
         if where is not None and where[0] != view.name:
-            raise UsageError("next is of an earlier generation of the view, which has been rebuilt: begin again")
+            raise BadQuestion("next is of an earlier generation of the view, which has been rebuilt: begin again")
         if view.window is None:
             start_ms = stop_ms = None
         since = None if where is None else (where[1], where[2])
@@ -184,5 +188,5 @@ def _decoded(text: str, kind: type) -> Any:
     except ValueError:
         value = None
     if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and abs(value) > 1 << 53):
-        raise UsageError("next is not what an earlier answer gave")
+        raise BadQuestion("next is not what an earlier answer gave")
     return value

@@ -1,5 +1,8 @@
 """Views in memory, served: what the tests of the query API share."""
 
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,15 +39,17 @@ class Failing:
         self.table = ""
 
     def __getattr__(self, name: str) -> Any:
-        call = getattr(self._client, name)
+        return partial(self._asked, getattr(self._client, name))
 
-        def asked(**given: Any) -> Any:
-            tables = given.get("TableName") or next(iter(given.get("RequestItems", {})), "")
-            if self.error is not None and self.table in ("", tables):
-                raise self.error
-            return call(**given)
+    def get_paginator(self, operation: str) -> Any:
+        """Its pages fail likewise."""
+        return SimpleNamespace(paginate=partial(self._asked, self._client.get_paginator(operation).paginate))
 
-        return call if name == "get_paginator" else asked
+    def _asked(self, call: Callable[..., Any], **given: Any) -> Any:
+        table = given.get("TableName") or next(iter(given.get("RequestItems", {})), "")
+        if self.error is not None and self.table in ("", table):
+            raise self.error
+        return call(**given)
 
 
 class World(Services):
