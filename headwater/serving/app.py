@@ -1,22 +1,22 @@
 """Routes of the query API. OpenAPI 3.1 comes from the pipeline: each view has its paths, and its columns."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
 from pydantic import BaseModel, Field, create_model
-from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 from starlette.routing import Match
 
 from headwater.config import ServeSettings
-from headwater.errors import Retryable, UsageError
-from headwater.serving.answers import json_text, tagged
+from headwater.errors import UsageError
+from headwater.serving.answers import tagged
 from headwater.serving.cache import Cache
 from headwater.serving.reading import MOST_ROWS, BadQuestion, ViewReader
 from headwater.serving.refusals import add_refusals
+from headwater.serving.streams import EventStream, Streams
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem
 from processors.jobs import NoSuchJob
@@ -29,9 +29,6 @@ MAY = "views"
 """What a key has to be for, to read."""
 OPERATE = "console"
 """And to act."""
-_STREAM_SECONDS = 0.5
-"""How often an event stream looks; all streams of a key look once together."""
-
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 Answer = Callable[[], Any]
@@ -105,7 +102,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
     cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds)
-    streams = _Streams(reader, settings.max_streams)
+    streams = Streams(reader, settings.max_streams)
 
     async def key_for(request: Request, may: str) -> None:
         if authenticator is None or authenticator.open:
@@ -173,7 +170,7 @@ def _routes(
     reader: ViewReader,
     answered: Callable[[Request, Answer], Awaitable[Response]],
     guards: list[Any],
-    streams: "_Streams",
+    streams: Streams,
 ) -> None:
     base, model = f"/v1/views/{name}", _model(reader.definitions(name))
 
@@ -192,13 +189,10 @@ def _routes(
         span = _ms(begin), _ms(end)
         return await answered(request, lambda: reader.prefix(name, prefix, *span, limit=limit, after=after))
 
-    @app.get(f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventSourceResponse)
+    @app.get(f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventStream)
     async def stream(request: Request, key: str = "", limit: Limit = 100) -> Any:
         """Server-sent events: the last windows of a key, so many, and each of them whenever it changes."""
-        if streams.room.locked():
-            raise Problem.later(503, "overloaded", "no room for another event stream", 5)
-        await streams.rows(name, key, limit)  # what cannot be is refused before the stream begins
-        return EventSourceResponse(streams.changes(request, name, key, limit), ping=15)
+        return await streams.follow(request, name, key, limit)
 
     @app.get(f"{base}/{{key:path}}", dependencies=guards, response_model=model, name=f"windows of a key of {name}")
     async def windows(
@@ -225,38 +219,6 @@ def _unknown(app: FastAPI, guards: list[Any]) -> None:
         if any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes):
             raise Problem(405, "method-not-allowed", f"{request.url.path} does not take {request.method}")
         raise Problem(404, "not-found", f"there is no {request.url.path}")
-
-
-class _Streams:
-    """Event streams. All that follow one key read it once, and its rows become text once."""
-
-    def __init__(self, reader: ViewReader, most: int) -> None:
-        self.room = asyncio.Semaphore(most)
-        self._reader = reader
-        self._cache: Cache[dict[str, str]] = Cache(_STREAM_SECONDS)
-
-    async def rows(self, name: str, key: str, limit: int) -> dict[str, str]:
-        """The last windows of a key as JSON, in order."""
-
-        def read() -> dict[str, str]:
-            rows = self._reader.key(name, key, limit=limit, newest_first=True)["rows"]
-            return {str(row.get("window_start", "")): json_text(row) for row in reversed(rows)}
-
-        return await self._cache.get(f"{limit} {name}#{key}", read)
-
-    async def changes(self, request: Request, name: str, key: str, limit: int) -> AsyncIterator[dict[str, str]]:
-        async with self.room:
-            shown: dict[str, str] = {}
-            while not await request.is_disconnected():
-                try:
-                    rows = await self.rows(name, key, limit)
-                except Retryable:
-                    rows = shown  # the table is throttled or does not answer: asked again
-                for place, text in rows.items():
-                    if shown.get(place) != text:
-                        yield {"event": "row", "id": place, "data": text}
-                shown = rows
-                await asyncio.sleep(_STREAM_SECONDS)
 
 
 def _model(versions: Sequence[View]) -> type[BaseModel]:

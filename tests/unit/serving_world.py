@@ -1,6 +1,6 @@
 """Views in memory, served: what the tests of the query API share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +43,11 @@ class Failing:
 
     def get_paginator(self, operation: str) -> Any:
         """Its pages fail likewise."""
-        return SimpleNamespace(paginate=partial(self._asked, self._client.get_paginator(operation).paginate))
+
+        def pages(**given: Any) -> Iterator[Any]:
+            yield from self._asked(self._client.get_paginator(operation).paginate, **given)
+
+        return SimpleNamespace(paginate=pages)
 
     def _asked(self, call: Callable[..., Any], **given: Any) -> Any:
         table = given.get("TableName") or next(iter(given.get("RequestItems", {})), "")

@@ -1,0 +1,109 @@
+"""Event streams: how many there may be, and when they end."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from headwater.aggregates import count
+from headwater.serving import streams
+from processors.pipeline import Pipeline
+from processors.windows import tumbling
+from tests.unit.serving_world import World
+
+VIEW = Pipeline("p", "telemetry").view("v", by=["device"], window=tumbling("1m"), n=count())
+
+
+class Listener:
+    """A client of a stream; one that `stalls` takes nothing after the head."""
+
+    def __init__(self, headers: Mapping[str, str] | None = None, *, stalls: bool = False) -> None:
+        self.headers = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        self.stalls = stalls
+        self.status = 0
+        self.text = ""
+        self.leaves = asyncio.Event()
+        self._asked = False
+
+    async def listen(self, app: FastAPI, query: str = "key=a") -> None:
+        path = "/v1/views/v/stream"
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "headers": self.headers}
+        scope |= {"query_string": query.encode(), "http_version": "1.1", "scheme": "http", "root_path": ""}
+        await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif self.stalls:
+            await asyncio.Event().wait()
+        else:
+            self.text += message["body"].decode()
+
+    async def until(self, text: str) -> None:
+        async with asyncio.timeout(10):
+            while text not in self.text:
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def world() -> World:
+    made = World(VIEW)
+    made.write("v", ("a",), 0, device=["a"])
+    return made
+
+
+def test_so_many_streams_and_no_more(world: World) -> None:
+    async def run() -> None:
+        app = world.app(max_streams=5)
+        clients = [Listener() for _ in range(20)]
+        tasks = [asyncio.create_task(client.listen(app)) for client in clients]
+        async with asyncio.timeout(10):
+            while not all(client.status for client in clients):
+                await asyncio.sleep(0.02)
+        assert sorted(client.status for client in clients) == [200] * 5 + [503] * 15
+        for client in clients:
+            client.leaves.set()
+        await asyncio.gather(*tasks)
+        later = Listener()
+        task = asyncio.create_task(later.listen(app))
+        await later.until("event: row")
+        later.leaves.set()
+        await task
+
+    asyncio.run(run())
+
+
+def test_what_is_refused_takes_no_place(world: World) -> None:
+    async def run() -> None:
+        app = world.app(max_streams=1)
+        for _ in range(3):
+            client = Listener()
+            await client.listen(app, "key=a|b")
+            assert client.status == 404
+
+    asyncio.run(run())
+
+
+def test_a_client_that_takes_nothing_loses_its_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "SEND_SECONDS", 0.1)
+
+    async def run() -> None:
+        app = world.app(max_streams=1)
+        async with asyncio.timeout(10):
+            await Listener(stalls=True).listen(app)
+        other = Listener()
+        task = asyncio.create_task(other.listen(app))
+        await other.until("event: row")
+        other.leaves.set()
+        await task
+
+    asyncio.run(run())
