@@ -102,7 +102,6 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
     cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds)
-    streams = Streams(reader, settings.max_streams)
 
     async def key_for(request: Request, may: str) -> None:
         if authenticator is None or authenticator.open:
@@ -114,6 +113,8 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
 
     async def allowed(request: Request) -> None:
         await key_for(request, MAY)
+
+    streams = Streams(reader, settings.max_streams, allowed)
 
     async def operator(request: Request) -> None:
         await key_for(request, OPERATE)
@@ -189,7 +190,9 @@ def _routes(
         span = _ms(begin), _ms(end)
         return await answered(request, lambda: reader.prefix(name, prefix, *span, limit=limit, after=after))
 
-    @app.get(f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventStream)
+    @app.get(
+        f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventStream, status_code=200
+    )
     async def stream(request: Request, key: str = "", limit: Limit = 100) -> Any:
         """Server-sent events: the last windows of a key, so many, and each of them whenever it changes."""
         return await streams.follow(request, name, key, limit)

@@ -1,7 +1,7 @@
 """Event streams. All that follow one key read it once, and its rows become text once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
 from sse_starlette import EventSourceResponse
@@ -43,12 +43,14 @@ class EventStream(EventSourceResponse):
 
 
 class Streams:
-    """At most so many at once. To be used in one event loop."""
+    """At most so many at once. `allowed` raises a Problem once who asks may not read any more, and is to know it from
+    memory nearly always. To be used in one event loop."""
 
-    def __init__(self, reader: ViewReader, most: int) -> None:
+    def __init__(self, reader: ViewReader, most: int, allowed: Callable[[Request], Awaitable[None]]) -> None:
         self.open = 0
         self._most = most
         self._reader = reader
+        self._allowed = allowed
         self._cache: Cache[dict[str, str]] = Cache(_LOOK_SECONDS)
 
     async def follow(self, request: Request, name: str, key: str, limit: int) -> EventStream:
@@ -80,7 +82,13 @@ class Streams:
         shown: dict[str, str] = {}
         while not await request.is_disconnected():
             try:
+                await self._allowed(request)
                 rows = await self._rows(name, key, limit)
+            except Problem as problem:
+                if problem.status < 500:
+                    yield _last(problem)
+                    return
+                rows = shown
             except (Retryable, ClientError, BotoCoreError, OSError):
                 rows = shown  # AWS refuses or does not answer: asked again
             for place, text in rows.items():
@@ -88,3 +96,8 @@ class Streams:
                     yield {"event": "row", "id": place, "data": text}
             shown = rows
             await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _last(problem: Problem) -> dict[str, str]:
+    """The event that ends a stream."""
+    return {"event": "error", "data": json_text(problem.body)}

@@ -8,7 +8,11 @@ import pytest
 from fastapi import FastAPI
 
 from headwater.aggregates import count
+from headwater.clock import ManualClock
+from headwater.config import GatewaySettings
 from headwater.serving import streams
+from headwater.web.auth import Authenticator
+from headwater.web.keys import KeyStore
 from processors.pipeline import Pipeline
 from processors.windows import tumbling
 from tests.unit.serving_world import World
@@ -107,3 +111,30 @@ def test_a_client_that_takes_nothing_loses_its_place(world: World, monkeypatch: 
         await task
 
     asyncio.run(run())
+
+
+def test_a_stream_ends_with_its_key(world: World) -> None:
+    """Within the time that a key is believed; while the keys cannot be asked it goes on."""
+    world.tables.create_table(TableName="keys", KeySchema=[{"AttributeName": "id"}])
+    store = KeyStore(world.tables, "keys", world.clock)
+    api_key, text = store.create("reader", frozenset({"views"}))
+    app = world.app(Authenticator(GatewaySettings(key_seconds=15), store, None, world.clock))
+    assert isinstance(world.clock, ManualClock)
+
+    async def run(clock: ManualClock) -> None:
+        client = Listener({"authorization": f"Bearer {text}"})
+        task = asyncio.create_task(client.listen(app))
+        await client.until("event: row")
+        world.tables.error, world.tables.table = OSError("no table"), "keys"
+        clock.advance(16_000)
+        await asyncio.sleep(0.7)
+        assert not task.done()
+        world.tables.error = None
+        store.revoke(api_key.key_id)
+        async with asyncio.timeout(10):
+            await task
+        assert client.text.count("event: row") == 1
+        assert "event: error" in client.text
+        assert "unknown or revoked" in client.text
+
+    asyncio.run(run(world.clock))
