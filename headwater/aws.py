@@ -30,7 +30,7 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
     """A boto3 client with adaptive-free standard retries; `config` overrides botocore's options."""
     options: dict[str, Any] = {
         "retries": {"mode": "standard", "max_attempts": 5},
-        "max_pool_connections": 32,
+        "max_pool_connections": max(32, settings.view_writers),
         "connect_timeout": 5,
         "read_timeout": 30,
     }

@@ -285,14 +285,14 @@ def stored_part(view: ViewSpec, upsert: Upsert, item: Item, pk: str) -> dict[str
     return found | expiry(view, upsert)
 
 
-def begun(view: ViewSpec, upsert: Upsert) -> dict[str, Any]:
+def begun(view: ViewSpec, upsert: Upsert, chance: float) -> dict[str, Any]:
     """The attributes of a row that is spread: key columns and window. Its values are where its slots are."""
     return (
         _head(view, upsert)
         | {
             "pk": {"S": partition(view.name, key_text(upsert.key))},
             "sk": {"S": sort_key(upsert.window_start_ms)},
-            "rev": {"N": "0"},
+            "rev": {"N": str(first_rev(chance))},
             "slots": {"N": str(view.spread)},
         }
         | expiry(view, upsert)

@@ -3,13 +3,14 @@
 A key is an item in one of a few partitions, by hash, which readers merge. A writer looks for the keys of rows after it
 has written them, once for each row that it meets, and puts those that are missing. Whoever removes a key looks for rows
 once more after the key is gone, and puts it back for one that has begun meanwhile. So a row that is there has its key
-there, too, once the write that brought it has returned; a key may be there without a row.
+there, too, once the write that brought it has returned; a key may be there without a row. A removal that was killed is
+called again.
 
 Where rows are kept for a time, a key's item ends a day after the last of them at least.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import takewhile
 from typing import Any
@@ -28,7 +29,7 @@ class ViewKeys:
 
     def __init__(self, table: ViewTable, pool: Executor | None = None) -> None:
         self._table = table
-        self._map: Callable[..., Iterable[int]] = pool.map if pool else map
+        self._map: Callable[..., Iterable[Any]] = pool.map if pool else map
 
     def find(self, name: str, prefix: str = "", since: str = "", page: int | None = None) -> Iterator[str]:
         """Those of a view that begin so, from `since` on, in order. Read as they are asked for, so many a request."""
@@ -42,8 +43,8 @@ class ViewKeys:
         """Make sure of keys whose rows end then, in epoch seconds, None is never; how often that was throttled."""
         places = {viewitems.listed(name, key): expires for key, expires in wanted.items()}
         short = dict(places)
-        for some in batches(list(places), MOST_READ):
-            for item in self._table.get_many(some):
+        for items in self._map(self._there, batches(list(places), MOST_READ)):
+            for item in items:
                 at = item["pk"]["S"], item["sk"]["S"]
                 if _lasts(item, places[at]):
                     del short[at]
@@ -53,6 +54,9 @@ class ViewKeys:
         """To be called when its rows are gone; then look whether there is one again."""
         pk, sk = viewitems.listed(name, key)
         self._table.delete({"pk": {"S": pk}, "sk": {"S": sk}})
+
+    def _there(self, places: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+        return list(self._table.get_many(places))
 
     def _put(self, entry: tuple[tuple[str, str], int | None]) -> int:
         at, expires = entry

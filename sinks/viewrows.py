@@ -183,26 +183,28 @@ class ViewRows:
         for found, item in run:
             at = found["pk"]["S"], found["sk"]["S"]
             slots: list[Slot] = []
-            for place, one in [(at, found), *((place, stored.get(place)) for place in _parts(*at, item.spread))]:
+            parts_of_it = [(part, place, stored.get(place)) for part, place in enumerate(_parts(*at, item.spread), 1)]
+            for part, place, one in [(0, at, found), *parts_of_it]:
                 if one is not None and viewitems.is_expired(one, now):
                     slots = []
                     break
                 if one is not None:
-                    held = Item.read(one)
-                    slots += held.slots.values()
-                    slots += self._overflow(*place, held.more) if held.more else []
+                    slots += self._held(place, Item.read(one), part, item.spread).values()
             if slots:
                 yield found, viewitems.row(view, found, [slot.partial for slot in slots])
 
-    def _overflow(self, pk: str, sk: str, more: Mapping[str, str]) -> Sequence[Slot]:
+    def _held(self, at: Place, item: Item, part: int, spread: int) -> dict[str, Slot]:
+        """The slots of a row, or of a part of one: without those that a writer left there that took the row for one
+        that is spread otherwise."""
+        held = {**item.slots, **(self._overflow(*at, item.more) if item.more else {})}
+        return {name: one for name, one in held.items() if not part or viewitems.part_of(name, spread) == part}
+
+    def _overflow(self, pk: str, sk: str, more: Mapping[str, str]) -> dict[str, Slot]:
         """The slots in items of their own that the row names. One that it does not name is in the row itself, and was
         put there by a writer that did not know it."""
         head = f"{sk}#"
-        return [
-            Slot(item["v"]["S"], bytes(item["p"]["B"]))
-            for item in self._table.query(pk, head)
-            if item["sk"]["S"].removeprefix(head) in more
-        ]
+        found = {item["sk"]["S"].removeprefix(head): item for item in self._table.query(pk, head)}
+        return {name: Slot(one["v"]["S"], bytes(one["p"]["B"])) for name, one in found.items() if name in more}
 
 
 def _between(start_ms: int | None, stop_ms: int | None, shown: str = "") -> Place | None:

@@ -106,53 +106,70 @@ class ViewStore(ViewRows):
             if upsert.slot not in slots or slots[upsert.slot].version < upsert.version:
                 slots[upsert.slot] = upsert
 
-        there: list[Place] = []
+        births: dict[Place, int] = {}
 
         def write_rows(entries: Sequence[tuple[Place, dict[str, Upsert]]]) -> WriteReport:
             report = WriteReport()
             for at, slots in entries:
-                one = self._write_row(view, at, slots)
-                there.extend([at] if one.written or one.skipped else [])
+                one, birth = self._write_row(view, at, slots)
+                if birth is not None:
+                    births[at] = birth
                 report += one
             return report
 
         # a few at a time: handing a row to a thread costs about as much as writing it
         runs = list(batches(list(rows.items()), min(_TOGETHER, 1 + len(rows) // 64)))
         report = sum(self._each(write_rows, runs), WriteReport())
-        return report + self._list(view, {at: next(iter(rows[at].values())) for at in there})
+        return report + self._list(view, rows, births)
 
-    def _list(self, view: ViewSpec, rows: Mapping[Place, Upsert]) -> WriteReport:
-        """Make sure of the keys of rows that are there and not known to be listed."""
-        births: dict[Place, int] = {}
+    def _list(
+        self, view: ViewSpec, rows: Mapping[Place, Mapping[str, Upsert]], births: Mapping[Place, int]
+    ) -> WriteReport:
+        """Make sure of the keys of rows that are there and not known to be listed. What the cache has may be of a row
+        that another thread knew, before it was removed."""
         keys: dict[str, int | None] = {}
-        for at, upsert in rows.items():
+        for at, birth in births.items():
             item = self._cache.get(at)
-            if item is not None and item.is_listed:
-                continue
-            births[at] = item.birth if item else -1
-            key = viewitems.key_text(upsert.key)
-            keys[key] = viewitems.later(keys.get(key, 0), view.expires(upsert.window_end_ms))
+            if item is None or not item.is_listed or item.birth != birth:
+                one = next(iter(rows[at].values()))
+                key = viewitems.key_text(one.key)
+                keys[key] = viewitems.later(keys.get(key, 0), view.expires(one.window_end_ms))
+        if not keys:
+            return WriteReport()
         report = WriteReport(throttled=self._keys.add(view.name, keys))
         for at, birth in births.items():
             self._cache.listed(at, birth)
         return report
 
     def remove(self, view: ViewSpec, column: str, value: str) -> int:
-        """Delete every row whose key column has this value, as text, with its slots; how many rows there were."""
+        """Delete every row whose key column has this value, as text, with its slots; how many rows there were.
+
+        Stopped, it is to be called again. Retryable when the key is written all the while.
+        """
         removed = 0
         for pk, parts in self._having(view, column, value).items():
-            for item in list(self._table.query(pk)):
-                self._table.delete(item)
-                removed += "slots" in item
-                spread = Item.read(item).spread if "slots" in item else 0
-                parts |= {viewitems.part_key(pk, part + 1) for part in range(spread)}
-            # after their rows: a part that begins meanwhile finds its row gone, or is found here
-            for part in parts:
-                for item in list(self._table.query(part)):
-                    self._table.delete(item)
+            removed += self._clear(pk, parts)
             self._unlist(view, pk)
         self._cache.clear()
         return removed
+
+    def _clear(self, pk: str, parts: set[str]) -> int:
+        """Delete what lies under a key, rows before their parts and slots, until a look finds nothing: of a row that
+        began meanwhile, slots may have been deleted with those of the old one."""
+        removed = 0
+        for _ in range(self._settings.races):
+            rows = list(self._table.query(pk))
+            for item in rows:
+                spread = Item.read(item).spread if "slots" in item else 0
+                parts |= {viewitems.part_key(pk, part + 1) for part in range(spread)}
+                self._table.delete(item)
+            removed += sum("slots" in item for item in rows)
+            more = [item for part in parts for item in self._table.query(part)]
+            for item in more:
+                self._table.delete(item)
+            if not rows and not more:
+                return removed
+        raise Retryable(f"key {pk!r} is written while it is removed; stop what produces it, or try again")
 
     def _unlist(self, view: ViewSpec, pk: str) -> None:
         """Take a key from the view's keys, unless it has a row again, whose writer may have met the key before."""
@@ -193,11 +210,12 @@ class ViewStore(ViewRows):
                     found[row].add(item["pk"]["S"])
         return found
 
-    def _write_row(self, view: ViewSpec, at: Place, wanted: Mapping[str, Upsert]) -> WriteReport:
+    def _write_row(self, view: ViewSpec, at: Place, wanted: Mapping[str, Upsert]) -> tuple[WriteReport, int | None]:
+        """With the birth of the row that was written, or found to have what is wanted."""
         one = next(iter(wanted.values()))
         expires = view.expires(one.window_end_ms)
         if expires is not None and expires * 1000 <= self._table.clock.now_ms():
-            return WriteReport(expired=1)
+            return WriteReport(expired=1), None
         report = WriteReport()
         for _ in range(self._settings.races):
             try:
@@ -208,28 +226,30 @@ class ViewStore(ViewRows):
                     known, begun = self._begin(view, at, one)
                     report += begun
                 if known is None or not known.spread:
-                    return report + self._write_item(view, at, wanted)
+                    done, birth = self._write_item(view, at, wanted)
+                    return report + done, birth
                 parts: dict[Place, dict[str, Upsert]] = {}
                 for name, upsert in wanted.items():
                     pk = viewitems.part_key(at[0], viewitems.part_of(name, known.spread))
                     parts.setdefault((pk, at[1]), {})[name] = upsert
-                still = partial(self._still, view, at, known.spread, one)
+                heads = [known]
+                still = partial(self._still, view, at, heads, one)
                 for part, some in parts.items():
-                    report += self._write_item(view, part, some, still)
-                return report
+                    report += self._write_item(view, part, some, still)[0]
+                return report, heads[-1].birth
             except _Otherwise:
                 report += WriteReport(conflicts=1)
             except TooLarge as error:
                 row = {"view": view.name, "key": at[0][:200], "window": at[1], "reason": str(error)}
                 log.warning("a row of a view is too large and stays as it was", extra=row)
-                return report + WriteReport(refused=1)
+                return report + WriteReport(refused=1), None
         raise _changing(view, at)
 
     def _begin(self, view: ViewSpec, at: Place, upsert: Upsert) -> tuple[Item, WriteReport]:
         """The row as it is stored, begun as one that is spread if it is not there; and what that took."""
         found, throttled = self._table.get(*at), 0
         if found is None:
-            found = viewitems.begun(view, upsert)
+            found = viewitems.begun(view, upsert, self._table.chance())
             try:
                 throttled = self._table.put(found, {"ConditionExpression": "attribute_not_exists(pk)"})
             except Refused as refused:
@@ -241,10 +261,12 @@ class ViewStore(ViewRows):
         self._cache.put(at, item)
         return item, WriteReport(throttled=throttled)
 
-    def _still(self, view: ViewSpec, row: Place, spread: int, upsert: Upsert) -> WriteReport:
+    def _still(self, view: ViewSpec, row: Place, heads: list[Item], upsert: Upsert) -> WriteReport:
+        """Look for the row again; it goes to those seen, unless it is spread otherwise."""
         known, report = self._begin(view, row, upsert)
-        if known.spread != spread:
+        if known.spread != heads[-1].spread:
             raise _Otherwise
+        heads.append(known)
         return report
 
     def _write_item(
@@ -253,11 +275,14 @@ class ViewStore(ViewRows):
         at: Place,
         wanted: Mapping[str, Upsert],
         met: Callable[[], WriteReport] | None = None,
-    ) -> WriteReport:
-        """A row, or a part of one, with what is to be done after it was met for the first time since it has begun."""
+    ) -> tuple[WriteReport, int]:
+        """A row, or a part of one, with what is to be done after it was met for the first time since it has begun; and
+        its birth."""
         report = WriteReport()
         cached = item = self._cache.get(at)
         for race in range(self._settings.races):
+            if item is not None and item.spread:  # another thread has met it
+                raise _Otherwise
             known = item or Item()
             newer = {name: one for name, one in wanted.items() if one.version > known.version(name)}
             planned, outside = self._placed(known, newer) if newer else (known, [])
@@ -270,17 +295,18 @@ class ViewStore(ViewRows):
                 item = Item.read(found) if found else None
                 if item is not None and item.spread:
                     self._cache.put(at, item)
-                    raise _Otherwise from None
                 if race > 2:
                     self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
                 continue
             seen = cached if cached and known.rev and cached.birth == planned.birth else None
-            if met is not None and seen is None:
+            if seen is None:
                 self._cache.drop(at)
-                report += met()
+                report += self._mend(view, at, planned, wanted)
+                report += met() if met else WriteReport()
             self._cache.put(at, replace(planned, is_listed=seen is not None and seen.is_listed))
             # with nothing newer, a first write whose answer was lost is found as well: it is in, whoever wrote it
-            return report + (WriteReport(written=1, overflowed=len(outside)) if newer else WriteReport(skipped=1))
+            done = WriteReport(written=1, overflowed=len(outside)) if newer else WriteReport(skipped=1)
+            return report + done, planned.birth
         raise _changing(view, at)
 
     def _placed(self, known: Item, newer: Mapping[str, Upsert]) -> tuple[Item, Sequence[str]]:
@@ -307,8 +333,11 @@ class ViewStore(ViewRows):
         throttled = sum(self._put_slot(view, newer[name], at[0]) for name in outside)
         one = next(iter(newer.values()))
         # read after the revision is known and after our own slots are written: see the module's docstring
-        overflow = [slot.partial for slot in self._overflow(*at, item.more)] if item.more and not part else []
-        stored = viewitems.stored_part(view, one, item, at[0]) if part else viewitems.stored(view, one, item, overflow)
+        overflow = self._overflow(*at, item.more) if outside or (item.more and not part) else {}
+        if not overflow.keys() >= set(outside):
+            raise Refused(None)  # taken away meanwhile, with the row
+        partials = [slot.partial for slot in overflow.values()]
+        stored = viewitems.stored_part(view, one, item, at[0]) if part else viewitems.stored(view, one, item, partials)
         if not known.rev:
             condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         else:
@@ -317,6 +346,12 @@ class ViewStore(ViewRows):
                 "ExpressionAttributeValues": {":r": {"N": str(known.rev)}},
             }
         return WriteReport(throttled=throttled + self._table.put(stored, condition))
+
+    def _mend(self, view: ViewSpec, at: Place, item: Item, wanted: Mapping[str, Upsert]) -> WriteReport:
+        """Put slots anew that the row says lie beside it: whoever removed a row of before may have taken them along."""
+        own = [name for name in wanted if name in item.more]
+        there = self._overflow(*at, item.more) if own else {}
+        return WriteReport(throttled=sum(self._put_slot(view, wanted[n], at[0]) for n in own if n not in there))
 
     def _put_slot(self, view: ViewSpec, upsert: Upsert, pk: str) -> int:
         condition = {
