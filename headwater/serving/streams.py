@@ -9,10 +9,11 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from headwater.errors import Retryable
+from headwater.errors import HeadwaterError, Retryable
 from headwater.serving.answers import json_text
 from headwater.serving.cache import Cache
 from headwater.serving.reading import ViewReader
+from headwater.serving.refusals import problem_of
 from headwater.web.problems import Problem
 
 __all__ = ["EventStream", "Streams"]
@@ -91,6 +92,9 @@ class Streams:
                 rows = shown
             except (Retryable, ClientError, BotoCoreError, OSError):
                 rows = shown  # AWS refuses or does not answer: asked again
+            except HeadwaterError as error:
+                yield _last(problem_of(error))
+                return
             for place, text in rows.items():
                 if shown.get(place) != text:
                     yield {"event": "row", "id": place, "data": text}

@@ -13,6 +13,7 @@ from headwater.config import GatewaySettings
 from headwater.serving import streams
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
+from processors.generations import DOCUMENT, Generation, Generations, with_entry
 from processors.pipeline import Pipeline
 from processors.windows import tumbling
 from tests.unit.serving_world import World
@@ -137,4 +138,26 @@ def test_a_stream_ends_with_its_key(world: World) -> None:
         assert "event: error" in client.text
         assert "unknown or revoked" in client.text
 
+    asyncio.run(run(world.clock))
+
+
+def test_a_view_that_is_switched_to_other_keys_ends_its_streams() -> None:
+    """With the reason as an event, and no fault in the log."""
+    wider = VIEW.view("v", version=2, by=["device", "value"], window=tumbling("1m"), n=count())
+    world = World(wider)
+    world.write("v", ("a",), 0, device=["a"])
+
+    async def run(clock: ManualClock) -> None:
+        client = Listener()
+        task = asyncio.create_task(client.listen(world.app()))
+        await client.until("event: row")
+        switched = Generations(Generation(2, 2), last=2)
+        world.ledger.put_document(DOCUMENT, with_entry({}, "v", switched), world.ledger.document(DOCUMENT)[1])
+        clock.advance(2_000)
+        async with asyncio.timeout(10):
+            await task
+        assert "event: error" in client.text
+        assert "keys of 2 parts" in client.text
+
+    assert isinstance(world.clock, ManualClock)
     asyncio.run(run(world.clock))
