@@ -14,9 +14,10 @@ from headwater.config import ServeSettings
 from headwater.errors import UsageError
 from headwater.serving.answers import tagged
 from headwater.serving.cache import Cache
-from headwater.serving.reading import MOST_ROWS, BadQuestion, ViewReader
+from headwater.serving.reading import MOST_ROWS, ViewReader
 from headwater.serving.refusals import add_refusals
 from headwater.serving.streams import EventStream, Streams
+from headwater.serving.times import bound_ms
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem
 from processors.jobs import NoSuchJob
@@ -31,11 +32,16 @@ OPERATE = "console"
 """And to act."""
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
+_LONGEST_NEXT = 10_000
+"""Characters: a key of control characters has six for each, and base64 makes them more by a third."""
+
 Answer = Callable[[], Any]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
-Begin = Annotated[datetime | None, Query(alias="from", description="First beginning of a window.")]
+Begin = Annotated[
+    datetime | None, Query(alias="from", description="First beginning of a window; without a zone in UTC.")
+]
 End = Annotated[datetime | None, Query(alias="to", description="Windows begin before this.")]
-After = Annotated[str, Query(alias="next", max_length=4096, description="As an earlier answer gave it.")]
+After = Annotated[str, Query(alias="next", max_length=_LONGEST_NEXT, description="As an earlier answer gave it.")]
 
 
 class ProblemDetails(BaseModel):
@@ -187,7 +193,7 @@ def _routes(
         after: After = "",
     ) -> Any:
         """Rows whose key begins so, by key and window, in pages. A page may be short: the last has no `next`."""
-        span = _ms(begin), _ms(end)
+        span = bound_ms(begin), bound_ms(end)
         return await answered(request, lambda: reader.prefix(name, prefix, *span, limit=limit, after=after))
 
     @app.get(
@@ -208,7 +214,7 @@ def _routes(
         after: After = "",
     ) -> Any:
         """The windows of one key, in order. Its parts are joined with |."""
-        span, newest_first = (_ms(begin), _ms(end)), order == "desc"
+        span, newest_first = (bound_ms(begin), bound_ms(end)), order == "desc"
         return await answered(
             request, lambda: reader.key(name, key, *span, limit=limit, after=after, newest_first=newest_first)
         )
@@ -247,12 +253,3 @@ def _model(versions: Sequence[View]) -> type[BaseModel]:
         rows=(list[row], ...),  # type: ignore[valid-type]
         next=(str | None, Field(description="For the next page; null at the end.")),
     )
-
-
-def _ms(at: datetime | None) -> int | None:
-    if at is None:
-        return None
-    try:
-        return round(at.timestamp() * 1000)
-    except (OverflowError, ValueError) as error:
-        raise BadQuestion(f"{at.isoformat()} is no time that a window has: {error}") from error

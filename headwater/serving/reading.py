@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,17 +10,20 @@ from typing import Any
 
 from headwater.errors import UsageError
 from headwater.ledger import ShardEntry, watermark_of
+from headwater.serving.times import clamped
 from processors.alerts.store import alert_rows
 from processors.jobs import Jobs
 from processors.pipeline import View
 from processors.runners.embedded import list_shards
 from processors.services import Services
-from sinks.viewitems import key_parts
+from sinks.viewitems import LONGEST_KEY, key_parts, key_text
 
 __all__ = ["BadQuestion", "NoSuchKey", "Progress", "ViewReader", "progress_of", "view_json"]
 
 _PROGRESS_MS = 1_000
 MOST_ROWS = 1_000
+_LONGEST_SK = 64
+"""Bytes; the beginning of a window, as text, has less."""
 
 
 class BadQuestion(UsageError):
@@ -100,10 +104,12 @@ class ViewReader:
         parts = key_parts(key) if view.by else []
         if len(parts) != len(view.by):
             raise NoSuchKey(f"view {name} has keys of {len(view.by)} parts ({', '.join(view.by)}), joined with |")
+        if _bytes(key_text(parts)) > LONGEST_KEY:
+            raise NoSuchKey(f"keys are at most {LONGEST_KEY:,} bytes long")
         if after and newest_first:
-            stop_ms = _decoded(after, int)
+            stop_ms = clamped(_decoded(after, int))
         elif after:
-            start_ms = _decoded(after, int) + 1
+            start_ms = clamped(_decoded(after, int) + 1)
         if view.window is None:
             start_ms = stop_ms = None
         progress = self.progress()
@@ -125,11 +131,11 @@ class ViewReader:
         after: str = "",
     ) -> Any:
         """Rows whose key begins so, of windows that begin in `[start, stop)`, by key and window, a page at a time."""
+        if _bytes(prefix) > LONGEST_KEY:
+            raise BadQuestion(f"prefix: keys are at most {LONGEST_KEY:,} bytes long")
         progress = self.progress()
         view = self._services.serving.view(name)
-        where = _decoded(after, list) if after else None
-        if where is not None and not (len(where) == 3 and all(isinstance(one, str) for one in where)):
-            raise BadQuestion("next is not what an earlier answer gave")
+        where = _place(after) if after else None
         if where is not None and where[0] != view.name:
             raise BadQuestion("next is of an earlier generation of the view, which has been rebuilt: begin again")
         if view.window is None:
@@ -179,14 +185,30 @@ def _ms(text: object) -> int:
 
 
 def _encoded(value: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(value, ensure_ascii=False).encode()).decode().rstrip("=")
 
 
 def _decoded(text: str, kind: type) -> Any:
     try:
         value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and abs(value) > 1 << 53):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise BadQuestion("next is not what an earlier answer gave")
     return value
+
+
+def _place(text: str) -> tuple[str, str, str]:
+    """The stored name of a view, a key and the `sk` of a row, as `prefix` gave them: of a size that the table takes."""
+    match _decoded(text, list):
+        case [str(name), str(key), str(sk)] if _bytes(key) <= LONGEST_KEY and _bytes(sk) <= _LONGEST_SK:
+            return name, key, sk
+    raise BadQuestion("next is not what an earlier answer gave")
+
+
+def _bytes(text: str) -> int:
+    """As UTF-8; without end where it is none, as JSON may have it."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return sys.maxsize
