@@ -107,7 +107,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 404,
 def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authenticator | None) -> FastAPI:
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
-    cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds)
+    cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds, size=lambda kept: len(kept[1]))
 
     async def key_for(request: Request, may: str) -> None:
         if authenticator is None or authenticator.open:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 __all__ = ["Cache"]
@@ -13,38 +14,85 @@ _RENEWED = 0.75
 """At this part of its life an answer is asked for anew, while it is still given: who polls does not wait."""
 
 
-class Cache(Generic[T]):
-    """By name; none is older than `seconds`. `now` is the loop's time. To be used in one event loop."""
+@dataclass(frozen=True)
+class _Kept(Generic[T]):
+    asked: float
+    task: "asyncio.Task[T]"
+    size: int = 0
+    """Known when the answer is there."""
 
-    def __init__(self, seconds: float, now: Callable[[], float] | None = None) -> None:
+
+class Cache(Generic[T]):
+    """By name; none is older than `seconds`, and all together have no more than `most_bytes`, as `size` counts them.
+
+    `now` is the loop's time. To be used in one event loop.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        now: Callable[[], float] | None = None,
+        *,
+        size: Callable[[T], int] | None = None,
+        most_bytes: int = 64 << 20,
+    ) -> None:
         self._seconds = seconds
         self._now = now
-        self._kept: OrderedDict[str, tuple[float, asyncio.Task[T]]] = OrderedDict()
+        self._size = size or (lambda _: 0)
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
         self._renewing: dict[str, asyncio.Task[T]] = {}
+        self.bytes = 0
+        """Of the answers that are kept."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     async def get(self, name: str, answer: Callable[[], T]) -> T:
         """What `answer`, called in a thread, gave a moment ago or gives now; raises what it raises."""
         now = (self._now or asyncio.get_running_loop().time)()
-        asked, found = self._kept.get(name, (now, None))
-        if found is None or now - asked >= self._seconds or (found.done() and found.exception()):
-            found = self._ask(answer)
-            self._keep(name, now, found)
-        elif now - asked >= self._seconds * _RENEWED and found.done() and name not in self._renewing:
+        kept = self._kept.get(name)
+        if kept is None or now - kept.asked >= self._seconds or (kept.task.done() and kept.task.exception()):
+            task = self._ask(answer)
+            self._keep(name, now, task)
+            task.add_done_callback(lambda done: self._counted(name, done))
+            return await asyncio.shield(task)
+        if now - kept.asked >= self._seconds * _RENEWED and kept.task.done() and name not in self._renewing:
             self._renewing[name] = self._ask(answer)
             self._renewing[name].add_done_callback(lambda task: self._renewed(name, now, task))
-        return await asyncio.shield(found)
+        return await asyncio.shield(kept.task)
 
     def _ask(self, answer: Callable[[], T]) -> "asyncio.Task[T]":
         return asyncio.get_running_loop().create_task(asyncio.to_thread(answer))
 
     def _keep(self, name: str, asked: float, task: "asyncio.Task[T]") -> None:
-        self._kept[name] = (asked, task)
-        self._kept.move_to_end(name)
-        while len(self._kept) > _REMEMBERED:
-            self._kept.popitem(last=False)
+        self._drop(name)
+        self._kept[name] = _Kept(asked, task)
+        while (oldest := next(iter(self._kept))) != name and (
+            self._kept[oldest].asked <= asked - self._seconds or len(self._kept) > _REMEMBERED
+        ):
+            self._drop(oldest)
+
+    def _drop(self, name: str) -> None:
+        kept = self._kept.pop(name, None)
+        self.bytes -= kept.size if kept else 0
+
+    def _counted(self, name: str, task: "asyncio.Task[T]") -> None:
+        """The answer is there. The oldest go when all are too large together, it itself when it alone is."""
+        kept = self._kept.get(name)
+        if kept is None or kept.task is not task or task.cancelled() or task.exception() is not None:
+            return
+        self._kept[name] = replace(kept, size=self._size(task.result()))
+        self.bytes += self._kept[name].size
+        while self.bytes > self._most_bytes:
+            self._drop(next(iter(self._kept)))
 
     def _renewed(self, name: str, asked: float, task: "asyncio.Task[T]") -> None:
         """One that failed is not kept: the answer given meanwhile grows old, and whoever asks then is told."""
         del self._renewing[name]
-        if not task.cancelled() and task.exception() is None and asked > self._kept.get(name, (asked - 1, task))[0]:
+        if task.cancelled() or task.exception() is not None:
+            return
+        kept = self._kept.get(name)
+        if kept is None or asked > kept.asked:
             self._keep(name, asked, task)
+            self._counted(name, task)

@@ -52,7 +52,7 @@ class Streams:
         self._most = most
         self._reader = reader
         self._allowed = allowed
-        self._cache: Cache[dict[str, str]] = Cache(_LOOK_SECONDS)
+        self._cache: Cache[dict[str, str]] = Cache(_LOOK_SECONDS, size=lambda rows: sum(map(len, rows.values())))
 
     async def follow(self, request: Request, name: str, key: str, limit: int) -> EventStream:
         """The answer. Whatever `ViewReader.key` refuses is refused before the stream begins; Problem 503 when there is

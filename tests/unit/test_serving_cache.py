@@ -94,3 +94,31 @@ def test_an_answer_that_took_long_is_as_old_as_its_question() -> None:
         assert await world.at(19.5) == 3
 
     asyncio.run(run())
+
+
+def test_what_is_too_old_is_dropped_when_something_is_asked() -> None:
+    async def run() -> None:
+        world = World()
+        for n in range(100):
+            await world.at(n / 100, f"{n}")
+        assert len(world.cache) == 100
+        await world.at(11, "another")
+        assert len(world.cache) == 1
+
+    asyncio.run(run())
+
+
+def test_all_answers_together_have_a_bound() -> None:
+    """The oldest go first, and one that is larger than the bound is given and not kept."""
+
+    async def run() -> None:
+        cache: Cache[str] = Cache(10.0, lambda: 0.0, size=len, most_bytes=1_000)
+        for n in range(30):
+            await cache.get(f"{n}", lambda: "x" * 100)
+            assert cache.bytes == 100 * len(cache) <= 1_000
+        assert await cache.get("29", lambda: "anew") == "x" * 100
+        assert await cache.get("0", lambda: "anew") == "anew"
+        assert await cache.get("large", lambda: "y" * 2_000) == "y" * 2_000
+        assert (cache.bytes, len(cache)) == (0, 0)
+
+    asyncio.run(run())

@@ -22,7 +22,11 @@ FIRST, SECOND = "2025-11-03T09:00:00.000Z", "2025-11-03T09:01:00.000Z"
 
 
 def cursor(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii="\ud800" in str(value))
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=isinstance(value, list) and "\ud800" in value)
+    )
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
