@@ -135,9 +135,11 @@ def test_an_operator_looks_and_acts(up: dict[str, Any], browser: Browser, kinesi
     expect(views.get_by_role("row")).to_have_count(2, timeout=WAIT_MS)
     expect(views).to_contain_text(HOSTILE)
     expect(views).to_contain_text("as of")
-    choose(page, views, "view", "fleet_1m")
     views.get_by_label("key begins with").fill("")
-    expect(views.get_by_role("row", name="2026-03-01T12:00").first).to_be_visible(timeout=WAIT_MS)
+    expect(views.get_by_role("row", name="dev-00001").first).to_be_visible(timeout=WAIT_MS)
+    choose(page, views, "view", "fleet_1m")
+    expect(views.get_by_role("columnheader", name="device", exact=True)).to_have_count(0, timeout=5_000)
+    expect(views.get_by_role("row", name="battery.voltage").first).to_be_visible(timeout=WAIT_MS)
     page.wait_for_timeout(1_000)
     shot(page, "wide")
     assert page.title() == "headwater"
