@@ -36,6 +36,7 @@ __all__ = ["Enrich", "Lake", "Map", "Pipeline", "Reference", "Step", "View", "Wh
 JUDGED_WITHIN_MS = 600_000
 """How much longer than the allowed lateness and what a rule looks back at an alert's view keeps its rows at least: for
 commits, turns and short pauses."""
+_NOT_IN_NAMES = frozenset("@/{}?#")
 IDENTITY = pa.schema(
     [
         pa.field("_origin", pa.string(), nullable=False),
@@ -233,8 +234,7 @@ class Pipeline:
                 f"pipeline {self.name} has two views named {name}: one that is to follow it needs a version above "
                 f"{before[-1].version}"
             )
-        if "@" in name:
-            raise UsageError(f"a view cannot be named {name!r}: a name has no '@'")
+        _check_names(name, [*by, *aggregates])
         if not aggregates:
             raise UsageError(f"view {name} has no aggregate: add one, as in events=count()")
         for column in [*by, *(a.field for a in aggregates.values() if a.field)]:
@@ -317,6 +317,16 @@ class Pipeline:
     def _known(self, column: str, where: str) -> None:
         if column not in self.schema.names:
             raise UsageError(f"{where}: no column {column!r} in pipeline {self.name}; it has {self.schema.names}")
+
+
+def _check_names(view: str, columns: Sequence[str]) -> None:
+    """A view's name is a part of a URL's path; rows say beside their columns whether they are final."""
+    refused = sorted(_NOT_IN_NAMES & set(view))
+    if refused or view != view.strip():
+        why = repr(refused[0]) if refused else "blanks at its ends"
+        raise UsageError(f"a view cannot be named {view!r}: a name has no {why}")
+    if "final" in columns:
+        raise UsageError(f"view {view}: 'final' is what rows say of their windows; give the column another name")
 
 
 def load(spec: str) -> Pipeline:

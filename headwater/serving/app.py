@@ -1,12 +1,11 @@
 """Routes of the query API. OpenAPI 3.1 comes from the pipeline: each view has its paths, and its columns."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
-from pydantic import BaseModel, Field, create_model
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -14,6 +13,7 @@ from headwater.config import ServeSettings
 from headwater.errors import UsageError
 from headwater.serving.answers import tagged
 from headwater.serving.cache import Cache
+from headwater.serving.models import AlertRows, AlertState, JobRows, ProblemDetails, ViewRows, rows_model
 from headwater.serving.reading import MOST_ROWS, ViewReader
 from headwater.serving.refusals import add_refusals
 from headwater.serving.streams import EventStream, Streams
@@ -21,7 +21,6 @@ from headwater.serving.times import bound_ms
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem
 from processors.jobs import NoSuchJob
-from processors.pipeline import View
 from sinks.viewitems import LONGEST_KEY
 
 __all__ = ["MAY", "OPERATE", "create_app"]
@@ -42,59 +41,6 @@ Begin = Annotated[
 ]
 End = Annotated[datetime | None, Query(alias="to", description="Windows begin before this.")]
 After = Annotated[str, Query(alias="next", max_length=_LONGEST_NEXT, description="As an earlier answer gave it.")]
-
-
-class ProblemDetails(BaseModel):
-    """RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
-AlertState = Literal["firing", "pending", "cleared"]
-
-
-class AlertRow(BaseModel):
-    """An alert and a key; times are event time, beginnings and ends of windows."""
-
-    alert: str
-    key: str = Field(description="Its parts are joined with |.")
-    state: AlertState
-    since: str
-    cleared: str | None
-    value: float | None = Field(description="What was measured when the state changed.")
-    condition: str
-    view: str
-    summary: str
-    episode: str = Field(description="The same in the events that were published of it.")
-    unpublished: int = Field(description="Events not known to be published.")
-
-
-class AlertRows(BaseModel):
-    alerts: list[AlertRow]
-    more: bool = Field(description="Whether there are others beyond the limit.")
-
-
-class JobRow(BaseModel):
-    """A long command that runs or ran."""
-
-    id: str
-    kind: str
-    subject: str
-    owner: str
-    state: Literal["running", "cancelling", "lost", "done", "failed", "cancelled", "interrupted"]
-    started_ms: int
-    updated_ms: int
-    events: int
-    done: int = Field(description="Of the total, in its unit.")
-    total: int | None
-    message: str
-
-
-class JobRows(BaseModel):
-    jobs: list[JobRow]
 
 
 _PROBLEM: dict[str, Any] = {
@@ -136,7 +82,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/v1/views", dependencies=[Depends(allowed)])
+    @app.get("/v1/views", dependencies=[Depends(allowed)], response_model=ViewRows, name="views")
     async def views(request: Request) -> Any:
         """The views of the pipeline."""
         return await answered(request, lambda: {"views": reader.described()})
@@ -179,7 +125,7 @@ def _routes(
     guards: list[Any],
     streams: Streams,
 ) -> None:
-    base, model = f"/v1/views/{name}", _model(reader.definitions(name))
+    base, model = f"/v1/views/{name}", rows_model(reader.definitions(name), reader.schema)
 
     @app.get(base, dependencies=guards, response_model=model, name=f"rows of {name}")
     async def rows(
@@ -228,28 +174,3 @@ def _unknown(app: FastAPI, guards: list[Any]) -> None:
         if any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes):
             raise Problem(405, "method-not-allowed", f"{request.url.path} does not take {request.method}")
         raise Problem(404, "not-found", f"there is no {request.url.path}")
-
-
-def _model(versions: Sequence[View]) -> type[BaseModel]:
-    """What an answer looks like: key columns, the window, and a column an aggregate; of whichever version serves."""
-    columns: dict[str, Any] = {}
-    for view in versions:
-        for one in view.aggregates:
-            said = f"{one.function} of {one.field}" if one.field else one.function
-            columns.setdefault(one.name, (Any, Field(default=None, description=said)))
-        for column in view.by:
-            default: Any = ... if all(column in other.by for other in versions) else None
-            columns[column] = (Any, Field(default, description="Part of the key."))
-    windowed = [view.window is not None for view in versions]
-    if any(windowed):
-        columns |= dict.fromkeys(("window_start", "window_end"), (str, ...) if all(windowed) else (str | None, None))
-    columns["final"] = (bool, Field(description="No event that is in time can change it any more."))
-    row = create_model(f"{versions[0].name}_row", **columns)
-    return create_model(
-        f"{versions[0].name}_rows",
-        watermark=(str | None, Field(description="Event time up to which all shards were read.")),
-        as_of=(str | None, Field(description="When the slowest shard committed last.")),
-        freshness_ms=(int | None, ...),
-        rows=(list[row], ...),  # type: ignore[valid-type]
-        next=(str | None, Field(description="For the next page; null at the end.")),
-    )

@@ -61,6 +61,8 @@ class ViewReader:
         self._claimed: set[tuple[str, bool]] = set()
         self._listed: dict[str, Sequence[str]] = {}
         self.jobs = Jobs(services.ledger, services.clock)
+        self.schema = services.pipeline.schema
+        """Of the events, with the columns that steps add."""
         self.names = [view.name for view in services.pipeline.views]
 
     def definitions(self, name: str) -> list[View]:
