@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -50,6 +51,15 @@ _PROBLEM: dict[str, Any] = {
 _RESPONSES: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 404, 422, 503), _PROBLEM)
 
 
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "`row` events, whose data is a row and whose id its window's beginning; an `error` event, whose "
+        "data are problem details, is the last.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
 def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authenticator | None) -> FastAPI:
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
@@ -78,26 +88,33 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type="application/json")
 
+    guards = [Depends(allowed), *_schemes(authenticator)]
+
     @app.get("/health", include_in_schema=False)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/v1/views", dependencies=[Depends(allowed)], response_model=ViewRows, name="views")
+    @app.get("/v1/views", dependencies=guards, response_model=ViewRows, name="views")
     async def views(request: Request) -> Any:
         """The views of the pipeline."""
         return await answered(request, lambda: {"views": reader.described()})
 
-    @app.get("/v1/alerts", dependencies=[Depends(allowed)], response_model=AlertRows, name="alerts")
+    @app.get("/v1/alerts", dependencies=guards, response_model=AlertRows, name="alerts")
     async def alerts(request: Request, state: AlertState | None = None, limit: Limit = 100) -> Any:
         """What fires, what is about to, and what has been cleared, in this order, the latest first."""
         return await answered(request, lambda: reader.alerts(state, limit))
 
-    @app.get("/v1/jobs", dependencies=[Depends(allowed)], response_model=JobRows, name="jobs")
+    @app.get("/v1/jobs", dependencies=guards, response_model=JobRows, name="jobs")
     async def jobs(request: Request) -> Any:
         """Long commands that run, and the last that ended; the latest first."""
         return await answered(request, lambda: {"jobs": reader.jobs.shown()})
 
-    @app.post("/v1/jobs/{job_id}/cancel", dependencies=[Depends(operator)], status_code=202, name="cancel a job")
+    @app.post(
+        "/v1/jobs/{job_id}/cancel",
+        dependencies=[Depends(operator), *_schemes(authenticator)],
+        status_code=202,
+        name="cancel a job",
+    )
     async def cancel(job_id: str) -> dict[str, str]:
         """Ask a job to end. It does when it next tells its progress."""
         if not settings.controls:
@@ -111,10 +128,18 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
         return {"id": job_id, "state": "cancelling"}
 
     for name in reader.names:
-        _routes(app, name, reader, answered, [Depends(allowed)], streams)
-    _unknown(app, [Depends(allowed)])
+        _routes(app, name, reader, answered, guards, streams)
+    _unknown(app, guards)
     add_refusals(app)
     return app
+
+
+def _schemes(authenticator: Authenticator | None) -> list[Any]:
+    """For the OpenAPI document: a key is sent in the one way or the other. `key_for` looks at it."""
+    if authenticator is None or authenticator.open:
+        return []
+    bearer = HTTPBearer(auto_error=False, description="An API key, or a token of the issuer's.")
+    return [Security(bearer), Security(APIKeyHeader(name="X-Api-Key", auto_error=False))]
 
 
 def _routes(
@@ -143,7 +168,12 @@ def _routes(
         return await answered(request, lambda: reader.prefix(name, prefix, *span, limit=limit, after=after))
 
     @app.get(
-        f"{base}/stream", dependencies=guards, name=f"changes of {name}", response_class=EventStream, status_code=200
+        f"{base}/stream",
+        dependencies=guards,
+        name=f"changes of {name}",
+        response_class=EventStream,
+        status_code=200,
+        responses=_EVENTS,
     )
     async def stream(request: Request, key: str = "", limit: Limit = 100) -> Any:
         """Server-sent events: the last windows of a key, so many, and each of them whenever it changes."""
