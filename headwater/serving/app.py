@@ -14,6 +14,7 @@ from headwater.config import ServeSettings
 from headwater.errors import UsageError
 from headwater.serving.answers import tagged
 from headwater.serving.cache import Cache
+from headwater.serving.heads import Heads
 from headwater.serving.models import AlertRows, AlertState, JobRows, ProblemDetails, ViewRows, rows_model
 from headwater.serving.reading import MOST_ROWS, ViewReader
 from headwater.serving.refusals import add_refusals
@@ -84,7 +85,8 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     async def answered(request: Request, answer: Answer) -> Response:
         tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: tagged(answer()))
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(settings.cache_seconds))}"}
-        if tag.removeprefix("W/") in request.headers.get("if-none-match", ""):
+        known = request.headers.get("if-none-match", "")
+        if known.strip() == "*" or tag.removeprefix("W/") in known:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -131,6 +133,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
         _routes(app, name, reader, answered, guards, streams)
     _unknown(app, guards)
     add_refusals(app)
+    app.add_middleware(Heads)
     return app
 
 
@@ -201,6 +204,9 @@ def _unknown(app: FastAPI, guards: list[Any]) -> None:
 
     @app.api_route("/v1{rest:path}", methods=_METHODS, dependencies=guards, include_in_schema=False)
     async def unknown(request: Request) -> None:
-        if any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes):
-            raise Problem(405, "method-not-allowed", f"{request.url.path} does not take {request.method}")
+        partly = [route for route in app.routes if route.matches(request.scope)[0] is Match.PARTIAL]
+        if partly:
+            taken = {method for route in partly for method in getattr(route, "methods", None) or ()}
+            detail = f"{request.url.path} does not take {request.method}"
+            raise Problem(405, "method-not-allowed", detail, {"Allow": ", ".join(sorted(taken))})
         raise Problem(404, "not-found", f"there is no {request.url.path}")

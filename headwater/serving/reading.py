@@ -103,6 +103,8 @@ class ViewReader:
     ) -> Any:
         """The windows of one key that begin in `[start, stop)`, in order, or the newest first."""
         view = self._services.serving.view(name)
+        if key and not view.by:
+            raise NoSuchKey(f"view {name} is over all keys: it has no {key[:64]!r}")
         parts = key_parts(key) if view.by else []
         if len(parts) != len(view.by):
             raise NoSuchKey(f"view {name} has keys of {len(view.by)} parts ({', '.join(view.by)}), joined with |")

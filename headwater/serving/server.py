@@ -1,14 +1,16 @@
 """The service: the query API, and the console with it."""
 
 import gc
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from headwater.aws import client
 from headwater.clock import Clock
-from headwater.config import Settings
+from headwater.config import ServeSettings, Settings
 from headwater.console.gate import Gate
 from headwater.console.mount import mount
 from headwater.console.origins import Origins, is_loopback
@@ -29,6 +31,7 @@ def make_service(services: Services, *, console: bool | None = None) -> Any:
     """An ASGI app. UsageError for settings that cannot be."""
     settings = services.settings
     wanted = settings.serve
+    _check(wanted)
     if wanted.auth == "none" and not is_loopback(wanted.host):
         raise UsageError(f"HEADWATER_SERVE_AUTH=none is for loopback only, not for {wanted.host}")
     authenticator = _authenticator(settings, services.clock) if wanted.auth == "keys" else None
@@ -38,6 +41,23 @@ def make_service(services: Services, *, console: bool | None = None) -> Any:
         mount(app, services, gate)
         app = gate
     return Origins(app, loopback=authenticator is None)
+
+
+def _check(wanted: ServeSettings) -> None:
+    """Before anything is asked or opened."""
+    for name, holds, needed in (
+        ("max_streams", wanted.max_streams >= 1, "at least 1"),
+        ("port", 0 <= wanted.port <= 65_535, "0 to 65535"),
+        ("cache_seconds", math.isfinite(wanted.cache_seconds) and wanted.cache_seconds >= 0, "0 or more"),
+    ):
+        if not holds:
+            raise UsageError(f"HEADWATER_SERVE_{name.upper()}={getattr(wanted, name)} cannot be: it is {needed}")
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(wanted, name)
+        if path and not Path(path).is_file():
+            raise UsageError(f"HEADWATER_SERVE_{name.upper()}: there is no file {path}")
+    if wanted.tls_key and not wanted.tls_certificate:
+        raise UsageError("HEADWATER_SERVE_TLS_KEY needs HEADWATER_SERVE_TLS_CERTIFICATE beside it")
 
 
 def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
@@ -52,9 +72,9 @@ def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
 def serve(app: Any, settings: Settings, started: Callable[[str], object]) -> None:
     """Until SIGTERM; requests that are under way are finished. `started` is told the URL."""
     wanted = settings.serve
-    tls: dict[str, Any] = (
-        {"ssl_certfile": wanted.tls_certificate, "ssl_keyfile": wanted.tls_key} if wanted.tls_certificate else {}
-    )
+    tls: dict[str, Any] = {}
+    if wanted.tls_certificate:
+        tls = {"ssl_certfile": wanted.tls_certificate, "ssl_keyfile": wanted.tls_key or None}
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, **tls)
     with listening(wanted.host, wanted.port) as (listener, authority):
         gc.freeze()  # what the imports made stays: looked through again and again it would stop answers for 0.1 s

@@ -106,3 +106,38 @@ def test_keys_and_prefixes_longer_than_keys_are(api: TestClient) -> None:
         assert api.get(f"/v1/views/v/{key}").status_code == status
     for prefix, status in (("é" * 511, 200), ("é" * 512, 400), ("k" * 1024, 422)):
         assert api.get("/v1/views/v", params={"prefix": prefix}).status_code == status
+
+
+def test_a_view_over_all_keys_has_none(api: TestClient) -> None:
+    assert len(api.get("/v1/views/fleet/").json()["rows"]) == 2
+    assert api.get("/v1/views/fleet/garbage").status_code == 404
+    assert api.get("/v1/views/fleet/stream", params={"key": "garbage"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "taken"),
+    [
+        ("POST", "/v1/views/v/a", "GET"),
+        ("DELETE", "/v1/views", "GET"),
+        ("GET", "/v1/jobs/x/cancel", "POST"),
+        ("HEAD", "/v1/views/v/stream", "GET"),
+        ("PROPFIND", "/v1/views/v/a", "GET"),
+    ],
+)
+def test_methods_that_are_not_taken(api: TestClient, method: str, path: str, taken: str) -> None:
+    answer = api.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, taken)
+
+
+def test_head_is_get_without_a_body(api: TestClient) -> None:
+    for path in ("/v1/views", "/v1/views/v", "/v1/views/v/a", "/v1/jobs", "/v1/views/none", "/health"):
+        got, head = api.get(path), api.head(path)
+        assert head.status_code == got.status_code
+        assert head.headers == got.headers
+        assert head.text == ""
+
+
+def test_what_the_client_has_already(api: TestClient) -> None:
+    tag = api.get("/v1/views/v/a").headers["etag"]
+    for said, status in (("*", 304), (tag, 304), (f'"x", {tag}', 304), (tag.removeprefix("W/"), 304), ('"x"', 200)):
+        assert api.get("/v1/views/v/a", headers={"If-None-Match": said}).status_code == status

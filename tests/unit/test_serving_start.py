@@ -71,3 +71,23 @@ def test_a_table_of_keys_that_is_not_there(settings: Settings) -> None:
     lacking = settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"keys_table": "none"})})
     with pytest.raises(UsageError, match="there is no table none"):
         make_service(Services(lacking, load(settings.pipeline), CLOCK), console=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_streams", "0"),
+        ("port", "-1"),
+        ("port", "65536"),
+        ("cache_seconds", "-1"),
+        ("cache_seconds", "nan"),
+        ("tls_certificate", "/nowhere"),
+        ("tls_key", "/nowhere"),
+    ],
+)
+def test_settings_that_cannot_be(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused in a line that names the variable."""
+    monkeypatch.setenv(f"HEADWATER_SERVE_{name.upper()}", value)
+    settings = Settings()
+    with pytest.raises(UsageError, match=f"HEADWATER_SERVE_{name.upper()}"):
+        make_service(Services(settings, load(settings.pipeline), CLOCK), console=False)
