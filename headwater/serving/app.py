@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,8 @@ OPERATE = "console"
 """And to act."""
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
+_READS = 32
+"""Questions that the tables are asked at a time; those about keys have threads of their own."""
 _LONGEST_NEXT = 10_000
 """Characters: a key of control characters has six for each, and base64 makes them more by a third."""
 
@@ -64,7 +67,8 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authenticator | None) -> FastAPI:
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
-    cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds, size=lambda kept: len(kept[1]))
+    threads = ThreadPoolExecutor(_READS, thread_name_prefix="reads")
+    cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds, size=lambda kept: len(kept[1]), threads=threads)
 
     async def key_for(request: Request, may: str) -> None:
         if authenticator is None or authenticator.open:
@@ -77,7 +81,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     async def allowed(request: Request) -> None:
         await key_for(request, MAY)
 
-    streams = Streams(reader, settings.max_streams, allowed)
+    streams = Streams(reader, settings.max_streams, allowed, threads)
 
     async def operator(request: Request) -> None:
         await key_for(request, OPERATE)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -25,7 +26,7 @@ class _Kept(Generic[T]):
 class Cache(Generic[T]):
     """By name; none is older than `seconds`, and all together have no more than `most_bytes`, as `size` counts them.
 
-    `now` is the loop's time. To be used in one event loop.
+    `now` is the loop's time; `threads` are asyncio's own where none are given. To be used in one event loop.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Cache(Generic[T]):
         *,
         size: Callable[[T], int] | None = None,
         most_bytes: int = 64 << 20,
+        threads: Executor | None = None,
     ) -> None:
         self._seconds = seconds
         self._now = now
         self._size = size or (lambda _: 0)
         self._most_bytes = most_bytes
+        self._threads = threads
         self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
         self._renewing: dict[str, asyncio.Task[T]] = {}
         self.bytes = 0
@@ -63,7 +66,12 @@ class Cache(Generic[T]):
         return await asyncio.shield(kept.task)
 
     def _ask(self, answer: Callable[[], T]) -> "asyncio.Task[T]":
-        return asyncio.get_running_loop().create_task(asyncio.to_thread(answer))
+        loop = asyncio.get_running_loop()
+
+        async def asked() -> T:
+            return await loop.run_in_executor(self._threads, answer)
+
+        return loop.create_task(asked())
 
     def _keep(self, name: str, asked: float, task: "asyncio.Task[T]") -> None:
         self._drop(name)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
 
 from botocore.exceptions import BotoCoreError, ClientError
 from sse_starlette import EventSourceResponse
@@ -47,12 +48,20 @@ class Streams:
     """At most so many at once. `allowed` raises a Problem once who asks may not read any more, and is to know it from
     memory nearly always. To be used in one event loop."""
 
-    def __init__(self, reader: ViewReader, most: int, allowed: Callable[[Request], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        reader: ViewReader,
+        most: int,
+        allowed: Callable[[Request], Awaitable[None]],
+        threads: Executor | None = None,
+    ) -> None:
         self.open = 0
         self._most = most
         self._reader = reader
         self._allowed = allowed
-        self._cache: Cache[dict[str, str]] = Cache(_LOOK_SECONDS, size=lambda rows: sum(map(len, rows.values())))
+        self._cache: Cache[dict[str, str]] = Cache(
+            _LOOK_SECONDS, size=lambda rows: sum(map(len, rows.values())), threads=threads
+        )
 
     async def follow(self, request: Request, name: str, key: str, limit: int) -> EventStream:
         """The answer. Whatever `ViewReader.key` refuses is refused before the stream begins; Problem 503 when there is
@@ -105,3 +114,7 @@ class Streams:
 def _last(problem: Problem) -> dict[str, str]:
     """The event that ends a stream."""
     return {"event": "error", "data": json_text(problem.body)}
+
+
+def _size(rows: dict[str, str]) -> int:
+    return sum(map(len, rows.values()))

@@ -1,12 +1,19 @@
 """What the query API answers: JSON that every reader takes."""
 
+import asyncio
 import json
+from threading import Event
 from typing import Any
 
+import httpx
 import pytest
 
 from headwater.aggregates import last, max, mean
+from headwater.config import GatewaySettings
 from headwater.serving.answers import json_text
+from headwater.serving.reading import ViewReader
+from headwater.web.auth import Authenticator
+from headwater.web.keys import KeyStore
 from processors.pipeline import Pipeline
 from processors.windows import tumbling
 from tests.unit.serving_world import World
@@ -30,3 +37,32 @@ def test_what_is_no_number_in_json_is_null(value: float) -> None:
     answer = strict(world.asking().get("/v1/views/v/a").text)
     assert [row["mean"] for row in answer["rows"]] == [None]
     assert strict(json_text({"alerts": [{"value": value}, (1.5, value)]})) == {"alerts": [{"value": None}, [1.5, None]]}
+
+
+def test_slow_reads_hold_up_neither_others_nor_who_is_asked_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than asyncio has threads; the looking up of keys goes on beside as many as there may be."""
+    world, goes_on = World(VIEW), Event()
+    store = KeyStore(world.tables, "keys", world.clock)
+    world.tables.create_table(TableName="keys", KeySchema=[{"AttributeName": "id"}])
+    keys = [store.create(f"reader {n}", frozenset({"views"}))[1] for n in range(2)]
+    app = world.app(Authenticator(GatewaySettings(), store, None, world.clock), cache_seconds=0.5)
+    monkeypatch.setattr(ViewReader, "prefix", lambda *_, **__: {"held": goes_on.wait(30)})
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+
+            async def get(path: str, key: str) -> int:
+                return (await client.get(path, headers={"X-Api-Key": key})).status_code
+
+            slow = [asyncio.create_task(get(f"/v1/views/v?prefix={n}", keys[0])) for n in range(30)]
+            try:
+                async with asyncio.timeout(5):
+                    assert await get("/v1/views/v/a", keys[0]) == 200
+                    slow += [asyncio.create_task(get(f"/v1/views/v?prefix={n}", keys[0])) for n in range(30, 60)]
+                    assert await get("/v1/nothing", keys[1]) == 404
+            finally:
+                goes_on.set()
+            assert set(await asyncio.gather(*slow)) == {200}
+
+    asyncio.run(run())
