@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -40,6 +40,8 @@ _LONGEST_NEXT = 10_000
 """Characters: a key of control characters has six for each, and base64 makes them more by a third."""
 
 Answer = Callable[[], Any]
+Answering = Callable[[Request, Answer], Awaitable[Response]]
+Guard = Callable[[Request], Awaitable[None]]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
 Begin = Annotated[
     datetime | None, Query(alias="from", description="First beginning of a window; without a zone in UTC.")
@@ -68,33 +70,10 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     """The app, without the console. `authenticator` None is open to everybody."""
     app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
     threads = ThreadPoolExecutor(_READS, thread_name_prefix="reads")
-    cache: Cache[tuple[str, bytes]] = Cache(settings.cache_seconds, size=lambda kept: len(kept[1]), threads=threads)
-
-    async def key_for(request: Request, may: str) -> None:
-        if authenticator is None or authenticator.open:
-            return
-        text = credential(request.headers)
-        who = authenticator.known(text) or await asyncio.to_thread(authenticator.authenticate, text)
-        if who is None or not who.may(may):
-            raise Problem(403, "forbidden", f"the key is not for {may}")
-
-    async def allowed(request: Request) -> None:
-        await key_for(request, MAY)
-
+    allowed, schemes = _guard(authenticator, MAY), _schemes(authenticator)
+    guards = [Depends(allowed), *schemes]
+    answered = _answering(settings.cache_seconds, threads)
     streams = Streams(reader, settings.max_streams, allowed, threads)
-
-    async def operator(request: Request) -> None:
-        await key_for(request, OPERATE)
-
-    async def answered(request: Request, answer: Answer) -> Response:
-        tag, body = await cache.get(f"{request.url.path}?{request.url.query}", lambda: tagged(answer()))
-        headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(settings.cache_seconds))}"}
-        known = request.headers.get("if-none-match", "")
-        if known.strip() == "*" or tag.removeprefix("W/") in known:
-            return Response(status_code=304, headers=headers)
-        return Response(body, headers=headers, media_type="application/json")
-
-    guards = [Depends(allowed), *_schemes(authenticator)]
 
     @app.get("/health", include_in_schema=False)
     async def health() -> dict[str, str]:
@@ -110,20 +89,58 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
         """What fires, what is about to, and what has been cleared, in this order, the latest first."""
         return await answered(request, lambda: reader.alerts(state, limit))
 
+    acting = [Depends(_guard(authenticator, OPERATE)), *schemes]
+    _jobs(app, reader, answered, guards, acting, controls=settings.controls)
+    for name in reader.names:
+        _routes(app, name, reader, answered, guards, streams)
+    _unknown(app, guards)
+    add_refusals(app)
+    app.add_middleware(Heads)
+    return app
+
+
+def _guard(authenticator: Authenticator | None, may: str) -> Guard:
+    """Problem 401 or 403 for who is not known, or has a key that is not for it."""
+
+    async def allowed(request: Request) -> None:
+        if authenticator is None or authenticator.open:
+            return
+        text = credential(request.headers)
+        who = authenticator.known(text) or await asyncio.to_thread(authenticator.authenticate, text)
+        if who is None or not who.may(may):
+            raise Problem(403, "forbidden", f"the key is not for {may}")
+
+    return allowed
+
+
+def _answering(seconds: float, threads: Executor) -> Answering:
+    """Answers of a moment ago are given again to the same question: that of the same path and query, whatever host."""
+    cache: Cache[tuple[str, bytes]] = Cache(seconds, size=lambda kept: len(kept[1]), threads=threads)
+
+    async def answered(request: Request, answer: Answer) -> Response:
+        question = f"{request.scope['path']}\0{request.scope['query_string'].decode('latin-1')}"
+        tag, body = await cache.get(question, lambda: tagged(answer()))
+        headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(seconds))}"}
+        known = request.headers.get("if-none-match", "")
+        if known.strip() == "*" or tag.removeprefix("W/") in known:
+            return Response(status_code=304, headers=headers)
+        return Response(body, headers=headers, media_type="application/json")
+
+    return answered
+
+
+def _jobs(
+    app: FastAPI, reader: ViewReader, answered: Answering, guards: list[Any], acting: list[Any], *, controls: bool
+) -> None:
     @app.get("/v1/jobs", dependencies=guards, response_model=JobRows, name="jobs")
     async def jobs(request: Request) -> Any:
         """Long commands that run, and the last that ended; the latest first."""
         return await answered(request, lambda: {"jobs": reader.jobs.shown()})
 
-    @app.post(
-        "/v1/jobs/{job_id}/cancel",
-        dependencies=[Depends(operator), *_schemes(authenticator)],
-        status_code=202,
-        name="cancel a job",
-    )
+    @app.post("/v1/jobs/{job_id}/cancel", dependencies=acting, status_code=202, name="cancel a job")
     async def cancel(job_id: str) -> dict[str, str]:
         """Ask a job to end. It does when it next tells its progress."""
-        if not settings.controls:
+        if not controls:
             raise Problem(403, "forbidden", "HEADWATER_SERVE_CONTROLS is off here: use headwater jobs cancel")
         try:
             await asyncio.to_thread(reader.jobs.cancel, job_id, "the API")
@@ -133,16 +150,9 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
             raise Problem(400, "invalid-header", str(error)) from None
         return {"id": job_id, "state": "cancelling"}
 
-    for name in reader.names:
-        _routes(app, name, reader, answered, guards, streams)
-    _unknown(app, guards)
-    add_refusals(app)
-    app.add_middleware(Heads)
-    return app
-
 
 def _schemes(authenticator: Authenticator | None) -> list[Any]:
-    """For the OpenAPI document: a key is sent in the one way or the other. `key_for` looks at it."""
+    """For the OpenAPI document: a key is sent in the one way or the other. `_guard` looks at it."""
     if authenticator is None or authenticator.open:
         return []
     bearer = HTTPBearer(auto_error=False, description="An API key, or a token of the issuer's.")
@@ -153,7 +163,7 @@ def _routes(
     app: FastAPI,
     name: str,
     reader: ViewReader,
-    answered: Callable[[Request, Answer], Awaitable[Response]],
+    answered: Answering,
     guards: list[Any],
     streams: Streams,
 ) -> None:

@@ -66,3 +66,19 @@ def test_slow_reads_hold_up_neither_others_nor_who_is_asked_for_a_key(monkeypatc
             assert set(await asyncio.gather(*slow)) == {200}
 
     asyncio.run(run())
+
+
+def test_an_answer_is_given_to_its_own_question_only() -> None:
+    """Whatever is in a key, a query or the name of the host."""
+    world = World(VIEW)
+    for device in ("a", "a?x=1", "b"):
+        world.write("v", (device,), 0, value=[1.0])
+    api = world.asking(cache_seconds=60)
+
+    def found(path: str, **headers: str) -> list[str]:
+        return [row["device"] for row in api.get(path, headers=headers).json()["rows"]]
+
+    assert found("/v1/views/v/a?x=1?limit=5") == ["a"]
+    assert found("/v1/views/v/a%3Fx=1?limit=5") == ["a?x=1"]
+    assert found("/v1/views/v/a", Host="h/v1/views/v/b?#") == ["a"]
+    assert found("/v1/views/v/b") == ["b"]
