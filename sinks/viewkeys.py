@@ -48,7 +48,8 @@ class ViewKeys:
                 at = item["pk"]["S"], item["sk"]["S"]
                 if _lasts(item, places[at]):
                     del short[at]
-        return sum(self._map(self._put, short.items()))
+        # some at a time: handing a key to a thread costs about as much as putting it
+        return sum(self._map(self._put_all, batches(list(short.items()), min(MOST_READ, 1 + len(short) // 64))))
 
     def remove(self, name: str, key: str) -> None:
         """To be called when its rows are gone; then look whether there is one again."""
@@ -57,6 +58,9 @@ class ViewKeys:
 
     def _there(self, places: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
         return list(self._table.get_many(places))
+
+    def _put_all(self, entries: Sequence[tuple[tuple[str, str], int | None]]) -> int:
+        return sum(map(self._put, entries))
 
     def _put(self, entry: tuple[tuple[str, str], int | None]) -> int:
         at, expires = entry
