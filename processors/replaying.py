@@ -35,11 +35,23 @@ from processors.runners.shardreader import ReaderSettings, get_page, records_of
 from processors.services import Services
 from processors.worker import StateStore
 
-__all__ = ["HASH_KEY", "Chunk", "Span", "decoded", "from_lake", "from_stream", "listed", "pages", "retention_ms"]
+__all__ = [
+    "CHUNK_EVENTS",
+    "HASH_KEY",
+    "Chunk",
+    "Span",
+    "decoded",
+    "from_lake",
+    "from_stream",
+    "listed",
+    "pages",
+    "retention_ms",
+]
 
 HASH_KEY = "_hash_key"
-_ROWS = 20_000
-_BYTES = 256 << 10
+CHUNK_EVENTS = 20_000
+_EVENT_BYTES = 13
+"""What an event takes in a columnar record, about."""
 _PAUSE_SECONDS = 1.0
 """Between two reads of a shard: of its five a second the live readers need theirs."""
 _SKEW_MS = 10_000
@@ -69,9 +81,15 @@ class Chunk:
 
 
 def from_lake(
-    services: Services, span: Span, position: Position, settle: Callable[[], object], *, own: bool
+    services: Services,
+    span: Span,
+    position: Position,
+    settle: Callable[[], object],
+    *,
+    own: bool,
+    most: int = CHUNK_EVENTS,
 ) -> Iterator[Chunk]:
-    """The rows of the pipeline's table; `own` when they go into the stream that it reads.
+    """The rows of the pipeline's table, at most so many in a chunk; `own` when they go into the stream that it reads.
 
     HeadwaterError when the pipeline has not committed all that arrived in the span. A snapshot that has expired since
     the first call is replaced by the present one, and read from its beginning.
@@ -91,16 +109,18 @@ def from_lake(
     for number, task in enumerate(tasks[position["file"] :], position["file"]):
         rows = _labelled(reader.to_table([task]), services)
         begin = position["row"] if number == position["file"] else 0
-        for start in range(begin, rows.num_rows, _ROWS):
-            stop = min(start + _ROWS, rows.num_rows)
+        for start in range(begin, rows.num_rows, most):
+            stop = min(start + most, rows.num_rows)
             goes_on = {"file": number, "row": stop} if stop < rows.num_rows else {"file": number + 1, "row": 0}
             kept, left_out = _placed(rows.slice(start, stop - start), services, places)
             yield Chunk(kept, {"snapshot": position["snapshot"]} | goes_on, left_out)
 
 
-def from_stream(services: Services, span: Span, position: Position, *, own: bool) -> Iterator[Chunk]:
+def from_stream(
+    services: Services, span: Span, position: Position, *, own: bool, most: int = CHUNK_EVENTS
+) -> Iterator[Chunk]:
     """The events in the pipeline's stream, shard after shard, parents first. Left out are records that cannot be read,
-    those of other contracts, and control records.
+    those of other contracts, and control records. A chunk has about `most` events, or those of one record.
 
     UsageError when the retention does not cover what is left of the span.
     """
@@ -109,7 +129,7 @@ def from_stream(services: Services, span: Span, position: Position, *, own: bool
     marks: dict[str, Position] = first | position.get("shards", {})
     _check_retention(services, marks, kept_ms)
     for shard in shards:
-        for records, mark in pages(services, shard.shard_id, marks[shard.shard_id], span):
+        for records, mark in pages(services, shard.shard_id, marks[shard.shard_id], span, most):
             marks[shard.shard_id] = mark
             _check_retention(services, marks, kept_ms)
             rows, unread = decoded(services, records)
@@ -234,9 +254,10 @@ def _check_retention(services: Services, marks: Mapping[str, Position], kept_ms:
 
 
 def pages(
-    services: Services, shard_id: str, mark: Position, span: Span
+    services: Services, shard_id: str, mark: Position, span: Span, most: int = CHUNK_EVENTS
 ) -> Iterator[tuple[list[StreamRecord], Position]]:
-    """A shard's records of the span, some 256 KB at a time, each with the mark to go on from; the last is done."""
+    """A shard's records of the span, some `most` events at a time, each with the mark to go on from; the last
+    is done."""
     iterator = None
     while not mark.get("done"):
         iterator = iterator or _iterator(services, shard_id, mark)
@@ -245,7 +266,7 @@ def pages(
             iterator = None
             continue
         found = records_of(answer, shard_id)
-        for group in _groups([one for one in found if span.start_ms <= one.arrived_ms < span.stop_ms]):
+        for group in _groups([one for one in found if span.start_ms <= one.arrived_ms < span.stop_ms], most):
             mark = {"after": group[-1].sequence_number, "arrived_ms": group[-1].arrived_ms}
             yield group, mark
         iterator = answer.get("NextShardIterator")
@@ -271,12 +292,12 @@ def _iterator(services: Services, shard_id: str, mark: Position) -> str:
     return iterator
 
 
-def _groups(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
+def _groups(records: Sequence[StreamRecord], most: int) -> Iterator[list[StreamRecord]]:
     group, size = list[StreamRecord](), 0
     for record in records:
         group.append(record)
         size += len(record.data)
-        if size >= _BYTES:
+        if size >= most * _EVENT_BYTES:
             yield group
             group, size = [], 0
     if group:

@@ -8,7 +8,7 @@ from typing import Any
 
 from headwater.errors import UsageError
 from processors.backfill import runs
-from processors.replaying import HASH_KEY, Chunk, Span, from_lake, from_stream, retention_ms
+from processors.replaying import CHUNK_EVENTS, HASH_KEY, Chunk, Span, from_lake, from_stream, retention_ms
 from processors.services import Services
 from producers.resending import Resender
 
@@ -16,7 +16,7 @@ __all__ = ["Replay", "Replayed"]
 
 _REMEMBERED_MS = 25 * 86_400_000
 """Readers know an identity for 30 days after the last event of its origin; a replay may take five of them."""
-_SAVE_MS = 5_000
+_SAVE_SECONDS = 5
 _ROWS = 5_000
 """Put at most before it is told."""
 
@@ -73,8 +73,9 @@ class Replay:
         if services.clock.now_ms() - found["began_ms"] > _REMEMBERED_MS and not found["done"]:
             raise UsageError("this replay began more than 25 days ago; begin another, with other points in time")
         resender = Resender(services.kinesis, self._stream, services.pipeline.contract, services.clock, rate)
+        most = min(CHUNK_EVENTS, max(1, round(rate * _SAVE_SECONDS))) if rate else CHUNK_EVENTS
         saved_ms = 0
-        for chunk in self._chunks(settle):
+        for chunk in self._chunks(settle, most):
             for done in self._put(chunk, resender, max(1, round(rate)) if rate else _ROWS):
                 if advance is not None:
                     advance(found["events"] - before + done, found["events"] + done)
@@ -82,7 +83,7 @@ class Replay:
             found["events"] += chunk.rows.num_rows
             for name, count in chunk.left_out.items():
                 found["left_out"][name] = found["left_out"].get(name, 0) + count
-            if services.clock.now_ms() - saved_ms >= _SAVE_MS:
+            if services.clock.now_ms() - saved_ms >= _SAVE_SECONDS * 1000:
                 self._save(resender)
                 saved_ms = services.clock.now_ms()
         found["done"] = True
@@ -90,13 +91,13 @@ class Replay:
         put = found["events"] - before
         return Replayed(self.id, self._source, self._stream, found["events"], put, found["left_out"])
 
-    def _chunks(self, settle: Callable[[], object]) -> Iterator[Chunk]:
+    def _chunks(self, settle: Callable[[], object], most: int) -> Iterator[Chunk]:
         position: dict[str, Any] = self._found["position"]
         if self._found["done"]:
             return iter(())
         if self._source == "stream":
-            return from_stream(self._services, self._span, position, own=self._own)
-        return from_lake(self._services, self._span, position, settle, own=self._own)
+            return from_stream(self._services, self._span, position, own=self._own, most=most)
+        return from_lake(self._services, self._span, position, settle, own=self._own, most=most)
 
     def _put(self, chunk: Chunk, resender: Resender, second: int) -> Iterator[int]:
         """How many of the chunk's events are put, batch after batch, none of more than may go in a second."""

@@ -108,8 +108,8 @@ def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_onc
     document = f"replay-{Replay(services, span, source, stream).id}"
     first = started(*arguments, "--rate", "40", environment=aws)
     try:
-        for _ in range(300):
-            if services.ledger.document(document)[0].get("events"):
+        for _ in range(600):
+            if services.ledger.document(document)[0].get("events") or first.poll() is not None:
                 break
             services.clock.sleep(0.1)
         if source == "stream":

@@ -150,15 +150,21 @@ def test_a_replay_leaves_room_for_live_traffic(clock: ManualClock) -> None:
 
 
 def test_a_slow_replay_is_told_of_every_second_and_can_be_cancelled(kinesis: MemoryKinesis, clock: ManualClock) -> None:
-    """Whatever the stream hands over at once, and whatever the rate."""
+    """Whatever the stream hands over at once, and whatever the rate; and how far it came is written down."""
     kinesis.create_stream(StreamName="other", ShardCount=1)
-    slow, dynamodb, told = services(kinesis, clock), MemoryDynamoDB(), list[int]()
+    slow, dynamodb, told, unsaved = services(kinesis, clock), MemoryDynamoDB(), list[int](), list[int]()
     dynamodb.create_table(TableName="ledger", KeySchema=[{"AttributeName": name} for name in ("pipeline", "item")])
     slow.__dict__["ledger"] = Ledger(dynamodb, "ledger", "p")
     replay = Replay(slow, Span(clock.now_ms() - RECORDS * STEP_MS, clock.now_ms()), "stream", "other")
-    done = replay.run(lambda: None, rate=5, advance=lambda *_: told.append(clock.now_ms()))
+
+    def advance(events: int, _: int) -> None:
+        told.append(clock.now_ms())
+        unsaved.append(events - slow.ledger.document(f"replay-{replay.id}")[0].get("events", 0))
+
+    done = replay.run(lambda: None, rate=5, advance=advance)
     assert done.events == 5 * (RECORDS - RECORDS // 10) + RECORDS // 10
     assert max(after - before for before, after in pairwise(told)) <= 3_000  # a page of a shard takes some, too
+    assert max(unsaved) <= 2 * 5 * 5 + 5  # what goes in five seconds, what is read for five more, and a record
 
 
 def test_a_slow_filling_is_told_of_every_second(clock: ManualClock) -> None:
