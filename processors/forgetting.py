@@ -24,7 +24,9 @@ from headwater.ledger import Commit, ShardEntry
 from processors.alerts.lease import known_rules
 from processors.alerts.store import Entry
 from processors.audit import is_foreign
-from processors.generations import DOCUMENT, building, check_known, generations, keeping
+from processors.generations import DOCUMENT, Generation, building, check_known, generations, keeping
+from processors.jobs import Progress, Untold
+from processors.rebuildrows import drop
 from processors.services import Services
 from processors.state import ShardState
 from processors.worker import StateStore
@@ -52,22 +54,38 @@ class Forgotten:
     left: tuple[str, ...]
 
 
-def forget(services: Services, key: str, owner: str, settle: Callable[[], object]) -> Forgotten:
+def forget(
+    services: Services, key: str, owner: str, settle: Callable[[], object], progress: Progress | None = None
+) -> Forgotten:
     """Remove the key (as text) everywhere. `settle` makes one publisher's step, or waits for another's."""
+    progress = progress or Untold()
     _check_views(services)
+    progress.phase("waiting for the publisher")
     _wait_until_published(services, settle)
+    progress.phase("finding its events")
     found = _identities(services, key)
-    slots = sum(_scrub(services, entry.shard_id, key, owner) for entry in services.ledger.shards())
+    entries, slots = services.ledger.shards(), 0
+    progress.phase("state of the shards", len(entries))
+    for at, entry in enumerate(entries, 1):
+        slots += _scrub(services, entry.shard_id, key, owner)
+        progress(slots, at)
     if found.num_rows:
         # the identities are counted once, on one shard, whichever it is
         _exclude(services, owner, found)
-    rows, files = _rewrite(services, key)
-    column = services.pipeline.contract.key
-    views = sum(services.views.remove(view.spec, column, key) for view in services.kept().views)
-    for entry in _alerts(services, key):  # after the rows that they are judged by
-        services.alerts.remove(entry)
+    rows, files = _rewrite(services, key, progress)
+    column, views = services.pipeline.contract.key, services.kept().views
+    progress.phase("views", len(views))
+    view_rows = 0
+    for at, view in enumerate(views, 1):
+        view_rows += services.views.remove(view.spec, column, key)
+        progress(view_rows, at)
+    _drop_unswept(services)
+    progress.phase("alerts and dead letters")
+    for alert in _alerts(services, key):  # after the rows that they are judged by
+        services.alerts.remove(alert)
     letters = services.letters.remove(services.pipeline.name, _about(column, key))
-    return Forgotten(key, rows, files, views, slots, letters, tuple(_look(services, key)))
+    progress.phase("looking for what is left")
+    return Forgotten(key, rows, files, view_rows, slots, letters, tuple(_look(services, key)))
 
 
 def _check_views(services: Services) -> None:
@@ -82,6 +100,14 @@ def _check_views(services: Services) -> None:
             f"view {name}: the rows of an ended rebuild are not all dropped: call headwater view rebuild {name}, as "
             "the job that was interrupted was, and let it end"
         )
+
+
+def _drop_unswept(services: Services) -> None:
+    """Rows that a process which hung may have written of a generation after it was dropped: nobody reads them."""
+    document, _ = services.ledger.document(DOCUMENT)
+    for name, one in generations(document, services.pipeline).items():
+        for number in one.unswept:
+            drop(services, Generation(number, 0).stored(name), lambda _: None)
 
 
 def _alerts(services: Services, key: str) -> list[Entry]:
@@ -172,7 +198,7 @@ def _change_state(services: Services, shard_id: str, owner: str, change: Callabl
     return gone
 
 
-def _rewrite(services: Services, key: str) -> tuple[int, int]:
+def _rewrite(services: Services, key: str, progress: Progress) -> tuple[int, int]:
     """Write the key's files anew without it, expire every older snapshot, and delete the old files."""
     name, contract = services.pipeline.lake_to.table, services.pipeline.contract
     rows, made = 0, set[str]()
@@ -182,7 +208,9 @@ def _rewrite(services: Services, key: str) -> tuple[int, int]:
         old = [file for file in data_files(table) if file.file_path in hit]
         rewriter = Rewriter(table, services.objects, Order(contract.key, contract.time))
         changed, new, rows = list[DataFile](), list[DataFile](), 0
-        for file in old:
+        progress.phase("files that may have it", len(old))
+        for at, file in enumerate(old):
+            progress(rows, at)
             written = rewriter.rewrite([file], f"lake/{name}/data/compacted/{uuid.uuid4().hex}", key)
             if written.left_out.num_rows:
                 rows += written.left_out.num_rows

@@ -140,13 +140,16 @@ def forget_(
     as_json: Json = False,
 ) -> None:
     """Remove a key's rows, views, state and dead letters, and look whether any is left. Exits 1 when some is."""
+    from headwater.cli.jobs import as_job
     from headwater.cli.services import publishing
     from processors.forgetting import forget
     from processors.services import new_owner
 
-    services, _ = _care()
-    with publishing(services) as settle:
-        found = forget(services, key, new_owner(), settle)
+    services, care = _care()
+    left = "the key is not gone: call it again"
+    # the job's subject is the table: who was forgotten is not to be written down
+    with as_job(services, "forget", care.name, "forgetting", left=left) as progress, publishing(services) as settle:
+        found = forget(services, key, new_owner(), settle, progress)
     text = (
         f"{found.rows:,} rows in {found.files:,} files, {found.view_rows:,} view rows, {found.letters:,} dead letters"
     )

@@ -17,6 +17,7 @@ from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from processors.auditing import run_audit
 from processors.backfill import backfill
+from processors.generations import DOCUMENT, Generation, Generations, with_entry
 from processors.pipeline import Pipeline, load
 from processors.references import ensure_initial
 from processors.runners.embedded import EmbeddedRunner
@@ -167,14 +168,21 @@ def test_commands_look_after_the_table(services: Services, aws: Mapping[str, str
 
 
 def test_a_key_is_forgotten(services: Services, aws: Mapping[str, str]) -> None:
-    """Rows, views, open windows, dead letters; the others stay, the audit is exact, and a second request finds none."""
+    """Rows, views, open windows, dead letters, and rows of a generation that was dropped; the others stay, the audit is
+    exact. It is a job, and who was forgotten is not in it."""
     there = names(services)
     gone = there[1]
     services.kinesis.put_record(
         StreamName=SETTINGS.stream, PartitionKey="x", Data=json.dumps({"device": gone, "value": "no number"}).encode()
     )
     process(services, 1)
-    rows = run_audit(services).in_lake
+    rows, view = run_audit(services).in_lake, services.pipeline.views[0]
+    given_up = Generations(Generation(1, view.version)).begun(view.version).given_up(0).dropped([2])
+    document, revision = services.ledger.document(DOCUMENT)
+    services.ledger.put_document(DOCUMENT, with_entry(document, view.name, given_up), revision)
+    late = {"pk": {"S": f"{view.name}@2#{gone}"}, "sk": {"S": "-"}}
+    dynamodb = client("dynamodb", SETTINGS)
+    dynamodb.put_item(TableName=SETTINGS.views_table, Item=late)
     done = headwater("lake", "forget", "--key", gone, "--json", environment=aws)
     assert done.code == 0, done
     report = json.loads(done.out)
@@ -183,6 +191,10 @@ def test_a_key_is_forgotten(services: Services, aws: Mapping[str, str]) -> None:
     assert report["view_rows"] > 0
     assert report["slots"] > 0
     assert report["letters"] == 1
+    job = json.loads(headwater("jobs", "list", "--json", environment=aws).out.splitlines()[0])
+    assert (job["kind"], job["subject"], job["state"]) == ("forget", "telemetry", "done")
+    assert gone not in json.dumps(job)
+    assert "Item" not in dynamodb.get_item(TableName=SETTINGS.views_table, Key=late)
     assert names(services) == [name for name in there if name != gone]
     report_after = run_audit(services)
     assert report_after.exact, report_after
