@@ -119,6 +119,7 @@ _READS_LAKE = (
 )
 _AUDIT = (
     Grant(_actions("dynamodb", "Query"), _LEDGER),
+    Grant(_actions("kinesis", "ListShards"), _STREAM),
     *_READS_LAKE,
     Grant(_actions("s3", "GetObject"), _bucket("state"), {"s3:GetObject": _LARGE}),
     _decrypts(),

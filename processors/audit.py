@@ -14,6 +14,7 @@ import pyarrow as pa
 from headwater.ledger import ShardEntry
 from headwater.lineage import IntervalSet, OriginSets
 from processors.state import ShardState
+from processors.told import Told
 
 __all__ = ["AuditReport", "ForeignAudit", "OriginAudit", "audit", "is_foreign"]
 
@@ -40,6 +41,9 @@ class OriginAudit:
     waiting: int
     """Not in the lake yet, and in files that are committed: the publisher adds them."""
     not_processed: tuple[Interval, ...]
+    """Accepted, and every shard has been read beyond the receipt."""
+    unread: tuple[Interval, ...]
+    """Accepted, and on a shard that has not been read as far, or lost."""
     not_in_lake: tuple[Interval, ...]
     """Nor in a file that waits for the publisher."""
     unexpected: tuple[Interval, ...]
@@ -113,6 +117,11 @@ class AuditReport:
         return self.foreign.waiting + sum(origin.waiting for origin in self.origins)
 
     @property
+    def unread(self) -> int:
+        """Accepted, and not read yet."""
+        return sum(stop - start for origin in self.origins for start, stop in origin.unread)
+
+    @property
     def unexpected(self) -> int:
         """In the lake, yet by no ledger processed."""
         return self.foreign.unexpected + sum(
@@ -131,13 +140,17 @@ def audit(
     lake: Iterable[pa.RecordBatch],
     waiting: Iterable[pa.RecordBatch] = (),
     later: Callable[[], Sequence[ShardState]] | None = None,
+    listed: Mapping[str, Sequence[str]] | None = None,
 ) -> AuditReport:
     """Compare the hops. `states` are the committed ones of `entries`, closed shards included; `lake` yields columns
     `_origin` and `_seq` of every row of the table, `waiting` of every row of the entries' pending files.
 
     All may be read while the pipeline runs, in this order: states, files, lake. What the lake has beyond the states
-    may have been committed in between; `later` gives the states as they are by then.
+    may have been committed in between; `later` gives the states as they are by then. `listed` are the stream's shards
+    and their parents, asked for after the entries: shards that are read at different speeds are told apart from loss.
+    Without, everything accepted has to be processed.
     """
+    told = Told(entries, states, listed or {})
     known, found = _Known(states), _rows(lake)
     names = sorted({*known.accepted.origins(), *known.processed.origins(), *found.own.origins()})
     on_its_way = _rows(waiting)
@@ -147,7 +160,7 @@ def audit(
     pending = [file for entry in entries for file in entry.pending]
     return AuditReport(
         pipeline,
-        tuple(_origin(name, known, newest, found, on_its_way.own.get(name)) for name in names),
+        tuple(_origin(name, known, told, newest, found, on_its_way.own.get(name)) for name in names),
         ForeignAudit(
             known.foreign,
             known.foreign_excluded,
@@ -219,10 +232,12 @@ def _beyond(known: _Known, found: _Rows, names: Sequence[str]) -> bool:
     return any(len(found.own.get(name).difference(known.expected(name))) for name in names)
 
 
-def _origin(name: str, known: _Known, newest: _Known, found: _Rows, on_its_way: IntervalSet) -> OriginAudit:
+def _origin(name: str, known: _Known, told: Told, newest: _Known, found: _Rows, on_its_way: IntervalSet) -> OriginAudit:
     accepted, processed, lake = known.accepted.get(name), known.processed.get(name), found.own.get(name)
     absent = known.expected(name).difference(lake)
     lost = absent.difference(on_its_way)
+    unprocessed = accepted.difference(processed)
+    not_processed = told.everywhere(name, unprocessed) if len(unprocessed) else unprocessed
     return OriginAudit(
         origin=name,
         accepted=len(accepted) if len(accepted) else None,
@@ -230,7 +245,8 @@ def _origin(name: str, known: _Known, newest: _Known, found: _Rows, on_its_way: 
         excluded=len(known.left_out(name)),
         in_lake=len(lake),
         waiting=len(absent) - len(lost),
-        not_processed=tuple(accepted.difference(processed)),
+        not_processed=tuple(not_processed),
+        unread=tuple(unprocessed.difference(not_processed)),
         not_in_lake=tuple(lost),
         unexpected=tuple(lake.difference(newest.expected(name))),
         duplicates=found.copies.get(name, 0),

@@ -1,9 +1,12 @@
 """The audit's inputs, read: ledger entries, committed states, the identities in the lake."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from botocore.exceptions import ClientError
 
 from headwater.ledger import ShardEntry
 from processors.audit import AuditReport, audit
+from processors.runners.embedded import list_shards
 from processors.services import Services
 from processors.state import ShardState
 from processors.worker import StateStore
@@ -18,6 +21,7 @@ def run_audit(services: Services) -> AuditReport:
     """Read every hop and compare: exact for what is committed, while the pipeline runs as well."""
     pipeline = services.pipeline
     entries = services.ledger.shards()
+    listed = _listed(services)
     table = open_table(services.settings, pipeline.lake_to.table)
     return audit(
         pipeline.name,
@@ -26,7 +30,18 @@ def run_audit(services: Services) -> AuditReport:
         lake_identities(table),
         file_identities(table, [file.uri for entry in entries for file in entry.pending]),
         later=lambda: _states(services, services.ledger.shards()),
+        listed=listed,
     )
+
+
+def _listed(services: Services) -> Mapping[str, Sequence[str]]:
+    """The shards and their parents; none of a stream that is gone, of which nothing more can be read."""
+    try:
+        return {one.shard_id: one.parents for one in list_shards(services.kinesis, services.settings.stream)}
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        return {}
 
 
 def _states(services: Services, entries: Sequence[ShardEntry]) -> list[ShardState]:

@@ -16,6 +16,7 @@ def report_json(report: AuditReport) -> dict[str, Any]:
     return {
         "pipeline": report.pipeline,
         "exact": report.exact,
+        "unread": report.unread,
         "processed": report.processed,
         "excluded": report.excluded,
         "in_lake": report.in_lake,
@@ -46,6 +47,7 @@ def report_json(report: AuditReport) -> dict[str, Any]:
                 "duplicates": origin.duplicates,
                 "missing": origin.missing,
                 "not_processed": origin.not_processed,
+                "unread": origin.unread,
                 "not_in_lake": origin.not_in_lake,
                 "unexpected": origin.unexpected,
             }
@@ -61,7 +63,8 @@ def report_tables(report: AuditReport, limit: int) -> None:
 
     console = Console()
     table = Table(title=f"pipeline {report.pipeline}", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("origin", "accepted", "processed", "excluded", "in the lake", "on its way", "missing", "twice"):
+    columns = ("accepted", "processed", "excluded", "in the lake", "on its way", "missing", "twice")
+    for column in ("origin", *columns):
         number = column != "origin"
         # on a narrow terminal origins fold, numbers never do
         table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
@@ -79,7 +82,7 @@ def report_tables(report: AuditReport, limit: int) -> None:
             style=None if origin.exact else "red",
         )
     if len(ordered) > limit:
-        table.add_row(f"… {len(ordered) - limit:,} more", *[""] * 7)
+        table.add_row(f"… {len(ordered) - limit:,} more", *[""] * len(columns))
     foreign = report.foreign
     if foreign.processed or foreign.in_lake:
         table.add_row(
@@ -98,6 +101,8 @@ def report_tables(report: AuditReport, limit: int) -> None:
             console.print(line, style="red", highlight=False)
     if report.pending_files:
         console.print(f"{report.pending_rows:,} rows in {report.pending_files:,} files wait for the publisher")
+    if report.unread:
+        console.print(f"{report.unread:,} accepted events are not read yet: a shard is behind the receipts of others")
     console.print(
         f"{_verdict(report)}; {report.processed:,} processed, {report.in_lake:,} in the lake, {report.waiting:,} on "
         "their way"

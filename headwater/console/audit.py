@@ -50,9 +50,10 @@ class AuditPanel:
         if report is None:
             self._said.set_text(question.error or "reading every identity in the lake …")
             return
+        unread = f"{report.unread:,} accepted and not read yet, " if report.unread else ""
         waiting = f", {report.waiting:,} on their way to it" if report.waiting else ""
         self._said.set_text(
-            f"{report.processed:,} processed, {report.in_lake:,} in the lake{waiting}; "
+            f"{unread}{report.processed:,} processed, {report.in_lake:,} in the lake{waiting}; "
             f"as of {clock_time(question.at_ms)}" + (f"; {question.error}" if question.error else "")
         )
         if report is not self._shown:

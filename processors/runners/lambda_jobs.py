@@ -62,6 +62,7 @@ def audit(_event: Any, _context: Any) -> dict[str, Any]:
         "exact": report.exact,
         "missing": report.missing,
         "duplicates": report.duplicates,
+        "unread": report.unread,
         "processed": report.processed,
         "in_lake": report.in_lake,
         "pending_files": report.pending_files,

@@ -29,6 +29,8 @@ def verdict(services: Services, totals: Sequence[int]) -> tuple[list[str], dict[
     """What is wrong, a line each, and the audit's counts. `totals` are the events of each producer."""
     report = run_audit(services)
     wrong = [f"audit: {origin}" for origin in report.origins if not origin.exact]
+    if report.unread:
+        wrong.append(f"{report.unread} events are not read")
     if report.pending_files:
         wrong.append(f"{report.pending_files} files wait for the publisher")
     accepted = sorted(origin.accepted or 0 for origin in report.origins)

@@ -15,6 +15,7 @@ from processors.operators.aggregate import ViewState
 from processors.runners.embedded import EmbeddedRunner
 from processors.runners.shardreader import ShardReader
 from processors.state import ShardState
+from processors.told import Told
 from processors.worker import ShardWorker
 from producers import controls
 from producers.writer import Writer
@@ -209,6 +210,7 @@ BUGS: dict[str, list[Patch]] = {
     "producers take a contract before readers": [(System, "_upgrade", _at_once)],
     "a view's row takes older slots": [(Item, "version", _no_version)],
     "a key that could not be listed counts as listed": [(ViewKeys, "add", _hopeful)],
+    "a receipt on one shard counts for all": [(Told, "everywhere", lambda _self, _origin, accepted: accepted)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -11,7 +11,6 @@ from unittest import mock
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from headwater.codec import encode_control
 from headwater.config import Settings
 from headwater.errors import HeadwaterError
 from headwater.ledger import Ledger
@@ -21,14 +20,16 @@ from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
 from processors import references as references_module
 from processors import worker as worker_module
+from processors.audit import audit
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader, ensure_initial, publish
 from processors.runners import embedded
 from processors.runners.embedded import EmbeddedRunner
 from processors.runners.shardreader import ReaderSettings
-from processors.worker import Ports
+from processors.worker import Ports, StateStore
 from producers.controls import put_control
 from producers.receipts import Accepted
+from producers.sealing import SealedBatch
 from producers.writer import Writer, WriterSettings, put_records
 from sinks.deadletter import DeadLetters
 from sinks.publisher import Publisher
@@ -49,6 +50,7 @@ SPACE = 1 << 128
 POISON = b"\x00\x01 no record of anybody's"
 _SETTINGS = Settings(stream=STREAM, commit_seconds=8.0, view_flush_seconds=3.0)
 _READER = ReaderSettings(idle_seconds=2.0, backoff_seconds=1.0)
+_WATCH_MS = 3_000
 _PASSING = (HeadwaterError, ClientError, BotoCoreError)
 
 
@@ -134,6 +136,9 @@ class System:
         self.published = 1
         """The version of the reference table that was published, with nothing left to do."""
         self._incarnations = 0
+        self.alarms = list[str]()
+        """What was called missing while all went on."""
+        self._watched_ms = world.now
 
     def run(self, until_ms: int) -> bool:
         for number in range(2):
@@ -237,6 +242,9 @@ class System:
                     writer.add(batch)
             self._send(session, writer, client)
             world.sleep(world.random.randint(50, 6_000))
+            if world.random.random() < 0.2:
+                confirmed = session.outbox.confirmed
+                self._tell(session, [one for one in session.outbox.batches if one.batch_id in confirmed], client)
         if "resend" in self.operations:  # an outbox restored from an older copy
             for batch in session.outbox.batches:
                 if world.random.random() < 0.4:
@@ -245,11 +253,20 @@ class System:
         while len(writer):
             self._send(session, writer, client)
             world.sleep(world.random.randint(50, 12_000))
+        self._tell(session, session.outbox.batches, client)
+
+    def _tell(self, session: Session, batches: Sequence[SealedBatch], client: Any) -> None:
+        """A receipt of these, told again until every shard has it."""
         accepted = Accepted(V2)
-        for batch in session.outbox.batches:
+        for batch in batches:
             accepted.add_session(session.numbers.origin, batch.first_seq, batch.count)
         for body in accepted.bodies():
-            self._put(client, encode_control("receipt", body))
+            for _ in range(20):
+                try:
+                    put_control(client, STREAM, "receipt", body, self.clock, self.world.random.random)
+                    break
+                except _PASSING as error:
+                    self.world.note(f"a receipt is told again: {error}")
 
     def _send(self, session: Session, writer: Writer, client: Any) -> None:
         batches = writer.request(self.world.now)
@@ -356,6 +373,7 @@ class System:
             self.world.note(f"no reshard: {error}")
 
     def _finished(self) -> bool:
+        self._watch()
         if self.busy or self.world.now < self.world.faults_until_ms:
             return False
         entries = {entry.shard_id: entry for entry in self.ledger.shards()}
@@ -366,6 +384,18 @@ class System:
             if shard.records and int(entry.position) < shard.records[-1].number:
                 return False
         return True
+
+    def _watch(self) -> None:
+        """Audit what runs, every few seconds: nothing that some shard has still to read is missing."""
+        if self.world.now - self._watched_ms < _WATCH_MS:
+            return
+        self._watched_ms = self.world.now
+        entries, store = self.ledger.shards(), StateStore(PIPELINE, self.objects)
+        listed = {one.shard_id: one.parents for one in self.kinesis.shards(STREAM)}
+        report = audit(PIPELINE.name, entries, [store.load(entry) for entry in entries], [], listed=listed)
+        missing = [f"{one.origin} {one.not_processed}" for one in report.origins if one.not_processed]
+        self.world.fired["* unread"] += report.unread > 0
+        self.alarms += [f"at {self.world.now}: missing {', '.join(missing)}"] if missing else []
 
 
 @contextmanager

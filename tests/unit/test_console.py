@@ -182,7 +182,7 @@ def test_alerts_beyond_those_shown_are_said() -> None:
     assert alert_cells(alert(0))[4] == "123,456,789"
 
 
-EXACT = OriginAudit("b" * 32, None, 9, 1, 6, 2, (), (), (), 0)
+EXACT = OriginAudit("b" * 32, None, 9, 1, 6, 2, (), (), (), (), 0)
 GAPS = replace(EXACT, origin="a" * 32, accepted=10, waiting=0, not_processed=((3, 4),), not_in_lake=((7, 9),))
 
 
