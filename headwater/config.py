@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     view_flush_seconds: float = 1.0
     view_writers: int = 8
     """How many rows of views are written at a time."""
+    idle_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """A shard that has committed nothing for so long counts as read up to so long ago, for what is final; 0 waits for
+    it. A shard that is read commits every `commit_seconds`, so it is twice that at least."""
     publish_seconds: float = 30.0
     reference_seconds: float = 0.0
     """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
@@ -178,15 +181,12 @@ class Settings(BaseSettings):
     separated by commas. Empty: they are kept in the ledger's table and logged."""
     alerts_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """How often the alerts service looks for windows that have become final."""
-    alerts_idle_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """A shard that has committed nothing for so long counts as read up to so long ago; 0 waits for it. A shard that
-    is read commits every `commit_seconds`, so it is twice that at least."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
 
-    @field_validator("alerts_idle_seconds")
+    @field_validator("idle_seconds")
     @classmethod
     def _outlasts_commits(cls, value: float, info: ValidationInfo) -> float:
         commits = info.data.get("commit_seconds", 0.0)

@@ -26,6 +26,7 @@ from headwater.errors import HeadwaterError, UsageError
 from processors.alerts.store import alert_rows
 from processors.audit import AuditReport
 from processors.auditing import run_audit
+from processors.finality import final_until
 from processors.jobs import Jobs
 from processors.pipeline import View
 from processors.services import Services
@@ -111,6 +112,7 @@ class Collector:
             since=self._since,
             letters=self._waiting_letters,
             views=len(services.pipeline.views),
+            watermark_ms=final_until(services.pipeline, services.settings, entries, topology.parents, now),
         )
         self._add_point(now)
         lease, _ = documents.document("publisher")

@@ -6,7 +6,7 @@ from typing import Any
 
 from headwater import sequence
 from headwater.console.words import moment
-from headwater.ledger import ShardEntry, watermark_of
+from headwater.ledger import ShardEntry
 from processors.shards.heat import Sample, heat
 from processors.shards.topology import Topology
 
@@ -67,6 +67,8 @@ class Findings:
     letters: int | None = None
     """Dead letters that wait; None while nobody has counted."""
     views: int = 0
+    watermark_ms: int | None = None
+    """Up to where windows are final."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def hops(found: Findings, history: Sequence[Totals]) -> tuple[Hop, ...]:
     lags = [lag for sample in found.samples.values() for lag in sample.lag_ms.values()]
     behind = max(lags, default=0 if found.samples else None)
     still = len(found.samples) - len(here)
-    watermark, letters = watermark_of(found.entries), found.letters
+    watermark, letters = found.watermark_ms, found.letters
     return (
         Hop(
             "stream",

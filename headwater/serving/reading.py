@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headwater.errors import UsageError
-from headwater.ledger import ShardEntry, watermark_of
+from headwater.ledger import ShardEntry
 from headwater.serving.times import clamped
 from processors.alerts.store import alert_rows
+from processors.finality import final_until
 from processors.jobs import Jobs
 from processors.pipeline import View
 from processors.runners.embedded import list_shards
 from processors.services import Services
 from sinks.viewitems import LONGEST_KEY, key_parts, key_text
 
-__all__ = ["BadQuestion", "NoSuchKey", "Progress", "ViewReader", "progress_of", "view_json"]
+__all__ = ["BadQuestion", "NoSuchKey", "Progress", "ViewReader", "view_json"]
 
 _PROGRESS_MS = 1_000
 MOST_ROWS = 1_000
@@ -36,7 +37,8 @@ class NoSuchKey(UsageError):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far all open shards have committed; None while one of them has nothing yet."""
+    """Up to where windows are final, None while a shard has nothing yet; and when the slowest of the shards that are
+    read committed last."""
 
     watermark_ms: int | None
     as_of_ms: int | None
@@ -44,12 +46,6 @@ class Progress:
     def is_final(self, window_end_ms: int) -> bool:
         """Whether no event that is not late can come for a window any more. A late one still amends it."""
         return self.watermark_ms is not None and window_end_ms <= self.watermark_ms
-
-
-def progress_of(entries: Sequence[ShardEntry], listed: Mapping[str, Sequence[str]] | None = None) -> Progress:
-    """The slowest of the shards that are still read decides. `listed` are the stream's, with their parents."""
-    open_ = [entry for entry in entries if not entry.closed] or entries
-    return Progress(watermark_of(entries, listed=listed), min((entry.updated_ms for entry in open_), default=None))
 
 
 class ViewReader:
@@ -76,10 +72,14 @@ class ViewReader:
 
     def progress(self) -> Progress:
         """At most a second old."""
-        now = self._services.clock.now_ms()
+        services = self._services
+        now = services.clock.now_ms()
         if now - self._progress[0] >= _PROGRESS_MS:
-            entries = self._services.ledger.shards()
-            self._progress = (now, progress_of(entries, self._shards(entries)))
+            entries = services.ledger.shards()
+            mark = final_until(services.pipeline, services.settings, entries, self._shards(entries), now)
+            read = [entry for entry in entries if not entry.closed] or entries
+            as_of = min((entry.updated_ms for entry in read), default=None)
+            self._progress = (now, Progress(mark, as_of))
         return self._progress[1]
 
     def _shards(self, entries: Sequence[ShardEntry]) -> Mapping[str, Sequence[str]]:

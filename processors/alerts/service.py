@@ -16,7 +16,6 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from headwater.errors import HeadwaterError, UsageError
-from headwater.ledger import watermark_of
 from processors.alerts.delivery import Delivery, Place
 from processors.alerts.events import About, event_of
 from processors.alerts.lease import Lease
@@ -25,6 +24,7 @@ from processors.alerts.publishers import Event, Publish
 from processors.alerts.readings import Span, seen, starts
 from processors.alerts.rules import Rule
 from processors.alerts.store import Entry
+from processors.finality import final_until
 from processors.runners.embedded import list_shards
 from processors.services import Services
 from processors.shards.service import Stop
@@ -157,17 +157,10 @@ class Alerts:
                 self._entries[rule.name] = _needed(found)
 
     def _mark(self) -> int | None:
-        """Up to where windows are final. Events that are ahead of their time, as a device's clock may be, bring it no
-        further than the time of the commit, less the lateness."""
-        lateness, services = self._pipeline.lateness_ms, self._services
-        idle = round(services.settings.alerts_idle_seconds * 1000)
-        entries = [
-            one if mark is None else replace(one, watermark_ms=min(mark, one.updated_ms - lateness))
-            for one in services.ledger.shards()
-            for mark in [one.watermark_ms]
-        ]
+        services = self._services
+        entries = services.ledger.shards()
         listed = {one.shard_id: one.parents for one in list_shards(services.kinesis, services.settings.stream)}
-        return watermark_of(entries, services.clock.now_ms() - idle if idle else None, listed)
+        return final_until(self._pipeline, services.settings, entries, listed, services.clock.now_ms())
 
     def _spans(self, rules: Sequence[Rule], mark_ms: int) -> tuple[dict[Rule, Span], int]:
         """The windows of a view that are to be judged now, and how many rules have more."""

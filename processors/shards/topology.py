@@ -47,6 +47,13 @@ class Topology:
         return tuple(sorted((shard for shard in self.shards if not shard.closed), key=lambda shard: shard.start))
 
     @cached_property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """What each shard was made of, also where that is no longer listed."""
+        return {
+            shard.shard_id: tuple(one for one in (shard.parent, shard.adjacent_parent) if one) for shard in self.shards
+        }
+
+    @cached_property
     def layout(self) -> Layout:
         return tuple(shard.start for shard in self.open)
 

@@ -262,7 +262,8 @@ def test_no_window_is_final_while_a_shard_waits_to_be_read() -> None:
         def committed(shard: str, minutes: int, *, closed: bool = False) -> int | None:
             entry = services.ledger.claim(shard, "me", None, START)
             mark = START + minutes * MINUTE
-            change = Commit(str(minutes).zfill(56), b"", None, (), {}, mark, closed=closed, now_ms=START)
+            later = START + 120 * MINUTE
+            change = Commit(str(minutes).zfill(56), b"", None, (), {}, mark, closed=closed, now_ms=later)
             services.ledger.commit(entry, change)
             assert isinstance(services.clock, ManualClock)
             services.clock.advance(1_000)

@@ -300,7 +300,7 @@ def test_a_stream_that_falls_silent(told: list[Event]) -> None:
     """Its watermark stands still; where idle shards count as read, the silence is seen."""
     for idle, found in ((0.0, []), (120.0, ["dev-1"])):
         told.clear()
-        plant = Plant(settings=Settings(view_writers=1, alerts_idle_seconds=idle))
+        plant = Plant(settings=Settings(view_writers=1, idle_seconds=idle))
         plant.lives({"dev-1": [20.0] * 3})
         plant.read_to(3)
         for _ in range(6):

@@ -18,10 +18,10 @@ from processors.alerts.publishers import publish_to
         ("ALERTS_SECONDS", "-1"),
         ("ALERTS_SECONDS", "nan"),
         ("ALERTS_SECONDS", "inf"),
-        ("ALERTS_IDLE_SECONDS", "-1"),
-        ("ALERTS_IDLE_SECONDS", "nan"),
-        ("ALERTS_IDLE_SECONDS", "inf"),
-        ("ALERTS_IDLE_SECONDS", "119"),
+        ("IDLE_SECONDS", "-1"),
+        ("IDLE_SECONDS", "nan"),
+        ("IDLE_SECONDS", "inf"),
+        ("IDLE_SECONDS", "119"),
     ],
 )
 def test_numbers(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +36,9 @@ def test_numbers(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_idle_shard_outlasts_two_commits() -> None:
-    assert Settings(commit_seconds=1, alerts_idle_seconds=2).alerts_idle_seconds == 2
-    assert Settings(alerts_idle_seconds=0).alerts_idle_seconds == 0
-    assert Settings(alerts_idle_seconds=120).alerts_idle_seconds == 120
+    assert Settings(commit_seconds=1, idle_seconds=2).idle_seconds == 2
+    assert Settings(idle_seconds=0).idle_seconds == 0
+    assert Settings(idle_seconds=120).idle_seconds == 120
 
 
 @pytest.mark.parametrize(
