@@ -1,13 +1,14 @@
 """The servers of the KCL's tests: kinesis-local (npm) for the stream, DynamoDB Local (Maven Central) for ledger, views
 and leases, moto for S3 and Glue. All on loopback, on free ports, each checked to be our own child."""
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
 KINESIS = HERE / "kinesis-local"
 DYNAMODB = HERE / "dynamodb-local"
+_ATTEMPTS = 3
 
 _BIND = """
 const net = require('net'), listen = net.Server.prototype.listen;
@@ -75,62 +77,92 @@ def servers() -> Iterator[KclServers]:
 
 @contextmanager
 def kinesis_local() -> Iterator[str]:
-    package = KINESIS / "node_modules" / "kinesis-local"
-    if not package.is_dir():
-        _run(["npm", "ci", "--prefix", str(KINESIS), "--no-audit", "--no-fund"])
-    shim = BUILD / "loopback.js"
-    shim.parent.mkdir(exist_ok=True)
-    shim.write_text(_BIND)
-    plain, tls = _free_port(), _free_port()
-    environment = os.environ | {
-        "KINESIS_MOCK_PLAIN_PORT": str(plain),
-        "KINESIS_MOCK_TLS_PORT": str(tls),
-        "LOG_LEVEL": "WARN",
-        "SHARD_LIMIT": "200",
-    }
-    # it finds its certificate in its own folder only
-    with _child(["node", "-r", str(shim), "main.js"], package, environment, plain):
-        yield f"http://127.0.0.1:{plain}"
+    with _prepared("kinesis-local") as todo:
+        if todo:
+            _run(["npm", "ci", "--prefix", str(KINESIS), "--no-audit", "--no-fund"])
+            (BUILD / "loopback.js").write_text(_BIND)
+
+    def start(plain: int, tls: int) -> subprocess.Popen[bytes]:
+        ports = {"KINESIS_MOCK_PLAIN_PORT": str(plain), "KINESIS_MOCK_TLS_PORT": str(tls)}
+        environment = os.environ | ports | {"LOG_LEVEL": "WARN", "SHARD_LIMIT": "200"}
+        # it finds its certificate in its own folder only
+        folder = KINESIS / "node_modules" / "kinesis-local"
+        return _started(["node", "-r", str(BUILD / "loopback.js"), "main.js"], folder, environment, plain)
+
+    with _listening(start) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def dynamodb_local() -> Iterator[str]:
     jars = BUILD / "dynamodb-local"
-    if not any(jars.glob("DynamoDBLocal-*.jar")):
-        options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-        _run(["mvn", "-q", "-B", "-f", str(DYNAMODB / "pom.xml"), "dependency:copy-dependencies", *options])
-    port = _free_port()
-    # IPv4, or the socket is listed where its owner is not looked for
-    command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC"]
-    command += [f"-Dsqlite4java.library.path={jars}", "-cp", f"{jars}/*"]
-    command += [str(DYNAMODB / "Loopback.java"), "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
-    with _child(command, BUILD, dict(os.environ), port):
+    with _prepared("dynamodb-local") as todo:
+        if todo:
+            options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+            _run(["mvn", "-q", "-B", "-f", str(DYNAMODB / "pom.xml"), "dependency:copy-dependencies", *options])
+
+    def start(port: int, _: int) -> subprocess.Popen[bytes]:
+        # IPv4, or the socket is listed where its owner is not looked for
+        command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC"]
+        command += [f"-Dsqlite4java.library.path={jars}", "-cp", f"{jars}/*"]
+        command += [str(DYNAMODB / "Loopback.java"), "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
+        return _started(command, BUILD, dict(os.environ), port)
+
+    with _listening(start) as port:
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _child(command: list[str], folder: Path, environment: Mapping[str, str], port: int) -> Iterator[None]:
-    """The server, once this very process listens on the port."""
-    log = BUILD / f"{Path(command[0]).name}-{port}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while not owns_listener(process.pid, port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} does not start: {log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
+def _prepared(name: str) -> Iterator[bool]:
+    """Whether it is still to be fetched: by one process at a time, and again when that was not finished."""
+    BUILD.mkdir(exist_ok=True)
+    done = BUILD / f"{name}.fetched"
+    with (BUILD / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not done.exists()
+        done.touch()
+
+
+@contextmanager
+def _listening(start: Callable[[int, int], subprocess.Popen[bytes]]) -> Iterator[int]:
+    """The port of a server, once this very process listens on it: another, where one was taken meanwhile."""
+    for attempt in range(_ATTEMPTS):
+        port, other = _free_ports()
+        process = start(port, other)
         try:
-            process.wait(3)  # in memory: there is nothing to save
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.unlink(missing_ok=True)
+            if not _listens(process, port):
+                if attempt < _ATTEMPTS - 1:
+                    continue
+                raise RuntimeError(f"{process.args!r} does not start: {_log(port).read_text()[-2000:]}")
+            yield port
+            return
+        finally:
+            process.terminate()
+            try:
+                process.wait(3)  # in memory: there is nothing to save
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            _log(port).unlink(missing_ok=True)
+
+
+def _started(command: list[str], folder: Path, environment: Mapping[str, str], port: int) -> subprocess.Popen[bytes]:
+    with _log(port).open("wb") as out:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+
+def _log(port: int) -> Path:
+    return BUILD / f"server-{port}.log"
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Waits for it, 60 s at most."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if owns_listener(process.pid, port):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _run(command: list[str]) -> None:
@@ -139,11 +171,11 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}: {(done.stdout + done.stderr)[-2000:]}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 if __name__ == "__main__":

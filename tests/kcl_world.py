@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,22 +24,12 @@ from processors.auditing import run_audit
 from processors.references import ensure_initial
 from processors.services import Services
 from tests.kcl_pipeline import pipeline
+from tests.waiting import until
 
-__all__ = ["Fleet", "World", "until"]
+__all__ = ["Fleet", "World"]
 
 START_MS = 1_762_160_400_000
 COMMAND = [sys.executable, "-c", "from headwater.cli import main; main()", "process", "--on", "kcl"]
-
-
-def until(found: Callable[[], Any], seconds: float = 180.0, what: str = "") -> Any:
-    """Wait for it; what it found."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds:.0f} s: {what or found}")
 
 
 @dataclass
@@ -192,7 +182,11 @@ class World:
         return sum(count.get("events", 0) - count.get("duplicates", 0) for count in counts)
 
     def wait_processed(self, seconds: float = 90.0) -> None:
-        until(lambda: self.processed() >= self.events(), seconds, f"{self.processed()} of {self.events()} processed")
+        until(
+            lambda: self.processed() >= self.events(),
+            seconds,
+            lambda: f"{self.processed()} of {self.events()} processed",
+        )
 
     def audit(self) -> AuditReport:
         """Publish what is pending, then compare every hop, the view among them, with what was put."""

@@ -67,6 +67,7 @@ class SourceMapping:
         self._stop.set()
         for thread in (self._main, *self._threads.values()):
             thread.join(60)
+            assert not thread.is_alive(), thread.name
         assert not self.crashed, self.crashed
 
     def _guard(self, job: Callable[..., None], *args: Any) -> None:

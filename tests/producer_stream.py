@@ -29,7 +29,7 @@ class FakeStream:
         self.gate.set()
 
     def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        if not self.gate.wait(3):  # a failing test shall end
+        if not self.gate.wait(60):  # a failing test shall end
             self.gate.set()
         self.requests.append(Records)
         if self.always is not None:

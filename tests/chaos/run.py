@@ -65,7 +65,8 @@ class Chaos:
             stack.callback(self._end)
             self._start()
             # first whole, then hurt
-            self._until(lambda: processed(self.services) > 0, 60)
+            if not self._until(lambda: processed(self.services) > 0, 120):
+                return ["nothing was processed in 120 s"]
             self._hurt()
             return self._finish()
 
@@ -103,7 +104,7 @@ class Chaos:
         reshards = [("split", self.seconds * 0.35), ("merge", self.seconds * 0.65)]
         wanted = round(KILLS_A_MINUTE * self.seconds / 60)
         while (now := time.monotonic() - began) < self.seconds or (
-            self.did["kill -9"] < wanted and now < 2 * self.seconds
+            (self.did["kill -9"] < wanted or reshards) and now < 2 * self.seconds
         ):
             for mortal in self.mortals:
                 mortal.look_after(0.3)

@@ -131,8 +131,9 @@ def _run(made: Synthesis, base: dict[str, str], folder: Path, recording: Path) -
             as_service("gateway", "produce", str(part), "--contract", "telemetry")
             until(services, (half + 1) * EVENTS // 2, process)
         device = events["device"][0].as_py()
-        deadline = time.monotonic() + 90
-        while any(entry.pending for entry in services.ledger.shards()) and time.monotonic() < deadline:
+        waited = time.monotonic()
+        while any(entry.pending for entry in services.ledger.shards()):
+            assert time.monotonic() < waited + 120, (folder / "publish.log").read_text()[-2_000:]
             time.sleep(0.5)
     with running("maintain", MAINTAIN, base, folder) as maintenance:
         while '"maintained"' not in (folder / "maintain.log").read_text() and maintenance.poll() is None:

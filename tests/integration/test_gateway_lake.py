@@ -34,6 +34,7 @@ from processors.auditing import run_audit
 from processors.pipeline import load
 from processors.services import Services
 from tests.cli import headwater
+from tests.waiting import until
 
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5)
 MAIN = [sys.executable, "-c", "from headwater.cli import main; main()"]
@@ -100,12 +101,12 @@ def processed(environment: Mapping[str, str], log: Path, enough: int) -> Service
     process = start(["process"], environment, log)
     reader = threading.Thread(target=lambda: log.with_suffix(".out").write_text(process.stdout.read()))  # type: ignore[union-attr]
     reader.start()
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+
+    def committed() -> int:
         counts = [entry.counts for entry in services.ledger.shards()]
-        if sum(count.get("events", 0) - count.get("duplicates", 0) for count in counts) >= enough:
-            break
-        time.sleep(0.2)
+        return sum(count.get("events", 0) - count.get("duplicates", 0) for count in counts)
+
+    until(lambda: committed() >= enough, 180, lambda: f"{committed()} of {enough} events are committed")
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 0
     reader.join()
@@ -134,9 +135,7 @@ def test_killed_under_load_and_nothing_acknowledged_is_lost(aws: Mapping[str, st
     with ThreadPoolExecutor(4) as pool:
         work = [pool.submit(load_it, worker) for worker in range(4)]
         for round_ in (1, 2):
-            deadline = time.monotonic() + 60
-            while len(acknowledged) < 40 * round_ and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: len(acknowledged) >= 40 * round_, 120, lambda: f"{len(acknowledged)} acknowledged")  # noqa: B023
             world.process.kill()
             assert world.process.wait() == -signal.SIGKILL
             world.start()

@@ -20,9 +20,10 @@ from headwater import sequence
 from headwater.codec import encode_kpl
 from processors.runners.kcltables import seed_leases
 from tests.kcl_servers import KclServers, missing, servers
-from tests.kcl_world import Fleet, World, until
+from tests.kcl_world import Fleet, World
+from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,8 @@ def test_a_supervisor_killed_alone_leaves_nobody_at_work(name: str, tmp_path: Pa
     """kill -9 of the command under load: its daemons end with it, and what they had begun is taken up by others."""
     world = World(name, tmp_path, 3)
     with _feeding(world, "load"), world.fleet(workers=2) as fleet:
-        until(lambda: len(fleet.shards()) == 3, 60, "all shards")
-        until(lambda: world.processed() > 0, 60, "a commit")
+        until(lambda: len(fleet.shards()) == 3, 180, "all shards")
+        until(lambda: world.processed() > 0, 90, "a commit")
         family = fleet.descendants()
         fleet.process.kill()
         until(lambda: not any(_runs(pid) for pid in family), 30, "the end of all daemons and shards")
@@ -240,7 +241,8 @@ class _Feeding:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
+        assert not self._thread.is_alive()
 
     def _run(self) -> None:
         copies = 0

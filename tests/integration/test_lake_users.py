@@ -27,6 +27,7 @@ from producers.fleet import Fleet
 from sinks.catalog import open_table
 from sinks.query import lake_query
 from tests.cli import headwater
+from tests.waiting import until
 
 SETTINGS = Settings(commit_seconds=0.5, view_flush_seconds=0.5)
 EVENTS = 3_000
@@ -84,10 +85,7 @@ def read(services: Services, more: int, counted: Callable[[Mapping[str, int]], i
     thread = Thread(target=runner.run, args=(stop,))
     thread.start()
     try:
-        for _ in range(600):
-            if done() >= wanted:
-                break
-            services.clock.sleep(0.1)
+        until(lambda: done() >= wanted, 120, lambda: f"{done()} of {wanted} are committed")
     finally:
         stop.set()
         thread.join()
@@ -145,7 +143,7 @@ def names(services: Services) -> list[str]:
 def test_commands_look_after_the_table(services: Services, aws: Mapping[str, str]) -> None:
     """Health before and after compaction, freshness per shard; the audit stays exact."""
     before = json.loads(headwater("lake", "health", "--json", environment=aws).out)
-    assert before["files"] > 5
+    assert before["files"] > before["partitions"]
     shards = [json.loads(line) for line in headwater("lake", "freshness", "--json", environment=aws).out.splitlines()]
     assert len(shards) == 2
     assert all(shard["files"] and not shard["waiting_files"] for shard in shards)
@@ -153,7 +151,7 @@ def test_commands_look_after_the_table(services: Services, aws: Mapping[str, str
     (job,) = headwater("jobs", "list", environment=aws).out.splitlines()[1:]
     assert [word in job for word in ("compact-", "done", "100%")] == [True] * 3, job
     assert done.code == 0, done
-    assert json.loads(done.out)["files_before"] > 5
+    assert json.loads(done.out)["files_before"] >= 2
     after = json.loads(headwater("lake", "health", "--json", environment=aws).out)
     assert (after["files"], after["rows"]) == (after["partitions"], before["rows"])
     assert json.loads(

@@ -12,13 +12,14 @@ import pytest
 from headwater.local.embedded import EmbeddedAws
 from infra.lambda_bundle import NEEDS
 from tests.kcl_servers import missing, servers
-from tests.kcl_world import World, until
+from tests.kcl_world import World
 from tests.lambda_function import bundled
 from tests.lambda_mapping import MappingSettings, SourceMapping
 from tests.lambda_pipeline import DEADLY
 from tests.lambda_runtime import Answer, Function
+from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from processors.services import Services
 from producers import Producer, ProducerSettings
 from producers.fleet import Fleet
 from tests.cli import headwater
+from tests.waiting import until
 
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5)
 MAIN = [sys.executable, "-c", "from headwater.cli import main; main()"]
@@ -90,9 +91,7 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
             before, produced = produced, produced + table.num_rows
             if number == len(tables) - 1:
                 break
-            deadline = time.monotonic() + 180
-            while committed(services) <= before and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(lambda: committed(services) > before, 180, lambda: log.read_text()[-2_000:])  # noqa: B023
             process.kill()
             assert process.wait() == -signal.SIGKILL
     wait_for(services, events)

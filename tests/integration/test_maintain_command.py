@@ -23,10 +23,11 @@ from sinks.rewriting import data_files
 from tests.integration.test_catalog import CONTRACT, aws, commit, ensured, publisher, seqs, settings, uploads
 from tests.integration.test_main_job import start
 from tests.integration.test_maintenance import care
+from tests.waiting import until
 
 __all__ = ["aws", "settings"]
 
-BUCKETS = 8
+BUCKETS = 16
 BUCKETED = Partitioning("ts", "device", "day", BUCKETS)
 PIPELINE = """
 from headwater.contract import load_contract
@@ -105,9 +106,7 @@ def test_killed_in_the_middle_the_table_is_whole(
         assert process.wait() == -signal.SIGKILL
         assert seqs(settings) == Counter(range(3 * ROWS))
     process = maintaining(environment, log)
-    deadline = time.monotonic() + 120
-    while joined(settings) < BUCKETS and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(lambda: joined(settings) >= BUCKETS, 120, lambda: log.read_text()[-2_000:])
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0, log.read_text()
     assert joined(settings) == len(data_files(open_table(settings, "metric"))) == BUCKETS

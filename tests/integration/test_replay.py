@@ -22,6 +22,7 @@ from sinks.compaction import Sizes
 from sinks.query import lake_query
 from tests.cli import headwater, started
 from tests.integration.test_lake_users import FOREIGN, SETTINGS, aws, process, produce, read
+from tests.waiting import until
 
 __all__ = ["aws"]
 
@@ -108,10 +109,7 @@ def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_onc
     document = f"replay-{Replay(services, span, source, stream).id}"
     first = started(*arguments, "--rate", "40", environment=aws)
     try:
-        for _ in range(600):
-            if services.ledger.document(document)[0].get("events") or first.poll() is not None:
-                break
-            services.clock.sleep(0.1)
+        until(lambda: services.ledger.document(document)[0].get("events"), 120, lambda: f"events put; {first.poll()}")
         if source == "stream":
             cancel(f"stream to stream {stream}", aws)
             assert first.wait(60) == 1

@@ -15,6 +15,7 @@ from tests.simulation.world import FAULTS
 SEEDS = 500
 
 
+@pytest.mark.timeout(900)
 def test_every_event_is_there_once_whatever_happens() -> None:
     """All auditors are content with every seed; and each kind of fault did strike."""
     fired = Counter[str]()

@@ -92,19 +92,19 @@ def test_two_services_and_a_read_longer_than_the_lease() -> None:
     real = plant.views.at
 
     def slow(view: ViewSpec, starts_ms: Sequence[int]) -> Iterator[dict[str, object]]:
-        time.sleep(7)
+        time.sleep(15)
         yield from real(view, starts_ms)
 
     plant.views.at = slow  # type: ignore[method-assign]
     plant.lives({"dev-1": [20.0, 99.0]})
     plant.read_to(2)
     turns: list[Turn | None] = []
-    running = threading.Thread(target=lambda: turns.append(first.turn(lease_seconds=3)))
+    running = threading.Thread(target=lambda: turns.append(first.turn(lease_seconds=8)))
     running.start()
     time.sleep(0.5)
     others = []
     while running.is_alive():
-        others.append(second.turn(lease_seconds=3))
+        others.append(second.turn(lease_seconds=8))
         time.sleep(0.05)
     assert len(others) > 20
     assert set(others[:-1]) == {None}

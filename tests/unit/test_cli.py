@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -63,10 +62,8 @@ def test_a_setting_that_cannot_be_names_its_variable() -> None:
 
 @pytest.mark.parametrize("arguments", [["lake", "query", "SELECT 1"], ["view", "list", "device_10m"], ["dlq", "list"]])
 def test_an_endpoint_that_is_shut_is_said_at_once(arguments: list[str]) -> None:
-    """Nobody waits for botocore's retries on this machine's own port."""
-    started = time.monotonic()
+    """Before the first call: botocore's retries would say it otherwise."""
     headwater(*arguments, environment=CLOSED).failed(1, "nothing answers at http://127.0.0.1:1")
-    assert time.monotonic() - started < 15
 
 
 def test_an_endpoint_that_is_shut_ends_a_service_too() -> None:

@@ -249,7 +249,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(signal=st.sampled_from(["metrics", "logs", "traces"]), value=VALUES, junk=st.binary(max_size=60))
 def test_no_request_makes_a_5xx(shared: Served, signal: str, value: Any, junk: bytes) -> None:
     for body, kind in ((json.dumps(value).encode(), "application/json"), (junk, PROTOBUF), (junk, "application/json")):

@@ -234,13 +234,13 @@ def test_progress_between_crashes_is_no_loop(fleet: Any, tmp_path: Path) -> None
 
 def test_stop_is_graceful_then_forced(fleet: Any, tmp_path: Path) -> None:
     """SIGTERM first, to every worker; what ignores it is killed."""
-    script = f"trap 'echo got >> {tmp_path}/term; exit 0' TERM\nwhile true; do sleep 0.05; done"
+    ready = tmp_path / "ready"
+    script = f"trap 'echo got >> {tmp_path}/term; exit 0' TERM\necho x >> {ready}\nwhile true; do sleep 0.05; done"
     run, out = fleet(script, workers=2)
 
     class AfterStart(Event):
         def wait(self, timeout: float | None = None) -> bool:
-            if all(worker.running for worker in run.status.workers()) and len(run.status.workers()) == 2:
-                super().wait(0.5)
+            if ready.exists() and len(ready.read_text().splitlines()) == 2:
                 self.set()
             return super().wait(timeout)
 

@@ -3,6 +3,7 @@
 import io
 import random
 from collections import Counter
+from collections.abc import Mapping
 from threading import Event, Thread
 from typing import Any
 
@@ -10,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headwater import sequence
 from headwater.aggregates import count
 from headwater.clock import SystemClock
 from headwater.config import Settings
-from headwater.ledger import Ledger
+from headwater.ledger import Ledger, ShardEntry
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
-from headwater.testing.memoryshards import HASH_SPACE
+from headwater.testing.memoryshards import HASH_SPACE, MemoryShard
 from headwater.testing.objects import MemoryObjects
 from processors.audit import audit
 from processors.pipeline import Pipeline
@@ -76,14 +78,26 @@ class Stack:
         left, right = self.open_shards()[at : at + 2]
         self.kinesis.merge_shards(StreamName="s", ShardToMerge=left, AdjacentShardToMerge=right)
 
-    def stop_when_read(self, events: int) -> None:
-        """Until so many distinct events are committed and all shards that ended are closed."""
-        clock = SystemClock()
-        for _ in range(600):
-            counts = [entry.counts for entry in self.ledger.shards()]
-            if sum(one.get("events", 0) - one.get("duplicates", 0) for one in counts) >= events:
+    def stop_when_read(self) -> None:
+        """Once all that is on the stream is committed, and the shards that ended are closed."""
+        clock, behind = SystemClock(), [""]
+        for _ in range(1_200):
+            entries = {entry.shard_id: entry for entry in self.ledger.shards()}
+            behind = [shard.shard_id for shard in self.kinesis.shards("s") if self._is_behind(shard, entries)]
+            if not behind:
                 break
             clock.sleep(0.1)
+        self.stop()
+        assert not behind
+
+    @staticmethod
+    def _is_behind(shard: MemoryShard, entries: Mapping[str, ShardEntry]) -> bool:
+        entry = entries.get(shard.shard_id)
+        if entry is None or (shard.closed is not None and not entry.closed):
+            return True
+        return bool(shard.records) and entry.position < sequence.pad(str(shard.records[-1].number))
+
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -119,7 +133,7 @@ def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int)
                     stack.split(draw.randrange(many))
                 else:
                     stack.merge(draw.randrange(many - 1))
-    stack.stop_when_read(6_000)
+    stack.stop_when_read()
     lake = stack.lake()
     seen = Counter(zip(lake["_origin"].to_pylist(), lake["_seq"].to_pylist(), strict=True))
     assert set(seen.values()) == {1}
@@ -153,7 +167,7 @@ def test_after_a_split_new_batches_go_to_the_children() -> None:
         low, high = (one for one in stack.kinesis.shards("s") if one.closed is None)
         assert min(low.taken_records, high.taken_records) >= 10
         assert int(low.end) < HASH_SPACE // 2
-    stack.stop_when_read(0)
+    stack.stop()
 
 
 def test_what_a_shard_refuses_is_told_with_the_receipts_and_seen_in_its_heat() -> None:
@@ -168,7 +182,7 @@ def test_what_a_shard_refuses_is_told_with_the_receipts_and_seen_in_its_heat() -
         stack.kinesis.faults.partial({0})
         producer.put_batch(rows.slice(200, 100))
         producer.flush()
-    stack.stop_when_read(300)
+    stack.stop_when_read()
     documents = [stack.ledger.document(heat_document(shard_id))[0] for shard_id in stack.open_shards()]
     assert sum(document["sample"]["throttles_s"] for document in documents) == pytest.approx(2 / 60)
 
