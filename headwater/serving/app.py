@@ -137,7 +137,13 @@ def _jobs(
         """Long commands that run, and the last that ended; the latest first."""
         return await answered(request, lambda: {"jobs": reader.jobs.shown()})
 
-    @app.post("/v1/jobs/{job_id}/cancel", dependencies=acting, status_code=202, name="cancel a job")
+    @app.post(
+        "/v1/jobs/{job_id}/cancel",
+        dependencies=acting,
+        status_code=202,
+        name="cancel a job",
+        responses={409: _PROBLEM},
+    )
     async def cancel(job_id: str) -> dict[str, str]:
         """Ask a job to end. It does when it next tells its progress."""
         if not controls:
@@ -147,7 +153,7 @@ def _jobs(
         except NoSuchJob:
             raise
         except UsageError as error:  # it has ended, say
-            raise Problem(400, "invalid-header", str(error)) from None
+            raise Problem(409, "conflict", str(error)) from None
         return {"id": job_id, "state": "cancelling"}
 
 

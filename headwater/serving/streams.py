@@ -114,7 +114,3 @@ class Streams:
 def _last(problem: Problem) -> dict[str, str]:
     """The event that ends a stream."""
     return {"event": "error", "data": json_text(problem.body)}
-
-
-def _size(rows: dict[str, str]) -> int:
-    return sum(map(len, rows.values()))

@@ -11,7 +11,7 @@ __all__ = ["Problem", "problem_response"]
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
     "unauthorized": "No valid credentials",
-    "forbidden": "Not allowed to write to this contract",
+    "forbidden": "Not allowed with this key",
     "not-found": "No such resource",
     "method-not-allowed": "Method not allowed",
     "malformed-body": "The body cannot be read",
@@ -20,10 +20,11 @@ _TITLES = {
     "timeout": "The body did not arrive in time",
     "invalid-events": "Events break the contract",
     "invalid-header": "A header or parameter cannot be used",
+    "conflict": "Not possible any more",
     "key-reused": "The Idempotency-Key was used with another body",
     "rate-limited": "Too many events",
     "quota-exceeded": "The quota is used up",
-    "overloaded": "No room for more events now",
+    "overloaded": "No room for more now",
     "unconfirmed": "Kinesis has not confirmed the events in time",
     "undelivered": "Kinesis has refused the events",
     "not-ready": "Not ready",

@@ -222,7 +222,7 @@ def test_a_job_is_seen_and_cancelled(services: Services, url: str) -> None:
         assert (job["state"], job["subject"], job["total"]) == ("running", "lake to stream x", 100)
         assert httpx.post(f"{url}/v1/jobs/{job['id']}/cancel").status_code == 202
         assert httpx.get(f"{url}/v1/jobs").json()["jobs"][0]["state"] == "cancelling"
-    assert httpx.post(f"{url}/v1/jobs/{job['id']}/cancel").status_code == 400, "it has ended"
+    assert httpx.post(f"{url}/v1/jobs/{job['id']}/cancel").status_code == 409, "it has ended"
     assert httpx.post(f"{url}/v1/jobs/nobody/cancel").status_code == 404
     reads = create_app(ViewReader(services), ServeSettings(controls=False), None)
     with serving(reads, 0) as other:
