@@ -1,12 +1,16 @@
 """The command `headwater` as a subprocess."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Ran", "headwater", "started"]
+__all__ = ["Ran", "headwater", "started", "up"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,22 @@ def started(*arguments: str, environment: Mapping[str, str] | None = None) -> su
     return subprocess.Popen(
         [*_COMMAND, *arguments], env=_clean(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+
+
+@contextmanager
+def up(*arguments: str, **settings: str) -> Iterator[dict[str, Any]]:
+    """`headwater up` as a process, on free ports; yields what it says of itself. Ctrl-C ends it with 0."""
+    environment = os.environ | {"HEADWATER_SERVE_PORT": "0", "HEADWATER_GATEWAY_PORT": "0"} | settings
+    command = [*_COMMAND, "up", *arguments, "--json"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, "it has ended"
+        yield json.loads(line)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
 
 
 _COMMAND = (sys.executable, "-c", "from headwater.cli import main; main()")

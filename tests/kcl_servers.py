@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 from headwater.local.embedded import EmbeddedAws, owns_listener
 
-__all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "servers"]
+__all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "servers", "servers_for_tests"]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -63,6 +65,18 @@ def missing() -> str:
     if find_spec("amazon_kclpy") is None:
         lacking.append("amazon_kclpy (pip install 'headwater[kcl]')")
     return f"the KCL's tests need {', '.join(lacking)}" if lacking else ""
+
+
+@contextmanager
+def servers_for_tests() -> Iterator[KclServers]:
+    """All three, and this process's AWS settings theirs. Where they cannot run the test is skipped, or fails in CI."""
+    reason = missing()
+    if reason:
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    with servers() as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in found.environment.items():
+            patch.setenv(name, value)
+        yield found
 
 
 @contextmanager

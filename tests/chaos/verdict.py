@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from processors.auditing import run_audit
-from processors.recompute import batch_view, differences, enriched
-from processors.references import read_source
 from processors.services import Services
 from sinks.query import lake_query
 from tests.chaos.events import events
+from tests.recomputed import views_differ
 
 __all__ = ["processed", "verdict", "waiting"]
 
@@ -38,7 +37,7 @@ def verdict(services: Services, totals: Sequence[int]) -> tuple[list[str], dict[
         wrong.append(f"receipts tell of {accepted} events, produced were {sorted(totals)}")
     truth = pa.concat_tables([events(number, 0, total) for number, total in enumerate(totals)])
     wrong += _lake(services, truth)
-    wrong += _views(services, truth)
+    wrong += views_differ(services, truth)
     return wrong, dict(report.counts)
 
 
@@ -52,16 +51,3 @@ def _lake(services: Services, truth: pa.Table) -> list[str]:
     unlike = (found.astype(str) != right.astype(str)).any(axis=1)
     pairs = zip(found[unlike].values, right[unlike].values, strict=True)
     return [f"the lake's row {row} is not {want}" for row, want in pairs][:5]
-
-
-def _views(services: Services, truth: pa.Table) -> list[str]:
-    pipeline = services.pipeline
-    references = {one.name: read_source(one.source, one.name, services.client) for one in pipeline.references}
-    frame = enriched(pipeline, truth, references)
-    return [
-        line
-        for view in pipeline.views
-        for line in differences(
-            view, batch_view(pipeline, view, frame), services.views.rows(services.view_specs[view.name])
-        )
-    ]

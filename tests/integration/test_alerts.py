@@ -30,7 +30,7 @@ from processors.pipeline import load
 from processors.runners.embedded import EmbeddedRunner
 from processors.services import Services, new_owner
 from producers import Producer
-from tests.cli import headwater
+from tests.cli import headwater, up
 from tests.integration.test_console import browser, section, shot
 from tests.integration.test_main_job import wait_for
 from tests.waiting import until
@@ -255,20 +255,8 @@ def test_a_key_that_is_forgotten(aws: Mapping[str, str], tmp_path: Path) -> None
 def test_up_judges_too(tmp_path: Path) -> None:
     """`headwater up` has every service, so what fires is in the API without another command."""
     (tmp_path / "plant.py").write_text(PIPELINE)
-    environment = os.environ | {
-        "HEADWATER_PIPELINE": str(tmp_path / "plant.py"),
-        "HEADWATER_SERVE_PORT": "0",
-        "HEADWATER_GATEWAY_PORT": "0",
-        "HEADWATER_COMMIT_SECONDS": "0.5",
-        "HEADWATER_ALERTS_SECONDS": "0.2",
-    }
-    command = [sys.executable, "-c", "from headwater.cli import main; main()", "up", "--shards", "1", "--json"]
-    up = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert up.stdout is not None
-        line = up.stdout.readline()
-        assert line, "it has ended"
-        found = json.loads(line)
+    settings = {"PIPELINE": str(tmp_path / "plant.py"), "COMMIT_SECONDS": "0.5", "ALERTS_SECONDS": "0.2"}
+    with up("--shards", "1", **{f"HEADWATER_{name}": value for name, value in settings.items()}) as found:
         events = [
             {"device": "dev-1", "metric": "m", "ts": (START + timedelta(minutes=minute)).isoformat(), "value": 31.0}
             for minute in range(9)
@@ -282,9 +270,6 @@ def test_up_judges_too(tmp_path: Path) -> None:
 
         # it is raised first, and a moment later there is nothing left to publish
         until(lambda: listed() == [("hot", "dev-1", "firing", 0)], 120, listed)
-    finally:
-        up.send_signal(signal.SIGINT)
-        assert up.wait(timeout=60) == 0
 
 
 def test_the_console_shows_what_fires(aws: Mapping[str, str], browser: Browser, tmp_path: Path) -> None:

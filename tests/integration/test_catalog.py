@@ -1,9 +1,8 @@
-"""Iceberg through Glue with real pyiceberg on moto: tables that grow, publishing beside a foreign writer, queries."""
+"""Iceberg through Glue with real pyiceberg on moto: tables that grow, publishing beside a foreign writer."""
 
 import io
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
@@ -15,131 +14,31 @@ from botocore.exceptions import ReadTimeoutError
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
-from headwater import sequence
 from headwater.aws import Objects, client
-from headwater.clock import SystemClock
 from headwater.config import Settings
-from headwater.contract import Contract, parse_contract
+from headwater.contract import parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.errors import HeadwaterError, Retryable, UsageError
-from headwater.ledger import Commit, Ledger, PendingFile
-from headwater.local.embedded import EmbeddedAws
-from headwater.testing.dynamodb import MemoryDynamoDB
 from sinks.catalog import IcebergTable, ensure_table, open_catalog, open_table
-from sinks.lake import LakeBuffer
-from sinks.partitioning import Partitioning
-from sinks.publisher import Publisher
-from sinks.query import lake_identities, lake_query
+from sinks.query import lake_query
+from tests.lake import (
+    CONTRACT,
+    DAY,
+    aws,
+    commit,
+    contract,
+    ensured,
+    new_ledger,
+    publisher,
+    seqs,
+    settings,
+    upload,
+)
 
-CONTRACT = """
-name: metric
-version: {version}
-key: device
-time: ts
-fields:
-  - {{name: device, type: string}}
-  - {{name: ts, type: timestamp}}
-  - {{name: status, type: {status}}}
-{more}"""
-IDENTITY = [
-    pa.field("_origin", pa.string(), nullable=False),
-    pa.field("_seq", pa.int64(), nullable=False),
-    pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
-]
-NOON = 1_767_268_800_000
+__all__ = ["aws", "settings"]
+"""Fixtures."""
+
 FOREIGN = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[EmbeddedAws]:
-    with EmbeddedAws() as started:
-        yield started
-
-
-@pytest.fixture
-def settings(aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Settings:
-    """A bucket and a database of the test's own."""
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    own = f"test-{zlib.crc32(request.node.name.encode()):08x}"
-    made = Settings(bucket=own, database=own.replace("-", "_"))
-    client("s3", made).create_bucket(Bucket=made.bucket)
-    return made
-
-
-def contract(version: int = 1, status: str = "int", more: str = "") -> Contract:
-    return parse_contract(CONTRACT.format(version=version, status=status, more=more), "metric.yaml")
-
-
-DAY = Partitioning("ts", "device", "day")
-
-
-def ensured(settings: Settings, of: Contract | None = None, partitioning: Partitioning = DAY) -> Table:
-    schema = iceberg_schema(of or contract())
-    return ensure_table(open_catalog(settings), settings, "metric", schema, partitioning)
-
-
-def upload(settings: Settings, name: str, first: int, rows: int = 3, of: Contract | None = None) -> PendingFile:
-    """A data file as a shard writes it, of one partition."""
-    (file,) = uploads(settings, name, first, rows, of)
-    return file
-
-
-def uploads(
-    settings: Settings,
-    name: str,
-    first: int,
-    rows: int,
-    of: Contract | None = None,
-    partitioning: Partitioning = DAY,
-    devices: int = 2,
-) -> list[PendingFile]:
-    """A commit's data files; `status` counts on from `first`, as `_seq` does."""
-    of = of or contract()
-    own = [pa.field(one.name, one.arrow_type, nullable=not one.required) for one in of.fields]
-    schema = pa.schema([*own, *IDENTITY])
-    known: dict[str, Callable[[int], Any]] = {
-        "device": lambda n: f"d{n % devices}",
-        "ts": lambda n: NOON + n,
-        "status": lambda n: n,
-        "note": lambda n: f"note {n}",
-        "note_no": lambda n: n,
-        "_origin": lambda _: "session",
-        "_seq": lambda n: n,
-        "_arrived_at": lambda _: NOON + 500,
-    }
-    columns = [pa.array([known[one.name](n) for n in range(first, first + rows)], one.type) for one in schema]
-    buffer = LakeBuffer(schema, partitioning)
-    buffer.append(pa.table(columns, schema=schema))
-    objects, files = Objects(client("s3", settings), settings.bucket), buffer.seal()
-    names = [f"lake/metric/data/{name}{f'-{n:04d}' if n else ''}.parquet" for n in range(len(files))]
-    uris = [objects.put(key, file.body) for key, file in zip(names, files, strict=True)]
-    return [PendingFile("metric", uri, file.rows, len(file.body)) for uri, file in zip(uris, files, strict=True)]
-
-
-def new_ledger() -> Ledger:
-    memory = MemoryDynamoDB()
-    keys = [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
-    memory.create_table(TableName="ledger", KeySchema=keys)
-    return Ledger(memory, "ledger", "p")
-
-
-def commit(ledger: Ledger, shard: str, position: int, files: list[PendingFile]) -> None:
-    entry = ledger.shard(shard) or ledger.claim(shard, "owner", b"", 0)
-    ledger.commit(entry, Commit(sequence.pad(str(position)), b"", None, files, {}, None, False, 0))
-
-
-def publisher(settings: Settings, ledger: Ledger, owner: str = "me", lease_seconds: float = 60.0) -> Publisher:
-    catalog = open_catalog(settings)
-    return Publisher(
-        ledger, lambda name: IcebergTable(catalog, settings.database, name), SystemClock(), owner, lease_seconds
-    )
-
-
-def seqs(settings: Settings) -> Counter[int]:
-    return Counter(
-        seq for batch in lake_identities(open_table(settings, "metric")) for seq in batch["_seq"].to_pylist()
-    )
 
 
 def test_several_make_the_same_table_at_once(settings: Settings) -> None:
@@ -343,61 +242,6 @@ def test_a_table_that_is_gone_is_tried_again(settings: Settings) -> None:
     """Somebody may be making it just now."""
     with pytest.raises(Retryable, match="is not in the catalog"):
         IcebergTable(open_catalog(settings), settings.database, "metric").paths()
-
-
-def test_queries_name_tables_with_and_without_the_database(settings: Settings) -> None:
-    """Columns and times as in the table."""
-    ensured(settings)
-    ledger = new_ledger()
-    commit(ledger, "s", 1, [upload(settings, "a", 0, rows=5)])
-    publisher(settings, ledger).drain()
-    join = f"metric a JOIN {settings.database}.METRIC b USING (_seq)"
-    sql = f"SELECT a.device, count(*) AS n FROM {join} GROUP BY 1 ORDER BY 1"
-    assert lake_query(settings, sql).to_pylist() == [{"device": "d0", "n": 3}, {"device": "d1", "n": 2}]
-    (row,) = lake_query(settings, "SELECT epoch_ms(min(ts)) AS first FROM metric WHERE ts >= '2026-01-01'").to_pylist()
-    assert row == {"first": NOON}
-    assert lake_query(settings, "SELECT 1 AS one").to_pylist() == [{"one": 1}]
-
-
-@pytest.mark.parametrize(
-    ("sql", "reason"),
-    [
-        ("SELEC 1", "syntax error"),
-        ("SELECT * FROM metrics", "metrics does not exist.*the lake has metric"),
-        ("SELECT nothing FROM metric", 'column "nothing" not found'),
-        ("", "give one statement"),
-        ("SELECT 1; SELECT 2", "give one statement"),
-    ],
-)
-def test_sql_that_cannot_be_answered_is_one_line(settings: Settings, sql: str, reason: str) -> None:
-    """And says what is wrong with it."""
-    ensured(settings)
-    with pytest.raises(UsageError, match=reason) as caught:
-        lake_query(settings, sql)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_empty_lake_says_so(settings: Settings) -> None:
-    """No database yet, no table yet, no row yet."""
-    with pytest.raises(UsageError, match="the lake has no tables"):
-        lake_query(settings, "SELECT * FROM metric")
-    with pytest.raises(UsageError, match="no lake table 'metric'"):
-        list(lake_identities(open_table(settings, "metric")))
-    ensured(settings)
-    assert lake_query(settings, "SELECT count(*) AS n FROM metric").to_pylist() == [{"n": 0}]
-    assert seqs(settings) == Counter()
-
-
-def test_a_renamed_column_is_read_by_its_id(settings: Settings) -> None:
-    """Its name in older files means nothing any more: Iceberg's own reader does it."""
-    table = ensured(settings)
-    ledger = new_ledger()
-    commit(ledger, "s", 1, [upload(settings, "a", 0)])
-    publisher(settings, ledger).drain()
-    table.refresh()
-    with table.update_schema() as update:
-        update.rename_column("status", "state")
-    assert lake_query(settings, "SELECT state FROM metric ORDER BY 1")["state"].to_pylist() == [0, 1, 2]
 
 
 def test_a_file_that_is_gone_is_the_store_s_own_error(settings: Settings) -> None:

@@ -1,6 +1,5 @@
 """The console in a real browser, over `headwater up`: rates move, poison appears and is redriven, a reshard shows."""
 
-import json
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ from producers import Producer
 from producers.fleet import Fleet
 from sinks.deadletter import DeadLetter
 from tests.chaos.proxy import Faults, Proxy
+from tests.cli import up as headwater_up
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -39,22 +39,8 @@ expect.set_options(timeout=WAIT_MS)
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[dict[str, Any]]:
-    """`headwater up` as a process; yields what it printed."""
-    environment = os.environ | {
-        "HEADWATER_SERVE_PORT": "0",
-        "HEADWATER_GATEWAY_PORT": "0",
-        "HEADWATER_COMMIT_SECONDS": "2",
-    }
-    command = [sys.executable, "-c", "from headwater.cli import main; main()", "up", "--shards", "2", "--json"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, "it has ended"
-        yield json.loads(line)
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+    with headwater_up("--shards", "2", HEADWATER_COMMIT_SECONDS="2") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

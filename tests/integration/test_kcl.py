@@ -4,7 +4,6 @@ Skipped with the reason where Java, node or Maven is missing; a failure in CI.
 """
 
 import json
-import os
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ import pytest
 from headwater import sequence
 from headwater.codec import encode_kpl
 from processors.runners.kcltables import seed_leases
-from tests.kcl_servers import KclServers, missing, servers
+from tests.kcl_servers import KclServers, servers_for_tests
 from tests.kcl_world import Fleet, World
 from tests.waiting import until
 
@@ -28,14 +27,7 @@ pytestmark = pytest.mark.timeout(480)
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[KclServers]:
-    reason = missing()
-    if reason and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    with servers() as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.environment.items():
-            patch.setenv(name, value)
+    with servers_for_tests() as found:
         yield found
 
 

@@ -1,7 +1,6 @@
 """The function under Amazon's runtime client, behind an event source mapping that behaves as the service's does."""
 
 import json
-import os
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ import pytest
 
 from headwater.local.embedded import EmbeddedAws
 from infra.lambda_bundle import NEEDS
-from tests.kcl_servers import missing, servers
+from tests.kcl_servers import servers_for_tests
 from tests.kcl_world import World
 from tests.lambda_function import bundled
 from tests.lambda_mapping import MappingSettings, SourceMapping
@@ -38,14 +37,7 @@ def aws() -> Iterator[None]:
 @pytest.fixture
 def resharding() -> Iterator[None]:
     """kinesis-local, which splits and merges as the service does, and DynamoDB Local."""
-    reason = missing()
-    if reason and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    with servers() as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.environment.items():
-            patch.setenv(name, value)
+    with servers_for_tests():
         yield
 
 

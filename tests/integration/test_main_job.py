@@ -18,13 +18,12 @@ from headwater.config import Settings
 from headwater.local.embedded import EmbeddedAws
 from headwater.local.provision import provision
 from processors.auditing import run_audit
-from processors.pipeline import Pipeline, load
-from processors.recompute import batch_view, differences, enriched
-from processors.references import read_source
+from processors.pipeline import load
 from processors.services import Services
 from producers import Producer, ProducerSettings
 from producers.fleet import Fleet
 from tests.cli import headwater
+from tests.recomputed import views_differ
 from tests.waiting import until
 
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5)
@@ -60,20 +59,6 @@ def wait_for(services: Services, events: int, seconds: float = 180) -> None:
     while committed(services) < events and time.monotonic() < deadline:
         time.sleep(0.2)
     assert committed(services) == events
-
-
-def views_differ(services: Services, events: pa.Table) -> list[str]:
-    """Each view against pandas over the produced events."""
-    pipeline: Pipeline = services.pipeline
-    references = {r.name: read_source(r.source, r.name, services.client) for r in pipeline.references}
-    frame = enriched(pipeline, events, references)
-    return [
-        line
-        for view in pipeline.views
-        for line in differences(
-            view, batch_view(pipeline, view, frame), services.views.rows(services.view_specs[view.name])
-        )
-    ]
 
 
 def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from sinks.catalog import open_table
 from sinks.maintenance import LEAST_AGE_MS
 from sinks.partitioning import Partitioning
 from sinks.rewriting import data_files
-from tests.integration.test_catalog import CONTRACT, aws, commit, ensured, publisher, seqs, settings, uploads
 from tests.integration.test_main_job import start
 from tests.integration.test_maintenance import care
+from tests.lake import CONTRACT, aws, commit, ensured, publisher, seqs, settings, uploads
 from tests.waiting import until
 
 __all__ = ["aws", "settings"]

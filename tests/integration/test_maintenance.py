@@ -19,7 +19,7 @@ from sinks.compaction import Sizes
 from sinks.lakehealth import freshness, health
 from sinks.maintenance import LEAST_AGE_MS, Maintenance
 from sinks.rewriting import Order, data_files
-from tests.integration.test_catalog import aws, commit, ensured, new_ledger, publisher, settings, upload
+from tests.lake import aws, commit, ensured, new_ledger, publisher, settings, upload
 
 __all__ = ["aws", "settings"]
 

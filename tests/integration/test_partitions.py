@@ -28,9 +28,9 @@ from sinks.lakehealth import health
 from sinks.partitioning import Partitioning
 from sinks.query import lake_query
 from sinks.rewriting import data_files
-from tests.integration.test_catalog import DAY, aws, commit, ensured, new_ledger, publisher, seqs, settings, uploads
 from tests.integration.test_lake_users import SETTINGS, names, process, produce
 from tests.integration.test_maintenance import care
+from tests.lake import DAY, aws, commit, ensured, new_ledger, publisher, seqs, settings, uploads
 
 __all__ = ["aws", "settings"]
 

@@ -175,6 +175,16 @@ def test_parents_are_read_to_their_end_before_a_child() -> None:
     world.check(1, 2, 3)
 
 
+def reads_take(world: World, ms: int) -> None:
+    get = world.stream.get_records
+
+    def slow(**request: Any) -> dict[str, Any]:
+        world.clock.advance(ms)
+        return get(**request)
+
+    world.stream.get_records = slow  # type: ignore[method-assign]
+
+
 def test_a_child_waits_when_its_parents_take_too_long() -> None:
     world = World()
     for _ in range(7):
@@ -182,13 +192,7 @@ def test_a_child_waits_when_its_parents_take_too_long() -> None:
     world.stream.split()
     child = world.stream.put(CHILD)
     event = world.stream.event(child, shard=CHILD)
-    get = world.stream.get_records
-
-    def slow(**request: Any) -> dict[str, Any]:
-        world.clock.advance(9_000)
-        return get(**request)
-
-    world.stream.get_records = slow  # type: ignore[method-assign]
+    reads_take(world, 9_000)
     assert world.invoke(event, seconds=20) is None
     assert world.ledger.shard(CHILD) is None
     answers = [world.invoke(event, seconds=20) for _ in range(4)]
@@ -199,13 +203,7 @@ def test_a_child_waits_when_its_parents_take_too_long() -> None:
 def test_time_runs_out_between_reads_and_the_response_says_from_where() -> None:
     world = World()
     numbers = [world.stream.put() for _ in range(8)]
-    get = world.stream.get_records
-
-    def slow(**request: Any) -> dict[str, Any]:
-        world.clock.advance(15_000)
-        return get(**request)
-
-    world.stream.get_records = slow  # type: ignore[method-assign]
+    reads_take(world, 15_000)
     assert world.invoke(world.stream.event(*numbers), seconds=30) == [numbers[6]]
     world.check(*range(1, 7))
     assert world.invoke(world.stream.event(*numbers[6:]), seconds=60) == []
@@ -215,13 +213,7 @@ def test_time_runs_out_between_reads_and_the_response_says_from_where() -> None:
 def test_a_batch_behind_a_long_gap_fails_until_the_gap_is_read() -> None:
     world = World()
     numbers = [world.stream.put() for _ in range(8)]
-    get = world.stream.get_records
-
-    def slow(**request: Any) -> dict[str, Any]:
-        world.clock.advance(15_000)
-        return get(**request)
-
-    world.stream.get_records = slow  # type: ignore[method-assign]
+    reads_take(world, 15_000)
     assert world.invoke(world.stream.event(numbers[7]), seconds=30) is None
     world.check(*range(1, 7))
     assert world.invoke(world.stream.event(numbers[7]), seconds=30) == []

@@ -1,0 +1,150 @@
+"""A table of the lake on the embedded AWS, its data files, and a ledger in memory that names them."""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyiceberg.table import Table
+
+from headwater import sequence
+from headwater.aws import Objects, client
+from headwater.clock import SystemClock
+from headwater.config import Settings
+from headwater.contract import Contract, parse_contract
+from headwater.contract.iceberg import iceberg_schema
+from headwater.ledger import Commit, Ledger, PendingFile
+from headwater.local.embedded import EmbeddedAws
+from headwater.testing.dynamodb import MemoryDynamoDB
+from sinks.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from sinks.lake import LakeBuffer
+from sinks.partitioning import Partitioning
+from sinks.publisher import Publisher
+from sinks.query import lake_identities
+
+__all__ = [
+    "CONTRACT",
+    "DAY",
+    "NOON",
+    "aws",
+    "commit",
+    "contract",
+    "ensured",
+    "new_ledger",
+    "publisher",
+    "seqs",
+    "settings",
+    "upload",
+    "uploads",
+]
+
+CONTRACT = """
+name: metric
+version: {version}
+key: device
+time: ts
+fields:
+  - {{name: device, type: string}}
+  - {{name: ts, type: timestamp}}
+  - {{name: status, type: {status}}}
+{more}"""
+IDENTITY = [
+    pa.field("_origin", pa.string(), nullable=False),
+    pa.field("_seq", pa.int64(), nullable=False),
+    pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
+]
+NOON = 1_767_268_800_000
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[EmbeddedAws]:
+    with EmbeddedAws() as started:
+        yield started
+
+
+@pytest.fixture
+def settings(aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Settings:
+    """A bucket and a database of the test's own."""
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    own = f"test-{zlib.crc32(request.node.name.encode()):08x}"
+    made = Settings(bucket=own, database=own.replace("-", "_"))
+    client("s3", made).create_bucket(Bucket=made.bucket)
+    return made
+
+
+def contract(version: int = 1, status: str = "int", more: str = "") -> Contract:
+    return parse_contract(CONTRACT.format(version=version, status=status, more=more), "metric.yaml")
+
+
+DAY = Partitioning("ts", "device", "day")
+
+
+def ensured(settings: Settings, of: Contract | None = None, partitioning: Partitioning = DAY) -> Table:
+    schema = iceberg_schema(of or contract())
+    return ensure_table(open_catalog(settings), settings, "metric", schema, partitioning)
+
+
+def upload(settings: Settings, name: str, first: int, rows: int = 3, of: Contract | None = None) -> PendingFile:
+    """A data file as a shard writes it, of one partition."""
+    (file,) = uploads(settings, name, first, rows, of)
+    return file
+
+
+def uploads(
+    settings: Settings,
+    name: str,
+    first: int,
+    rows: int,
+    of: Contract | None = None,
+    partitioning: Partitioning = DAY,
+    devices: int = 2,
+) -> list[PendingFile]:
+    """A commit's data files; `status` counts on from `first`, as `_seq` does."""
+    of = of or contract()
+    own = [pa.field(one.name, one.arrow_type, nullable=not one.required) for one in of.fields]
+    schema = pa.schema([*own, *IDENTITY])
+    known: dict[str, Callable[[int], Any]] = {
+        "device": lambda n: f"d{n % devices}",
+        "ts": lambda n: NOON + n,
+        "status": lambda n: n,
+        "note": lambda n: f"note {n}",
+        "note_no": lambda n: n,
+        "_origin": lambda _: "session",
+        "_seq": lambda n: n,
+        "_arrived_at": lambda _: NOON + 500,
+    }
+    columns = [pa.array([known[one.name](n) for n in range(first, first + rows)], one.type) for one in schema]
+    buffer = LakeBuffer(schema, partitioning)
+    buffer.append(pa.table(columns, schema=schema))
+    objects, files = Objects(client("s3", settings), settings.bucket), buffer.seal()
+    names = [f"lake/metric/data/{name}{f'-{n:04d}' if n else ''}.parquet" for n in range(len(files))]
+    uris = [objects.put(key, file.body) for key, file in zip(names, files, strict=True)]
+    return [PendingFile("metric", uri, file.rows, len(file.body)) for uri, file in zip(uris, files, strict=True)]
+
+
+def new_ledger() -> Ledger:
+    memory = MemoryDynamoDB()
+    keys = [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
+    memory.create_table(TableName="ledger", KeySchema=keys)
+    return Ledger(memory, "ledger", "p")
+
+
+def commit(ledger: Ledger, shard: str, position: int, files: list[PendingFile]) -> None:
+    entry = ledger.shard(shard) or ledger.claim(shard, "owner", b"", 0)
+    ledger.commit(entry, Commit(sequence.pad(str(position)), b"", None, files, {}, None, False, 0))
+
+
+def publisher(settings: Settings, ledger: Ledger, owner: str = "me", lease_seconds: float = 60.0) -> Publisher:
+    catalog = open_catalog(settings)
+    return Publisher(
+        ledger, lambda name: IcebergTable(catalog, settings.database, name), SystemClock(), owner, lease_seconds
+    )
+
+
+def seqs(settings: Settings) -> Counter[int]:
+    return Counter(
+        seq for batch in lake_identities(open_table(settings, "metric")) for seq in batch["_seq"].to_pylist()
+    )
