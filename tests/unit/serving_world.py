@@ -90,4 +90,5 @@ class World(Services):
         return create_app(ViewReader(self), ServeSettings(**({"cache_seconds": 0} | settings)), authenticator)
 
     def asking(self, authenticator: Authenticator | None = None, **settings: Any) -> TestClient:
-        return TestClient(self.app(authenticator, **settings), raise_server_exceptions=False)
+        """A fault of the service, which the server would log with its traceback, is raised here."""
+        return TestClient(self.app(authenticator, **settings))

@@ -74,5 +74,5 @@ def test_what_is_raised_is_told(error: Exception, status: int, monkeypatch: pyte
         raise error
 
     monkeypatch.setattr(ViewReader, "key", raising)
-    api: TestClient = World(VIEW).asking()
+    api = TestClient(World(VIEW).app(None), raise_server_exceptions=False)
     check_problem(api.get("/v1/views/v/a"), status)
