@@ -68,7 +68,7 @@ def forget(
     progress.phase("state of the shards", len(entries))
     for at, entry in enumerate(entries, 1):
         slots += _scrub(services, entry.shard_id, key, owner)
-        progress(slots, at)
+        progress(0, at)
     if found.num_rows:
         # the identities are counted once, on one shard, whichever it is
         _exclude(services, owner, found)
@@ -78,7 +78,7 @@ def forget(
     view_rows = 0
     for at, view in enumerate(views, 1):
         view_rows += services.views.remove(view.spec, column, key)
-        progress(view_rows, at)
+        progress(rows, at)
     _drop_unswept(services)
     progress.phase("alerts and dead letters")
     for alert in _alerts(services, key):  # after the rows that they are judged by
