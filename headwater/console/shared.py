@@ -15,6 +15,8 @@ __all__ = ["AUDIT_SECONDS", "STALE_MS", "Shared"]
 
 LOOK_SECONDS = 2.0
 AUDIT_SECONDS = 60.0
+_AUDIT_SHARE = 0.1
+"""Of the time, at most: it reads the whole lake."""
 STALE_MS = 10_000
 """What is older is not to be taken for what is."""
 _THREADS = 12
@@ -32,7 +34,7 @@ class Shared:
         self.table: Question[Any] = question("table", collector.look_at_table, 10.0)
         self.letters: Question[Any] = question("dead letters", collector.letters, 6.0)
         self.alerts: Question[Any] = question("alerts", collector.alerts, 6.0)
-        self.audit: Question[Any] = question("audit", collector.audit, AUDIT_SECONDS)
+        self.audit: Question[Any] = question("audit", collector.audit, AUDIT_SECONDS, share=_AUDIT_SHARE)
         self.redriving: tuple[int, int] | None = None
         """While letters are sent: how many were, of how many."""
 

@@ -157,6 +157,28 @@ def test_an_error_stays_until_that_question_is_answered(pool: ThreadPoolExecutor
     assert asyncio.run(main()) == [(1, 0, ""), (1, 10_000, "RuntimeError: denied"), (2, 0, "")]
 
 
+def test_one_that_takes_long_is_asked_for_seldom(pool: ThreadPoolExecutor) -> None:
+    """A tenth of the time at most, unless it fails: then as soon as any other."""
+    clock, asked = ManualClock(0), list[int]()
+
+    def ask() -> None:
+        asked.append(clock.now_ms())
+        clock.sleep(30)
+        if len(asked) == 2:
+            raise RuntimeError("denied")
+
+    async def main() -> None:
+        question = Question("audit", ask, 60, clock, pool, share=0.1)
+        for _ in range(50):
+            question.ask_if_due()
+            while question.running:
+                await asyncio.sleep(0.001)
+            clock.sleep(10)
+
+    asyncio.run(main())
+    assert asked == [0, 300_000, 360_000]
+
+
 def test_one_that_hangs_keeps_none_of_the_others(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is asked once, however often it is due."""
     hanging, calls = Event(), []
