@@ -237,7 +237,8 @@ def _origin(name: str, known: _Known, told: Told, newest: _Known, found: _Rows, 
     absent = known.expected(name).difference(lake)
     lost = absent.difference(on_its_way)
     unprocessed = accepted.difference(processed)
-    not_processed = told.everywhere(name, unprocessed) if len(unprocessed) else unprocessed
+    arrived_ms = known.accepted.seen_ms(name)
+    not_processed = told.everywhere(name, unprocessed, arrived_ms) if len(unprocessed) else unprocessed
     return OriginAudit(
         origin=name,
         accepted=len(accepted) if len(accepted) else None,

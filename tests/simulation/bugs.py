@@ -210,7 +210,7 @@ BUGS: dict[str, list[Patch]] = {
     "producers take a contract before readers": [(System, "_upgrade", _at_once)],
     "a view's row takes older slots": [(Item, "version", _no_version)],
     "a key that could not be listed counts as listed": [(ViewKeys, "add", _hopeful)],
-    "a receipt on one shard counts for all": [(Told, "everywhere", lambda _self, _origin, accepted: accepted)],
+    "a receipt on one shard counts for all": [(Told, "everywhere", lambda _self, _origin, accepted, _at: accepted)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 
