@@ -180,7 +180,7 @@ def hops(found: Findings, history: Sequence[Totals]) -> tuple[Hop, ...]:
     lags = [lag for sample in found.samples.values() for lag in sample.lag_ms.values()]
     behind = max(lags, default=0 if found.samples else None)
     still = len(found.samples) - len(here)
-    watermark, letters = found.watermark_ms, found.letters
+    letters = found.letters
     return (
         Hop(
             "stream",
@@ -203,7 +203,7 @@ def hops(found: Findings, history: Sequence[Totals]) -> tuple[Hop, ...]:
             None,
             None,
             behind if found.views else None,
-            f"{found.views} views" + ("" if watermark is None else f", final up to {moment(watermark)}"),
+            f"{found.views} views" + (f", {_final(found.watermark_ms)}" if found.views else ""),
         ),
         Hop(
             "dead letters",
@@ -214,6 +214,10 @@ def hops(found: Findings, history: Sequence[Totals]) -> tuple[Hop, ...]:
             amiss=bool(letters),
         ),
     )
+
+
+def _final(watermark_ms: int | None) -> str:
+    return "nothing final: a shard had no events" if watermark_ms is None else f"final up to {moment(watermark_ms)}"
 
 
 def shard_rows(found: Findings) -> tuple[ShardRow, ...]:

@@ -75,6 +75,9 @@ def test_hops_and_shards() -> None:
     stream = found["stream"]
     assert (stream.total, stream.per_second, stream.lag_ms, stream.note) == (None, 300, 1_500, "2 open shards")
     assert (found["processor"].total, found["views"].lag_ms) == (132, 1_500)
+    assert found["views"].note == "2 views, nothing final: a shard had no events"
+    final = hops_of(replace(FOUND, watermark_ms=60_000))
+    assert final["views"].note == "2 views, final up to 1970-01-01 00:01:00"
     assert (found["lake files"].lag_ms, found["lake files"].note) == (12_000, "1 files wait")
     assert (found["table"].total, found["table"].lag_ms) == (128, None)
     rows = shard_rows(FOUND)
