@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.simulation.auditors import findings
+from tests.simulation.patches import simulated
 from tests.simulation.system import OPERATIONS as OPERATED
-from tests.simulation.system import System, simulated
+from tests.simulation.system import System
 from tests.simulation.world import FAULTS, World
 
 __all__ = ["OPERATIONS", "Result", "run_seed", "shrunk"]

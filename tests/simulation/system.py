@@ -1,29 +1,22 @@
 """The system of one seed: real runners, publishers and producers over services in memory, all on simulated time."""
 
 import io
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from headwater.config import Settings
 from headwater.errors import HeadwaterError
 from headwater.ledger import Ledger
-from headwater.testing import kinesis as kinesis_module
 from headwater.testing.faults import client_error
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
-from processors import references as references_module
-from processors import worker as worker_module
 from processors.audit import audit
 from processors.pipeline import Pipeline
 from processors.references import ReferenceLoader, ensure_initial, publish
-from processors.runners import embedded
 from processors.runners.embedded import EmbeddedRunner
 from processors.runners.shardreader import ReaderSettings
 from processors.worker import Ports, StateStore
@@ -39,7 +32,7 @@ from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
 from tests.simulation.workload import BEFORE, PIPELINE, V2, Session, zones
 from tests.simulation.world import Actor, Proxy, SimClock, TrueClock, World
 
-__all__ = ["OPERATIONS", "POISON", "STRANGE", "STREAM", "System", "simulated"]
+__all__ = ["OPERATIONS", "POISON", "STRANGE", "STREAM", "System"]
 
 STREAM = "s"
 STRANGE = "s3://strange/"
@@ -52,27 +45,6 @@ _SETTINGS = Settings(stream=STREAM, commit_seconds=8.0, view_flush_seconds=3.0)
 _READER = ReaderSettings(idle_seconds=2.0, backoff_seconds=1.0)
 _WATCH_MS = 3_000
 _PASSING = (HeadwaterError, ClientError, BotoCoreError)
-
-
-class _Thread:
-    """What the runner takes for a thread."""
-
-    world: World
-
-    def __init__(self, target: Callable[..., None], args: tuple[Any, ...] = (), name: str = "", daemon: bool = True):
-        self._job, self._name = partial(target, *args), name
-
-    def start(self) -> None:
-        current = self.world.current
-        assert current is not None
-        self._actor = self.world.spawn(f"{current.process}/{self._name}", self._job, thread_of=current)
-
-    def is_alive(self) -> bool:
-        return not self._actor.ended
-
-    def join(self) -> None:
-        while self.is_alive():
-            self.world.sleep(1000)
 
 
 class _Never:
@@ -396,27 +368,3 @@ class System:
         missing = [f"{one.origin} {one.not_processed}" for one in report.origins if one.not_processed]
         self.world.fired["* unread"] += report.unread > 0
         self.alarms += [f"at {self.world.now}: missing {', '.join(missing)}"] if missing else []
-
-
-@contextmanager
-def simulated(world: World) -> Iterator[None]:
-    """Threads of the runner become actors; a third of the seeds keep their states on S3; nothing is logged."""
-    log, level = logging.getLogger("headwater"), logging.getLogger("headwater").level
-    _Thread.world = world
-    with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(embedded, "Thread", _Thread))
-        patches.enter_context(mock.patch.object(references_module, "threading", SimpleNamespace(Lock=nullcontext)))
-        if world.random.random() < 0.33:
-            patches.enter_context(mock.patch.object(worker_module, "INLINE_STATE", 16))
-        if world.random.random() < 0.5:
-            # numbers of 55 digits at first, soon of 56
-            patches.enter_context(mock.patch.object(kinesis_module, "sequence_at", _growing))
-        log.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
-def _growing(count: int) -> int:
-    return 10**55 + (count - 14) * (1 << 40)
