@@ -12,7 +12,7 @@ TELEMETRY = load_contract("telemetry")
 QUICK = ProducerSettings(linger_ms=20, max_events=100)
 
 
-SMALL = {"max_buffer_bytes": 40_000, "max_record_bytes": 20_000, "max_request_bytes": 20_000, "linger_ms": 20}
+SMALL = ProducerSettings(max_buffer_bytes=40_000, max_record_bytes=20_000, max_request_bytes=20_000, linger_ms=20)
 
 
 def fleet(events: int) -> pa.Table:

@@ -109,7 +109,7 @@ def rows_model(versions: Sequence[View], schema: pa.Schema) -> type[BaseModel]:
         columns["window_start"] = (kind, default, "")
         columns["window_end"] = (kind, default, "")
     columns["final"] = (bool, ..., "No event that is in time can change it any more.")
-    row = create_model(f"{name}_row", **_aliased(columns))
+    row = create_model(f"{name}_row", **_aliased(columns))  # a type that is made here, which mypy cannot know
     return create_model(
         f"{name}_rows",
         watermark=(str | None, Field(description="Event time up to which all shards were read.")),

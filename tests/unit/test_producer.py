@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -144,7 +145,7 @@ def pour(producer: Producer, events: int) -> "list[Future[Receipt]]":
 
 
 def test_memory_is_bounded_and_raise_raises(stuck: FakeStream) -> None:
-    settings = ProducerSettings(when_full="raise", **SMALL)  # type: ignore[arg-type]
+    settings = replace(SMALL, when_full="raise")
     with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
         with pytest.raises(BufferFull, match="for a buffer of 40000 bytes; cut it"):
             producer.put_batch(fleet(5_000))
@@ -158,7 +159,7 @@ def test_memory_is_bounded_and_raise_raises(stuck: FakeStream) -> None:
 
 
 def test_drop_drops_with_a_count(stuck: FakeStream) -> None:
-    settings = ProducerSettings(when_full="drop", **SMALL)  # type: ignore[arg-type]
+    settings = replace(SMALL, when_full="drop")
     with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
         futures = pour(producer, 500)
         stuck.gate.set()
@@ -170,7 +171,7 @@ def test_drop_drops_with_a_count(stuck: FakeStream) -> None:
 
 
 def test_block_gives_up_in_time(stuck: FakeStream) -> None:
-    settings = ProducerSettings(block_seconds=0.1, **SMALL)  # type: ignore[arg-type]
+    settings = replace(SMALL, block_seconds=0.1)
     with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
         with pytest.raises(BufferFull, match=r"full, for 0\.1 s"):
             pour(producer, 2_000)
@@ -181,7 +182,7 @@ def test_block_gives_up_in_time(stuck: FakeStream) -> None:
 
 
 def test_block_waits_for_room(stuck: FakeStream) -> None:
-    with Producer("s", TELEMETRY, client=stuck, settings=ProducerSettings(**SMALL)) as producer:  # type: ignore[arg-type]
+    with Producer("s", TELEMETRY, client=stuck, settings=SMALL) as producer:
         opens = threading.Timer(0.3, stuck.gate.set)
         opens.start()
         pour(producer, 2_000)
@@ -191,7 +192,7 @@ def test_block_waits_for_room(stuck: FakeStream) -> None:
 
 def test_a_table_larger_than_the_buffer_flows_through_it() -> None:
     stream = FakeStream()
-    with Producer("s", TELEMETRY, client=stream, settings=ProducerSettings(**SMALL)) as producer:  # type: ignore[arg-type]
+    with Producer("s", TELEMETRY, client=stream, settings=SMALL) as producer:
         producer.put_batch(fleet(20_000))
     assert sorted(seq for _, seq in stream.identities(TELEMETRY)) == list(range(20_000))
 

@@ -66,6 +66,15 @@ def world() -> World:
     return made
 
 
+async def has_room(app: Any) -> None:
+    """For one stream more."""
+    client = Listener()
+    listening = asyncio.create_task(client.listen(app))
+    await client.until("event: row")
+    client.leaves.set()
+    await listening
+
+
 def test_so_many_streams_and_no_more(world: World) -> None:
     async def run() -> None:
         app = world.app(max_streams=5)
@@ -78,11 +87,7 @@ def test_so_many_streams_and_no_more(world: World) -> None:
         for client in clients:
             client.leaves.set()
         await asyncio.gather(*tasks)
-        later = Listener()
-        task = asyncio.create_task(later.listen(app))
-        await later.until("event: row")
-        later.leaves.set()
-        await task
+        await has_room(app)
 
     asyncio.run(run())
 
@@ -105,11 +110,7 @@ def test_a_client_that_takes_nothing_loses_its_place(world: World, monkeypatch: 
         app = world.app(max_streams=1)
         async with asyncio.timeout(10):
             await Listener(stalls=True).listen(app)
-        other = Listener()
-        task = asyncio.create_task(other.listen(app))
-        await other.until("event: row")
-        other.leaves.set()
-        await task
+        await has_room(app)
 
     asyncio.run(run())
 
