@@ -6,8 +6,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test test-trino lint simulate chaos bench image lock clean help
+.PHONY: env demo test test-bugs test-trino lint simulate nightly mutate chaos fuzz bench image lock clean help
 .DEFAULT_GOAL := help
+
+# The tests start hundreds of commands: without bytecode each of them compiles everything that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +21,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one or say PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
 
@@ -28,6 +31,9 @@ demo: env ## The whole pipeline on an embedded AWS, audited
 test: env ## All tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
+test-bugs: env ## Every mistake planted in the code is found by the simulation; many minutes
+	$(BIN)/pytest -n 2 -m "long or not long" tests/simulation -k planted
+
 test-trino: env ## A real Trino over the lake; fetches 821 MB once, needs a JDK of 24 or newer and Maven
 	$(BIN)/pytest -m trino tests/trino
 
@@ -36,13 +42,25 @@ lint: env ## ruff, mypy strict, import-linter, bandit
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit -q -ll -c pyproject.toml -r headwater producers processors sinks
+	$(BIN)/bandit -q -ll -c pyproject.toml -r headwater producers processors sinks serving commands
 
 SEEDS ?= 0:1000
 JOBS ?= 2
+COUNT ?= 20000
+SAMPLE ?= 200
+SECONDS ?= 3600
 
 simulate: env ## Crashes, lies and delays in simulated time: SEEDS=0:10000 JOBS=2, or SEEDS=17 for one and its trace
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --jobs $(JOBS)
+
+nightly: env ## Seeds that were never run before, counted in build/simulation-total.json: COUNT=20000
+	$(BIN)/python -m tests.simulation.nightly --count $(COUNT) --jobs $(JOBS)
+
+mutate: env ## The tests against small mistakes in what exactly-once rests on: SAMPLE=200, or 0 for all of them
+	$(BIN)/python -m tests.mutation.run --sample $(SAMPLE)
+
+fuzz: env ## What reads the bytes of others, over the inputs kept in tests/corpus: SECONDS=3600
+	$(BIN)/python -m tests.fuzzing $(SECONDS)
 
 chaos: env ## Two minutes of killed, stopped and cut-off processes, then the audit; needs Node, Java and Maven
 	$(BIN)/python -m tests.chaos.run --seconds 120
@@ -53,9 +71,11 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.placement
 	$(BIN)/python -m bench.lake
 	$(BIN)/python -m bench.state
+	$(BIN)/python -m bench.ids
 	$(BIN)/python -m bench.kcl
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.formats
 	$(BIN)/python -m bench.hot_row
 
 SERVICE ?= publish

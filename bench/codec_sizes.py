@@ -1,4 +1,4 @@
-"""Bytes an event and decode rate of the columnar batch, by batch size."""
+"""Measure the columnar batch by batch size: bytes an event, and the rates of encoding and decoding."""
 
 import statistics
 import sys
@@ -20,8 +20,10 @@ MARKS = {500: 10.9, 5_000: 8.0, 50_000: 7.2}
 def sizes(
     table: pa.Table, contract: Contract, batches: Sequence[int] = tuple(MARKS), sample: int = 200_000
 ) -> list[dict[str, float]]:
-    """For each batch size: bytes an event, millions of events a second encoded and decoded, over about `sample` events
-    taken evenly from `table`, in one thread."""
+    """Return for each batch size bytes an event and millions of events a second encoded and decoded.
+
+    Over about `sample` events taken evenly from `table`, in one thread.
+    """
     out = []
     for size in batches:
         count = max(1, min(sample, table.num_rows) // size)
@@ -51,7 +53,7 @@ def _decode_seconds(records: Sequence[bytes], contract: Contract) -> float:
 
 
 def print_sizes(table: pa.Table, contract: Contract) -> None:
-    """The table of `sizes`, beside the marks."""
+    """Print the table of `sizes` beside its marks."""
     print(f"{'events/batch':>12} {'bytes/event':>12} {'mark':>6} {'encode M/s':>11} {'decode M/s':>11}")
     for row in sizes(table, contract):
         mark = MARKS.get(int(row["batch"]), float("nan"))

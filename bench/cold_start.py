@@ -1,4 +1,4 @@
-"""What a cold start of the Lambda function costs: imports and wiring, the first batch, later ones; and its bundle.
+"""Measure a cold start of the Lambda function: imports and wiring, the first batch, later ones, and its bundle's size.
 
 From the deployment bundle alone, under Amazon's runtime client, AWS emulated on the same machine.
 Run: python -m bench.cold_start
@@ -17,19 +17,19 @@ import pyarrow as pa
 
 from headwater.clock import SystemClock
 from headwater.codec import encode_batch
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.testing.fleet import Fleet
 from infra.lambda_bundle import build, sizes
-from processors.pipeline import load
-from processors.services import Services
-from producers.fleet import Fleet
 from tests.lambda_mapping import kinesis_event
 from tests.lambda_runtime import Container
 
 
 def starts(bundle: Path, runs: int, batches: int = 5) -> None:
-    """Each run is a new container on the same shard: a claim with a snapshot to restore, then warm batches."""
+    """Print what each start took: a new container on the same shard restores a snapshot, then processes batches."""
     settings = Settings(stream="cold")
     inits: list[float] = []
     firsts: list[float] = []
@@ -41,7 +41,9 @@ def starts(bundle: Path, runs: int, batches: int = 5) -> None:
         environment = os.environ | {"HEADWATER_STREAM": "cold"}
         tables = Fleet(devices=50, start_ms=1_790_000_000_000).batches((runs + 1) * batches * 1000, 1000)
         for run in range(-1, runs):  # the first warms the emulator up
-            container = Container("processors.runners.lambda_.handler", environment, Path(folder) / "log", bundle)
+            container = Container(
+                "headwater.processors.runners.serverless.handler.handler", environment, Path(folder) / "log", bundle
+            )
             for at in range(batches):
                 event = _put(services, next(tables), (run + 1) * batches + at)
                 started = time.monotonic()
@@ -74,6 +76,7 @@ def _put(services: Services, table: pa.Table, number: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()

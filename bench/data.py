@@ -1,10 +1,10 @@
-"""The benchmarks' events: a fleet that numbers its own readings, with copies among them."""
+"""Make the benchmarks' events: a fleet that numbers its own readings, with copies among them."""
 
 import numpy as np
 import pyarrow as pa
 
 from headwater.contract import Contract, parse_contract
-from producers.fleet import Fleet
+from headwater.testing.fleet import Fleet
 
 __all__ = ["CONTRACT", "devices", "fleet_events"]
 
@@ -32,7 +32,7 @@ fields:
 
 
 def fleet_events(events: int, devices: int = 5_000, copies: float = 0.05, seed: int = 7) -> pa.Table:
-    """`events` rows, of which the share `copies` repeats an earlier row, a while after it."""
+    """Return `events` rows, of which the share `copies` repeats an earlier row a while after it."""
     random = np.random.default_rng(seed)
     first = round(events * (1 - copies))
     tables = list(Fleet(devices=devices, seed=seed, start_ms=1_762_160_400_000).batches(first, 100_000))
@@ -51,6 +51,6 @@ def fleet_events(events: int, devices: int = 5_000, copies: float = 0.05, seed: 
 
 
 def devices(number: int = 5_000) -> pa.Table:
-    """The table to join with: device, site."""
+    """Return the table to join with: device, site."""
     names = [f"dev-{n:05d}" for n in range(1, number + 1)]
     return pa.table({"device": names, "site": [f"site-{n % 40}" for n in range(number)]})

@@ -1,4 +1,6 @@
-"""Decode, drop copies, join, one-minute windows: per-record Python, our engine over KPL + JSON, and over batches.
+"""Compare three ways to process a shard: per-record Python, our engine over KPL and JSON, our engine over batches.
+
+Each decodes, drops copies, joins and aggregates over one-minute windows.
 
 Side by side on one core over the same events; the results are checked equal. Run: python -m bench.engine
 """
@@ -26,12 +28,13 @@ from amazon_kclpy.v3.processor import RecordProcessorBase
 from bench.data import CONTRACT, devices, fleet_events
 from headwater import aggregates as agg
 from headwater.codec import encode_batch, encode_kpl, event_json
-from headwater.records import StreamRecord
-from processors.engine import Engine
-from processors.operators.enrich import ReferenceTable
-from processors.pipeline import Pipeline, Reference
-from processors.state import ShardState
-from processors.windows import tumbling
+from headwater.processors.definition.parts import Reference
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.engine.engine import Engine
+from headwater.processors.engine.state import ShardState
+from headwater.processors.operators.enrich import ReferenceTable
+from headwater.stream.record import StreamRecord
 
 DEVICES = Reference("devices", "bench.csv", "device", {"site": "string"})
 PIPELINE = (
@@ -52,11 +55,12 @@ Result = dict[tuple[str, str, int], tuple[int, float, float, float]]
 
 
 def records_of(payloads: Sequence[bytes]) -> list[StreamRecord]:
+    """Return the payloads as Kinesis records."""
     return [StreamRecord("shardId-000000000000", str(n), 1_762_160_400_000, "k", p) for n, p in enumerate(payloads, 1)]
 
 
-class PerRecord(RecordProcessorBase):  # type: ignore[misc]
-    """What a processor on amazon_kclpy usually does: one JSON event a record, dicts and a set."""
+class PerRecord(RecordProcessorBase):  # type: ignore[misc]  # amazon_kclpy has no types
+    """Process as a usual consumer on amazon_kclpy does: one JSON event a record, dicts and a set."""
 
     def __init__(self, sites: dict[str, str]) -> None:
         self.sites = sites
@@ -96,14 +100,14 @@ class PerRecord(RecordProcessorBase):  # type: ignore[misc]
 
 
 def per_record(protocol: str, sites: dict[str, str]) -> Result:
-    """The library's own loop over what its daemon writes: a message with base64 records a line."""
+    """Run the library's own loop over what its daemon writes: a message with base64 records a line."""
     processor = PerRecord(sites)
     KCLProcess(processor, io.StringIO(protocol), io.StringIO(), sys.stderr).run()
     return {key: (int(w[0]), w[1], w[2], w[3] / w[0]) for key, w in processor.windows.items()}
 
 
 def daemon_messages(payloads: Sequence[bytes]) -> str:
-    """The messages of the MultiLangDaemon for these records, 10,000 a message."""
+    """Return the messages of the MultiLangDaemon for these records, 10,000 a message."""
     lines = []
     for first in range(0, len(payloads), 10_000):
         records = [
@@ -122,7 +126,7 @@ def daemon_messages(payloads: Sequence[bytes]) -> str:
 
 
 def engine(payloads: Sequence[bytes], reference: ReferenceTable, records_a_call: int) -> ShardState:
-    """Our engine over one shard's records, a few at a time as GetRecords delivers them."""
+    """Run our engine over one shard's records, a few at a time as GetRecords delivers them."""
     state = ShardState(PIPELINE)
     state.references = {"devices": {"version": 1, "uri": "v1"}}
     shard = Engine(PIPELINE, "shardId-000000000000", state, lambda _name, _uri: reference)
@@ -133,6 +137,7 @@ def engine(payloads: Sequence[bytes], reference: ReferenceTable, records_a_call:
 
 
 def result_of(state: ShardState) -> Result:
+    """Return the aggregates by key and window."""
     rows: dict[tuple[str, str, int], list[bytes]] = {}
     for partial in state.views["per_minute"].dirty():
         place = (str(partial.key[0]), str(partial.key[1]), int(partial.window_start_ms or 0))
@@ -140,17 +145,19 @@ def result_of(state: ShardState) -> Result:
     out: Result = {}
     for key, partials in rows.items():
         v = agg.values(PIPELINE.views[0].aggregates, agg.merge(PIPELINE.views[0].aggregates, partials))
-        out[key] = (v["n"], v["low"], v["high"], v["mean"])  # type: ignore[assignment]
+        out[key] = (v["n"], v["low"], v["high"], v["mean"])  # type: ignore[assignment]  # the states of all aggregates are of one type
     return out
 
 
 def same(a: Result, b: Result) -> bool:
+    """Return whether two results are equal, up to the order in which floats were added."""
     if a.keys() != b.keys():
         return False
     return all(a[k][:3] == b[k][:3] and abs(a[k][3] - b[k][3]) <= 1e-9 * abs(a[k][3]) for k in a)
 
 
 def timed(job: Callable[[], object]) -> tuple[float, object]:
+    """Return the seconds that a call took, and what it returned."""
     gc.collect()
     began = time.process_time()
     result = job()
@@ -158,11 +165,12 @@ def timed(job: Callable[[], object]) -> tuple[float, object]:
 
 
 def peak_mb() -> float:
+    """Return the process's peak memory in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def json_rows(table: pa.Table) -> list[bytes]:
-    """Events as a plain producer writes them: time as epoch milliseconds."""
+    """Return events as a plain producer writes them: time as epoch milliseconds."""
     at = table.schema.get_field_index("ts")
     return event_json(table.set_column(at, "ts", table["ts"].cast(pa.int64())))
 
@@ -176,7 +184,7 @@ JOBS = {
 
 
 def prepare(folder: Path, events: int) -> None:
-    """The payloads of each job in a file: records laid end to end, with their lengths beside them."""
+    """Write the payloads of each job into a file: records end to end, with their lengths beside them."""
     table = fleet_events(events)
     plain = json_rows(table)
     rows = {
@@ -190,7 +198,7 @@ def prepare(folder: Path, events: int) -> None:
 
 
 def one_job(job: str, folder: Path, repeat: int) -> dict[str, Any]:
-    """In a process of its own, so that its peak memory is its own."""
+    """Run one job in a process of its own, so that its peak memory is its own."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     payloads = pickle.loads((folder / job).read_bytes())
@@ -206,6 +214,7 @@ def one_job(job: str, folder: Path, repeat: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Print the table."""
     options = argparse.ArgumentParser()
     options.add_argument("--events", type=int, default=1_000_000)
     options.add_argument("--repeat", type=int, default=3)
@@ -227,8 +236,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def min_of(times: int, job: Callable[[], ShardState]) -> tuple[float, ShardState]:
+    """Return the seconds of the fastest of several runs, and the last one's result."""
     runs = [timed(job) for _ in range(times)]
-    return min(seconds for seconds, _ in runs), runs[-1][1]  # type: ignore[return-value]
+    return min(seconds for seconds, _ in runs), runs[-1][1]  # type: ignore[return-value]  # runs is never empty
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gateway over loopback: how many events a second it takes, how long its answers need, and its memory.
+"""Measure the gateway over loopback: events a second, the time of its answers, and its memory.
 
 `python -m bench.gateway [--seconds 6]`. The gateway is a process of its own, with a client that stands for Kinesis: it
 keeps nothing and answers at once. The load comes from this process over keep-alive connections, raw sockets so that it
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from producers.fleet import Fleet
+from headwater.testing.fleet import Fleet
 
 __all__ = ["main"]
 
@@ -27,9 +27,9 @@ _READY = "ready "
 
 
 class Stub:
-    """Stands for Kinesis: takes everything at once."""
+    """Stand for Kinesis and take everything at once."""
 
-    def put_records(self, *, Records: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+    def put_records(self, *, Records: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         return {"Records": [{"ShardId": "shardId-0", "SequenceNumber": "1"} for _ in Records]}
 
     def put_record(self, **_: Any) -> dict[str, Any]:
@@ -44,26 +44,26 @@ def _serve() -> None:
     from headwater.clock import SystemClock
     from headwater.config import GatewaySettings
     from headwater.contract import load_contract
+    from headwater.producers.gateway.app import Gateway
+    from headwater.producers.gateway.server import serve
+    from headwater.producers.gateway.writer import ContractWriter
     from headwater.web.auth import Authenticator
+    from headwater.web.http_server import bound_socket
     from headwater.web.limits import Limits
-    from headwater.web.serving import listening
-    from producers.gateway.app import Gateway
-    from producers.gateway.intake import Lane
-    from producers.gateway.server import serve
 
     settings, clock = GatewaySettings(auth="none", otlp=False), SystemClock()
     contract = load_contract("telemetry")
-    lanes = {contract.name: Lane(contract, "bench", Stub(), settings, clock)}
-    gateway = Gateway(lanes, settings, Authenticator(settings, None, None, clock), Limits(), clock)
-    with listening("127.0.0.1", 0) as (listener, authority):
+    writers = {contract.name: ContractWriter(contract, "bench", Stub(), settings, clock)}
+    gateway = Gateway(writers, settings, Authenticator(settings, None, None, clock), Limits(), clock)
+    with bound_socket("127.0.0.1", 0) as (listener, authority):
         serve(gateway, listener, lambda: print(_READY + authority, flush=True))
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"memory_mb": used.ru_maxrss / 1024, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
 
 
 @dataclass
-class Load:
-    """One kind of request, again and again."""
+class RequestLoad:
+    """Send one kind of request again and again."""
 
     body: bytes
     content_type: str
@@ -118,13 +118,13 @@ def _arrow(events: int) -> bytes:
     return found
 
 
-def _measure(name: str, load: Load, connections: int, seconds: float) -> dict[str, Any]:
+def _measure(name: str, load: RequestLoad, connections: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.gateway", "--serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             authority = process.stdout.readline().removeprefix(_READY).strip()
-            warm = Load(load.body, load.content_type, load.events)
+            warm = RequestLoad(load.body, load.content_type, load.events)
             asyncio.run(warm.run(authority, connections, min(1.0, seconds)))
             rate = asyncio.run(load.run(authority, connections, seconds))
         finally:
@@ -153,8 +153,8 @@ def main() -> None:
         _serve()
         return
     loads = {
-        "json": (Load(_json(100), "application/json", 100), 32),
-        "arrow": (Load(_arrow(50_000), "application/vnd.apache.arrow.stream", 50_000), 4),
+        "json": (RequestLoad(_json(100), "application/json", 100), 32),
+        "arrow": (RequestLoad(_arrow(50_000), "application/vnd.apache.arrow.stream", 50_000), 4),
     }
     for name, (load, connections) in loads.items():
         found = _measure(name, load, connections, wanted.seconds)

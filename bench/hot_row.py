@@ -1,4 +1,4 @@
-"""How many shards a view's row bears. `python -m bench.hot_row`
+"""Measure how many shards one row of a view bears. `python -m bench.hot_row`
 
 Every shard of a fleet writes its slot of one row once a second, each from a process of its own, into tables in memory
 whose partitions take what DynamoDB's do: 1,000 write units a second, one a started KB of the larger of the old and the
@@ -14,11 +14,15 @@ import numpy as np
 import pyarrow as pa
 from botocore.exceptions import ClientError
 
-from headwater.aggregates import Aggregate, Columns, count, distinct, quantile
+from headwater.aggregates import Aggregate, count, distinct, quantile
+from headwater.aggregates.columns import Columns
 from headwater.clock import ManualClock
 from headwater.errors import Throttled
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.rows import ViewSettings
+from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.store import ViewStore
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
 
 __all__ = ["main"]
 
@@ -32,7 +36,7 @@ KINDS: dict[str, tuple[Aggregate, ...]] = {
 
 
 class Partitions:
-    """A client whose puts and reads are throttled as DynamoDB's partitions do."""
+    """Throttle puts and reads as DynamoDB's partitions do."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._tables, self._clock = MemoryDynamoDB(), clock
@@ -43,7 +47,7 @@ class Partitions:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tables, name)
 
-    def put_item(self, *, Item: dict[str, Any], **options: Any) -> Any:  # noqa: N803
+    def put_item(self, *, Item: dict[str, Any], **options: Any) -> Any:  # noqa: N803 (boto3's name)
         place = Item["pk"]["S"], Item["sk"]["S"]
         size = sum(len(name) + _size(value) for name, value in Item.items())
         self._use("PutItem", place[0], -(-max(size, self._sizes.get(place, 0)) // 1024), UNITS)
@@ -51,7 +55,7 @@ class Partitions:
         self._sizes[place] = size
         return answer
 
-    def get_item(self, *, Key: dict[str, Any], **options: Any) -> Any:  # noqa: N803
+    def get_item(self, *, Key: dict[str, Any], **options: Any) -> Any:  # noqa: N803 (boto3's name)
         place = Key["pk"]["S"], Key["sk"]["S"]
         self._use("GetItem", place[0], -(-self._sizes.get(place, 1) // 4096), READ_UNITS)
         return self._tables.get_item(Key=Key, **options)
@@ -72,7 +76,7 @@ def _size(value: dict[str, Any]) -> int:
 
 
 def partial(aggregates: tuple[Aggregate, ...]) -> bytes:
-    """A shard's share of a minute of 20,000 events."""
+    """Return a shard's share of a minute of 20,000 events."""
     columns, rng = Columns(aggregates), np.random.default_rng(1)
     columns.grow(1)
     devices = pa.array([f"dev-{one}" for one in rng.integers(0, 10_000, 20_000)])
@@ -82,7 +86,7 @@ def partial(aggregates: tuple[Aggregate, ...]) -> bytes:
 
 
 def bears(shards: int, spread: int, aggregates: tuple[Aggregate, ...], slot: bytes) -> bool:
-    """Whether a row takes the slots of so many shards for some seconds."""
+    """Return whether a row takes the slots of so many shards for some seconds."""
     clock = ManualClock()
     client, view = Partitions(clock), ViewSpec("fleet", (), aggregates, spread=spread)
     stores = [ViewStore(client, "views", ViewSettings(attempts=1), clock=clock) for _ in range(shards)]
@@ -98,7 +102,7 @@ def bears(shards: int, spread: int, aggregates: tuple[Aggregate, ...], slot: byt
 
 
 def most(spread: int, aggregates: tuple[Aggregate, ...]) -> int:
-    """The largest fleet that a row bears."""
+    """Return the largest fleet that a row bears."""
     slot = partial(aggregates)
     low, high = 0, 8
     while high < MOST and bears(high, spread, aggregates, slot):
@@ -114,8 +118,8 @@ def main() -> None:
     for name, aggregates in KINDS.items():
         found = {spread: most(spread, aggregates) for spread in (1, 8, 32)}
         kb = len(partial(aggregates)) / 1024
-        told = ", ".join(f"spread={spread}: {shards} ({shards / found[1]:.1f}x)" for spread, shards in found.items())
-        print(f"{name}, {kb:.2f} KB a slot; shards that one row bears: {told}", flush=True)
+        shown = ", ".join(f"spread={spread}: {shards} ({shards / found[1]:.1f}x)" for spread, shards in found.items())
+        print(f"{name}, {kb:.2f} KB a slot; shards that one row bears: {shown}", flush=True)
 
 
 if __name__ == "__main__":

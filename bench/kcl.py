@@ -1,5 +1,6 @@
-"""Events a second through the KCL's stdio protocol, one shard: the processor with columnar batches beside a plain
-amazon_kclpy consumer with one JSON event a record.
+"""Measure events a second through the KCL's stdio protocol on one shard, beside a plain consumer.
+
+The processor reads columnar batches; the consumer on amazon_kclpy reads one JSON event a record.
 
 `stdio`: the very messages of the MultiLangDaemon, written to the consumer and answered, without Java and emulator; the
 same events for all but the slow row. `daemon`: the real one over kinesis-local, timed from the end of the first call to
@@ -29,20 +30,20 @@ from bench.data import CONTRACT, fleet_events
 from headwater.aws import client
 from headwater.clock import SystemClock
 from headwater.codec import encode_batch, event_json
+from headwater.commands.local.provision import provision
 from headwater.config import KclSettings, Settings, environment, use_environment
-from headwater.local.provision import provision
-from processors.pipeline import load
-from processors.references import ensure_initial
-from processors.runners.kcldaemon import daemon_command, find_java
-from processors.runners.kclproperties import LOGBACK, FleetNames, properties, render
-from processors.runners.kcltables import ensure_tables, seed_leases
-from processors.services import Services
+from headwater.processors.definition.loading import load
+from headwater.processors.references import ensure_initial
+from headwater.processors.runners.kcl.fleet import daemon_command, find_java
+from headwater.processors.runners.kcl.properties import LOGBACK, FleetNames, properties, render
+from headwater.processors.runners.kcl.tables import ensure_tables, seed_leases
+from headwater.processors.services import Services
 from tests.kcl_servers import KclServers, missing, servers
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """Hold one row of the table."""
 
     name: str
     consumer: str
@@ -52,6 +53,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
+    """Hold what a case measured."""
+
     records: int
     bytes: int
     events: int
@@ -59,6 +62,7 @@ class Result:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=600_000)
     parser.add_argument("--small-events", type=int, default=12_000)
@@ -91,7 +95,7 @@ def main() -> None:
 
 
 def report(results: Sequence[tuple[Case, Result]]) -> None:
-    """The first row is what the others are compared with."""
+    """Print a result; the first row is what the others are compared with."""
     base = results[0][1].events / results[0][1].seconds
     for case, result in results:
         rate = result.events / result.seconds
@@ -103,7 +107,7 @@ def report(results: Sequence[tuple[Case, Result]]) -> None:
 
 
 def replay(case: Case) -> Result:
-    """Initialize untimed, then every message with its answer, a megabyte of records at a time."""
+    """Send every message and read its answer, a megabyte of records at a time, after an untimed initialize."""
     services = prepared(f"bench-{uuid.uuid4().hex[:8]}", KclSettings())
     messages = [line.encode() for line in protocol(case.records)]
     with tempfile.TemporaryDirectory() as made, (Path(made) / "stderr").open("w+b") as said:
@@ -132,7 +136,7 @@ def replay(case: Case) -> Result:
 
 
 def protocol(records: Sequence[bytes]) -> Iterator[str]:
-    """processRecords, as MessageWriter of the KCL writes it."""
+    """Return a processRecords message as the KCL's MessageWriter writes it."""
     batch: list[dict[str, object]] = []
     size = 0
     for at, data in enumerate(records):
@@ -153,7 +157,7 @@ def protocol(records: Sequence[bytes]) -> Iterator[str]:
 
 
 def ask(process: subprocess.Popen[bytes], message: bytes) -> None:
-    """Send it and read until its status, checkpoints granted on the way."""
+    """Send a message and read until its status, granting checkpoints on the way."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(message + b"\n")
@@ -170,7 +174,7 @@ def ask(process: subprocess.Popen[bytes], message: bytes) -> None:
 
 
 def batches(table: pa.Table, events: int) -> list[bytes]:
-    """Sealed batches of one session."""
+    """Yield sealed batches of one session."""
     return [
         encode_batch(table.slice(first, events), CONTRACT, origin="bench", first_seq=first)
         for first in range(0, table.num_rows, events)
@@ -178,7 +182,7 @@ def batches(table: pa.Table, events: int) -> list[bytes]:
 
 
 def measure(case: Case, found: KclServers, streams: dict[int, str]) -> Result:
-    """The stream filled first (once for all consumers of it), then one worker on it until everything was seen."""
+    """Fill the stream once for all consumers, then run one worker until everything was seen."""
     stream = streams.get(id(case.records))
     name = stream or f"bench-{uuid.uuid4().hex[:8]}"
     # the stream is small, yet what is timed should be several calls
@@ -200,7 +204,7 @@ def measure(case: Case, found: KclServers, streams: dict[int, str]) -> Result:
 
 
 def prepared(name: str, kcl: KclSettings) -> Services:
-    """Stream, tables and bucket of that name."""
+    """Create the stream, tables and bucket of that name."""
     settings = Settings(
         stream=name,
         ledger_table=f"{name}-ledger",
@@ -218,12 +222,13 @@ def prepared(name: str, kcl: KclSettings) -> Services:
 
 
 def own_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of the consumer's process."""
     own = {name: str(value) for name, value in settings.model_dump().items() if not isinstance(value, dict)}
     return environment({f"HEADWATER_{name.upper()}": value for name, value in own.items()})
 
 
 def fill(services: Services, records: Sequence[bytes]) -> None:
-    """All records, in calls of at most 500 records and 4 MB."""
+    """Put all records, in calls of at most 500 records and 4 MB."""
     entries: list[dict[str, object]] = []
     size = 0
     for data in [*records, b""]:
@@ -236,6 +241,7 @@ def fill(services: Services, records: Sequence[bytes]) -> None:
 
 
 def start(services: Services, found: KclServers, folder: Path, program: str) -> subprocess.Popen[bytes]:
+    """Start a worker."""
     settings = services.settings
     names = FleetNames(settings, "bench")
     dynamodb = client("dynamodb", settings)
@@ -258,6 +264,7 @@ def start(services: Services, found: KclServers, folder: Path, program: str) -> 
 
 
 def wait(notes: Path, records: int, daemon: subprocess.Popen[bytes], folder: Path) -> Result:
+    """Wait until everything was seen."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and daemon.poll() is None:
         time.sleep(0.5)

@@ -1,5 +1,8 @@
-"""The two consumers that `bench.kcl` puts behind the daemon: `plain`, a usual amazon_kclpy consumer of JSON events, and
-`headwater`, the processor as it is. Each notes in a file what it had done, and when."""
+"""Run one of the two consumers that `bench.kcl` puts behind the daemon.
+
+`plain` is a usual amazon_kclpy consumer of JSON events, and `headwater` the processor as it is. Each notes in a file
+what it had done, and when.
+"""
 
 import io
 import json
@@ -14,19 +17,20 @@ from amazon_kclpy.v3.processor import RecordProcessorBase
 
 
 class Notes:
-    """One line a call: when it began and ended, and the records, bytes and events in it."""
+    """Write one line a call: when it began and ended, and the records, bytes and events in it."""
 
     def __init__(self, path: str) -> None:
         self._out = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
 
     def add(self, began: float, records: Sequence[Any], events: int) -> None:
+        """Write a line."""
         size = sum(len(record.data) * 3 // 4 for record in records)  # base64, not decoded a second time
         self._out.write(json.dumps([began, time.time(), len(records), size, events]) + "\n")
         self._out.flush()
 
 
-class Plain(RecordProcessorBase):  # type: ignore[misc]
-    """Every record an event: parsed, added up, and checkpointed after each call, as in the examples of AWS."""
+class Plain(RecordProcessorBase):  # type: ignore[misc]  # amazon_kclpy has no types
+    """Consume every record as one event, as in the examples of AWS: parsed, added up, checkpointed after each call."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -54,13 +58,14 @@ class Plain(RecordProcessorBase):  # type: ignore[misc]
 
 
 def plain(notes: Notes) -> None:
+    """Run the plain consumer."""
     protocol = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
     KCLProcess(Plain(notes), sys.stdin, protocol, sys.stderr).run()
 
 
 def headwater(notes: Notes) -> None:
-    """The shipped main, with the calls timed."""
-    from processors.runners import kcl
+    """Run the shipped main with its calls timed."""
+    from headwater.processors.runners.kcl import processor as kcl
 
     inner = kcl.ShardProcessor.process_records
 
@@ -71,7 +76,7 @@ def headwater(notes: Notes) -> None:
         if records:
             notes.add(began, records, self._shard.worker.engine.state.counts["events"] - before)
 
-    kcl.ShardProcessor.process_records = timed  # type: ignore[method-assign]
+    kcl.ShardProcessor.process_records = timed  # type: ignore[method-assign]  # measured in place
     kcl.main()
 
 

@@ -1,9 +1,9 @@
-"""What `bench.kcl` lets the processor do: a view and a lake table."""
+"""Define the pipeline that `bench.kcl` runs: a view and a lake table."""
 
 from bench.data import CONTRACT
 from headwater import aggregates as agg
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 
 pipeline = (
     Pipeline("bench", CONTRACT, allowed_lateness="1m")

@@ -1,4 +1,5 @@
-"""Queries over the lake before and after compaction, with and without buckets; and how soon a commit is queryable.
+"""Measure queries over the lake, before and after compaction, with and without buckets, and how soon a commit is
+queryable.
 
 Tables on the embedded AWS, made by the project's own writer, publisher and maintenance. Iceberg plans the files, and
 DuckDB reads copies of them on the local disk with every read counted: on S3 each is a request of 20 to 50 ms.
@@ -23,17 +24,16 @@ from fsspec.implementations.local import LocalFileSystem
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo
 
 from bench.data import CONTRACT, fleet_events
-from headwater import sequence
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.ledger import Commit, PendingFile
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.pipeline import Pipeline
-from processors.publishing import PublishLoop
-from processors.services import Services
-from sinks.catalog import IcebergTable, open_catalog, open_table
-from sinks.compaction import Sizes
-from sinks.lake import LakeBuffer
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.services import Services
+from headwater.sinks.lake.buffer import LakeBuffer
+from headwater.sinks.lake.catalog import IcebergTable, open_catalog, open_table
+from headwater.sinks.lake.compaction import CompactionSizes
+from headwater.stream import sequence
 
 DEVICE, ABSENT = "dev-00042", "dev-00042x"
 SHARDS = 2
@@ -41,12 +41,14 @@ SHARDS = 2
 
 @dataclass
 class Counts:
+    """Count the reads of files, and their bytes."""
+
     reads: int = 0
     bytes: int = 0
 
 
-class Counted(LocalFileSystem):  # type: ignore[misc]
-    """The local disk as `counted:///path`, every read counted."""
+class CountingFileSystem(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Serve the local disk as `counted:///path` and count every read."""
 
     protocol = "counted"
     cachable = False
@@ -60,10 +62,10 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
         return path.removeprefix("counted://")
 
     def _open(self, path: str, *_: Any, **__: Any) -> Any:
-        return _Reader(Path(path), self.counts)
+        return _CountingFile(Path(path), self.counts)
 
 
-class _Reader:
+class _CountingFile:
     def __init__(self, path: Path, counts: Counts) -> None:
         self._file = path.open("rb")
         self._counts = counts
@@ -80,6 +82,8 @@ class _Reader:
 
 @dataclass(frozen=True)
 class Query:
+    """Hold a query and the rows that it wants."""
+
     title: str
     where: BooleanExpression
     sql: str
@@ -97,11 +101,12 @@ QUERIES = (
 
 
 def services_of(table: str, buckets: int | None, **settings: Any) -> Services:
+    """Return the services of a pipeline over the embedded AWS."""
     return Services(Settings(**settings), Pipeline(table, CONTRACT).lake(table, buckets=buckets))
 
 
 def rows_of(events: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The events as a processor hands them to the lake."""
+    """Return the events as a processor hands them to the lake."""
     n = events.num_rows
     own = {
         "_origin": pa.array(["bench"] * n).dictionary_encode(),
@@ -126,7 +131,7 @@ def commit(services: Services, shard: int, number: int, table: pa.Table) -> list
 
 
 def fill(services: Services, events: pa.Table, commits: int) -> None:
-    """The events in so many commits of each shard, all in the table."""
+    """Publish the events in so many commits of each shard."""
     table = rows_of(events, services.pipeline.lake_schema)
     rows = -(-table.num_rows // (commits * SHARDS))
     for at in range(commits * SHARDS):
@@ -135,7 +140,7 @@ def fill(services: Services, events: pa.Table, commits: int) -> None:
 
 
 def measure(services: Services, title: str, folder: Path, repeat: int) -> dict[str, list[Any]]:
-    """Each query over the files that Iceberg plans for it; the answers."""
+    """Run each query over the files that Iceberg plans for it and return the answers."""
     table = open_table(services.settings, services.pipeline.lake_to.table)
     tasks = list(table.scan().plan_files())
     size = sum(task.file.file_size_in_bytes for task in tasks)
@@ -156,6 +161,7 @@ def measure(services: Services, title: str, folder: Path, repeat: int) -> dict[s
 
 
 def copied(services: Services, uri: str, folder: Path) -> Path:
+    """Return an object's copy on the local disk."""
     path = folder / uri.removeprefix("s3://").replace("/", "_")
     if not path.exists():
         path.write_bytes(services.objects.get(uri.removeprefix(f"s3://{services.objects.bucket}/")))
@@ -163,13 +169,13 @@ def copied(services: Services, uri: str, folder: Path) -> Path:
 
 
 def ask(query: Query, paths: Sequence[Path], repeat: int) -> tuple[float, Counts, list[Any]]:
-    """The fastest of some runs, what one of them read, and the answer."""
+    """Return the time of the fastest run, what one run read, and the answer."""
     files = ", ".join(f"'counted://{path}'" for path in paths)
     best, counts, rows = float("inf"), Counts(), list[Any]()
     for _ in range(repeat):
         counts = Counts()
         with duckdb.connect() as connection:
-            connection.register_filesystem(Counted(counts))
+            connection.register_filesystem(CountingFileSystem(counts))
             # one thread: DuckDB seeks and reads in two calls, which others of its threads come between
             connection.execute("SET threads = 1")
             began = time.perf_counter()
@@ -179,7 +185,7 @@ def ask(query: Query, paths: Sequence[Path], repeat: int) -> tuple[float, Counts
 
 
 def same(a: dict[str, list[Any]], b: dict[str, list[Any]]) -> bool:
-    """Equal, but for the order in which a mean was summed up."""
+    """Return whether two answers are equal, up to the order in which a mean was added up."""
     return all(
         one == other or (isinstance(one, float) and abs(one - other) <= 1e-9 * abs(one))
         for title in a
@@ -189,9 +195,9 @@ def same(a: dict[str, list[Any]], b: dict[str, list[Any]]) -> bool:
 
 
 def freshness(seconds: float, commits: int, table: pa.Table) -> list[float]:
-    """From commits, at odd moments, to a table that has their files, beside a publisher that steps every so often."""
+    """Measure from commits at odd moments to a table that has their files, beside a publisher that steps at times."""
     services = services_of(f"fresh_{round(seconds)}", None, publish_seconds=seconds)
-    loop, stop = PublishLoop(services, lambda _kind, _body: None), Event()
+    loop, stop = services.publish_loop("bench", lambda _kind, _body: None), Event()
     loop.prepare()
     port = IcebergTable(open_catalog(services.settings), services.settings.database, services.pipeline.name)
     thread = Thread(target=loop.run, args=(stop,))
@@ -203,7 +209,7 @@ def freshness(seconds: float, commits: int, table: pa.Table) -> list[float]:
             (file,) = commit(services, 0, number, table)
             missing[file.uri] = time.monotonic()
             number, next_at = number + 1, time.monotonic() + random.uniform(0.1, 0.9) * seconds
-        for uri in port.paths() & missing.keys():
+        for uri in port.read().files & missing.keys():
             waits.append(time.monotonic() - missing.pop(uri))
         time.sleep(0.1)
     stop.set()
@@ -212,6 +218,7 @@ def freshness(seconds: float, commits: int, table: pa.Table) -> list[float]:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Print the tables."""
     options = argparse.ArgumentParser()
     options.add_argument("--events", type=int, default=4_000_000)
     options.add_argument("--commits", type=int, default=30, help="of each of two shards")
@@ -229,7 +236,7 @@ def main(arguments: Sequence[str]) -> int:
             fill(services, events, given.commits)
             answers.append(measure(services, f"by {title}, as written", Path(name), given.repeat))
             began = time.perf_counter()
-            report = services.maintenance(Sizes(fewest=2)).compact()
+            report = services.maintenance(CompactionSizes(fewest=2)).compact()
             seconds = time.perf_counter() - began
             print(f"  compaction: {report.rows:,} rows of {report.files_before:,} files in {seconds:.1f} s")
             answers.append(measure(services, f"by {title}, compacted", Path(name), given.repeat))

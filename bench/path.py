@@ -1,4 +1,4 @@
-"""The whole path in one process: columnar records in memory to Parquet files and view writes in memory.
+"""Measure the whole path in one process: columnar records in memory to Parquet files and view writes in memory.
 
 One core, 1 M events with 5 % copies. Run: python -m bench.path
 """
@@ -18,15 +18,18 @@ from headwater.clock import ManualClock
 from headwater.codec import encode_batch
 from headwater.config import Settings
 from headwater.ledger import Ledger
-from headwater.records import StreamRecord
+from headwater.processors.definition.parts import Reference
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.operators.enrich import ReferenceTable
+from headwater.processors.shard.context import Ports, WorkerContext
+from headwater.processors.shard.worker import ShardWorker
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.slots import Upsert
+from headwater.stream.record import StreamRecord
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.objects import MemoryObjects
-from processors.operators.enrich import ReferenceTable
-from processors.pipeline import Pipeline, Reference
-from processors.windows import tumbling
-from processors.worker import Ports, ShardWorker
-from sinks.deadletter import DeadLetters
-from sinks.views import Upsert, ViewSpec
 
 DEVICES = Reference("devices", "bench.csv", "device", {"site": "string"})
 PIPELINE = (
@@ -39,20 +42,21 @@ PIPELINE = (
 
 
 class MemoryViews:
-    """The newest version of each slot, as the table would keep it."""
+    """Keep the newest version of each slot, as the table would."""
 
     def __init__(self) -> None:
         self.slots: dict[tuple[object, ...], Upsert] = {}
         self.writes = 0
 
     def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> None:
+        """Keep these slots where they are newer."""
         for one in upserts:
             self.slots[view.name, one.key, one.window_start_ms, one.slot] = one
         self.writes += len(upserts)
 
 
 def run(payloads: Sequence[bytes], records_a_call: int, flush_every: int) -> tuple[float, int, int, MemoryViews]:
-    """Seconds, rows in the lake's files, bytes of these, and the views."""
+    """Return seconds, rows in the lake's files, the files' bytes, and the views."""
     dynamodb, objects, views = MemoryDynamoDB(), MemoryObjects(), MemoryViews()
     keys = [{"AttributeName": "pipeline", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
     dynamodb.create_table(TableName="ledger", KeySchema=keys)
@@ -61,8 +65,8 @@ def run(payloads: Sequence[bytes], records_a_call: int, flush_every: int) -> tup
     reference = ReferenceTable.of(DEVICES, devices())
     ports = Ports(ledger, objects, views, DeadLetters(objects), lambda _name, _uri: reference)
     clock = ManualClock()
-    worker = ShardWorker(PIPELINE, "shardId-000000000000", ports, Settings(commit_mb=1_000), clock, "bench")
-    worker.claim()
+    context = WorkerContext(PIPELINE, ports, Settings(commit_mb=1_000), clock, "bench")
+    worker = ShardWorker.claim(context, "shardId-000000000000")
     records = [StreamRecord("shardId-000000000000", str(n), clock.now_ms(), "k", p) for n, p in enumerate(payloads, 1)]
     gc.collect()
     began = time.process_time()
@@ -78,6 +82,7 @@ def run(payloads: Sequence[bytes], records_a_call: int, flush_every: int) -> tup
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Print the table."""
     options = argparse.ArgumentParser()
     options.add_argument("--events", type=int, default=1_000_000)
     options.add_argument("--repeat", type=int, default=3)

@@ -1,11 +1,10 @@
-"""Adaptive placement against placement by key hash, on shards that enforce their limits: `python -m bench.placement`.
+"""Compare adaptive placement with placement by key hash, on shards that enforce their limits.
 
 A Zipf workload in which one key has 40 % of the traffic, offered at the sum of the shards' limits. Both producers have
 the same bounded memory of sealed batches, retry only refused records to the same hash key with the same backoff, and
 stop accepting when the memory is full. Placement by key hash keeps a batch per key, as the KPL does. Time is simulated.
 """
 
-import hashlib
 import heapq
 import json
 import random
@@ -14,8 +13,10 @@ from collections.abc import Callable
 from itertools import count
 
 from headwater.clock import ManualClock
+from headwater.producers.placement import Placement
+from headwater.stream.hashkeys import hash_key_of
+from headwater.stream.shards import Shard
 from headwater.testing.kinesis import MemoryKinesis
-from producers.placement import Placement, ShardRange
 
 SHARDS = 16
 SECONDS = 120
@@ -29,13 +30,15 @@ LOAD = 1.0
 
 
 def zipf(keys: int, top: float) -> list[float]:
-    """Shares of the keys: the first `top`, the rest falling as 1/rank."""
+    """Return the shares of the keys: the first is `top`, the rest falls as 1/rank."""
     tail = [1 / rank for rank in range(1, keys)]
     return [top, *[(1 - top) * share / sum(tail) for share in tail]]
 
 
-def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None], stream: MemoryKinesis) -> float:
-    """Share of the sum of the limits that entered the stream after the warm-up."""
+def run(
+    place: Callable[[str, int], int], record_place: Callable[[int, str | None], None], stream: MemoryKinesis
+) -> float:
+    """Return the share of the sum of the limits that entered the stream after the warm-up."""
     clock = stream.clock
     draw = random.Random(7)
     names, shares = [f"key-{i}" for i in range(1000)], zipf(1000, 0.4)
@@ -58,7 +61,7 @@ def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None
         records = [{"Data": bytes(BATCH - 1), "PartitionKey": "-", "ExplicitHashKey": str(row[2])} for row in due]
         answers = stream.put_records(StreamName="s", Records=records)["Records"] if due else []
         for (_, _, key, attempt), answer in zip(due, answers, strict=True):
-            told(key, answer.get("ShardId"))
+            record_place(key, answer.get("ShardId"))
             if "ErrorCode" in answer:
                 pause = draw.random() * min(2_000, 100 * 2**attempt)
                 heapq.heappush(waiting, (clock.now_ms() + round(pause), next(order), key, attempt + 1))
@@ -70,7 +73,7 @@ def run(place: Callable[[str, int], int], told: Callable[[int, str | None], None
 
 
 def stream_of(crooked: bool) -> MemoryKinesis:
-    """Even shards; or crooked ones: every fourth split in four, as hot shards are."""
+    """Return a stream of even shards, or of uneven ones: every fourth split in four, as hot shards are."""
     clock = ManualClock()
     stream = MemoryKinesis(clock)
     stream.create_stream(StreamName="s", ShardCount=SHARDS)
@@ -85,35 +88,37 @@ def stream_of(crooked: bool) -> MemoryKinesis:
 
 
 def adaptive(crooked: bool) -> float:
+    """Measure adaptive placement."""
     stream = stream_of(crooked)
-    ranges = [
-        ShardRange(shard.shard_id, shard.start, shard.end) for shard in stream.shards("s") if shard.closed is None
-    ]
+    ranges = [Shard(shard.shard_id, shard.start, shard.end) for shard in stream.shards("s") if shard.closed is None]
     placement = Placement(ranges, random.Random(1).random)
 
-    def told(key: int, shard_id: str | None) -> None:
+    def record_place(key: int, shard_id: str | None) -> None:
         if shard_id is None:
             placement.throttled(key)
         else:
             placement.delivered(key, shard_id)
 
-    return run(lambda _name, size: placement.choose(size), told, stream)
+    return run(lambda _name, size: placement.choose(size), record_place, stream)
 
 
 def by_key_hash(crooked: bool) -> float:
+    """Measure placement by the key's hash."""
+
     def place(name: str, _size: int) -> int:
-        return int.from_bytes(hashlib.md5(name.encode(), usedforsecurity=False).digest(), "big")
+        return hash_key_of(name)
 
     return run(place, lambda _key, _shard: None, stream_of(crooked))
 
 
 def by_random(crooked: bool) -> float:
+    """Measure placement by chance."""
     draw = random.Random(3)
     return run(lambda _name, _size: draw.getrandbits(128), lambda _key, _shard: None, stream_of(crooked))
 
 
 def main() -> int:
-    """Prints the shares; 1 when a mark is missed."""
+    """Print the shares and return 1 when a mark is missed."""
     ok, found = True, {}
     for layout in ("even", "crooked"):
         crooked = layout == "crooked"

@@ -1,13 +1,13 @@
-"""What a million events cost on Lambda, from the work per invocation and a dated price list.
+"""Compute what a million events cost on Lambda, from the work of an invocation and a dated price list.
 
-Kinesis's prices are those of processors/shards/prices.yaml. The others stand here: US East (N. Virginia), as commonly
+Kinesis's prices are those of processors/scaling/prices.yaml. The others stand here: US East (N. Virginia), as commonly
 quoted on 2026-11-24 and NOT checked against the price lists then; no free tier. Run: python -m bench.serverless_cost
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from processors.shards.pricing import GB, Usage, load_prices, on_demand, provisioned
+from headwater.processors.scaling.pricing import GB, Usage, load_prices, on_demand, provisioned
 
 LAMBDA_GB_SECOND = 0.0000133334  # arm64
 LAMBDA_REQUEST = 0.20e-6
@@ -17,7 +17,7 @@ S3_PUT = 0.005e-3
 
 MEMORY_GB = 1769 / 1024  # a whole vCPU
 BATCH_SECONDS = 0.35
-"""Of a warm invocation, whatever is in it: bench.cold_start, 0.31 s, most of it 70 view rows on an emulator."""
+"""Length of a warm invocation, whatever is in it: bench.cold_start, 0.31 s, most of it 70 view rows on an emulator."""
 EVENTS_A_SECOND = 1_000_000
 """On that vCPU; bench.path does 2.3 to 2.7 M on one core of this machine."""
 PAYLOAD = 6e6 * 3 / 4
@@ -27,8 +27,8 @@ PUBLISHER_SECONDS, PUBLISHER_PUTS = 4.0, 4
 
 
 @dataclass(frozen=True)
-class Load:
-    """A steady rate; the mapping's window is the longest time between two commits."""
+class SteadyLoad:
+    """Describe a steady rate; `window` is the longest time between two commits."""
 
     events_s: float
     event_bytes: float
@@ -37,12 +37,14 @@ class Load:
     window_s: float = 60.0
 
     def invocations_s(self) -> float:
-        """Of all shards: when the window is over, or sooner when the payload is full."""
+        """Return the invocations a second of all shards: one when the window is over, or sooner when the payload is
+        full.
+        """
         return max(self.shards / self.window_s, self.events_s * self.event_bytes / PAYLOAD)
 
 
-def an_hour(load: Load, on_demand_stream: bool) -> Mapping[str, float]:
-    """Dollars by item. The mapping and the function both read the stream: two consumers."""
+def an_hour(load: SteadyLoad, on_demand_stream: bool) -> Mapping[str, float]:
+    """Return dollars by item. The mapping and the function both read the stream: two consumers."""
     prices = load_prices()
     usage = Usage(load.events_s * load.event_bytes, load.events_s / load.record_events, consumers=2)
     stream = (
@@ -63,12 +65,13 @@ def an_hour(load: Load, on_demand_stream: bool) -> Mapping[str, float]:
 
 
 def main() -> None:
+    """Print the table."""
     loads = {
-        "10/s, batches of 100": (Load(10, 15, 100, 1), True),
-        "1,000/s, batches of 500": (Load(1_000, 8.1, 500, 1), False),
-        "the same, a window of 5 s": (Load(1_000, 8.1, 500, 1, window_s=5), False),
-        "100,000/s, batches of 5,000": (Load(100_000, 5.4, 5_000, 2), False),
-        "1,000/s, single JSON events": (Load(1_000, 164, 1, 2), False),
+        "10/s, batches of 100": (SteadyLoad(10, 15, 100, 1), True),
+        "1,000/s, batches of 500": (SteadyLoad(1_000, 8.1, 500, 1), False),
+        "the same, a window of 5 s": (SteadyLoad(1_000, 8.1, 500, 1, window_s=5), False),
+        "100,000/s, batches of 5,000": (SteadyLoad(100_000, 5.4, 5_000, 2), False),
+        "1,000/s, single JSON events": (SteadyLoad(1_000, 164, 1, 2), False),
     }
     print(f"US dollars per million events ({load_prices().date}; the others 2026-11-24, unchecked)")
     names = list(an_hour(*loads["10/s, batches of 100"]))

@@ -1,4 +1,4 @@
-"""Views: how fast they are read and written. `python -m bench.serving [--seconds 8]`
+"""Measure how fast views are read and written. `python -m bench.serving [--seconds 8]`
 
 Reading: `headwater serve` is a process on a core of its own, over tables in memory; this process, on another core, is
 200 readers that ask again at once over connections they keep, then 500 event streams that all wait for the same writes.
@@ -24,16 +24,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headwater.aggregates import Columns
+from headwater.aggregates.columns import Columns
 from headwater.clock import SystemClock
 from headwater.config import Settings
 from headwater.ledger import Commit
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.store import ViewStore
+from headwater.sinks.views.table import create_table
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
-from processors.pipeline import load
-from processors.services import Services
-from sinks.views import Upsert, ViewSpec, ViewStore
-from sinks.viewtable import create_table
 
 __all__ = ["main"]
 
@@ -46,14 +48,14 @@ _READY = "ready "
 
 
 class InMemory(Services):
-    """What the service reads, without AWS."""
+    """Stand for what the service reads, without AWS."""
 
     tables, streams = MemoryDynamoDB(), MemoryKinesis(SystemClock())
 
     def client(self, service: str) -> Any:
         return {"dynamodb": self.tables, "kinesis": self.streams}[service]
 
-    def fill(self) -> None:
+    def fill_table(self) -> None:
         for table, names in (
             (self.settings.ledger_table, ("pipeline", "item")),
             (self.settings.views_table, ("pk", "sk")),
@@ -68,7 +70,7 @@ class InMemory(Services):
 
 
 def upserts(spec: ViewSpec, keys: Sequence[int], window: int, version: int, value: float) -> list[Upsert]:
-    """One event more in a window of each key."""
+    """Return one event more in a window of each key."""
     columns = Columns(spec.aggregates)
     columns.grow(1)
     columns.fold(np.zeros(1, np.int64), pa.table({"value": [value]}), np.zeros(1, np.int64))
@@ -78,7 +80,8 @@ def upserts(spec: ViewSpec, keys: Sequence[int], window: int, version: int, valu
 
 def _serve(core: int) -> None:
     """The service; every two seconds the newest window of the first key says what time it is."""
-    from headwater.serving.server import make_service, serve
+    from headwater.commands.serving import open_service
+    from headwater.serving.api.server import serve
 
     os.sched_setaffinity(0, {core})
     settings = Settings()
@@ -95,7 +98,7 @@ def _serve(core: int) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    serve(make_service(services, console=False), settings, lambda url: print(_READY + url, flush=True))
+    serve(open_service(services, console=False), settings, lambda url: print(_READY + url, flush=True))
     done.set()
     writer.join()
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -104,7 +107,7 @@ def _serve(core: int) -> None:
 
 @contextmanager
 def service(core: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Its authority, and what it used, once it has ended."""
+    """Run the service; yield its authority, and at the end what it used."""
     used: dict[str, float] = {}
     command = [sys.executable, "-m", "bench.serving", "--serve", str(core)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -117,8 +120,8 @@ def service(core: int) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 @dataclass
-class Reader:
-    """Asks for the windows of one key after the other."""
+class WindowsReader:
+    """Ask for the windows of one key after the other."""
 
     authority: str
     rng: np.random.Generator
@@ -173,8 +176,8 @@ async def _streams(authority: str, updates: int) -> list[float]:
 def read(seconds: float) -> None:
     """Print how fast 200 readers are answered."""
     with service(0) as (authority, used):
-        asyncio.run(Reader(authority, np.random.default_rng(1)).run(1.0))
-        reader = Reader(authority, np.random.default_rng(2))
+        asyncio.run(WindowsReader(authority, np.random.default_rng(1)).run(1.0))
+        reader = WindowsReader(authority, np.random.default_rng(2))
         rate = asyncio.run(reader.run(seconds))
     p50, p99 = np.quantile(reader.latencies, [0.5, 0.99]) * 1000
     print(
@@ -197,17 +200,17 @@ def listen() -> None:
 
 
 class AtOnce:
-    """Stands for DynamoDB: every put is taken, and what lists a key is there once it was put."""
+    """Stand for DynamoDB: every put is taken, and an item that lists a key is there once it was put."""
 
     def __init__(self) -> None:
         self._listed: dict[str, dict[str, Any]] = {}
 
-    def put_item(self, *, Item: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803
+    def put_item(self, *, Item: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         if "slots" not in Item:
             self._listed[Item["sk"]["S"]] = Item
         return {}
 
-    def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+    def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         ((table, asked),) = RequestItems.items()
         places = [key["sk"]["S"] for key in asked["Keys"]]
         return {"Responses": {table: [self._listed[at] for at in places if at in self._listed]}}
@@ -231,8 +234,8 @@ def flush(what: str, client: Any, table: str, mark: str = "") -> None:
     )
 
 
-class Counted:
-    """A client that counts the items which are read."""
+class CountingClient:
+    """Count the items that a client reads."""
 
     def __init__(self, client: Any) -> None:
         self._client, self.items = client, 0
@@ -247,19 +250,17 @@ class Counted:
     def get_paginator(self, _operation: str) -> Any:
         return self
 
-    def paginate(self, *, PaginationConfig: dict[str, Any], **request: Any) -> Iterator[Any]:  # noqa: N803
-        items = self._client.query(**request)["Items"]
-        size = PaginationConfig["PageSize"] or len(items) or 1
-        for at in range(0, len(items), size):
-            self.items += len(items[at : at + size])
-            yield {"Items": items[at : at + size]}
+    def paginate(self, **request: Any) -> Iterator[Any]:
+        for page in self._client.get_paginator("query").paginate(**request):
+            self.items += len(page["Items"])
+            yield page
 
 
 def lists(windows: int = 60) -> None:
     """Print how many items are read for what is shown."""
     spec, tables = load(Settings().pipeline).views[0].spec, MemoryDynamoDB()
     tables.create_table(TableName="views", KeySchema=[{"AttributeName": name} for name in ("pk", "sk")])
-    client = Counted(tables)
+    client = CountingClient(tables)
     store = ViewStore(client, "views")
     for window in range(windows):
         store.write(spec, upserts(spec, range(KEYS), window, 1, 20.0))
@@ -272,7 +273,7 @@ def lists(windows: int = 60) -> None:
         client.items = 0
         rows = len(read())
         found.append(f"{client.items:,} for {rows:,} rows")
-    whole = len(tables.scan(TableName="views")["Items"])
+    whole = len(tables.scan(TableName="views", ConsistentRead=True)["Items"])
     print(
         f"items read of {whole:,}: a page of the newest window below a prefix {found[0]}; "
         f"that window of every key, as alerts read it, {found[1]}",
@@ -281,6 +282,7 @@ def lists(windows: int = 60) -> None:
 
 
 def write() -> None:
+    """Print how many rows a second are written."""
     flush("into a stub that answers at once", AtOnce(), "views", f" (mark {ROWS_MARK:,})")
     from tests.kcl_servers import dynamodb_local, missing
 
@@ -298,7 +300,7 @@ def write() -> None:
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print a line for each measurement."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", type=int, metavar="CORE", help="be the service")
     parser.add_argument("--seconds", type=float, default=8.0)

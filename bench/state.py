@@ -1,4 +1,4 @@
-"""What one shard remembers of a million origins: memory, update rate, snapshot, hand-over to a child.
+"""Measure what one shard remembers of a million origins: memory, update rate, snapshot, hand-over to a child.
 
 Each origin is a session with a random name of 32 characters; a share of them (--gaps) has a gap, and every origin's
 receipts have come too. Run: python -m bench.state
@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from processors.pipeline import Pipeline
-from processors.state import ShardState
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
 
 PIPELINE = Pipeline("bench", "telemetry").lake("bench")
 MARKS = {"memory_mb": 300, "snapshot_s": 5, "commit_share": 0.05}
 COMMIT_SECONDS = 30
 S3_MB_A_SECOND = 100
-"""What one connection to S3 takes, about."""
+"""Rate of one connection to S3, about."""
 START_MS = 1_762_160_400_000
 
 
 def timed(job: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what a call returned, and the seconds it took."""
     gc.collect()
     began = time.perf_counter()
     result = job()
@@ -38,7 +39,7 @@ def timed(job: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def resident_mb() -> float:
-    """What the process holds now, without what its allocators keep for later use."""
+    """Return what the process holds now, without what its allocators keep for later use."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
@@ -49,7 +50,7 @@ def resident_mb() -> float:
 
 
 def filled(origins: int, names: pa.Array, gaps: float) -> ShardState:
-    """Every origin with ten events, some of them with one more after a gap; all of it accepted."""
+    """Return a state with ten accepted events of every origin, some with one more after a gap."""
     state = ShardState(PIPELINE)
     state.max_arrived = START_MS
     for sets in (state.seen, state.accepted):
@@ -64,7 +65,7 @@ def filled(origins: int, names: pa.Array, gaps: float) -> ShardState:
 
 
 def update_rate(state: ShardState, names: pa.Array, events: int, batch: int) -> float:
-    """Events a second, in batches of a hundred origins drawn at random, each going on where it stopped."""
+    """Return events a second, in batches of a hundred origins drawn at random, each going on where it stopped."""
     random, seen = np.random.default_rng(3), state.seen
     each = batch // 100
     drawn = [random.choice(len(names), 100, replace=False) for _ in range(events // batch)]
@@ -87,6 +88,7 @@ def update_rate(state: ShardState, names: pa.Array, events: int, batch: int) -> 
 
 
 def measure(origins: int, gaps: float) -> dict[str, float]:
+    """Return the figures of one size."""
     random = np.random.default_rng(1)
     names = pa.array([random.bytes(16).hex() for _ in range(origins)])
     before = resident_mb()
@@ -117,6 +119,7 @@ def measure(origins: int, gaps: float) -> dict[str, float]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--origins", type=int, default=1_000_000)
     parser.add_argument("--gaps", type=float, default=0.01, help="share of origins with a gap")

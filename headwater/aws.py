@@ -1,6 +1,7 @@
 """boto3 clients and the object store: where the process meets AWS.
 
 boto3 itself reads AWS_ENDPOINT_URL, credentials and region; without AWS_ENDPOINT_URL everything talks to the real AWS.
+No other module makes a client, so that all of them share what follows.
 
 botocore takes an answer whose connection broke in its middle for a whole one: of a GetItem that found an item it then
 says that there is none. Clients made here look at each answer's length and send the request again.
@@ -22,12 +23,12 @@ __all__ = ["Objects", "client"]
 
 @cache
 def _loader() -> Any:
-    """botocore's service descriptions, read once: each session by itself takes 50 to 100 ms for a client's."""
+    """Load botocore's service descriptions, once: each session by itself takes 50 to 100 ms for a client's."""
     return botocore.session.Session().get_component("data_loader")
 
 
 def client(service: str, settings: Settings, **config: Any) -> Any:
-    """A boto3 client with adaptive-free standard retries; `config` overrides botocore's options."""
+    """Make a boto3 client with the standard retries of botocore; `config` overrides botocore's options."""
     options: dict[str, Any] = {
         "retries": {"mode": "standard", "max_attempts": 5},
         "max_pool_connections": max(32, settings.view_writers),
@@ -38,13 +39,13 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
     core.register_component("data_loader", _loader())
     session = boto3.session.Session(botocore_session=core)
     region = session.region_name or settings.region
-    made = session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]
+    made = session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]  # the stubs know each service by its literal
     made.meta.events.register(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
     return made
 
 
 def _again_when_cut(response: Any, operation: Any, attempts: int, request_dict: Any, **_: Any) -> float | None:
-    """botocore's question whether to send again: seconds to wait, or None for no reason to."""
+    """Answer botocore's question whether to send again: the seconds to wait, or None for no reason to."""
     if response is None or not _is_cut(response[0], operation, request_dict["method"]):
         return None
     retries = request_dict["context"]["client_config"].retries
@@ -54,7 +55,7 @@ def _again_when_cut(response: Any, operation: Any, attempts: int, request_dict: 
 
 
 def _is_cut(answer: Any, operation: Any, method: str) -> bool:
-    """Whether the answer is shorter than it says, or ends in its headers, before it says how long it is."""
+    """Tell whether the answer is shorter than it says, or ends in its headers, before it says how long it is."""
     if method == "HEAD" or answer.status_code in (204, 304) or operation.has_event_stream_output:
         return False
     length = answer.headers.get("content-length")
@@ -66,13 +67,14 @@ def _is_cut(answer: Any, operation: Any, method: str) -> bool:
 
 
 class Objects:
-    """One bucket: whole objects by key."""
+    """Read and write whole objects of one bucket, by key."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3 = s3
         self.bucket = bucket
 
     def uri(self, key: str) -> str:
+        """Return the object's `s3://` URI."""
         return f"s3://{self.bucket}/{key}"
 
     def put(self, key: str, body: bytes) -> str:
@@ -81,20 +83,22 @@ class Objects:
         return self.uri(key)
 
     def get(self, key: str) -> bytes:
+        """Read the object. Raise botocore's ClientError (NoSuchKey) when there is none."""
         body: bytes = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return body
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys below the prefix, in order."""
+        """Iterate over the keys below the prefix, in order."""
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             for item in page.get("Contents", []):
                 yield item["Key"]
 
     def dated(self, prefix: str) -> Iterator[tuple[str, int, int]]:
-        """Key, bytes and time of the last change (epoch ms) of every object below the prefix."""
+        """Iterate over key, bytes and time of the last change (epoch ms) of every object below the prefix."""
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             for item in page.get("Contents", []):
                 yield item["Key"], item["Size"], round(item["LastModified"].timestamp() * 1000)
 
     def delete(self, key: str) -> None:
+        """Delete the object; one that is not there is no error."""
         self._s3.delete_object(Bucket=self.bucket, Key=key)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,13 +17,16 @@ __all__ = [
     "debugging",
     "environment",
     "exports_telemetry",
+    "recording_path",
     "use_environment",
 ]
 
 
 class KclSettings(BaseSettings):
-    """How a fleet runs under the Kinesis Client Library: HEADWATER_KCL_<NAME>. What each costs is in
-    docs/operations/fleet.md."""
+    """Read how a fleet runs under the Kinesis Client Library: HEADWATER_KCL_<NAME>.
+
+    What each costs is in docs/operations/fleet.md.
+    """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_KCL_", extra="ignore")
 
@@ -51,16 +55,16 @@ class KclSettings(BaseSettings):
     failover_seconds: float = 10.0
     """A lease not renewed for so long is taken by another worker."""
     assignment_seconds: float = 0.0
-    """How often leases are assigned in 3X mode; 0 is the KCL's default, twice the failover time."""
+    """Time between assignments of leases in 3X mode; 0 is the KCL's default, twice the failover time."""
     shard_sync_seconds: float = 60.0
     metrics: Literal["NONE", "SUMMARY", "DETAILED"] = "NONE"
     """The KCL's own CloudWatch metrics."""
     java: str = "java"
     java_options: str = "-Xmx512m -XX:+UseSerialGC"
     shutdown_seconds: float = 30.0
-    """How long a graceful stop may take before the daemon is killed."""
+    """Longest graceful stop before the daemon is killed."""
     parents_seconds: float = 60.0
-    """How long a child shard waits for its parents to be closed in the ledger before it gives its lease up."""
+    """Longest wait of a child shard for its parents to be closed in the ledger before it gives its lease up."""
     crashes: int = 5
     """A shard (or a worker) that fails so often without a commit in between is a crash loop: the command ends."""
     silent_seconds: float = 120.0
@@ -73,7 +77,10 @@ class KclSettings(BaseSettings):
 
 
 class GatewaySettings(BaseSettings):
-    """The HTTP service: HEADWATER_GATEWAY_<NAME>. Sizes in bytes; what each bound does is in docs/gateway.md."""
+    """Read the settings of the HTTP service: HEADWATER_GATEWAY_<NAME>. Sizes are in bytes.
+
+    What each bound does is in docs/gateway.md.
+    """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_GATEWAY_", extra="ignore")
 
@@ -85,7 +92,7 @@ class GatewaySettings(BaseSettings):
     port: int = 8780
     """0 takes a free port, which is printed."""
     grpc_port: int = -1
-    """Of OTLP over gRPC, by custom 4317; 0 takes a free port, -1 serves none."""
+    """Port of OTLP over gRPC, by custom 4317; 0 takes a free port, -1 serves none."""
     tls_certificate: str = ""
     tls_key: str = ""
     outbox: str = ""
@@ -94,7 +101,9 @@ class GatewaySettings(BaseSettings):
     """`none` is for loopback only."""
     keys_table: str = "headwater-keys"
     key_seconds: float = 15.0
-    """How long a key looked up is believed: so long a revoked one may still work."""
+    """Time for which a key looked up is believed: so long a revoked one may still work."""
+    key_grace_seconds: float = 900.0
+    """Time for which a key that was good goes on while DynamoDB does not answer; a revoked one as well, then."""
     jwt_issuer: str = ""
     """The `iss` of tokens that are taken beside API keys; empty takes none."""
     jwt_audience: str = ""
@@ -102,32 +111,40 @@ class GatewaySettings(BaseSettings):
     """URL of the issuer's keys; empty asks the issuer's OpenID configuration."""
     jwt_claim: str = "headwater_contracts"
     """The claim that lists the contracts a token may write to."""
+    jwt_id_prefix_claim: str = "headwater_id_prefixes"
+    """The claim that lists what the ids begin with that a token may write, of contracts with ids of their own."""
     max_body_bytes: int = 16 << 20
-    max_decoded_bytes: int = 48 << 20
-    """Of a body decompressed; never above 64 MiB."""
+    max_decoded_bytes: int = 32 << 20
+    """Maximum size of a body decompressed; never above 64 MiB. Parsing takes up to ten times as much."""
     max_rows: int = 100_000
-    """Of a JSON or CSV body."""
+    """Maximum size of a JSON or CSV body."""
     max_arrow_rows: int = 2_000_000
     max_nesting: int = 32
-    """Of JSON in OTLP; an event's values are never nested."""
+    """Maximum depth of JSON in OTLP; an event's values are never nested."""
     max_inflight_bytes: int = 256 << 20
-    """All requests that are not answered yet, together."""
+    """All requests that are not answered yet, together, by what they take at the peak of parsing."""
     max_buffer_bytes: int = 64 << 20
     """Events of one contract that wait for Kinesis."""
     wait_seconds: float = 2.0
-    """How long a request waits for room before it is answered 503."""
+    """Longest wait of a request for room before it is answered 503."""
     answer_seconds: float = 30.0
-    """How long a request waits for Kinesis before it is answered 503."""
+    """Longest wait of a request for Kinesis before it is answered 503."""
     body_seconds: float = 30.0
-    """How long a client may take over its body."""
+    """Longest time that a client may take over its body."""
     linger_ms: int = 20
-    """How long small requests wait for others to share a record with."""
+    """Longest wait of small requests for others to share a record with."""
     decoders: int = 4
     """Threads that read bodies."""
+    cors_origins: str = ""
+    """Origins of pages that may send events from a browser, such as https://app.example.org, separated by commas."""
+    metrics: bool = True
+    """Serve /metrics, without a key: for a network that only the scraper and the load balancer reach."""
+    docs: bool = True
+    """Serve the page / and /openapi.json, without a key."""
 
 
 class ServeSettings(BaseSettings):
-    """The query API and the console: HEADWATER_SERVE_<NAME>. Keys, tokens and their table are the gateway's."""
+    """Read the settings of the query API and the console: HEADWATER_SERVE_<NAME>. Keys and tokens are the gateway's."""
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_SERVE_", extra="ignore")
 
@@ -138,9 +155,9 @@ class ServeSettings(BaseSettings):
     """`none` is for loopback only."""
     console: bool = True
     controls: bool = True
-    """Whether the console sends dead letters again, and it and the API cancel jobs; all else there only reads."""
+    """Permission to send dead letters again in the console, and to cancel jobs there and by the API."""
     cache_seconds: float = 0.5
-    """How old an answer may be that is given to many."""
+    """Maximum age of an answer that is given to many."""
     max_streams: int = 1_000
     """Open event streams."""
     tls_certificate: str = ""
@@ -148,7 +165,13 @@ class ServeSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """Every setting is an environment variable HEADWATER_<NAME>; the defaults fit `headwater up`."""
+    """Read the settings of every process: each is an environment variable HEADWATER_<NAME>.
+
+    The defaults fit `headwater up`.
+
+    >>> Settings(stream="clicks").stream
+    'clicks'
+    """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", extra="ignore")
 
@@ -159,7 +182,7 @@ class Settings(BaseSettings):
     """Holds the lake's Parquet files, state snapshots, reference tables and dead letters."""
     database: str = "headwater"
     """The Glue database of the Iceberg tables."""
-    pipeline: str = "processors.examples.telemetry:pipeline"
+    pipeline: str = "headwater.processors.examples.telemetry:pipeline"
     """`module:object` or `file.py:object` of the pipeline definition."""
     region: str = "us-east-1"
     """Used where boto3 finds no region of its own."""
@@ -169,18 +192,18 @@ class Settings(BaseSettings):
     """Commit earlier when the Parquet of a shard reaches this size."""
     view_flush_seconds: float = 1.0
     view_writers: int = 8
-    """How many rows of views are written at a time."""
+    """Number of rows of views that are written at a time."""
     idle_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """A shard that has committed nothing for so long counts as read up to so long ago, for what is final; 0 waits for
     it. A shard that is read commits every `commit_seconds`, so it is twice that at least."""
     publish_seconds: float = 30.0
     reference_seconds: float = 0.0
-    """How often the publisher looks for new content of the reference tables' sources; 0 is never."""
+    """Time between the publisher's looks for new content of the reference tables' sources; 0 is never."""
     alerts_to: str = ""
     """Where state changes of alerts go: ARNs of EventBridge buses, SNS topics and SQS queues, or URLs of queues,
     separated by commas. Empty: they are kept in the ledger's table and logged."""
     alerts_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """How often the alerts service looks for windows that have become final."""
+    """Time between the alerts service's looks for windows that have become final."""
     log_level: str = "INFO"
     kcl: KclSettings = Field(default_factory=KclSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
@@ -195,21 +218,28 @@ class Settings(BaseSettings):
         return value
 
 
+def recording_path() -> Path | None:
+    """Return where the embedded AWS writes its requests, by moto's own variables; None when it does not."""
+    if os.environ.get("MOTO_ENABLE_RECORDING", "").lower() != "true":
+        return None
+    return Path(os.environ.get("MOTO_RECORDER_FILEPATH", "moto_recording"))
+
+
 def use_environment(variables: Mapping[str, str]) -> None:
     """Set variables for this process, boto3's among them: how an embedded AWS is made known to all clients."""
     os.environ.update(variables)
 
 
 def debugging() -> bool:
-    """Whether HEADWATER_DEBUG asks for tracebacks in place of one line."""
+    """Tell whether HEADWATER_DEBUG asks for tracebacks in place of one line."""
     return os.environ.get("HEADWATER_DEBUG", "") not in ("", "0")
 
 
 def exports_telemetry() -> bool:
-    """Whether OpenTelemetry's variables name an endpoint for this process's own spans and metrics."""
+    """Tell whether OpenTelemetry's variables name an endpoint for this process's own spans and metrics."""
     return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{part}ENDPOINT") for part in ("", "TRACES_", "METRICS_"))
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment and these: for a process that it starts."""
+    """Return this process's environment with these variables beside: for a process that it starts."""
     return os.environ | dict(variables)

@@ -1,6 +1,19 @@
 """Errors, named after what the caller does next.
 
-Every error that concerns the stream carries its stream, shard and sequence number in the text.
+    HeadwaterError                  stop; the text says what happened
+      x UsageError                  ask for something else
+          + InvalidContract         mend the contract file
+      x InvalidRecord               set the record aside as a dead letter, go on with the shard
+      x InvalidEvent                mend the event, or leave it out; nothing of it was accepted
+      x BufferFull                  produce more slowly; the event was not accepted
+      x Fenced                      stop, write nothing, drop what is in memory
+      x Retryable                   do the same again after a pause
+          + Throttled               do the same again after a longer pause
+          + CommitUnknown           read back before deciding
+
+A text is one line fit for a terminal. An error that concerns the stream names the stream, and where they are known the
+shard and the sequence number. Errors of boto3 become ours where a caller has to decide by them; nothing else belongs
+here, so that every module can import it.
 """
 
 __all__ = [
@@ -18,40 +31,40 @@ __all__ = [
 
 
 class HeadwaterError(Exception):
-    """Base of all errors; its text is one line fit for a terminal. The commands exit with 1."""
+    """Say in one line what happened. The base of all errors; the commands exit with 1."""
 
 
 class UsageError(HeadwaterError):
-    """The caller asked for something that cannot be: a missing file, an unknown column. The commands exit with 2."""
+    """Refuse what cannot be: a missing file, an unknown column, an option out of range. The commands exit with 2."""
 
 
 class InvalidContract(UsageError):
-    """A contract file that cannot be used; the text names the file and the place in it."""
+    """Refuse a contract file; the text names the file and the place in it."""
 
 
 class InvalidRecord(HeadwaterError):
-    """A Kinesis record that cannot be decoded: it goes to the dead letters, the shard goes on."""
+    """Refuse a Kinesis record that cannot be decoded: it becomes a dead letter and the shard goes on."""
 
 
 class InvalidEvent(HeadwaterError):
-    """An event that breaks its contract; the text names field and reason. Nothing of it was accepted."""
+    """Refuse an event that breaks its contract; the text names field and reason. Nothing of it was accepted."""
 
 
 class BufferFull(HeadwaterError):
-    """The producer's memory bound is reached and its policy is to raise. The event was not accepted."""
+    """Refuse an event because the producer's memory bound is reached and its policy is to raise."""
 
 
 class Retryable(HeadwaterError):
-    """A passing failure: do the same again after a pause."""
+    """Report a passing failure: do the same again after a pause."""
 
 
 class Throttled(Retryable):
-    """The service asks for less: do the same again after a longer pause."""
+    """Report that the service asks for less: do the same again after a longer pause."""
 
 
 class Fenced(HeadwaterError):
-    """Another owner has taken the shard or the lease: stop, write nothing, drop what is in memory."""
+    """Report that another owner has the shard or the lease: stop, write nothing, drop what is in memory."""
 
 
 class CommitUnknown(Retryable):
-    """The answer to a write was lost: read back before deciding."""
+    """Report that the answer to a write was lost: read back before deciding."""

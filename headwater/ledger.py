@@ -8,22 +8,30 @@ Table: hash key `pipeline`, range key `item` (`shard#<id>` or `doc#<name>`), bot
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
-from headwater import sequence
-from headwater.errors import CommitUnknown, Fenced
+from headwater.errors import CommitUnknown, Fenced, Retryable
+from headwater.stream import sequence
 
-__all__ = ["Commit", "Ledger", "PendingFile", "ShardEntry", "watermark_of"]
+__all__ = ["Commit", "Ledger", "PendingFile", "ShardEntry"]
+
+_RACES = 20
+"""Conflicts that a change of a document bears: far more than there are processes that write one at a time."""
+_COMMIT = (
+    "SET #p = :np, pending = list_append(if_not_exists(pending, :none), :files), counts = :c, "
+    "watermark_ms = :w, closed = :cl, #s = :s, state_key = :k, updated_ms = :u"
+)
 
 
 @dataclass(frozen=True)
 class PendingFile:
-    """A data file that a commit names and the publisher has not yet confirmed in the table."""
+    """Hold a data file that a commit names and the publisher has not yet confirmed in the table."""
 
     table: str
     uri: str
@@ -33,7 +41,7 @@ class PendingFile:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A shard's item. `position` is the padded sequence number of the last record that is committed."""
+    """Hold a shard's item. `position` is the padded sequence number of the last record that is committed."""
 
     pipeline: str
     shard_id: str
@@ -47,61 +55,15 @@ class ShardEntry:
     """Its S3 key, where it is not."""
     pending: tuple[PendingFile, ...] = ()
     taken: int = 0
-    """How many files the publisher has taken out so far."""
+    """Number of files that the publisher has taken out so far."""
     counts: Mapping[str, int] = field(default_factory=dict)
     watermark_ms: int | None = None
     updated_ms: int = 0
 
 
-def watermark_of(
-    entries: Sequence[ShardEntry],
-    idle_until_ms: int | None = None,
-    listed: Mapping[str, Sequence[str]] | None = None,
-) -> int | None:
-    """Event time up to which the slowest of the shards that are still read has committed, epoch ms; None while one has
-    nothing yet. A shard that has committed nothing since `idle_until_ms` counts as read up to there.
-
-    `listed` are the stream's shards and their parents, asked for after the entries were read. With it, a shard that
-    nobody has claimed yet counts as read up to where its parents were, and so holds the watermark from the reshard
-    until it has committed; one without parents leaves it unknown. Without, a closed shard's children count from their
-    claim on.
-    """
-    parents = listed or {}
-    last = parents.keys() - {parent for each in parents.values() for parent in each}
-    known = {entry.shard_id: entry for entry in entries}
-
-    def mark_of(shard_id: str) -> int | None:
-        entry = known.get(shard_id)
-        if entry is not None and entry.watermark_ms is not None:
-            return entry.watermark_ms
-        return _least([mark_of(parent) for parent in parents.get(shard_id, ())])
-
-    def updated_of(shard_id: str) -> int | None:
-        entry = known.get(shard_id)
-        if entry is not None:
-            return entry.updated_ms
-        return max((at for at in map(updated_of, parents.get(shard_id, ())) if at is not None), default=None)
-
-    # the last of their lines: those that are open, and a closed one whose children are not listed yet
-    read = {entry.shard_id for entry in entries if not entry.closed} | last
-    marks = []
-    for shard_id in read or known:
-        mark, updated = mark_of(shard_id), updated_of(shard_id)
-        if idle_until_ms is not None and updated is not None and updated < idle_until_ms:
-            mark = idle_until_ms if mark is None else max(mark, idle_until_ms)
-        marks.append(mark)
-    return _least(marks)
-
-
-def _least(marks: Sequence[int | None]) -> int | None:
-    """None when one is missing, and of none at all."""
-    known = [mark for mark in marks if mark is not None]
-    return min(known) if known and len(known) == len(marks) else None
-
-
 @dataclass(frozen=True)
 class Commit:
-    """What one commit changes."""
+    """Hold what one commit changes."""
 
     position: str
     state: bytes | None
@@ -114,7 +76,10 @@ class Commit:
 
 
 class Ledger:
-    """The items of one pipeline. Every write is conditional; a lost answer is settled by reading back."""
+    """Read and write the items of one pipeline. Every write is conditional; a lost answer is settled by reading back.
+
+    `client` is a DynamoDB client of boto3. What it raises is raised here too, but for what a condition refused.
+    """
 
     def __init__(self, client: Any, table: str, pipeline: str) -> None:
         self._client = client
@@ -122,15 +87,16 @@ class Ledger:
         self.pipeline = pipeline
 
     def shard(self, shard_id: str) -> ShardEntry | None:
+        """Return the shard's item; None when nobody has claimed it."""
         item = self._get(f"shard#{shard_id}")
         return _entry(item) if item else None
 
     def shards(self) -> list[ShardEntry]:
-        """Every shard ever owned, by id."""
+        """Return every shard ever owned, by id."""
         return [_entry(item) for item in self._items("shard#")]
 
     def everyone(self) -> list[ShardEntry]:
-        """The shards of every pipeline in the ledger's table, without their states: reads the whole table."""
+        """Return the shards of every pipeline in the ledger's table, without their states: reads the whole table."""
         attributes = [
             "pipeline",
             "shard_id",
@@ -154,32 +120,35 @@ class Ledger:
         return [_entry(_plain(item)) for page in pages for item in page["Items"]]
 
     def claim(self, shard_id: str, owner: str, initial: bytes | None, now_ms: int) -> ShardEntry:
-        """Become the owner: the epoch rises by one and fences whoever was. `initial` is a new shard's first state."""
+        """Become the owner: the epoch rises by one and fences whoever was. `initial` is a new shard's first state.
+
+        The name tells people who it is, and no more: two processes that go on from one memory snapshot have the same.
+        Each claim therefore has a token, by which a lost answer is told from another's claim.
+        """
         for _ in range(8):
-            entry = self.shard(shard_id)
+            entry, token = self.shard(shard_id), secrets.token_hex(8)
             try:
                 if entry is None:
                     new = ShardEntry(self.pipeline, shard_id, 1, owner, state=initial, updated_ms=now_ms)
                     self._client.put_item(
-                        TableName=self._table, Item=_item(new), ConditionExpression="attribute_not_exists(pipeline)"
+                        TableName=self._table,
+                        Item=_item(new) | _values({"claim": token}),
+                        ConditionExpression="attribute_not_exists(pipeline)",
                     )
                 else:
                     self._update(
                         f"shard#{shard_id}",
-                        "SET epoch = :n, #o = :o",
+                        "SET epoch = :n, #o = :o, claim = :t",
                         "epoch = :e",
-                        {":n": entry.epoch + 1, ":o": owner, ":e": entry.epoch},
+                        {":n": entry.epoch + 1, ":o": owner, ":e": entry.epoch, ":t": token},
                         {"#o": "owner"},
                     )
             except (ClientError, ConnectionError, HTTPClientError) as error:
                 if not (_lost(error) or _refused(error)):
                     raise
-                mine = self.shard(shard_id)
-                if mine is None or mine.owner != owner:
-                    continue
-            claimed = self.shard(shard_id)
-            if claimed is not None and claimed.owner == owner:
-                return claimed
+            item = self._get(f"shard#{shard_id}")
+            if item is not None and item.get("claim") == token:
+                return _entry(item)
         raise Fenced(
             f"shard {shard_id} of pipeline {self.pipeline}: others keep taking it; let one owner run at a time"
         )
@@ -190,27 +159,13 @@ class Ledger:
         An answer may be lost and botocore may have sent the write twice, so a refusal is settled by reading back:
         the new position and state under our own epoch mean that it was we.
         """
-        new = {
-            ":np": change.position,
-            ":files": [asdict(file) for file in change.files],
-            ":none": [],
-            ":c": dict(change.counts),
-            ":w": change.watermark_ms,
-            ":cl": change.closed,
-            ":s": change.state,
-            ":k": change.state_key,
-            ":u": change.now_ms,
-        }
-        sets = (
-            "SET #p = :np, pending = list_append(if_not_exists(pending, :none), :files), counts = :c, "
-            "watermark_ms = :w, closed = :cl, #s = :s, state_key = :k, updated_ms = :u"
-        )
+        new = _commit_values(change)
         fence = {":e": entry.epoch, ":op": entry.position}
         for _ in range(3):
             try:
                 self._update(
                     f"shard#{entry.shard_id}",
-                    sets,
+                    _COMMIT,
                     "epoch = :e AND #p = :op",
                     new | fence,
                     {"#p": "position", "#s": "state"},
@@ -231,52 +186,81 @@ class Ledger:
             f"has taken it from epoch {entry.epoch}"
         )
 
-    def take(self, entry: ShardEntry, count: int) -> None:
-        """Remove the first `count` pending files, conditional on nobody having taken any since `entry` was read."""
-        if not count:
+    def take(self, entry: ShardEntry, places: Sequence[int]) -> None:
+        """Remove the pending files at these places, on condition that nobody has taken any since `entry` was read.
+
+        Commits only append to the list, so until another take each file stays at its place. Raise Fenced after one.
+        """
+        if not places:
             return
-        gone = ", ".join(f"pending[{at}]" for at in range(count))
+        gone = ", ".join(f"pending[{at}]" for at in places)
         try:
             self._update(
                 f"shard#{entry.shard_id}",
                 f"SET taken = :n REMOVE {gone}",
                 "taken = :t",
-                {":n": entry.taken + count, ":t": entry.taken},
+                {":n": entry.taken + len(places), ":t": entry.taken},
                 {},
             )
         except ClientError as error:
             if not _refused(error):
                 raise
+            # a write whose answer was lost is sent twice, and then refused: it was ours when just these are gone
+            left = tuple(file for at, file in enumerate(entry.pending) if at not in set(places))
             current = self.shard(entry.shard_id)
-            if current is None or current.taken != entry.taken + count:
+            if current is None or (current.taken, current.pending[: len(left)]) != (entry.taken + len(places), left):
                 raise Fenced(f"shard {entry.shard_id}: another publisher has taken its pending files") from None
 
     def document(self, name: str) -> tuple[dict[str, Any], int]:
-        """A named JSON document and its revision; `({}, 0)` when there is none."""
+        """Return a named JSON document and its revision; `({}, 0)` when there is none."""
         item = self._get(f"doc#{name}")
         return (json.loads(item["body"]), int(item["rev"])) if item else ({}, 0)
 
     def documents(self) -> dict[str, tuple[dict[str, Any], int]]:
-        """All of the pipeline's documents and their revisions, by name."""
+        """Return all of the pipeline's documents and their revisions, by name."""
         pages = self._items("doc#")
         return {item["item"].removeprefix("doc#"): (json.loads(item["body"]), int(item["rev"])) for item in pages}
 
     def put_document(self, name: str, doc: Mapping[str, Any], expected_rev: int) -> int:
-        """Replace the document if it still has this revision, else Fenced; returns the new revision."""
+        """Replace the document if it still has this revision, else Fenced; returns the new revision.
+
+        A write whose answer was lost is sent again and refused. A token tells it from another's of the same content.
+        """
         condition = "rev = :r" if expected_rev else "attribute_not_exists(rev)"
-        values = {":b": json.dumps(doc), ":n": expected_rev + 1} | ({":r": expected_rev} if expected_rev else {})
+        token = secrets.token_hex(8)
+        values = {":b": json.dumps(doc), ":n": expected_rev + 1, ":w": token}
+        values |= {":r": expected_rev} if expected_rev else {}
         try:
-            self._update(f"doc#{name}", "SET body = :b, rev = :n", condition, values, {})
+            self._update(f"doc#{name}", "SET body = :b, rev = :n, written = :w", condition, values, {})
         except ClientError as error:
             if not _refused(error):
                 raise
-            current, rev = self.document(name)
-            if rev != expected_rev + 1 or current != dict(doc):
+            if (self._get(f"doc#{name}") or {}).get("written") != token:
                 raise Fenced(f"document {name} of pipeline {self.pipeline} was changed by somebody else") from None
         return expected_rev + 1
 
+    def change(self, name: str, make: Callable[[dict[str, Any]], Mapping[str, Any] | None]) -> dict[str, Any]:
+        """Replace a document by what `make` makes of it, and return the new one.
+
+        `make` gets the document, `{}` when there is none, and returns the new one, or None to leave it as it is. When
+        somebody else changed the document in between it is called again with theirs, so it must bear that. What it
+        raises ends the change. Raise Retryable when the document keeps changing.
+        """
+        for _ in range(_RACES):
+            old, rev = self.document(name)
+            new = make(old)
+            if new is None:
+                return old
+            try:
+                self.put_document(name, new, rev)
+            except Fenced:
+                # another writer was faster: its document is what the change is made on now
+                continue
+            return dict(new)
+        raise Retryable(f"document {name} of pipeline {self.pipeline} keeps changing; try again")
+
     def _items(self, head: str) -> Iterator[dict[str, Any]]:
-        """The pipeline's items whose name begins so, in order."""
+        """Iterate over the pipeline's items whose name begins so, in order."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -332,6 +316,21 @@ def _values(plain: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
     deserialize = TypeDeserializer().deserialize
     return {name: deserialize(value) for name, value in item.items()}
+
+
+def _commit_values(change: Commit) -> dict[str, Any]:
+    """Return what `_COMMIT` writes."""
+    return {
+        ":np": change.position,
+        ":files": [asdict(file) for file in change.files],
+        ":none": [],
+        ":c": dict(change.counts),
+        ":w": change.watermark_ms,
+        ":cl": change.closed,
+        ":s": change.state,
+        ":k": change.state_key,
+        ":u": change.now_ms,
+    }
 
 
 def _item(entry: ShardEntry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How fast something may go: a token bucket, and a pace that waits for its tokens. The time is the caller's."""
+"""Limit how fast something may go: a token bucket, and a pace that waits for its tokens."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,13 @@ __all__ = ["Bucket", "Pace"]
 
 @dataclass
 class Bucket:
-    """`level` tokens of at most `burst`, refilled at `rate` a second."""
+    """Hold `level` tokens of at most `burst`, refilled at `rate` a second. The time is the caller's.
+
+    >>> bucket = Bucket(rate=2.0, burst=4.0, level=1.0, at_ms=0)
+    >>> bucket.take(3)
+    >>> bucket.wait_seconds(now_ms=0)
+    1.5
+    """
 
     rate: float
     burst: float
@@ -17,17 +23,18 @@ class Bucket:
     at_ms: int
 
     def wait_seconds(self, now_ms: int) -> float:
-        """How long until something may be taken; 0 for now."""
+        """Return how long until something may be taken; 0 for now."""
         self.level = min(self.burst, self.level + max(0, now_ms - self.at_ms) / 1000 * self.rate)
         self.at_ms = max(now_ms, self.at_ms)
         return 0 if self.level > 0 else (1 - self.level) / self.rate
 
     def take(self, count: int) -> None:
+        """Take tokens; the level may become negative."""
         self.level -= count
 
 
 class Pace:
-    """At most `rate` a second in the long run, a second's worth at once; None is as fast as it goes."""
+    """Let at most `rate` a second go in the long run, a second's worth at once; None lets everything go."""
 
     def __init__(self, rate: float | None, clock: Clock) -> None:
         self._clock = clock
@@ -35,7 +42,7 @@ class Pace:
 
     @property
     def is_due(self) -> bool:
-        """Whether something may go now."""
+        """Tell whether something may go now."""
         return self._bucket is None or not self._bucket.wait_seconds(self._clock.now_ms())
 
     def take(self, count: int) -> None:

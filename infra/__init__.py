@@ -1,1 +1,1 @@
-"""The infrastructure as code. It declares what runs; nothing of the pipeline imports it."""
+"""Declare the infrastructure as code. Nothing of the pipeline imports it."""

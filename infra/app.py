@@ -1,4 +1,4 @@
-"""The CDK app: `cdk deploy --all -c stage=dev -c model=containers`. See docs/delivery.md.
+"""Run the CDK app: `cdk deploy --all -c stage=dev -c model=containers`. See docs/delivery.md.
 
 Context: `stage` and `model`; `account`, `certificate`, `repository` and `alarm_email` on top of the stage's settings;
 `images` as `service=sha256:…`, separated by commas.
@@ -21,7 +21,7 @@ from infra.stacks.containers import Task, service, task
 from infra.stacks.data import Data, data
 from infra.stacks.delivery import delivery
 from infra.stacks.events import events_stack
-from infra.stacks.lake import Lake, lake
+from infra.stacks.lake import LakeBuckets, lake
 from infra.stacks.network import Network, network
 from infra.stacks.serverless import serverless
 from infra.stacks.watch import watch
@@ -33,7 +33,7 @@ _GIVEN = ("account", "certificate", "repository", "alarm_email")
 
 
 def features() -> dict[str, Any]:
-    """The feature flags of cdk.json, which a synthesis in process needs told."""
+    """Return the feature flags of cdk.json, which a synthesis within this process has to be given."""
     found: dict[str, Any] = json.loads((Path(__file__).parent.parent / "cdk.json").read_text())["context"]
     return found
 
@@ -58,7 +58,7 @@ def build(app: App, deployed: Deployment) -> None:
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
 
 
-def _web(app: Any, name: str, deployed: Deployment, env: Any, net: Network, kept: Data, lakes: Lake) -> Any:
+def _web(app: Any, name: str, deployed: Deployment, env: Any, net: Network, kept: Data, lakes: LakeBuckets) -> Any:
     stack = Stack(app, f"{deployed.name}-{name}", env=env)
     made = task(stack, name, deployed, net, kept.key)
     return balancer(made, service(made, name, deployed, net), name, deployed, net, lakes.logs)
@@ -96,7 +96,7 @@ def _scheduled(made: Task, deployed: Deployment, net: Network) -> None:
 
 
 def main() -> None:
-    """What the CDK's command line runs."""
+    """Build the app from what the CDK's command line says."""
     app = App()
     given = {name: str(app.node.try_get_context(name) or "") for name in _GIVEN}
     listed = str(app.node.try_get_context("images") or "")

@@ -1,7 +1,7 @@
-"""Which services of an operating model a change concerns: `python changes.py MODEL` with the paths on stdin. A JSON
-list on stdout, in the order of deploying.
+"""Print which services of an operating model a change concerns: `python changes.py MODEL` with the paths on stdin.
 
-Nothing but the standard library, so that a workflow can run it before anything is installed.
+Prints a JSON list in the order of deploying. Imports nothing but the standard library, so that a workflow can run it
+before anything is installed.
 """
 
 import json
@@ -23,27 +23,27 @@ _ALL = (
     "infra/app.py",
 )
 TRIGGERS: Mapping[str, tuple[str, ...]] = {
-    "kcl": ("processors/*",),
-    "publish": ("processors/*", "producers/controls.py"),
-    "audit": ("processors/*",),
+    "kcl": ("processors/*", "commands/*"),
+    "publish": ("processors/*", "producers/controls.py", "commands/*"),
+    "audit": ("processors/*", "commands/*"),
     "function": ("processors/*", "infra/lambda_bundle.py"),
     "function-publish": ("processors/*", "infra/lambda_bundle.py"),
     "function-audit": ("processors/*", "infra/lambda_bundle.py"),
-    "maintain": ("processors/*",),
-    "alerts": ("processors/*",),
-    "serve": ("processors/*",),
-    "gateway": ("producers/*", "processors/*"),
+    "maintain": ("processors/*", "commands/*"),
+    "alerts": ("processors/*", "commands/*"),
+    "serve": ("processors/*", "serving/*", "commands/*"),
+    "gateway": ("producers/*", "processors/*", "commands/*"),
 }
-"""By service, beside what triggers all: the paths it is made of. Processors come first, producers last."""
+"""Paths that a service is made of, beside what triggers all. Processors come first, producers last."""
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "containers": ("function", "function-publish", "function-audit"),
     "serverless": ("kcl", "publish", "audit"),
 }
-"""By operating model: what only the other one has."""
+"""Services by operating model that only the other one has."""
 
 
 def services(paths: Iterable[str], model: str = "containers") -> list[str]:
-    """Those of the model whose paths are among the changed ones. Documents and tests concern none."""
+    """Return the model's services whose paths are among the changed ones. Documents and tests concern none."""
     changed = list(paths)
 
     def hit(patterns: Iterable[str]) -> bool:

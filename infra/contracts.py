@@ -1,4 +1,7 @@
-"""`python -m infra.contracts REVISION`: each shipped contract may follow the one at that revision, or exit status 1."""
+"""Check that each shipped contract may follow the one at a revision: `python -m infra.contracts REVISION`.
+
+Exit with 1 when one may not.
+"""
 
 import subprocess
 import sys
@@ -14,7 +17,7 @@ FOLDER = "headwater/contract/shipped"
 
 
 def faults(root: Path, revision: str) -> Iterator[str]:
-    """One line for each change that breaks what conformed before; a contract that is gone breaks everything."""
+    """Return one line for each change that breaks what conformed before; a contract that is gone breaks everything."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""An image of one service where there is no container engine and no registry: buildah over a root of mmdebstrap's.
+"""Build an image of one service without a container engine or registry: buildah over a root made by mmdebstrap.
 
 `python -m infra.image TARGET` builds a target of the Dockerfile below build/images, says what is in it and writes its
 SBOM. The base is Debian's own Python in place of the pinned image. Needs Linux, root, buildah and mmdebstrap.
@@ -37,11 +37,16 @@ exec chroot --userspec="$user" "$0" env --chdir=/tmp -i "$@"
 """
 
 
+def absent() -> str:
+    """Return which of the tools is not installed; empty when all are."""
+    names = [name for name in ("buildah", "mmdebstrap", "unshare") if shutil.which(name) is None]
+    return f"{', '.join(names)} not on PATH" if names else ""
+
+
 def unable() -> str:
-    """Why nothing can be built here; empty when it can."""
-    absent = [name for name in ("buildah", "mmdebstrap", "unshare") if shutil.which(name) is None]
-    if absent:
-        return f"{', '.join(absent)} not on PATH"
+    """Return why nothing can be built here; empty when it can."""
+    if absent():
+        return absent()
     if os.geteuid() != 0:
         return "not root, which mounts and chroot need"
     done = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
@@ -50,14 +55,14 @@ def unable() -> str:
 
 @dataclass(frozen=True)
 class Image:
-    """A built image with its root folder mounted. `config` as the OCI specification names it."""
+    """Hold a built image with its root folder mounted; `config` is as the OCI specification names it."""
 
     root: Path
     digest: str
     config: Mapping[str, Any]
 
     def command(self, environment: Mapping[str, str], *arguments: str) -> list[str]:
-        """What runs the entry point as the image's user on a read-only root with an empty /tmp.
+        """Return what runs the entry point as the image's user on a read-only root with an empty /tmp.
 
         `arguments` replace the image's own. The process is the service itself: signals reach it. Its network is this
         machine's.
@@ -68,7 +73,7 @@ class Image:
 
 
 class Store:
-    """Images below a folder, and nothing outside of it."""
+    """Keep images below a folder, and nothing outside of it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -96,7 +101,7 @@ class Store:
         debian.unlink()
 
     def build(self, target: str) -> str:
-        """The image's name. Steps go to stderr."""
+        """Build an image and return its name. Steps go to stderr."""
         self._base()
         cache = subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
         mounts = ["--volume", f"{cache}:/var/cache/uv"]
@@ -114,7 +119,7 @@ class Store:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[Image]:
-        """A built image, mounted while the context lasts."""
+        """Mount a built image while the context lasts."""
         found = json.loads(self._run("inspect", "--type", "image", name))
         container = self._run("from", "--pull-never", name)
         try:
@@ -128,7 +133,7 @@ def _uv() -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Build, list, write the SBOM."""
+    """Build, list, or write the SBOM."""
     (target,) = arguments
     reason = unable()
     if reason:

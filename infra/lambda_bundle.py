@@ -1,4 +1,4 @@
-"""The deployment bundles of the Lambda functions: their own dependencies and nothing else.
+"""Build the deployment bundles of the Lambda functions: their own dependencies and nothing else.
 
 `python -m infra.lambda_bundle FOLDER FUNCTION` builds one (see BUNDLES) with uv from the locked versions, takes out
 what is never loaded there, and says what it weighs. A zip may have 250 MB unpacked; the functions' images
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-__all__ = ["AUDIT_NEEDS", "BUNDLES", "NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes"]
+__all__ = ["AUDIT_NEEDS", "BUNDLES", "NEEDS", "PACKAGES", "PUBLISHER_NEEDS", "build", "sizes", "write_aliases"]
 
 ROOT = Path(__file__).parent.parent
 _COMMAND_LINE = ("typer", "rich")
@@ -37,8 +37,14 @@ BUNDLES: Mapping[str, Sequence[str]] = {
     "function-publish": PUBLISHER_NEEDS,
     "function-audit": AUDIT_NEEDS,
 }
-"""By the function's name in infra.stacks.serverless."""
-PACKAGES = ("headwater", "processors", "sinks")
+"""Bundles by the function's name in infra.stacks.serverless."""
+PACKAGES = ("headwater",)
+"""With what its links point to."""
+_ALIASES: Mapping[str, str] = {
+    "processors/runners/lambda_.py": "from headwater.processors.runners.serverless.handler import handler",
+    "processors/runners/lambda_jobs.py": "from headwater.processors.runners.serverless.jobs import audit, publish",
+}
+"""Handlers by the names of the modules that had them before: functions that are configured so go on working."""
 _SERVICES = frozenset({"dynamodb", "glue", "kinesis", "s3", "sts"})
 _UNUSED = (
     "pyarrow/include",
@@ -52,16 +58,16 @@ _UNUSED = (
     "numpy/**/tests",
     "hive_metastore",
     "pygments",
-    "headwater/cli",
-    "headwater/local",
+    "headwater/commands",
+    "headwater/producers",
+    "headwater/serving",
     "headwater/testing",
     "headwater/web",
-    "headwater/console",
 )
 
 
 def build(folder: Path, needs: Sequence[str] = NEEDS, platform: str | None = None) -> None:
-    """Fill an empty folder. `platform` as uv names it (`aarch64-manylinux_2_28`); default is this machine's."""
+    """Fill an empty folder. `platform` is named as in uv (`aarch64-manylinux_2_28`); default is this machine's."""
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), "pip", "install", "--quiet", "--target", str(folder)]
     command += ["--constraint", str(ROOT / "requirements" / "dev.txt"), "--no-build"]
@@ -69,6 +75,7 @@ def build(folder: Path, needs: Sequence[str] = NEEDS, platform: str | None = Non
     subprocess.run([*command, *needs], check=True)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    write_aliases(folder)
     for pattern in _UNUSED:
         for path in list(folder.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -79,8 +86,16 @@ def build(folder: Path, needs: Sequence[str] = NEEDS, platform: str | None = Non
     compileall.compile_dir(folder, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 
 
+def write_aliases(folder: Path) -> None:
+    """Write the modules that handlers were once in; each hands out what is defined in its new place."""
+    for name, line in _ALIASES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'"""The handlers, by the name of the module that had them before."""\n\n{line}\n')
+
+
 def sizes(folder: Path) -> Mapping[str, int]:
-    """Bytes by top-level name, largest first."""
+    """Return the bytes below each top-level name, largest first."""
     found: dict[str, int] = {}
     for path in folder.rglob("*"):
         if path.is_file():

@@ -1,7 +1,7 @@
-"""What each service may do: the one table from which every role is made, and against which calls are checked. Pure.
+"""Say what each service may do: the table from which every role is made, and which calls are checked against. Pure.
 
 A grant names actions and what they may be done to. Actions that no test makes on the emulator stand in `unseen` with
-the reason; tests/infra/test_sufficient.py holds both ways: what is called is granted, what is granted is called.
+the reason; tests/infra/test_deploys.py holds both ways: what is called is granted, what is granted is called.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,13 @@ _MOTO_ENCRYPTS_NOTHING = "needed on an encrypted stream, table or bucket; the em
 
 @dataclass(frozen=True)
 class Grant:
-    """Actions on resources. `unseen`: actions that no recorded run makes, and why they are needed."""
+    """Allow actions on resources. `unseen` has actions that no recorded run makes, and why they are needed."""
 
     actions: tuple[str, ...]
     on: tuple[str, ...]
     unseen: Mapping[str, str] = field(default_factory=dict)
+    leading: str = ""
+    """Hash key that is meant of a DynamoDB table; all of them where it is empty."""
 
 
 def _actions(service: str, *names: str) -> tuple[str, ...]:
@@ -72,8 +74,13 @@ def _bucket(*prefixes: str) -> tuple[str, ...]:
 
 
 _PROCESS = (
-    Grant(_actions("kinesis", "ListShards", "GetShardIterator", "GetRecords"), _STREAM),
+    Grant(_actions("kinesis", "DescribeStreamSummary", "ListShards", "GetShardIterator", "GetRecords"), _STREAM),
     Grant(_actions("dynamodb", "GetItem", "PutItem", "UpdateItem"), _LEDGER),
+    Grant(
+        _actions("dynamodb", "Query"),
+        _LEDGER,
+        {"dynamodb:Query": "a shard whose parent is past the retention; tests/unit/test_upstream.py has some"},
+    ),
     Grant(
         _actions("dynamodb", "GetItem", "BatchGetItem", "PutItem", "Query"),
         _VIEWS,
@@ -106,11 +113,6 @@ _LEASING = (
         ("arn:aws:dynamodb:{region}:{account}:table/{application}/index/LeaseOwnerToLeaseKeyIndex",),
         {"dynamodb:Query": _KCL},
     ),
-    Grant(
-        _actions("kinesis", "DescribeStreamSummary"),
-        _STREAM,
-        {"kinesis:DescribeStreamSummary": _KCL},
-    ),
 )
 _READS_LAKE = (
     Grant(_actions("glue", "GetTable"), _CATALOG),
@@ -118,8 +120,8 @@ _READS_LAKE = (
     Grant(_actions("s3", "ListBucket"), _BUCKET),
 )
 _AUDIT = (
-    Grant(_actions("dynamodb", "Query"), _LEDGER),
-    Grant(_actions("kinesis", "ListShards"), _STREAM),
+    Grant(_actions("dynamodb", "Query", "GetItem"), _LEDGER),
+    Grant(_actions("kinesis", "DescribeStreamSummary", "ListShards"), _STREAM),
     *_READS_LAKE,
     Grant(_actions("s3", "GetObject"), _bucket("state"), {"s3:GetObject": _LARGE}),
     _decrypts(),
@@ -140,6 +142,14 @@ _PUBLISH = (
         _all(_actions("kinesis", "ListShards", "PutRecord"), "a reference table's new version, put on every shard"),
     ),
     _encrypts(),
+)
+_TIPS = Grant(
+    _actions("kinesis", "GetShardIterator", "GetRecords"),
+    _STREAM,
+    _all(
+        _actions("kinesis", "GetShardIterator", "GetRecords"),
+        "a shard without a commit for an hour; tests/unit/test_tip_rounds.py has some",
+    ),
 )
 _MAINTAIN = (
     Grant(_actions("dynamodb", "Scan", "GetItem"), _LEDGER),
@@ -202,6 +212,7 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
     "gateway": (
         Grant(_actions("kinesis", "PutRecords", "PutRecord", "ListShards"), _STREAM),
         Grant(_actions("dynamodb", "GetItem", "UpdateItem"), _KEYS),
+        Grant(_actions("dynamodb", "GetItem"), _LEDGER, leading="@streams"),
         _encrypts(),
     ),
     "serve": (
@@ -212,7 +223,11 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
             {"dynamodb:Query": "the console's audit; tests/integration/test_console.py runs it"},
         ),
         Grant(_actions("dynamodb", "GetItem"), _KEYS, {"dynamodb:GetItem": "who is calling: as in the gateway"}),
-        Grant(_actions("kinesis", "ListShards"), _STREAM),
+        Grant(
+            _actions("kinesis", "ListShards", "DescribeStreamSummary"),
+            _STREAM,
+            {"kinesis:DescribeStreamSummary": "the console's audit; tests/integration/test_console.py runs it"},
+        ),
         *_READS_LAKE,
         Grant(_actions("glue", "GetTables"), _CATALOG),
         Grant(
@@ -223,14 +238,14 @@ ROLES: Mapping[str, tuple[Grant, ...]] = {
         _decrypts(),
     ),
     "function": (*_PROCESS, *_MAPPING, _LOGS),
-    "function-publish": (*_PUBLISH, _LOGS),
+    "function-publish": (*_PUBLISH, _TIPS, _LOGS),
     "function-audit": (*_AUDIT, _LOGS),
 }
-"""By service. The functions are the serverless model's kcl, publish and audit."""
+"""Grants by service. The functions are the serverless model's kcl, publish and audit."""
 
 
 def statements(service: str, deployed: Deployment) -> list[tuple[Grant, tuple[str, ...]]]:
-    """The service's grants with the resources' ARNs in this deployment; KEY stays as it is."""
+    """Return the service's grants with the resources' ARNs in this deployment; KEY stays as it is."""
     names = {
         "region": deployed.region,
         "account": deployed.account,

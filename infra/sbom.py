@@ -1,4 +1,4 @@
-"""What is in an image's root folder, as CycloneDX JSON: `python -m infra.sbom ROOT`.
+"""Write what an image's root folder contains as CycloneDX JSON: `python -m infra.sbom ROOT`.
 
 Python distributions by their metadata in /opt, Debian packages by dpkg's status.
 """
@@ -18,7 +18,7 @@ __all__ = ["components", "sbom"]
 
 
 def components(root: Path) -> Iterator[PackageURL]:
-    """Name and version of everything that was installed, in no order."""
+    """Yield name and version of everything that was installed, in no order."""
     places = [*map(str, root.glob("opt/headwater/lib/python*/site-packages")), str(root / "opt/function")]
     for found in distributions(path=places):
         yield PackageURL("pypi", name=found.metadata["Name"].lower(), version=found.version)
@@ -30,7 +30,7 @@ def components(root: Path) -> Iterator[PackageURL]:
 
 
 def sbom(root: Path) -> str:
-    """One document, sorted; the same content gives the same components."""
+    """Return one sorted document; the same content gives the same components."""
     listed = Bom()
     for url in sorted(components(root)):
         text = url.to_string()

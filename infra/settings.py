@@ -1,4 +1,4 @@
-"""What differs between deployments, and every name that follows from it. Pure."""
+"""Say what differs between deployments, and every name that follows from it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ __all__ = ["SERVICES", "STAGES", "Deployment", "Service", "deployment"]
 
 @dataclass(frozen=True)
 class Service:
-    """One deployable: its command in the image, and the extras of the distribution that it needs."""
+    """Describe one deployable: its command in the image, and the extras of the distribution that it needs."""
 
     command: tuple[str, ...]
     extra: str = ""
@@ -22,7 +22,7 @@ class Service:
     cpu: int = 1024
     memory: int = 2048
     copies: tuple[int, int] = (2, 2)
-    """How many at least and at most."""
+    """Fewest and most copies."""
 
 
 SERVICES: Mapping[str, Service] = {
@@ -40,13 +40,13 @@ small streams) has an image of its own and kcl's role and settings."""
 
 @dataclass(frozen=True)
 class Deployment:
-    """One stage in one account and region. `images` has the digest of each service's image."""
+    """Describe one stage in one account and region. `images` has the digest of each service's image."""
 
     stage: str
     account: str
     region: str = "eu-central-1"
     model: Literal["containers", "serverless"] = "containers"
-    pipeline: str = "processors.examples.telemetry:pipeline"
+    pipeline: str = "headwater.processors.examples.telemetry:pipeline"
     shards: int = 0
     """0 is a stream on demand."""
     retention_hours: int = 24
@@ -57,7 +57,7 @@ class Deployment:
     small: bool = True
     """One copy of each service at least, and half the size."""
     scan_limit_gb: int = 10
-    """What one Athena query may read."""
+    """Most that one Athena query may read."""
     log_days: int = 14
     clients: tuple[str, ...] = ("10.0.0.0/8",)
     """Who may call the gateway, as CIDR ranges. Others than private ones make its load balancer a public one."""
@@ -72,44 +72,50 @@ class Deployment:
 
     @property
     def name(self) -> str:
+        """Return the head of all names."""
         return f"headwater-{self.stage}"
 
     @property
     def stream(self) -> str:
+        """Return the stream's name."""
         return self.name
 
     @property
     def bucket(self) -> str:
+        """Return the bucket's name."""
         return f"{self.name}-lake-{self.account}"
 
     @property
     def logs_bucket(self) -> str:
+        """Return the name of the bucket with the access logs."""
         return f"{self.name}-logs-{self.account}"
 
     @property
     def database(self) -> str:
+        """Return the name of the lake's database in Glue."""
         return self.name.replace("-", "_")
 
     @property
     def application(self) -> str:
-        """The KCL's, and its lease table."""
+        """Return the KCL's application name, which is that of its lease table, too."""
         return f"{self.name}-kcl"
 
     @property
     def zones(self) -> tuple[str, ...]:
+        """Return the availability zones."""
         return tuple(f"{self.region}{letter}" for letter in "abc")
 
     def table(self, purpose: str) -> str:
-        """ledger, views or keys."""
+        """Return the name of the table `ledger`, `views` or `keys`."""
         return f"{self.name}-{purpose}"
 
     def image(self, service: str) -> str:
-        """The digest to run. A synthesis without one gets a digest that no image has."""
+        """Return the digest to run. A synthesis without one gets a digest that no image has."""
         return self.images.get(service, "sha256:" + "0" * 64)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of every service: see headwater.config."""
+        """Return the settings of every service: see headwater.config."""
         return {
             "HEADWATER_STREAM": self.stream,
             "HEADWATER_LEDGER_TABLE": self.table("ledger"),
@@ -143,7 +149,7 @@ STAGES: Mapping[str, Deployment] = {
 def deployment(
     stage: str, model: str = "containers", images: Mapping[str, str] | None = None, **given: str
 ) -> Deployment:
-    """A stage of STAGES with what the command line says on top. UsageError names what is wrong."""
+    """Return a stage of STAGES with what the command line says on top; raise UsageError that names what is wrong."""
     if stage not in STAGES:
         raise UsageError(f"stage {stage}: there are {', '.join(STAGES)}")
     if model not in ("containers", "serverless"):
@@ -152,4 +158,4 @@ def deployment(
         if not digest.startswith("sha256:") or len(digest) != 71:
             raise UsageError(f"image of {service}: {digest} is no digest (sha256: and 64 hexadecimal digits)")
     changes = {name: value for name, value in given.items() if value}
-    return replace(STAGES[stage], model=model, images=dict(images or {}), **changes)  # type: ignore[arg-type]
+    return replace(STAGES[stage], model=model, images=dict(images or {}), **changes)  # type: ignore[arg-type]  # settings of one type each, which a dict does not show

@@ -1,4 +1,4 @@
-"""What the notebooks share: where the lake is, and how SQL gets there.
+"""Share what the notebooks need: where the lake is, and how SQL gets there.
 
 With HEADWATER_NOTEBOOK=athena a query goes to Athena (workgroup HEADWATER_ATHENA_WORKGROUP), over the tables that the
 settings name, and nothing is started. Otherwise everything runs here, on an embedded AWS, and the same SQL (Athena's
@@ -11,26 +11,26 @@ from contextlib import contextmanager
 import pandas as pd
 import sqlglot
 
+from headwater import HeadwaterError, Settings
 from headwater.clock import SystemClock
-from headwater.config import Settings, environment
-from headwater.errors import HeadwaterError
-from processors.auditing import run_audit
-from processors.pipeline import load
-from processors.services import Services
-from sinks.query import lake_query
+from headwater.config import environment
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.sinks.lake.query import lake_query
 
 __all__ = ["Lake", "open_lake"]
 
 
 class Lake:
-    """The services, and SQL over the lake."""
+    """Hold the services, and run SQL over the lake."""
 
     def __init__(self, services: Services, athena: bool) -> None:
         self.services = services
         self.athena = athena
 
     def sql(self, query: str) -> pd.DataFrame:
-        """A query in Athena's dialect."""
+        """Return the answer of a query in Athena's dialect."""
         if self.athena:
             import awswrangler
 
@@ -47,7 +47,7 @@ class Lake:
         clock = SystemClock()
         deadline = clock.now_ms() + round(seconds * 1000)
         while clock.now_ms() < deadline:
-            report = run_audit(self.services)
+            report = run_audit(self.services.reader)
             if report.exact and report.processed and not report.pending_files:
                 return
             clock.sleep(1.0)
@@ -55,8 +55,8 @@ class Lake:
 
 
 @contextmanager
-def open_lake(pipeline: str = "processors.examples.telemetry:pipeline", shards: int = 2) -> Iterator[Lake]:
-    """The lake of a pipeline, for as long as the block lasts."""
+def open_lake(pipeline: str = "headwater.processors.examples.telemetry:pipeline", shards: int = 2) -> Iterator[Lake]:
+    """Open the lake of a pipeline for as long as the block lasts."""
     athena = environment({}).get("HEADWATER_NOTEBOOK") == "athena"
     settings = Settings(pipeline=pipeline, commit_seconds=2.0, view_flush_seconds=1.0)
     settings.serve.port = 0
@@ -64,7 +64,7 @@ def open_lake(pipeline: str = "processors.examples.telemetry:pipeline", shards: 
     if athena:
         yield Lake(Services(settings, load(pipeline)), athena=True)
         return
-    from headwater.local.up import Up
+    from headwater.commands.local.up import Up
 
     with Up(load(pipeline), settings, SystemClock(), shards).running():
         yield Lake(Services(settings, load(pipeline)), athena=False)

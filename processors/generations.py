@@ -1,4 +1,4 @@
-"""Which generation of each view serves, and which is being built: the ledger document `views`.
+"""Keep which generation of each view serves, and which is being built: the ledger document `views`.
 
 A view's definition has a version, written in the pipeline; its rows have a generation, a number of their own in the
 views table, never used twice. The first needs no document. While a second is built processors keep both; the document
@@ -7,12 +7,14 @@ then names it as the one that serves, in one conditional write, and that is all 
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from headwater.clock import Clock
 from headwater.errors import UsageError
-from processors.pipeline import Pipeline, View
-from processors.state import ShardState
+from headwater.processors.definition.parts import View
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
+from headwater.stores import DocumentReader
 
 __all__ = [
     "DOCUMENT",
@@ -20,29 +22,34 @@ __all__ = [
     "Generation",
     "Generations",
     "Serving",
+    "beginning",
     "building",
     "check_known",
     "generations",
     "keeping",
     "pinned_snapshots",
+    "unique_events",
     "with_entry",
 ]
 
 DOCUMENT = "views"
 NOTES = "rebuild."
-"""And the view's name: the document that says how far a rebuild is."""
+"""Start of the name of the document that says how far the rebuild of a view is."""
 _LOOKED_MS = 1_000
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Rows of a view: their number, and the version of the definition they were made by."""
+    """Hold the number of a generation of rows, and the version of the definition that they were made by."""
 
     number: int
     version: int
 
     def of(self, pipeline: Pipeline, name: str) -> View:
-        """The definition, by the name that its rows are stored under. UsageError when the pipeline does not have it."""
+        """Return the definition, under the name that its rows are stored under.
+
+        Raises UsageError when the pipeline does not have this version.
+        """
         view = pipeline.definition(name, self.version)
         if view is None:
             known = " and ".join(str(one.version) for one in pipeline.definitions if one.name == name)
@@ -53,67 +60,66 @@ class Generation:
         return replace(view, name=self.stored(name))
 
     def stored(self, name: str) -> str:
-        """What the rows are stored under; a name that no view can have, but for the first generation."""
+        """Return the name that the rows are stored under; no view can have it, but for the first generation."""
         return name if self.number == 1 else f"{name}@{self.number}"
 
 
 @dataclass(frozen=True)
 class Generations:
-    """Of one view: who reads finds `serving`; `building` is kept beside it; `retired` are to be dropped."""
+    """Hold the generations of one view: readers find `serving`, processors also write `building`, `retired` go."""
 
     serving: Generation
     building: Generation | None = None
     retired: tuple[int, ...] = ()
     retired_ms: int = 0
-    """When the last of them was."""
+    """When the last of them was retired, epoch ms."""
     last: int = 1
     swept: int = 0
-    """Up to here no number has rows left, but one that serves: they were looked for once more after its end."""
+    """Up to this number only the one that serves has rows: they were looked for once more after the others' end."""
 
     def begun(self, version: int) -> "Generations":
-        """With a new generation that is being built."""
+        """Return these with a new generation that is being built."""
         return replace(self, building=Generation(self.last + 1, version), last=self.last + 1)
 
     def switched(self, now_ms: int) -> "Generations":
-        """With the one that was being built serving."""
+        """Return these with the one that was being built serving."""
         assert self.building is not None
         retired = (*self.retired, self.serving.number)
         return replace(self, serving=self.building, building=None, retired=retired, retired_ms=now_ms)
 
     def given_up(self, now_ms: int) -> "Generations":
-        """Without the one that was being built."""
+        """Return these without the one that was being built."""
         assert self.building is not None
         retired = (*self.retired, self.building.number)
         return replace(self, building=None, retired=retired, retired_ms=now_ms)
 
     def dropped(self, numbers: Collection[int], *, swept: bool = False) -> "Generations":
-        """Without these among the retired; `swept`: and with what was `unswept` looked for."""
+        """Return these without some of the retired; `swept` says that rows of the `unswept` were looked for, too."""
         retired = tuple(number for number in self.retired if number not in numbers)
         return replace(self, retired=retired, swept=self.serving.number - 1 if swept else self.swept)
 
     @property
     def unswept(self) -> tuple[int, ...]:
-        """Numbers that neither serve nor are being built, where a process that hung may have left rows since."""
+        """Return the numbers that neither serve nor are being built, of which a hung process may have left rows."""
         kept = {one.number for one in self.kept} | set(self.retired)
         return tuple(number for number in range(self.swept + 1, self.last + 1) if number not in kept)
 
     @property
     def has_switched(self) -> bool:
-        """Whether what served before the last switch is still to be dropped, and nothing new is being built."""
+        """Tell whether what served before the last switch is still to be dropped, and nothing new is being built."""
         return self.building is None and any(number < self.serving.number for number in self.retired)
 
     @property
     def kept(self) -> tuple[Generation, ...]:
-        """What processors write."""
+        """Return the generations that processors write."""
         return (self.serving,) if self.building is None else (self.serving, self.building)
 
 
-class _Documents(Protocol):
-    def document(self, name: str) -> tuple[dict[str, Any], int]: ...
-
-
 def generations(document: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Generations]:
-    """Of each of the pipeline's views. One that the document does not know serves in the first version it has."""
+    """Return the generations of each of the pipeline's views.
+
+    A view that the document does not know serves in the first version that the pipeline has.
+    """
     found = {}
     for view in pipeline.views:
         one = document.get(view.name)
@@ -122,15 +128,15 @@ def generations(document: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Ge
 
 
 def with_entry(document: Mapping[str, Any], name: str, entry: Generations) -> dict[str, Any]:
-    """The document with this entry of one view."""
+    """Return the document with this entry of one view."""
     return {**document, name: asdict(entry)}
 
 
 def keeping(pipeline: Pipeline, document: Mapping[str, Any]) -> Pipeline:
-    """The pipeline whose views are what a processor keeps, by stored name.
+    """Return the pipeline whose views are what a processor writes, by stored name.
 
-    UsageError for a view that serves in a version that the pipeline does not have. One that is only being built is
-    left out then: it begins when a processor has it.
+    Raises UsageError for a view that serves in a version that the pipeline does not have. One that is only being built
+    is left out then: it begins when a processor has it.
     """
     views = []
     for name, one in generations(document, pipeline).items():
@@ -141,13 +147,13 @@ def keeping(pipeline: Pipeline, document: Mapping[str, Any]) -> Pipeline:
 
 
 def building(pipeline: Pipeline, document: Mapping[str, Any]) -> list[str]:
-    """The stored names of what is being built."""
+    """Return the stored names of what is being built."""
     found = generations(document, pipeline)
     return [one.building.stored(name) for name, one in found.items() if one.building is not None]
 
 
-def pinned_snapshots(documents: _Documents, pipeline: Pipeline) -> list[int]:
-    """Of the lake's table, those that what is being built is read from; 0 is before its first."""
+def pinned_snapshots(documents: DocumentReader, pipeline: Pipeline) -> list[int]:
+    """Return the snapshots of the lake's table that rebuilds read from; 0 is the table before its first."""
     found = generations(documents.document(DOCUMENT)[0], pipeline)
     notes = [documents.document(f"{NOTES}{name}")[0] for name, one in found.items() if one.building is not None]
     return [int(one["past"]["since"]) for one in notes if "since" in one.get("past", {})]
@@ -156,8 +162,11 @@ def pinned_snapshots(documents: _Documents, pipeline: Pipeline) -> list[int]:
 def check_known(
     pipeline: Pipeline, document: Mapping[str, Any], state: ShardState, shard_id: str, *, unread: bool = False
 ) -> None:
-    """UsageError when the shard has begun a generation of a version that the pipeline does not have, or is `unread` and
-    has to begin it there: what the shard keeps of it would be lost."""
+    """Raise UsageError when the shard is for a newer deployment.
+
+    It is when it has begun a generation of a version that the pipeline does not have, or is `unread` and has to begin
+    it there: what the shard keeps of it would be lost.
+    """
     for name, one in generations(document, pipeline).items():
         if one.building is not None and (unread or one.building.stored(name) in state.begun):
             try:
@@ -166,15 +175,26 @@ def check_known(
                 raise UsageError(f"shard {shard_id} is for a newer deployment: {error}") from None
 
 
-class Serving:
-    """The generations that readers are to read; looked up at most once a second."""
+def unique_events(counts: Mapping[str, int]) -> int:
+    """Return how many distinct events a shard has read, by its counts."""
+    return counts.get("events", 0) - counts.get("duplicates", 0)
 
-    def __init__(self, documents: _Documents, pipeline: Pipeline, clock: Clock) -> None:
+
+def beginning(position: str, counts: Mapping[str, int]) -> dict[str, object]:
+    """Return what a shard notes when it begins a generation of a view at `position`, with these counts."""
+    foreign = counts.get("foreign_excluded", 0)
+    return {"position": position, "events": unique_events(counts), "foreign_excluded": foreign}
+
+
+class Serving:
+    """Look up the generations that readers are to read, at most once a second."""
+
+    def __init__(self, documents: DocumentReader, pipeline: Pipeline, clock: Clock) -> None:
         self._documents, self._pipeline, self._clock = documents, pipeline, clock
         self._found: tuple[int, dict[str, Generations]] = (-(1 << 62), {})
 
     def view(self, name: str) -> View:
-        """By the name that its rows are stored under. UsageError when the pipeline lacks it, or its version."""
+        """Return the definition under its stored name. Raises UsageError when the pipeline lacks it, or its version."""
         now = self._clock.now_ms()
         if now - self._found[0] >= _LOOKED_MS:
             document, _ = self._documents.document(DOCUMENT)
@@ -186,7 +206,7 @@ class Serving:
         return found.serving.of(self._pipeline, name)
 
     def views(self) -> dict[str, View]:
-        """All of the pipeline's."""
+        """Return all of the pipeline's views that serve, by name."""
         return {view.name: self.view(view.name) for view in self._pipeline.views}
 
 

@@ -1,83 +1,60 @@
-"""The publisher as a service: a step per interval, and reference tables looked after on the way."""
+"""Run the publisher as a service: one step per interval, with a look for new reference data in between.
+
+What a step does is in `headwater.sinks.lake.publisher`. Here is only its repetition: the pauses, the errors that pass,
+and the release of the lease at the end.
+"""
 
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from threading import Event
-from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from headwater.errors import HeadwaterError
-from processors.pipeline import Pipeline
-from processors.references import publish
-from processors.services import Services, new_owner
-from sinks.publisher import Publisher
+from headwater.clock import Clock
+from headwater.config import Settings
+from headwater.lease import Stop, run_service
+from headwater.sinks.lake.publisher import Publisher
 
 __all__ = ["PublishLoop"]
-
-Announce = Callable[[str, dict[str, Any]], object]
-"""Puts a control record, by kind and body, on every open shard."""
 
 log = logging.getLogger("headwater.publisher")
 
 
 class PublishLoop:
-    """Run several: the one that holds the lease works, the others wait."""
+    """Repeat the publisher's step until stopped. Run several: the one that holds the lease works, the others wait."""
 
-    def __init__(self, services: Services, announce: Announce) -> None:
-        self._services = services
-        self._announce = announce
+    def __init__(
+        self,
+        open_publisher: Callable[[], Publisher],
+        publish_references: Callable[[], None],
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self._open = open_publisher
+        self._publish_references = publish_references
+        self._settings = settings
+        self._clock = clock
+        self._looked_ms = 0
         self.publisher: Publisher | None = None
 
-    @property
-    def pipeline(self) -> Pipeline:
-        return self._services.pipeline
+    def run(self, stop: Stop) -> None:
+        """Publish until told to stop, and once more after it. What fails is logged and tried at the next step."""
+        seconds, publisher = self._settings.publish_seconds, self.prepare()
+        self._looked_ms = self._clock.now_ms()
+        run_service(stop, self._turn, publisher.lease, log, pause=seconds, retry=seconds, last_turn=True)
 
-    def run(self, stop: Event) -> None:
-        """Until stopped. What fails is logged and tried again at the next step."""
-        settings, clock = self._services.settings, self._services.clock
-        publisher = self.prepare()
-        looked_ms = clock.now_ms()
-        while True:
-            last = stop.wait(settings.publish_seconds)
-            try:
-                report = publisher.step()
-                log.info("step", extra=asdict(report))
-                if report.published or report.readded:
-                    log.info("published", extra={"files": report.published, "added_again": report.readded})
-                if settings.reference_seconds and clock.now_ms() - looked_ms >= settings.reference_seconds * 1000:
-                    looked_ms = clock.now_ms()
-                    if report.leader:
-                        self._look_for_references()
-            except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
-                log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
-            if last:
-                self._release(publisher)
-                return
+    def _turn(self) -> float:
+        settings, clock = self._settings, self._clock
+        report = self.prepare().step()
+        log.info("step", extra=asdict(report))
+        if report.published or report.readded:
+            log.info("published", extra={"files": report.published, "added_again": report.readded})
+        if settings.reference_seconds and clock.now_ms() - self._looked_ms >= settings.reference_seconds * 1000:
+            self._looked_ms = clock.now_ms()
+            if report.leader:
+                self._publish_references()
+        return settings.publish_seconds
 
     def prepare(self) -> Publisher:
-        """The lake's table made or found, and the publisher over it."""
+        """Make the lake's table, unless it is there, and return the publisher over it."""
         if self.publisher is None:
-            self.publisher = self._services.publisher(new_owner())
+            self.publisher = self._open()
         return self.publisher
-
-    def _release(self, publisher: Publisher) -> None:
-        try:
-            publisher.release()
-        except (ClientError, BotoCoreError) as error:
-            log.warning("the lease is kept until it runs out", extra={"reason": str(error)})
-
-    def _look_for_references(self) -> None:
-        """A new version of each reference table whose source has changed."""
-        services = self._services
-        for reference in self.pipeline.references:
-            publish(
-                self.pipeline,
-                reference.name,
-                None,
-                services.ledger,
-                services.objects,
-                services.client,
-                self._announce,
-            )

@@ -1,4 +1,4 @@
-"""Reference tables: their versions, where they lie, and how a new one takes effect.
+"""Keep the versions of reference tables: where they lie, and how a new one takes effect.
 
 A version is a Parquet file in the lake bucket, named by its content and never changed. The first one is fixed once per
 pipeline in the ledger, so that every shard, whenever it is met, starts with the same. A later one enters by a control
@@ -11,8 +11,9 @@ import io
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -20,108 +21,143 @@ import pyarrow.parquet as pq
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
-from headwater.errors import Fenced, HeadwaterError, Retryable, UsageError
-from processors.operators.enrich import ReferenceTable
-from processors.pipeline import Pipeline, Reference
+from headwater.errors import HeadwaterError, UsageError
+from headwater.processors.definition.parts import Reference
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.operators.enrich import ReferenceTable
+from headwater.processors.ports import ClientFactory
+from headwater.stores import DocumentStore, ObjectStore
 
-__all__ = ["DOCUMENT", "ReferenceLoader", "ensure_initial", "publish", "read_source"]
+__all__ = ["DOCUMENT", "Announce", "ReferenceLoader", "ensure_initial", "publish", "publish_all", "read_source"]
 
 DOCUMENT = "references"
-"""The ledger document: per name {"initial": {"version", "uri"}, "latest": {"version", "uri"}}."""
+"""Name of the ledger document, which has by table {"initial": {"version", "uri"}, "latest": {"version", "uri"}}."""
 
 log = logging.getLogger("headwater.references")
 
 
-class _Ledger(Protocol):
-    def document(self, name: str) -> tuple[dict[str, Any], int]: ...
-
-    def put_document(self, name: str, doc: dict[str, Any], expected_rev: int) -> int: ...
+Announce = Callable[[str, dict[str, Any]], object]
+"""Puts a control record, given by kind and body, on every open shard of the stream."""
 
 
-class _Objects(Protocol):
-    def put(self, key: str, body: bytes) -> str: ...
-
-    def get(self, key: str) -> bytes: ...
-
-
-ClientFactory = Callable[[str], Any]
-"""A boto3 client by service name."""
+_NOT_THERE = frozenset({"NoSuchKey", "NoSuchBucket", "404", "AccessDenied", "403"})
 
 
 class ReferenceLoader:
-    """Versions by name and URI, each read once. Safe to share between threads."""
+    """Load versions by name and URI, each once. Safe to share between threads.
 
-    def __init__(self, pipeline: Pipeline, objects: _Objects) -> None:
+    Calling it raises UsageError for a version that is not there or that is no such table.
+    """
+
+    def __init__(self, pipeline: Pipeline, objects: ObjectStore) -> None:
         self._references = {reference.name: reference for reference in pipeline.references}
         self._objects = objects
         self._loaded: dict[str, ReferenceTable] = {}
         self._lock = threading.Lock()
 
     def __call__(self, name: str, uri: str) -> ReferenceTable:
+        """Return one version of a reference table, from memory where it was read before."""
         with self._lock:
             if uri not in self._loaded:
-                key = uri.removeprefix("s3://").partition("/")[2]
-                table = pq.read_table(io.BytesIO(self._objects.get(key)))
-                self._loaded[uri] = ReferenceTable.of(self._references[name], table)
+                self._loaded[uri] = self._read(name, uri)
             return self._loaded[uri]
 
-
-def ensure_initial(pipeline: Pipeline, ledger: _Ledger, objects: _Objects, client: ClientFactory) -> None:
-    """Fix the first version of each reference table of the pipeline, unless it is fixed already."""
-    for _ in range(5):
-        document, revision = ledger.document(DOCUMENT)
-        missing = [reference for reference in pipeline.references if reference.name not in document]
-        if not missing:
-            return
-        for reference in missing:
-            version = {"version": 1, "uri": _copy(pipeline, reference, reference.source, objects, client)}
-            document[reference.name] = {"initial": version, "latest": version}
+    def _read(self, name: str, uri: str) -> ReferenceTable:
+        """Read a version. Its URI comes from a control record, which anybody who may write to the stream may write."""
+        key = uri.removeprefix("s3://").partition("/")[2]
         try:
-            ledger.put_document(DOCUMENT, document, revision)
-            return
-        except Fenced:
-            continue  # another worker starts as well: take what it has fixed
-    raise Retryable(f"pipeline {pipeline.name}: others keep changing its reference versions; try again")
+            return ReferenceTable.of(self._references[name], pq.read_table(io.BytesIO(self._objects.get(key))))
+        except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
+            reason = f"{type(error).__name__}: {error}"
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _NOT_THERE:
+                raise
+            reason = str(error)
+        raise UsageError(f"reference table {name}: there is no version at {uri[:200]} that can be read: {reason[:200]}")
+
+
+def ensure_initial(pipeline: Pipeline, ledger: DocumentStore, objects: ObjectStore, client: ClientFactory) -> None:
+    """Fix the first version of each reference table of the pipeline, unless it is fixed already."""
+
+    def fixed(document: dict[str, Any]) -> dict[str, Any] | None:
+        missing = [reference for reference in pipeline.references if reference.name not in document]
+        for reference in missing:
+            copy = _copied(pipeline, reference, reference.source, client)
+            version = {"version": 1, "uri": copy.put(1, objects)}
+            document[reference.name] = {"initial": version, "latest": version}
+        return document if missing else None
+
+    ledger.change(DOCUMENT, fixed)
 
 
 def publish(
     pipeline: Pipeline,
     name: str,
     source: str | None,
-    ledger: _Ledger,
-    objects: _Objects,
+    ledger: DocumentStore,
+    objects: ObjectStore,
     client: ClientFactory,
-    announce: Callable[[str, dict[str, Any]], object],
+    announce: Announce,
 ) -> dict[str, Any] | None:
-    """Make the table's content a new version and announce it on every shard; None when it has not changed.
+    """Make the source's content a new version and announce it on every shard; return None when it has not changed.
 
-    `announce(kind, body)` puts a control record on every open shard. The ledger is written first: a crash in between
-    is mended by publishing again, which announces the same version once more.
+    `source` is the table's own where it is None. The ledger is written before the announcement: a crash in between is
+    mended by publishing again, which announces the same version once more.
     """
     reference = next((reference for reference in pipeline.references if reference.name == name), None)
     if reference is None:
         known = [reference.name for reference in pipeline.references]
         raise UsageError(f"pipeline {pipeline.name} has no reference table {name!r}; it has {known}")
     ensure_initial(pipeline, ledger, objects, client)
-    uri = _copy(pipeline, reference, source or reference.source, objects, client)
+    copy = _copied(pipeline, reference, source or reference.source, client)
     document, revision = ledger.document(DOCUMENT)
     latest = document[name]["latest"]
-    if latest["uri"] != uri:
-        latest = {"version": int(latest["version"]) + 1, "uri": uri}
+    # also a name without a version, of before, ends with the digest
+    if not str(latest["uri"]).endswith(f"{copy.digest}.parquet"):
+        version = int(latest["version"]) + 1
+        latest = {"version": version, "uri": copy.put(version, objects)}
         document[name]["latest"] = latest | {"announced": False}
         revision = ledger.put_document(DOCUMENT, document, revision)
     elif latest.get("announced", True):
         return None
-    body = {"name": name, "version": latest["version"], "uri": uri}
+    body = {"name": name, "version": latest["version"], "uri": latest["uri"]}
     announce("reference", body)
-    document[name]["latest"] = {"version": latest["version"], "uri": uri}
+    document[name]["latest"] = {"version": latest["version"], "uri": latest["uri"]}
     ledger.put_document(DOCUMENT, document, revision)
-    log.info("reference table published", extra=body)
+    # a log record has a name of its own
+    log.info("reference table published", extra={"table": name, "version": body["version"], "uri": body["uri"]})
     return body
 
 
-def _copy(pipeline: Pipeline, reference: Reference, source: str, objects: _Objects, client: ClientFactory) -> str:
-    """The source as a checked Parquet file in the bucket; equal content has an equal name."""
+def publish_all(
+    pipeline: Pipeline, ledger: DocumentStore, objects: ObjectStore, client: ClientFactory, announce: Announce
+) -> None:
+    """Publish a new version of each reference table whose source has changed."""
+    for reference in pipeline.references:
+        publish(pipeline, reference.name, None, ledger, objects, client, announce)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Hold a source as a checked Parquet file, to be put into the bucket."""
+
+    head: str
+    body: bytes
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of the content."""
+        return hashlib.sha256(self.body).hexdigest()[:16]
+
+    def put(self, version: int, objects: ObjectStore) -> str:
+        """Write the file under a name that binds it to the version; return its URI.
+
+        A reader takes a version only from a file whose name says so: see `ReferenceVersion.replaces`.
+        """
+        return objects.put(f"{self.head}/{version:010d}-{self.digest}.parquet", self.body)
+
+
+def _copied(pipeline: Pipeline, reference: Reference, source: str, client: ClientFactory) -> _Copy:
     table = read_source(source, reference.name, client)
     checked = ReferenceTable.of(reference, table)
     try:
@@ -134,12 +170,11 @@ def _copy(pipeline: Pipeline, reference: Reference, source: str, objects: _Objec
     }
     body = io.BytesIO()
     pq.write_table(pa.table(plain), body)
-    digest = hashlib.sha256(body.getvalue()).hexdigest()[:16]
-    return objects.put(f"reference/{pipeline.name}/{reference.name}/{digest}.parquet", body.getvalue())
+    return _Copy(f"reference/{pipeline.name}/{reference.name}", body.getvalue())
 
 
 def read_source(source: str, name: str, client: ClientFactory) -> pa.Table:
-    """A CSV or Parquet file (a path or `s3://`), or a whole DynamoDB table (`dynamodb://TABLE`)."""
+    """Read a CSV or Parquet file (a path or `s3://`), or a whole DynamoDB table (`dynamodb://TABLE`)."""
     where = f"reference table {name}"
     try:
         if source.startswith("dynamodb://"):
@@ -180,5 +215,5 @@ def _scan(dynamodb: Any, table: str) -> pa.Table:
 def _plain(value: object) -> object:
     if type(value).__name__ != "Decimal":
         return value
-    number = float(value)  # type: ignore[arg-type]
+    number = float(value)  # type: ignore[arg-type]  # what cannot be one raises, and is refused
     return int(number) if number.is_integer() else number

@@ -1,61 +1,91 @@
-"""Events on disk until Kinesis has them: what `put` returned for is there after a kill -9.
+"""Keep events on disk until Kinesis has them: what `put` returned for is there after a kill -9.
 
-One SQLite file in WAL mode, held by one process at a time. In it are the session's origin and numbering, events not
-yet sealed, and sealed batches, byte for byte. Sealing moves events into a batch in one transaction that also advances
-the numbering, so an event has one identity or none yet, never two; a batch leaves only once it is delivered.
-`synchronous=NORMAL`: safe against the death of the process, not against that of the machine.
+One SQLite file in WAL mode, held by one process at a time. In it are events not yet sealed, sealed batches byte for
+byte, and the sessions that numbered them. Sealing moves events into a batch in one transaction that also advances the
+numbering, so an event has one identity or none yet, never two; a batch leaves only once it is delivered.
+
+Numbers are never taken up again: each opening begins a session of its own, so a file that was restored, rolled back or
+copied cannot give one identity to two events. Batches sealed before keep the identity that they have.
+
+Each commit is on the disk before `put` returns (`synchronous=FULL`), so that a machine that loses power loses nothing
+either; where the disk keeps its promises. `survives="process"` leaves it to the operating system when the log reaches
+the disk: the death of the process loses nothing, that of the machine the events of the last seconds.
+
+Here belongs what has to survive the process. Sending, retrying and futures are the sender's.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from threading import RLock
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.contract import Contract, validate_row
 from headwater.errors import HeadwaterError, UsageError
-from producers.sealing import Numbers, SealedBatch
+from headwater.producers.sealing import Numbering, SealedBatch
 
-__all__ = ["Outbox", "Stored"]
+__all__ = ["Backlog", "Outbox", "StoredEvents"]
 
 _SCHEMA = """
 create table if not exists state (name text primary key, value text not null) without rowid;
 create table if not exists events (id integer primary key, body blob not null);
+create table if not exists sessions (
+  origin text primary key, next_seq integer not null, announced integer not null) without rowid;
 create table if not exists batches (
   id integer primary key, payload blob not null, partition_key text not null, hash_key text not null,
   origin text, first_seq integer not null, count integer not null, lane integer);
 """
-_FORMAT = "1"
+Survives = Literal["power", "process"]
+_FORMAT = "2"
+_READABLE = ("1", "2")
+"""Format 1 had one session for ever; opening it ends that session."""
+_COLUMNS = "id, payload, partition_key, hash_key, origin, first_seq, count, lane"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Unsealed events of an earlier run: one of `put` or a table of `put_batch`."""
+class StoredEvents:
+    """Hold unsealed events of an earlier run: one of `put` or a table of `put_batch`."""
 
     event_id: int
     rows: pa.Table | dict[str, object]
 
 
 class Outbox:
-    """Thread-safe. Opening raises UsageError when another process has the file, or it belongs to something else."""
+    """Store one producer's events in a file. Thread-safe; one process at a time.
 
-    def __init__(self, path: Path, stream: str, contract: Contract, new_origin: str) -> None:
-        self._path = path
+    `new_origin` names the session of this opening. Opening raises UsageError when another process has the file, or when
+    it belongs to another stream or contract.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from headwater.contract import load_contract
+    >>> with TemporaryDirectory() as folder:
+    ...     outbox = Outbox(Path(folder) / "events.db", "readings", load_contract("telemetry"), "a-new-origin")
+    ...     ids = outbox.add([{"device": "d1", "metric": "volt", "ts": 1_762_160_400_000, "value": 3.3}])
+    ...     print(outbox.left(), "event waits")
+    ...     outbox.close()
+    1 event waits
+    """
+
+    def __init__(
+        self, path: Path, stream: str, contract: Contract, new_origin: str, survives: Survives = "power"
+    ) -> None:
+        self.path = path
         self._contract = contract
-        self._lock = Lock()
+        self.lock = RLock()
+        """Held over every use of the file."""
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise UsageError(f"outbox {path}: {error}") from error
         try:
-            self._open()
-            self.numbers = self._begin(stream, new_origin)
+            self._open(survives)
+            self.numbering = self._begin(stream, new_origin)
         except sqlite3.OperationalError as error:
             self._db.close()
             reason = "another process has it open" if "locked" in str(error) else error
@@ -67,40 +97,46 @@ class Outbox:
             self._db.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, survives: Survives) -> None:
         self._db.execute("pragma locking_mode=exclusive")
         self._db.execute("pragma journal_mode=wal")
-        self._db.execute("pragma synchronous=normal")
+        self._db.execute(f"pragma synchronous={'full' if survives == 'power' else 'normal'}")
         self._db.execute("begin immediate")
         self._db.execute("commit")
         self._db.executescript(_SCHEMA)
 
-    def _begin(self, stream: str, new_origin: str) -> Numbers:
+    def _begin(self, stream: str, new_origin: str) -> Numbering:
         known = dict(self._db.execute("select name, value from state"))
-        mine = {"format": _FORMAT, "stream": stream, "contract": self._contract.name}
+        if known.get("format", _FORMAT) not in _READABLE:
+            raise UsageError(f"outbox {self.path}: its format is {known['format']}, not {_FORMAT}")
+        mine = {"stream": stream, "contract": self._contract.name}
         for name, value in mine.items():
             if name in known and known[name] != value:
-                raise UsageError(f"outbox {self._path}: its {name} is {known[name]}, not {value}")
-        begun = {"origin": new_origin, "next_seq": "0", "next_batch": "0", "announced": "0"} | mine
+                raise UsageError(f"outbox {self.path}: its {name} is {known[name]}, not {value}")
+        begun = {"next_batch": "0", "sealed_events": known.get("next_seq", "0")} | mine
         self._db.execute("begin immediate")
         self._db.executemany("insert or ignore into state values (?, ?)", begun.items())
+        self._db.execute("insert or replace into state values ('format', ?)", (_FORMAT,))
+        if "origin" in known:
+            # With ids of their own, or numbers given by clients, the session's numbers named nothing.
+            if self._contract.id is None and known["next_seq"] != "0":
+                old = (known["origin"], int(known["next_seq"]), int(known["announced"]))
+                self._db.execute("insert or ignore into sessions values (?, ?, ?)", old)
+            self._db.execute("delete from state where name in ('origin', 'next_seq', 'announced')")
         self._db.execute("commit")
-        state = begun | known
-        self.announced = int(state["announced"])
-        """Up to which number of the session receipts are on the stream."""
-        return Numbers(state["origin"], int(state["next_seq"]), int(state["next_batch"]))
+        return Numbering(new_origin, 0, int((begun | known)["next_batch"]))
 
     def add(self, pieces: Sequence[pa.Table | dict[str, object]], instead_of: Sequence[int] = ()) -> list[int]:
         """Keep events; they are durable on return. The ids are for `seal`, which takes a piece as a whole."""
         bodies = [self._body(rows) for rows in pieces]
-        with self._lock, self._transaction():
+        with self.lock, self._transaction():
             self._db.executemany("delete from events where id = ?", ((one,) for one in instead_of))
             return [
                 int(self._db.execute("insert into events (body) values (?)", (body,)).lastrowid or 0) for body in bodies
             ]
 
-    def seal(self, batches: Iterable[SealedBatch], event_ids: Iterable[int], numbers: Numbers) -> None:
-        """Events become batches."""
+    def seal(self, batches: Sequence[SealedBatch], event_ids: Iterable[int], numbering: Numbering) -> None:
+        """Turn events into batches, and advance the session's numbering with them."""
         rows = [
             (
                 one.batch_id,
@@ -114,28 +150,62 @@ class Outbox:
             )
             for one in batches
         ]
-        with self._lock, self._transaction():
+        with self.lock, self._transaction():
             self._db.executemany("insert into batches values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._db.executemany("delete from events where id = ?", ((one,) for one in event_ids))
-            self._set("next_seq", numbers.next_seq)
-            self._set("next_batch", numbers.next_batch)
+            self._set("next_batch", numbering.next_batch)
+            count = sum(one.count for one in batches)
+            self._db.execute("update state set value = value + ? where name = 'sealed_events'", (count,))
+            if any(one.origin == numbering.origin for one in batches):
+                self._db.execute(
+                    "insert into sessions values (?, ?, 0) on conflict do update set next_seq = excluded.next_seq",
+                    (numbering.origin, numbering.next_seq),
+                )
 
     def delivered(self, batch_ids: Iterable[int]) -> None:
-        """Kinesis has these batches."""
-        with self._lock, self._transaction():
+        """Forget batches that Kinesis has."""
+        with self.lock, self._transaction():
             self._db.executemany("delete from batches where id = ?", ((one,) for one in batch_ids))
 
-    def announce(self, next_seq: int) -> None:
-        """The session's receipts up to this number are on the stream."""
-        with self._lock, self._transaction():
-            self._set("announced", next_seq)
+    def delivered_up_to(self) -> dict[str, int]:
+        """Return for each session the number below which all of its sealed events are delivered."""
+        with self.lock:
+            return dict(
+                self._db.execute(
+                    "select s.origin, coalesce(min(b.first_seq), s.next_seq) from sessions s"
+                    " left join batches b on b.origin = s.origin group by s.origin"
+                )
+            )
+
+    def announce(self, delivered: Mapping[str, int]) -> None:
+        """Note up to which number of each session receipts are on the stream; forget sessions that are complete."""
+        rows = [(seq, origin) for origin, seq in delivered.items()]
+        with self.lock, self._transaction():
+            self._db.executemany("update sessions set announced = ? where origin = ?", rows)
+            self._db.execute(
+                "delete from sessions where announced >= next_seq and origin != ?", (self.numbering.origin,)
+            )
+
+    def unannounced(self) -> list[tuple[str, int, int]]:
+        """Return what earlier runs delivered and perhaps told nobody: (origin, first number, count)."""
+        found = []
+        with self.lock:
+            for origin, next_seq, at in self._db.execute("select origin, next_seq, announced from sessions").fetchall():
+                waiting = self._db.execute(
+                    "select first_seq, count from batches where origin = ? and first_seq >= ? order by first_seq",
+                    (origin, at),
+                )
+                for first, count in [*waiting, (next_seq, 0)]:
+                    if first > at:
+                        found.append((str(origin), int(at), int(first - at)))
+                    at = first + count
+        return found
 
     def batches(self, after: int, most_bytes: int) -> list[SealedBatch]:
-        """The sealed batches behind that id in their order, about `most_bytes` of them and at least one."""
+        """Return the sealed batches behind that id in their order, about `most_bytes` of them and at least one."""
         found, size = [], 0
-        columns = "id, payload, partition_key, hash_key, origin, first_seq, count, lane"
-        with self._lock:
-            for row in self._db.execute(f"select {columns} from batches where id > ? order by id", (after,)):
+        with self.lock:
+            for row in self._db.execute(f"select {_COLUMNS} from batches where id > ? order by id", (after,)):
                 found.append(SealedBatch(*row))
                 size += found[-1].size
                 if size >= most_bytes:
@@ -143,28 +213,35 @@ class Outbox:
         return found
 
     def last_batch(self) -> int:
-        """The newest sealed batch's id, -1 when there is none."""
-        with self._lock:
+        """Return the newest sealed batch's id, -1 when there is none."""
+        with self.lock:
             (last,) = self._db.execute("select coalesce(max(id), -1) from batches").fetchone()
         return int(last)
 
-    def events(self) -> Iterator[Stored]:
-        """Unsealed events of an earlier run, in order; call before anything is added."""
-        with self._lock:
+    def events(self) -> Iterator[StoredEvents]:
+        """Yield unsealed events of an earlier run, in order; call before anything is added."""
+        with self.lock:
             rows = self._db.execute("select id, body from events order by id").fetchall()
         for event_id, body in rows:
-            yield Stored(int(event_id), self._rows(bytes(body)))
+            yield StoredEvents(int(event_id), self._rows(bytes(body)))
 
     def left(self) -> int:
-        """How many events are still here."""
-        with self._lock:
+        """Return how many events are still here."""
+        with self.lock:
             (sealed,) = self._db.execute("select coalesce(sum(count), 0) from batches").fetchone()
-            (unsealed,) = self._db.execute("select count(*) from events").fetchone()
-        return int(sealed) + int(unsealed)
+            unsealed = [bytes(body) for (body,) in self._db.execute("select body from events")]
+        return int(sealed) + sum(_count(self._rows(body)) for body in unsealed)
+
+    def accepted(self) -> int:
+        """Return how many events the file has ever taken: those sealed since it was made, and those not sealed yet."""
+        with self.lock:
+            (sealed,) = self._db.execute("select value from state where name = 'sealed_events'").fetchone()
+            unsealed = [bytes(body) for (body,) in self._db.execute("select body from events")]
+        return int(sealed) + sum(_count(self._rows(body)) for body in unsealed)
 
     def close(self) -> None:
         """Let the file go."""
-        with self._lock:
+        with self.lock:
             self._db.close()
 
     def _body(self, rows: pa.Table | dict[str, object]) -> bytes:
@@ -178,7 +255,7 @@ class Outbox:
         found = decode_record(body, self._contract)
         if not isinstance(found, Decoded) or found.invalid:
             raise UsageError(
-                f"outbox {self._path}: holds events that break contract {self._contract.name} v{self._contract.version}"
+                f"outbox {self.path}: holds events that break contract {self._contract.name} v{self._contract.version}"
             )
         return found.table
 
@@ -186,11 +263,50 @@ class Outbox:
         self._db.execute("update state set value = ? where name = ?", (str(value), name))
 
     def _transaction(self) -> "_Transaction":
-        return _Transaction(self._db, self._path)
+        return _Transaction(self._db, self.path)
+
+
+class Backlog:
+    """Hand out the sealed batches that only the outbox holds, oldest first.
+
+    While it is active, new batches go to the file alone and are handed out in their turn, so that a lane keeps its
+    order and memory stays bounded however long the stream is out of reach.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._after = -1
+        self._failed = set[int]()
+        self.resume_ms = 0
+        """Nothing is handed out before."""
+        self.active = outbox.last_batch() >= 0
+
+    def page(self, most_bytes: int) -> list[SealedBatch]:
+        """Return the next batches, about so many bytes of them. Call `end` when there are none."""
+        while found := self._outbox.batches(self._after, most_bytes):
+            self._after = found[-1].batch_id
+            wanted = [one for one in found if one.batch_id not in self._failed]
+            if wanted:
+                return wanted
+        return []
+
+    def end(self) -> None:
+        """Become inactive, unless a batch was sealed since the last page. Call under the lock that sealing takes."""
+        self.active = self._outbox.last_batch() > self._after
+
+    def rewind(self, batches: Sequence[SealedBatch], resume_ms: int) -> None:
+        """Take batches back that were handed out, to hand them out again from `resume_ms` on."""
+        self._after = min([self._after, *(one.batch_id - 1 for one in batches)])
+        self.resume_ms = resume_ms
+        self.active = True
+
+    def failed(self, batch_ids: Iterable[int]) -> None:
+        """Leave batches in the file for the next run: the stream has refused them for good."""
+        self._failed.update(batch_ids)
 
 
 class _Transaction:
-    """All or nothing; a full disk and the like become one line."""
+    """Commit all or nothing; a full disk and the like become one line."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
@@ -209,6 +325,10 @@ class _Transaction:
             raise HeadwaterError(f"outbox {self._path}: {failure}") from failure
         if isinstance(error, sqlite3.Error):
             raise HeadwaterError(f"outbox {self._path}: {error}") from error
+
+
+def _count(rows: pa.Table | dict[str, object]) -> int:
+    return 1 if isinstance(rows, dict) else int(rows.num_rows)
 
 
 def _plain(value: object) -> object:

@@ -1,79 +1,64 @@
-"""Where new batches go: to the shards that take them.
+"""Choose the shard of each new batch by what the shards did with earlier batches.
 
-A sealed batch never moves: bytes and hash key stay through every retry. So the choice is made once, when a batch is
-sealed, and goes by what the shards did with earlier ones: a throttled shard's share is cut at once and grows back
-slowly (additive increase, multiplicative decrease), and of a few shards the one with the least unconfirmed bytes for
-its share is taken. Aggregates commute, so readers do not mind; who needs a key's order uses `ordered=True` instead.
+A sealed batch never moves: its bytes and its hash key stay through every retry. So the choice is made once, when a
+batch is sealed. A throttled shard's share is cut at once and grows back slowly (additive increase, multiplicative
+decrease). Of a few shards drawn by share, the one with the least unconfirmed bytes for its share is taken. Aggregates
+commute, so readers do not mind; a producer that needs a key's order uses `ordered=True` instead.
 
 Pure but for the random source passed in. Not thread-safe: the producer calls it under its own lock.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from headwater.errors import HeadwaterError
+from headwater.stream.hashkeys import HASH_SPACE
+from headwater.stream.shards import Shard
 
-__all__ = ["Placement", "PlacementSettings", "ShardRange"]
+__all__ = ["Placement"]
 
-HASH_SPACE = 1 << 128
-
-
-@dataclass(frozen=True)
-class ShardRange:
-    """An open shard: first and last hash key."""
-
-    shard_id: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class PlacementSettings:
-    """How fast a shard loses and regains its share (1.0 is a whole one)."""
-
-    decrease: float = 0.7
-    increase: float = 0.02
-    """Per batch confirmed."""
-    least: float = 0.02
-    """A throttled shard is still tried now and then."""
-    choices: int = 2
-    """How many shards are drawn to take the better of."""
+_DECREASE = 0.7
+"""Part that is left of a shard's share after a refusal; 1.0 is a whole share."""
+_INCREASE = 0.02
+"""Added to the share per confirmed batch."""
+_LEAST = 0.02
+"""The smallest share: a throttled shard is still tried now and then, else it would never be seen to recover."""
+_CHOICES = 2
+"""How many shards are drawn, of which the best is taken. Two already avoid most imbalance."""
 
 
 class Placement:
-    """Chooses the explicit hash key of each new batch.
+    """Choose the explicit hash key of each new batch.
 
-    `random` gives floats in [0, 1). The shards given must cover the hash space.
+    `random` gives floats in [0, 1). The shards must cover the hash space, else HeadwaterError is raised.
     """
 
-    def __init__(
-        self, shards: Iterable[ShardRange], random: Callable[[], float], settings: PlacementSettings | None = None
-    ) -> None:
+    def __init__(self, shards: Iterable[Shard], random: Callable[[], float]) -> None:
         self._random = random
-        self._settings = settings or PlacementSettings()
         self._outstanding: dict[int, int] = {}
         self.stale = False
-        """A record went to a shard that is not known here: there was a reshard; call refresh with the shards of now."""
+        """True when a record went to another shard than expected: there was a reshard, so call refresh."""
         self._take(shards)
         self._weights = [1.0] * len(self._shards)
         self._bytes = [0] * len(self._shards)
 
     @property
-    def shards(self) -> tuple[ShardRange, ...]:
+    def shards(self) -> tuple[Shard, ...]:
+        """Return the shards, in the order of their hash keys."""
         return tuple(self._shards)
 
     def weight(self, shard_id: str) -> float:
-        """The shard's present share: 1.0 when it takes everything."""
+        """Return the shard's present share: 1.0 when it takes everything."""
         return self._weights[self._ids.index(shard_id)]
 
     def choose(self, size: int) -> int:
-        """The hash key for a new batch of so many bytes: unique among those unconfirmed."""
-        drawn = [self._draw() for _ in range(self._settings.choices)]
+        """Return the hash key for a new batch of so many bytes: unique among the unconfirmed ones."""
+        drawn = [self._draw() for _ in range(_CHOICES)]
         at = min(drawn, key=lambda i: (self._bytes[i] + size) / self._weights[i])
         shard = self._shards[at]
         width = shard.end - shard.start + 1
         key = shard.start + min(width - 1, int(self._random() * width))
+        # a key names its batch until it is confirmed, so step past keys in use; the bound keeps this from looping on
         for _ in range(min(width, 1 << 16)):
             if key not in self._outstanding:
                 break
@@ -83,28 +68,28 @@ class Placement:
         return key
 
     def shard_of(self, hash_key: int) -> str:
-        """The shard that the key lies in, as far as is known."""
+        """Return the id of the shard that the key lies in, by the shard map known here."""
         return self._ids[self._at(hash_key)]
 
     def throttled(self, hash_key: int) -> None:
-        """The batch was refused; it will be retried where it is, and fewer new ones go there."""
+        """Note that the batch was refused: it is retried where it is, and fewer new ones go there."""
         at = self._at(hash_key)
-        self._weights[at] = max(self._settings.least, self._weights[at] * self._settings.decrease)
+        self._weights[at] = max(_LEAST, self._weights[at] * _DECREASE)
 
     def delivered(self, hash_key: int, shard_id: str) -> None:
-        """The batch was taken by that shard."""
+        """Note that this shard has taken the batch."""
         at = self._at(hash_key)
         self._bytes[at] -= self._outstanding.pop(hash_key, 0)
-        self._weights[at] = min(1.0, self._weights[at] + self._settings.increase)
+        self._weights[at] = min(1.0, self._weights[at] + _INCREASE)
         if shard_id != self._ids[at]:
             self.stale = True
 
     def given_up(self, hash_key: int) -> None:
-        """The batch failed for good, or waits in the outbox for a later run."""
+        """Note that the batch failed for good, or waits in the outbox for a later run."""
         self._bytes[self._at(hash_key)] -= self._outstanding.pop(hash_key, 0)
 
-    def refresh(self, shards: Iterable[ShardRange]) -> None:
-        """Go by a new shard map. Batches sealed keep their keys; a child begins with its parents' share."""
+    def refresh(self, shards: Iterable[Shard]) -> None:
+        """Take over a new shard map. Sealed batches keep their keys; a child begins with its parents' share."""
         starts, weights = self._starts, self._weights
         self._take(shards)
         inherited = []
@@ -117,7 +102,8 @@ class Placement:
             self._bytes[self._at(key)] += size
         self.stale = False
 
-    def _take(self, shards: Iterable[ShardRange]) -> None:
+    def _take(self, shards: Iterable[Shard]) -> None:
+        """Store the shard map; raise HeadwaterError when it has a gap or an overlap."""
         found = sorted(shards, key=lambda shard: shard.start)
         expected = 0
         for shard in found:
@@ -134,7 +120,8 @@ class Placement:
         return bisect_right(self._starts, hash_key) - 1
 
     def _draw(self) -> int:
-        """A shard by its weight: drawn evenly and kept with that chance."""
+        """Draw a shard by its weight: one drawn evenly is kept with that chance."""
+        # the bound ends the draw when all weights are tiny
         for _ in range(64):
             at = int(self._random() * len(self._shards))
             if self._random() < self._weights[at]:

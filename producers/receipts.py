@@ -1,21 +1,37 @@
-"""Which events a producer accepted, for the audit: intervals per origin, told on the stream as control records."""
+"""Say on the stream which events it has: receipts, from which the audit knows what every later hop must have.
+
+A receipt names only events that Kinesis has confirmed, and is put after them on every shard. So whoever has read it on
+a shard has read that shard's events of it before, and what is missing then is lost; a batch that failed, or is still
+on its way, is in no receipt.
+"""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
+from headwater.arrays import coded
+from headwater.codec import Decoded, decode_record
 from headwater.contract import Contract
-from headwater.lineage import OriginSets
+from headwater.errors import HeadwaterError
+from headwater.lineage.origins import OriginSets
+from headwater.producers.kinesis import KinesisStream
+from headwater.producers.outbox import Outbox
+from headwater.producers.sealing import SealedBatch
+from headwater.producers.settings import ProducerSettings
 
-__all__ = ["Accepted"]
+__all__ = ["PendingReceipts", "ReceiptWriter"]
+
+log = logging.getLogger("headwater.producer")
 
 MAX_BODY_BYTES = 500_000
 
 
-class Accepted:
-    """The accepted events not yet told.
+class PendingReceipts:
+    """Collect the identities of delivered events that no receipt names yet.
 
     Numbered events only: a session's own, and those of a contract whose own id has a sequence. Ids that are one text
     would need a receipt as large as the events. Not thread-safe.
@@ -25,37 +41,50 @@ class Accepted:
         self._contract = contract
         self._sets = OriginSets()
 
+    def add_batch(self, batch: SealedBatch) -> None:
+        """Add the events of a delivered batch."""
+        if batch.origin is not None:
+            self.add_session(batch.origin, batch.first_seq, batch.count)
+        elif self._contract.id is None or self._contract.id.seq is None:
+            return
+        elif batch.ids is not None:
+            self.add_own_ids(batch.ids)
+        else:  # it comes from the outbox of an earlier run
+            found = decode_record(batch.payload, self._contract)
+            if isinstance(found, Decoded):
+                self.add_own_ids(found.table)
+
     def add_session(self, origin: str, first_seq: int, count: int) -> None:
+        """Add `count` events of an origin from `first_seq` on."""
         self._sets.add_intervals(origin, [(first_seq, first_seq + count)], 0)
 
-    def add_own(self, table: pa.Table) -> None:
-        """The ids in the columns of accepted events."""
+    def add_own_ids(self, table: pa.Table) -> None:
+        """Add the events whose own ids are in the table's columns."""
         own = self._contract.id
         if own is None or own.seq is None or not table.num_rows:
             return
-        column = table.column(own.origin).unify_dictionaries().combine_chunks()
-        coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        codes = self._sets.codes(coded.dictionary)[coded.indices.to_numpy()]
+        origins = coded(table.column(own.origin))
+        codes = self._sets.codes(origins.dictionary)[origins.indices.to_numpy()]
         seqs = table.column(own.seq).to_numpy().astype(np.int64)
         self._sets.add(codes, seqs, np.zeros(len(codes), np.int64))
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to tell."""
+        """Tell whether there is nothing to put."""
         return not len(self._sets)
 
-    def take(self) -> "Accepted":
-        """What there is to tell; from now on a new one is collected."""
-        taken = Accepted(self._contract)
+    def take(self) -> "PendingReceipts":
+        """Return what is there; from now on a new set is collected."""
+        taken = PendingReceipts(self._contract)
         taken._sets, self._sets = self._sets, taken._sets
         return taken
 
-    def put_back(self, taken: "Accepted") -> None:
-        """It could not be told; next time."""
+    def put_back(self, taken: "PendingReceipts") -> None:
+        """Take back what could not be put."""
         self._sets.update(taken._sets)
 
     def bodies(self) -> Iterator[dict[str, object]]:
-        """The receipts' bodies, each below 500 KB."""
+        """Yield the receipts' bodies, each below 500 KB."""
         intervals: dict[str, list[list[int]]] = {}
         size = 0
         for origin in self._sets.origins():
@@ -68,3 +97,59 @@ class Accepted:
                     intervals, size = {}, 0
         if intervals:
             yield {"contract": self._contract.name, "intervals": intervals}
+
+
+class ReceiptWriter:
+    """Put receipts on the stream every `receipt_seconds`. Only the sender thread uses it.
+
+    With an outbox it is durable up to which number of each session the receipts are on the stream, so that a death
+    between delivery and receipt leaves none out.
+    """
+
+    def __init__(
+        self, stream: KinesisStream, contract: Contract, settings: ProducerSettings, outbox: Outbox | None
+    ) -> None:
+        self._stream = stream
+        self._every_ms = round(settings.receipt_seconds * 1000)
+        self._enabled = settings.receipts and settings.format == "columnar"
+        self._outbox = outbox
+        self._pending = PendingReceipts(contract)
+        self._last_ms = stream.clock.now_ms()
+        for origin, first_seq, count in outbox.unannounced() if outbox and self._enabled else ():
+            self._pending.add_session(origin, first_seq, count)
+
+    def add(self, batch: SealedBatch) -> None:
+        """Remember a delivered batch for the next receipt."""
+        if self._enabled:
+            self._pending.add_batch(batch)
+
+    def due_ms(self) -> int | None:
+        """Return when the next receipt is to be put, None when there is nothing to say."""
+        return None if self._pending.empty else self._last_ms + self._every_ms
+
+    def postpone(self) -> None:
+        """Leave what is pending for the next time that receipts are put."""
+        self._last_ms = self._stream.clock.now_ms()
+
+    def put(self, refused: Counter[str]) -> HeadwaterError | None:
+        """Put what is pending; return the failure, if any: then the same is put next time, as without a key to sign it.
+
+        `refused` counts the records that each shard has refused since the last receipt, and is emptied by this one.
+        """
+        self.postpone()
+        if not self._stream.can_sign():
+            return None
+        # The outbox's view comes first: what is delivered after it may or may not be in this receipt, and is put again.
+        delivered = self._outbox.delivered_up_to() if self._outbox is not None else {}
+        taken = self._pending.take()
+        try:
+            for body in taken.bodies():
+                self._stream.put_control("receipt", body | ({"refused": dict(refused)} if refused else {}))
+                refused.clear()
+        except HeadwaterError as error:
+            log.warning("receipts are put later: %s", error)
+            self._pending.put_back(taken)
+            return error
+        if self._outbox is not None:
+            self._outbox.announce(delivered)
+        return None

@@ -1,6 +1,7 @@
-"""Events put on a stream again under the identities that they have."""
+"""Put events on a stream again under the identities that they have."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from random import SystemRandom
 from typing import Any
@@ -9,20 +10,20 @@ import pyarrow as pa
 
 from headwater.clock import Clock
 from headwater.contract import Contract
-from headwater.errors import HeadwaterError
+from headwater.producers.direct import batches_at
+from headwater.producers.kinesis import KinesisStream
+from headwater.producers.lanes import by_lane, lane_hash_key, origin_hash_key
+from headwater.producers.receipts import PendingReceipts
+from headwater.producers.sealing import SealedBatch
+from headwater.producers.settings import ProducerSettings
+from headwater.producers.writer import MAX_RECORDS, Writer, WriterSettings
 from headwater.rates import Pace
-from producers.controls import put_control
-from producers.direct import batches_at, origin_hash_key
-from producers.receipts import Accepted
-from producers.sealing import SealedBatch, by_lane, lane_hash_key
-from producers.settings import ProducerSettings
-from producers.writer import MAX_RECORDS, Writer, WriterSettings, put_records
 
 __all__ = ["Resender"]
 
 
 class Resender:
-    """Puts rows beside live traffic, at most `rate` events a second. Not thread-safe, no thread of its own.
+    """Put rows beside live traffic, at most `rate` events a second. Not thread-safe, no thread of its own.
 
     Copies of an event go to one hash key, however often it is put: to that of its identity, or the one given. What is
     throttled is sent again after a full-jitter pause; HeadwaterError when the stream does not take it in two minutes.
@@ -36,13 +37,15 @@ class Resender:
         clock: Clock,
         rate: float | None = None,
         random: Callable[[], float] | None = None,
+        control_key: bytes | None = None,
     ) -> None:
-        self._kinesis, self._stream, self._contract, self._clock = kinesis, stream, contract, clock
+        self._stream = KinesisStream(lambda: kinesis, stream, clock, random or SystemRandom().random, control_key)
+        self._contract, self._clock = contract, clock
         most = ProducerSettings.max_events
         self._settings = ProducerSettings(max_events=max(1, min(most, int(rate))) if rate else most)
         self._pace = Pace(rate, clock)
-        self._writer = Writer(WriterSettings(), random or SystemRandom().random, stream)
-        self._accepted = Accepted(contract)
+        self._writer = Writer(WriterSettings(), self._stream.random, stream)
+        self._receipts = PendingReceipts(contract)
         self._next = self._bytes = 0
 
     def put(self, rows: pa.Table, first: tuple[str, int] | None, hash_key: int | None) -> None:
@@ -56,7 +59,7 @@ class Resender:
                     self._deliver()
                 self._pace.take(batch.count)
                 self._add(batch)
-            self._accepted.add_own(part)
+            self._receipts.add_own_ids(part)
 
     @property
     def _full(self) -> bool:
@@ -65,8 +68,8 @@ class Resender:
     def settle(self) -> None:
         """Return once the stream has everything that was put, and a receipt of it."""
         self._deliver()
-        for body in self._accepted.take().bodies():
-            put_control(self._kinesis, self._stream, "receipt", body, self._clock)
+        for body in self._receipts.take().bodies():
+            self._stream.put_control("receipt", body)
 
     def _placed(
         self, rows: pa.Table, first: tuple[str, int] | None, hash_key: int | None
@@ -85,7 +88,7 @@ class Resender:
         self._next += 1
         self._bytes += batch.size
         if batch.origin is not None:
-            self._accepted.add_session(batch.origin, batch.first_seq, batch.count)
+            self._receipts.add_session(batch.origin, batch.first_seq, batch.count)
 
     def _deliver(self) -> None:
         while len(self._writer):
@@ -94,12 +97,7 @@ class Resender:
             if not request:
                 self._clock.sleep(max(1, (self._writer.due_ms() or 0) - now) / 1000)
                 continue
-            try:
-                entries = put_records(self._kinesis, self._stream, request)
-            except HeadwaterError as error:
-                outcome = self._writer.failed(error, self._clock.now_ms())
-            else:
-                outcome = self._writer.answered(entries, self._clock.now_ms())
+            outcome = self._stream.send(self._writer, request, nullcontext())  # no other thread: no lock
             if outcome.failed:
                 raise outcome.failed[0].error
         self._bytes = 0

@@ -1,256 +1,400 @@
-"""The background half of a producer: seals what is due, sends it, settles it, tells what was accepted.
+"""Deliver what a producer accepts: one state machine, one lock, one background thread.
 
-One thread runs `run`; it alone seals, sends and talks to the stream. What it shares with callers (buffers, writer,
-book, flags) is guarded by `changed`, which is also how either side wakes the other. No lock is held over I/O to the
-stream or over encoding.
+An event is *admitted* (there is room), *buffered*, *sealed* into a batch, *sent* until Kinesis has it, and *settled*:
+its future is done. With an outbox it is on disk from the first step on. Callers' threads admit and buffer; the
+background thread alone seals, sends, settles and puts receipts. All state is private to the sender and guarded by
+`_changed`, which is also how either side wakes the other; no lock is held over a call of Kinesis or over encoding.
+
+Here belong only the order of these steps and the waiting. Each step's own rules are elsewhere: buffers and numbering
+in `sealing`, retries in `writer`, futures and counts in `tracking`, the file in `outbox`, places in `routing`.
 """
 
 import logging
-from threading import Condition, Thread, current_thread
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from threading import Condition
+from uuid import uuid4
 
-from headwater.clock import Clock
-from headwater.codec import Decoded, decode_record
+import pyarrow as pa
+
 from headwater.contract import Contract
-from headwater.errors import HeadwaterError, Retryable
-from producers.controls import put_control
-from producers.delivery import Book, OnDelivery, Settled
-from producers.outbox import Outbox
-from producers.receipts import Accepted
-from producers.sealing import Part, SealedBatch, Sealer, Unsealed
-from producers.settings import ProducerSettings
-from producers.spread import Spread
-from producers.writer import Failed, Outcome, Writer, put_records
+from headwater.errors import BufferFull, HeadwaterError, UsageError
+from headwater.producers.background import BackgroundLoop
+from headwater.producers.kinesis import KinesisStream
+from headwater.producers.outbox import Backlog, Outbox
+from headwater.producers.receipts import ReceiptWriter
+from headwater.producers.restores import RestoreWatch
+from headwater.producers.routing import ShardRouter
+from headwater.producers.sealing import BatchSlice, EventGroup, LaneBuffer, Numbering, SealedBatch, Sealer
+from headwater.producers.settings import ProducerSettings, ProducerStats, Receipt
+from headwater.producers.tracking import Completions, DeliveryTracker, OnDelivery
+from headwater.producers.writer import RequestOutcome, Writer, WriterSettings
 
-__all__ = ["Sender", "Stream"]
+__all__ = ["Sender"]
 
 log = logging.getLogger("headwater.producer")
-
-Stream = tuple[Any, str]
-"""A Kinesis client and the stream's name."""
+_PAUSE_MS = 5_000
+"""Between giving a stream up for now and reading its batches from the outbox again."""
+Futures = list["Future[Receipt]"]
 
 
 class Sender:
-    """See the module. `broken` is set when the thread ended on its own."""
+    """Deliver events to one stream. Thread-safe.
+
+    `numbering` is that of the outbox where there is one. Events come through `put_row` and `put_table`, which buffer
+    and seal them, or sealed already through `put_batches`.
+    """
 
     def __init__(
         self,
-        stream: Stream,
+        stream: KinesisStream,
         contract: Contract,
         settings: ProducerSettings,
-        work: tuple[Sealer, Writer, Outbox | None, Spread],
-        clock: Clock,
-        on_delivery: OnDelivery | None,
+        numbering: Numbering,
+        outbox: Outbox | None = None,
+        on_delivery: OnDelivery | None = None,
     ) -> None:
-        self._client, self._stream = stream
-        self._contract = contract
-        self._settings = settings
-        self.sealer, self._writer, self._outbox, self._spread = work
-        self._clock = clock
-        self._on_delivery = on_delivery
-        self.changed = Condition()
-        self.book = Book()
-        self.broken: HeadwaterError | None = None
-        self.seal_all = self.tell_receipts = self.stop = False
-        self.pressing = 0
+        self._stream, self._settings, self.outbox = stream, settings, outbox
+        self._clock, self._on_delivery = stream.clock, on_delivery
+        self.name = f"the producer of stream {stream.name}"
+        self._router = ShardRouter(stream)
+        self.sealer = Sealer(contract, settings, numbering, self._router.place)
+        retries = WriterSettings.of(settings, keeps_trying=outbox is not None)
+        self._writer = Writer(retries, stream.random, stream.name)
+        self._receipts = ReceiptWriter(stream, contract, settings, outbox)
+        self._tracker = DeliveryTracker()
+        self._restores = RestoreWatch(stream.clock)
+        self._backlog = Backlog(outbox) if outbox is not None else None
+        self._changed = Condition()
+        self._sealing: list[LaneBuffer] = []
+        self._flushing = self._receipt_wanted = self._stopping = self._closed = False
+        self._pressing = 0
         """How many callers wait for room."""
-        self.recovering = False
-        self._cursor = self._last_old = -1
         self._unreachable = False
-        self._sealing: list[Unsealed] = []
-        self._accepted = Accepted(contract)
-        self._told_ms = clock.now_ms()
-        self._thread = Thread(target=self.run, name=f"producer {self._stream}", daemon=True)
-        if self._outbox is not None:
-            self._recover(self._outbox)
+        self._stalled: HeadwaterError | None = None
+        """Why the outbox's batches are not delivered, since the last one that was."""
+        self._broken: HeadwaterError | None = None
+        """Why the thread ended on its own."""
+        self.loop = BackgroundLoop(f"producer {stream.name}", self, self._changed, stream.clock)
+        if outbox is not None:
+            self._inherit(outbox)
 
     def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join()
+        """Start the background thread."""
+        pa.array([""])  # imports pandas, where it is; seconds in which a fork of the process would have to wait
+        self.loop.start()
 
     @property
-    def is_current(self) -> bool:
-        """Whether the caller is the sender thread: then waiting for it would never end."""
-        return current_thread() is self._thread
+    def stats(self) -> ProducerStats:
+        """Return the counts of events as they are now."""
+        with self._changed:
+            return self._tracker.stats()
 
-    def _recover(self, outbox: Outbox) -> None:
-        """Take over what an earlier run left: its sealed batches as they are, its events not yet sealed."""
-        now, ids, all_parts = self._clock.now_ms(), list[int](), list[Part]()
+    def put_row(self, row: dict[str, object], size: int) -> "Future[Receipt]":
+        """Take one validated event of about `size` bytes in memory."""
+        return self._put(1, size, lambda: [self.sealer.cut_row(row, size, self._tracker.new_put())])[0]
+
+    def put_table(self, table: pa.Table, size: int) -> Futures:
+        """Take conformed events, whose size in memory is given; return a future for each piece of a batch."""
+        return self._put(table.num_rows, size, lambda: self.sealer.cut_table(table, size, self._tracker.new_put))
+
+    def put_batches(self, batches: list[SealedBatch], origin: str, first_seq: int) -> "Future[Receipt]":
+        """Take batches sealed by the caller, all or none; they are numbered here. One future stands for all."""
+        count = sum(batch.count for batch in batches)
+        with self._changed:
+            if not self._admit(count, sum(batch.size for batch in batches)):
+                return self._dropped()
+            put = self._tracker.new_put(count)
+            put.origin, put.first_seq = origin, first_seq
+            group = EventGroup(None, None, count, 0, put)
+            numbering, pairs = self.sealer.numbering, []
+            for batch in batches:
+                pairs.append((replace(batch, batch_id=numbering.next_batch), [BatchSlice(group, 0, batch.count)]))
+                numbering.next_batch += 1
+            if self.outbox is not None:
+                self.outbox.seal([batch for batch, _ in pairs], (), numbering)
+            self._tracker.accept(count, 0)
+            self._hand_over(pairs, 0)
+            self._changed.notify_all()
+        return put.future
+
+    def _put(self, count: int, size: int, cut: Callable[[], list[EventGroup]]) -> Futures:
+        with self._changed:
+            if not self._admit(count, size):
+                return [self._dropped()]
+            groups = cut()  # under the lock: how a table is cut follows from what is buffered
+            if self.outbox is not None:  # first: what the disk refuses is not accepted
+                for group, event_id in zip(groups, self.outbox.add([one.rows for one in groups]), strict=True):
+                    group.event_id = event_id
+            now, was_due = self._clock.now_ms(), self.sealer.due_ms()
+            for group in groups:
+                self._tracker.accept(group.count, group.raw_bytes)
+                self.sealer.append(group, now)
+            if self.sealer.due_ms() != was_due:
+                self._changed.notify_all()
+        return [group.put.future for group in groups]
+
+    def _dropped(self) -> "Future[Receipt]":
+        future = self._tracker.new_put().future
+        future.set_exception(BufferFull("dropped: the producer's buffer was full"))
+        return future
+
+    def _admit(self, count: int, size: int) -> bool:
+        """Return whether there is room, after what `when_full` says was done about it. The lock is held."""
+        self._check_usable()
+        if self._has_room(size):
+            return True
+        self._flushing = self.sealer.waiting
+        self._changed.notify_all()
+        limit = f"the producer's buffer of {self._settings.max_buffer_bytes} bytes is full"
+        if self._settings.when_full == "drop":
+            self._tracker.dropped += count
+            return False
+        if self._settings.when_full == "raise" or self.loop.is_current:
+            raise BufferFull(f"stream {self._stream.name}: {limit}")
+        self._pressing += 1
+        try:
+            seconds = self._settings.block_seconds
+            ready = self._changed.wait_for(lambda: self._has_room(size) or self._closed or self._broken, seconds)
+        finally:
+            self._pressing -= 1
+        self._check_usable()
+        if not ready:
+            raise BufferFull(f"stream {self._stream.name}: {limit}, for {self._settings.block_seconds:g} s")
+        return True
+
+    def _has_room(self, size: int) -> bool:
+        # A first event is always taken, however large: else it would wait for ever.
+        return self._tracker.bytes + size <= self._settings.max_buffer_bytes or not self._tracker.bytes
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise UsageError(f"stream {self._stream.name}: the producer is closed")
+        if self._broken:
+            raise self._broken
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything accepted before is settled, then put the receipts. Raises the first failure since."""
+        if self.loop.is_current:
+            raise UsageError("flush and close would wait for themselves when called from a delivery callback")
+        with self._changed:
+            epoch = self._tracker.next_epoch()
+            self._flushing, self._stalled = self.sealer.waiting, None
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: self._broken or self._stalled or self._is_settled(epoch), timeout)
+            if done and not (self._broken or self._stalled):
+                self._receipt_wanted = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._receipt_wanted, timeout)
+            if not done:
+                raise HeadwaterError(f"stream {self._stream.name}: not everything was delivered within {timeout:g} s")
+            self._raise_failure(self._broken or self._stalled)
+
+    def _is_settled(self, epoch: int) -> bool:
+        return self._tracker.is_settled(epoch) and not (self._backlog and self._backlog.active)
+
+    def _raise_failure(self, present: HeadwaterError | None) -> None:
+        error, self._tracker.error = self._tracker.error or present, None
+        if error is None:
+            return
+        left = self.outbox.left() if self.outbox is not None else 0
+        counts = [f"{self._tracker.failed} events failed"] if self._tracker.failed else []
+        counts += [f"{left} events stay in the outbox"] if left else []
+        raise HeadwaterError(f"{error} ({'; '.join(counts)})" if counts else str(error)) from error
+
+    def close(self) -> None:
+        """Flush, then end the thread and close the outbox. Nothing is accepted afterwards; closing twice is no harm."""
+        if self._closed:
+            return
+        try:
+            self.flush()
+        finally:
+            with self._changed:
+                self._closed = self._stopping = True
+                self._changed.notify_all()
+            self.loop.join(None)
+            try:
+                with self._changed:
+                    self._raise_failure(None)  # of what other threads put in while this one flushed
+            finally:
+                self._end()
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether the sender takes nothing any more."""
+        return self._closed
+
+    def stop(self) -> int:
+        """Take nothing more, without waiting; return how many events are not delivered."""
+        with self._changed:
+            self._closed = self._stopping = True
+            self._changed.notify_all()
+            return self._tracker.unsettled + self._tracker.failed
+
+    def _end(self) -> None:
+        """Fail the futures of what only the outbox has, and let it go."""
+        name = f" {self.outbox.path}" if self.outbox is not None else ""
+        error = HeadwaterError(f"stream {self._stream.name}: the producer was closed; it stays in the outbox{name}")
+        with self._changed:
+            completions = self._tracker.abandon([], error)
+        completions.announce(self._on_delivery)
+        if self.outbox is not None:
+            self.outbox.close()
+
+    # What follows runs on the background thread.
+
+    def finished(self) -> bool:
+        """Tell whether the producer is closing and nothing is left to do: what is stalled is left to the outbox."""
+        active = self._backlog is not None and self._backlog.active
+        done = self._stalled is not None or not (len(self._writer) or active)
+        return self._stopping and not self.sealer.waiting and done
+
+    def due_ms(self) -> int | None:
+        """Return when `step` has something to do: 0 for at once, None when nothing is waited for."""
+        if self._receipt_wanted or (self._seals_everything and self.sealer.waiting):
+            return 0
+        due = [self.sealer.due_ms(), self._writer.due_ms()]
+        if self._backlog is not None and self._backlog.active and self._can_load():
+            due.append(self._backlog.resume_ms)
+        if not self._stopping:
+            due.append(self._receipts.due_ms())
+        return min((one for one in due if one is not None), default=None)
+
+    @property
+    def _seals_everything(self) -> bool:
+        return self._flushing or self._pressing > 0 or self._stopping
+
+    def step(self) -> None:
+        """Seal what is due, load from the outbox, send one request, and put receipts when it is time."""
+        with self.loop.at_work:
+            completions = self._work()
+        for one in completions:
+            one.announce(self._on_delivery)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _work(self) -> list[Completions]:
+        with self._changed:
+            everything, self._flushing = self._seals_everything, False
+            self._sealing = self.sealer.take(self._clock.now_ms(), everything)
+        if self._sealing:
+            self._router.refresh()
+        while self._sealing:
+            self._seal(self._sealing[0])
+        if self._backlog is not None and self._backlog.active:
+            self._load(self._backlog)
+        with self._changed:
+            request = self._writer.request(self._clock.now_ms())
+        completions = []
+        if request:
+            sent = self.loop.outside(lambda: self._stream.send(self._writer, request, self._changed))
+            completions = self._settle(sent)
+        receipt_ms = self._receipts.due_ms()
+        if self._receipt_wanted or (receipt_ms is not None and receipt_ms <= self._clock.now_ms()):
+            self._put_receipts()
+        return completions
+
+    def _seal(self, buffer: LaneBuffer) -> None:
+        if self._restores.seen():
+            self.sealer.begin_session(uuid4().hex)  # a copy of this process may go on with the old one's numbers
+        pairs = self.sealer.seal(buffer)
+        if self.outbox is not None:
+            ids = [group.event_id for group in buffer.groups if group.event_id is not None]
+            self.outbox.seal([batch for batch, _ in pairs], ids, self.sealer.numbering)
+        with self._changed:
+            self._hand_over(pairs, sum(group.raw_bytes for group in buffer.groups))
+            self._sealing.pop(0)
+
+    def _hand_over(self, pairs: list[tuple[SealedBatch, list[BatchSlice]]], freed: int) -> None:
+        """Give sealed batches to the writer, or leave them to the backlog, which is older. The lock is held."""
+        queued = self._backlog is not None and self._backlog.active
+        self._tracker.sealed(pairs, freed, in_memory=not queued)
+        for batch, _ in pairs if not queued else ():
+            self._writer.add(batch)
+
+    def _inherit(self, outbox: Outbox) -> None:
+        """Take over an earlier run's unsealed events; its sealed batches come through the backlog."""
+        now, ids, all_groups = self._clock.now_ms(), list[int](), list[EventGroup]()
         for stored in outbox.events():
             ids.append(stored.event_id)
             if isinstance(stored.rows, dict):
-                parts = [self.sealer.cut_row(stored.rows, 0, None)]
+                groups = [self.sealer.cut_row(stored.rows, 0, None)]
             else:
-                parts = self.sealer.cut_table(stored.rows, stored.rows.nbytes, lambda _: None)
-            for part in parts:
-                self.sealer.append(part, now)
-                self.book.recovered(part.count, part.raw_bytes)
-            all_parts += parts
-        for part, event_id in zip(all_parts, outbox.add([one.rows for one in all_parts], instead_of=ids), strict=True):
-            part.event_id = event_id  # cut anew, for a row of the table belongs to one buffer
-        self._last_old = outbox.last_batch()
-        self.recovering = self._last_old >= 0
-        numbers = self.sealer.numbers
-        if self.sealer.has_identity and outbox.announced < numbers.next_seq:
-            self._accepted.add_session(numbers.origin, outbox.announced, numbers.next_seq - outbox.announced)
+                groups = self.sealer.cut_table(stored.rows, stored.rows.nbytes, lambda _: None)
+            for group in groups:
+                self.sealer.append(group, now)
+                self._tracker.inherit(group.count, group.raw_bytes)
+            all_groups += groups
+        # Cut anew, for a row of the file belongs to one buffer.
+        for group, event_id in zip(all_groups, outbox.add([one.rows for one in all_groups], ids), strict=True):
+            group.event_id = event_id
 
-    def run(self) -> None:
-        """Until `stop` and nothing is left to do."""
-        try:
-            while self._wait():
-                self.turn()
-        except Exception as error:
-            log.exception("the producer's sender failed")
-            self._break(error)
+    def _can_load(self) -> bool:
+        return not len(self._writer) or self._tracker.bytes < self._settings.max_buffer_bytes
 
-    def _wait(self) -> bool:
-        """Sleep until there is something to do; False when all is done and the producer is closing."""
-        with self.changed:
-            while True:
-                if self._seconds_to_next() == 0:
-                    return True
-                if self.stop and not (self.sealer.waiting or len(self._writer) or self.recovering):
-                    return False
-                self.changed.wait(self._seconds_to_next())
-
-    def _seconds_to_next(self) -> float | None:
-        if self.tell_receipts or (self.recovering and self._has_room()):
-            return 0
-        if (self.seal_all or self.pressing or self.stop) and self.sealer.waiting:
-            return 0
-        due = [one for one in (self.sealer.due_ms(), self._writer.due_ms()) if one is not None]
-        if self._settings.receipts and not self._accepted.empty and not self.stop:
-            due.append(self._told_ms + round(self._settings.receipt_seconds * 1000))
-        if not due:
-            return None
-        return max(0, min(due) - self._clock.now_ms()) / 1000
-
-    def turn(self) -> None:
-        """Seal what is due, refill from the outbox, send one request, tell receipts when it is time."""
-        with self.changed:
-            everything = self.seal_all or self.pressing > 0 or self.stop
-            self.seal_all = False
-            self._sealing = self.sealer.take(self._clock.now_ms(), everything)
-        if self._sealing:
-            self._spread.refresh()
-        while self._sealing:
-            self._seal(self._sealing[0])
-        if self.recovering and self._outbox is not None:
-            self._refill(self._outbox)
-        with self.changed:
-            request = self._writer.request(self._clock.now_ms())
-        if request:
-            self._send(request)
-        if self.tell_receipts or self._receipts_due():
-            self._tell_receipts()
-        with self.changed:
-            self.changed.notify_all()
-
-    def _seal(self, buffer: Unsealed) -> None:
-        events, pairs = self.sealer.seal(buffer)
-        batches = [batch for batch, _ in pairs]
-        if self._outbox is not None:
-            ids = [part.event_id for part in buffer.parts if part.event_id is not None]
-            self._outbox.seal(batches, ids, self.sealer.numbers)
-        with self.changed:
-            self.book.sealed(pairs, sum(part.raw_bytes for part in buffer.parts))
-            self._sealing.pop(0)
-            for batch in batches:
-                if not self.recovering:  # else the outbox gives them out in their turn
-                    self._writer.add(batch)
-        if not self._settings.receipts or self._settings.format != "columnar":
+    def _load(self, backlog: Backlog) -> None:
+        if not self._can_load() or self._clock.now_ms() < backlog.resume_ms:
             return
-        for batch in batches:
-            if batch.origin is not None:
-                self._accepted.add_session(batch.origin, batch.first_seq, batch.count)
-        self._accepted.add_own(events)
-
-    def _has_room(self) -> bool:
-        return not len(self._writer) or self.book.bytes < self._settings.max_buffer_bytes
-
-    def _refill(self, outbox: Outbox) -> None:
-        if not self._has_room():
-            return
-        found = outbox.batches(self._cursor, self._settings.max_request_bytes)
-        with self.changed:
+        found = backlog.page(self._settings.max_request_bytes)
+        with self._changed:
             for batch in found:
-                self._cursor = batch.batch_id
-                if batch.batch_id <= self._last_old:
-                    self.book.recovered(batch.count, batch.size)
+                self._tracker.load(batch)
                 self._writer.add(batch)
-            self.recovering = bool(found)
-        if self._contract.id is not None:
-            for batch in found:
-                content = decode_record(batch.payload, self._contract) if batch.batch_id <= self._last_old else None
-                if isinstance(content, Decoded):
-                    self._accepted.add_own(content.table)
+            if not found:
+                backlog.end()
 
-    def _send(self, request: list[SealedBatch]) -> None:
-        try:
-            entries = put_records(self._client, self._stream, request)
-            if len(entries) != len(request):
-                raise Retryable(f"stream {self._stream}: {len(entries)} answers to {len(request)} records")
-        except HeadwaterError as error:
-            self._unreachable = True
-            with self.changed:
-                outcome = self._writer.failed(error, self._clock.now_ms())
+    def _settle(self, outcome: RequestOutcome) -> list[Completions]:
+        self._unreachable = not (outcome.delivered or outcome.refused or outcome.failed)
+        self._router.learn(outcome)
+        if self.outbox is not None and outcome.delivered:
+            self.outbox.delivered(one.batch.batch_id for one in outcome.delivered)
+        for one in outcome.delivered:
+            self._receipts.add(one.batch)
+        with self._changed:
+            self._tracker.retried += outcome.retried
+            settled = [self._tracker.delivered_all(outcome.delivered), self._tracker.failed_all(outcome.failed)]
+            if outcome.delivered:
+                self._stalled = None
+            if self._backlog is not None:
+                self._backlog.failed(failure.batch.batch_id for failure in outcome.failed)
+                if outcome.overdue is not None:
+                    self._set_aside(self._backlog, outcome.overdue)
+        return settled
+
+    def _set_aside(self, backlog: Backlog, error: HeadwaterError) -> None:
+        """Leave everything to the outbox for a while: the stream has not taken a batch for `delivery_seconds`.
+
+        All of it, so that a lane's later batches do not overtake the earlier. The lock is held.
+        """
+        batches = self._writer.clear()
+        for batch in batches:
+            self._tracker.unload(batch)
+        backlog.rewind(batches, self._clock.now_ms() + _PAUSE_MS)
+        self._stalled = error
+        log.warning("%s: the events stay in the outbox and are sent again", error)
+
+    def _put_receipts(self) -> None:
+        error = None
+        if self._unreachable:  # every attempt would keep the thread for seconds that the batches need
+            self._receipts.postpone()
         else:
-            self._unreachable = False
-            with self.changed:
-                outcome = self._writer.answered(entries, self._clock.now_ms())
-        self._settle(outcome)
+            error = self.loop.outside(lambda: self._receipts.put(self._router.refused))
+        with self._changed:
+            if self._receipt_wanted:
+                self._tracker.error = self._tracker.error or error
+            self._receipt_wanted = False
 
-    def _settle(self, outcome: Outcome) -> None:
-        self._spread.settle(outcome)
-        if self._outbox is not None and outcome.delivered:
-            self._outbox.delivered(one.batch.batch_id for one in outcome.delivered)
-        with self.changed:
-            self.book.retried += outcome.retried
-            settled = self.book.delivered_all(outcome.delivered), self.book.failed_all(outcome.failed)
-        for one in settled:
-            one.tell(self._on_delivery)
-
-    def _receipts_due(self) -> bool:
-        waited = self._clock.now_ms() - self._told_ms
-        return self._settings.receipts and not self._accepted.empty and waited >= self._settings.receipt_seconds * 1000
-
-    def _tell_receipts(self) -> None:
-        taken, upto = self._accepted.take(), self.sealer.numbers.next_seq
-        error: HeadwaterError | None = None
-        try:
-            if not self._unreachable:
-                for body in taken.bodies():
-                    refused = {"refused": dict(self._spread.refused)} if self._spread.refused else {}
-                    put_control(self._client, self._stream, "receipt", body | refused, self._clock)
-                    self._spread.refused.clear()
-                if self._outbox is not None:
-                    self._outbox.announce(upto)
-            else:
-                self._accepted.put_back(taken)
-        except HeadwaterError as failure:
-            log.warning("receipts are told later: %s", failure)
-            self._accepted.put_back(taken)
-            error = failure
-        with self.changed:
-            if self.tell_receipts:
-                self.book.error = self.book.error or error
-            self.tell_receipts = False
-            self._told_ms = self._clock.now_ms()
-
-    def _break(self, cause: Exception) -> None:
-        """Nothing goes on: every event still here is given up, with the reason."""
+    def broke(self, cause: Exception) -> None:
+        """Fail everything that is still here, with the reason; an outbox keeps what it has."""
         reason = str(cause) if isinstance(cause, HeadwaterError) else f"{type(cause).__name__}: {cause}"
-        error = HeadwaterError(f"stream {self._stream}: the producer stopped: {reason}")
-        with self.changed:
-            self.broken = error
-            self.recovering = self.tell_receipts = False
-            settled: list[Settled] = [
-                self.book.failed_all([Failed(batch, error) for batch in self._writer.give_up()]),
-                self.book.fail_sealed(error),
-                self.book.fail_unsealed([*self._sealing, *self.sealer.take(0, everything=True)], error),
-            ]
-            self.changed.notify_all()
-        for one in settled:
-            one.tell(self._on_delivery)
+        error = HeadwaterError(f"stream {self._stream.name}: the producer stopped: {reason}")
+        with self._changed:
+            self._broken = error
+            self._receipt_wanted = False
+            if self._backlog is not None:
+                self._backlog.active = False
+            self._writer.clear()
+            completions = self._tracker.abandon([*self._sealing, *self.sealer.take(0, everything=True)], error)
+            self._changed.notify_all()
+        completions.announce(self._on_delivery)

@@ -67,7 +67,7 @@ def up(*arguments: str, **settings: str) -> Iterator[dict[str, Any]]:
         assert process.wait(timeout=60) == 0
 
 
-_COMMAND = (sys.executable, "-c", "from headwater.cli import main; main()")
+_COMMAND = (sys.executable, "-c", "from headwater.commands import main; main()")
 
 
 def _clean(environment: Mapping[str, str] | None) -> dict[str, str]:

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
 
 from headwater.clock import Clock, SystemClock
 from headwater.config import GatewaySettings
 from headwater.contract import Contract, load_contract
+from headwater.producers.gateway.app import Gateway
+from headwater.producers.gateway.asgi import create_app
+from headwater.producers.gateway.writer import ContractWriter
 from headwater.web.auth import Authenticator, JwtVerifier
+from headwater.web.http_server import serve_in_thread
 from headwater.web.keys import KeyStore
 from headwater.web.limits import Limits
-from headwater.web.serving import serving
-from producers.gateway.app import Gateway
-from producers.gateway.intake import Lane
 from tests.producer_stream import FakeStream
 
 __all__ = ["TELEMETRY", "Served", "event", "served"]
@@ -30,6 +32,7 @@ class Served:
     client: httpx.Client
     stream: FakeStream
     gateway: Gateway
+    app: Starlette
 
     def post(
         self, content: Any, kind: str = "application/json", to: str = "telemetry", **headers: str
@@ -60,8 +63,9 @@ def served(
     stream, clock = stream or FakeStream(), clock or SystemClock()
     values: dict[str, Any] = {"auth": "none", "linger_ms": 5}
     wanted = GatewaySettings(**(values | settings))
-    lanes = {one.name: Lane(one, "s", stream, wanted, SystemClock()) for one in contracts}
-    limits = Limits(store.add_usage if store else None)
-    gateway = Gateway(lanes, wanted, Authenticator(wanted, store, verifier, clock), limits, clock)
-    with serving(gateway.app(), 0) as url, httpx.Client(base_url=url, timeout=30) as client:
-        yield Served(client, stream, gateway)
+    writers = {one.name: ContractWriter(one, "s", stream, wanted, SystemClock()) for one in contracts}
+    limits = Limits(store)
+    gateway = Gateway(writers, wanted, Authenticator(wanted, store, verifier, clock), limits, clock)
+    app = create_app(gateway)
+    with serve_in_thread(app, 0) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield Served(client, stream, gateway, app)

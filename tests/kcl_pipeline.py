@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.aggregates import count, sum
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 
 
 def broken_on_demand(events: pa.Table) -> pa.Table:

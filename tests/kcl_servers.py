@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.local.embedded import EmbeddedAws, owns_listener
+from headwater.commands.local.embedded import EmbeddedAws, owns_listener
 
 __all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "servers", "servers_for_tests"]
 

@@ -17,19 +17,19 @@ import pyarrow as pa
 
 from headwater.clock import SystemClock
 from headwater.codec import encode_batch
+from headwater.commands.local.provision import provision
 from headwater.config import KclSettings, Settings
-from headwater.local.provision import provision
-from processors.audit import AuditReport
-from processors.auditing import run_audit
-from processors.references import ensure_initial
-from processors.services import Services
+from headwater.processors.audit.report import AuditReport
+from headwater.processors.audit.run import run_audit
+from headwater.processors.references import ensure_initial
+from headwater.processors.services import Services
 from tests.kcl_pipeline import pipeline
 from tests.waiting import until
 
 __all__ = ["Fleet", "World"]
 
 START_MS = 1_762_160_400_000
-COMMAND = [sys.executable, "-c", "from headwater.cli import main; main()", "process", "--on", "kcl"]
+COMMAND = [sys.executable, "-c", "from headwater.commands import main; main()", "process", "--on", "kcl"]
 
 
 @dataclass
@@ -192,7 +192,7 @@ class World:
         """Publish what is pending, then compare every hop, the view among them, with what was put."""
         publisher = self.services.publisher("test")
         publisher.drain()
-        report = run_audit(self.services)
+        report = run_audit(self.services.reader)
         assert {one.origin: one.in_lake for one in report.origins} == self.put
         assert report.exact, [one for one in report.origins if not one.exact]
         assert not report.pending_files

@@ -9,20 +9,19 @@ import pyarrow as pa
 import pytest
 from pyiceberg.table import Table
 
-from headwater import sequence
 from headwater.aws import Objects, client
 from headwater.clock import SystemClock
+from headwater.commands.local.embedded import EmbeddedAws
 from headwater.config import Settings
 from headwater.contract import Contract, parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.ledger import Commit, Ledger, PendingFile
-from headwater.local.embedded import EmbeddedAws
+from headwater.sinks.lake.buffer import LakeBuffer
+from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from headwater.sinks.lake.partitioning import Partitioning
+from headwater.sinks.lake.publisher import Publisher
+from headwater.stream import sequence
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.catalog import IcebergTable, ensure_table, open_catalog, open_table
-from sinks.lake import LakeBuffer
-from sinks.partitioning import Partitioning
-from sinks.publisher import Publisher
-from sinks.query import lake_identities
 
 __all__ = [
     "CONTRACT",
@@ -101,6 +100,8 @@ def uploads(
     of: Contract | None = None,
     partitioning: Partitioning = DAY,
     devices: int = 2,
+    days: int = 1,
+    max_files: int | None = None,
 ) -> list[PendingFile]:
     """A commit's data files; `status` counts on from `first`, as `_seq` does."""
     of = of or contract()
@@ -108,7 +109,7 @@ def uploads(
     schema = pa.schema([*own, *IDENTITY])
     known: dict[str, Callable[[int], Any]] = {
         "device": lambda n: f"d{n % devices}",
-        "ts": lambda n: NOON + n,
+        "ts": lambda n: NOON + n + n % days * 86_400_000,
         "status": lambda n: n,
         "note": lambda n: f"note {n}",
         "note_no": lambda n: n,
@@ -117,7 +118,7 @@ def uploads(
         "_arrived_at": lambda _: NOON + 500,
     }
     columns = [pa.array([known[one.name](n) for n in range(first, first + rows)], one.type) for one in schema]
-    buffer = LakeBuffer(schema, partitioning)
+    buffer = LakeBuffer(schema, partitioning, max_files)
     buffer.append(pa.table(columns, schema=schema))
     objects, files = Objects(client("s3", settings), settings.bucket), buffer.seal()
     names = [f"lake/metric/data/{name}{f'-{n:04d}' if n else ''}.parquet" for n in range(len(files))]
@@ -145,6 +146,4 @@ def publisher(settings: Settings, ledger: Ledger, owner: str = "me", lease_secon
 
 
 def seqs(settings: Settings) -> Counter[int]:
-    return Counter(
-        seq for batch in lake_identities(open_table(settings, "metric")) for seq in batch["_seq"].to_pylist()
-    )
+    return Counter(open_table(settings, "metric").scan(selected_fields=("_seq",)).to_arrow()["_seq"].to_pylist())

@@ -51,4 +51,4 @@ def handler(event: Any, context: Any) -> Any:
 
 if os.environ.get(_VARIABLE):
     sys.meta_path.insert(0, _Missing(frozenset(os.environ[_VARIABLE].split(","))))
-    from processors.runners.lambda_ import handler as _deployed
+    from headwater.processors.runners.serverless.handler import handler as _deployed

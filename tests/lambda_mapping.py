@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
 
-from processors.runners.embedded import ShardInfo, list_shards
+from headwater.stream.shards import Shard, list_shards
 from tests.lambda_runtime import Answer
 
 __all__ = ["MappingSettings", "SourceMapping", "kinesis_event"]
@@ -95,7 +95,7 @@ class SourceMapping:
             again = {one["itemIdentifier"] for one in (answer.result or {}).get("batchItemFailures", [])}
             self._queue += [one for one in messages if answer.error or one["messageId"] in again]
 
-    def _shard(self, shard: ShardInfo) -> None:
+    def _shard(self, shard: Shard) -> None:
         where = {"StreamName": self._stream, "ShardId": shard.shard_id}
         iterator = self._kinesis.get_shard_iterator(**where, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
         batch: list[Record] = []

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.aggregates import count, sum
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 
 DEADLY = 666.0
 

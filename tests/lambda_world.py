@@ -18,14 +18,14 @@ from headwater.codec import encode_batch
 from headwater.config import Settings
 from headwater.errors import Fenced, Retryable
 from headwater.ledger import Ledger
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.runners.serverless.shards import LambdaShards
+from headwater.processors.shard.context import Ports
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.views.store import ViewStore
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.objects import MemoryObjects
-from processors.pipeline import Pipeline
-from processors.runners.lambdashards import LambdaShards
-from processors.windows import tumbling
-from processors.worker import Ports
-from sinks.deadletter import DeadLetters
-from sinks.views import ViewStore
 
 ARN = "arn:aws:kinesis:us-east-1:1:stream/s"
 
@@ -74,6 +74,7 @@ class Stream:
         self.records: dict[str, list[dict[str, Any]]] = {PARENT: []}
         self.parents: dict[str, str] = {}
         self.number = 0
+        self.created = 1_762_160_400
         self.limit = 3
         self.endless = False
         """A closed shard goes on giving iterators, as on moto."""
@@ -97,6 +98,10 @@ class Stream:
         found = [one for one in self.records[shard] if one["SequenceNumber"] in numbers]
         return {"Records": [_item(shard, one) for one in found]}
 
+    def describe_stream_summary(self, **_: Any) -> dict[str, Any]:
+        created = datetime.fromtimestamp(self.created, UTC)
+        return {"StreamDescriptionSummary": {"StreamCreationTimestamp": created, "RetentionPeriodHours": 24}}
+
     def list_shards(self, **_: Any) -> dict[str, Any]:
         ranges = {"HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "9"}}
         return {
@@ -106,10 +111,10 @@ class Stream:
             ]
         }
 
-    def get_shard_iterator(self, *, ShardId: str, ShardIteratorType: str, **where: Any) -> dict[str, str]:  # noqa: N803
+    def get_shard_iterator(self, *, ShardId: str, ShardIteratorType: str, **where: Any) -> dict[str, str]:  # noqa: N803 (boto3's name)
         return {"ShardIterator": f"{ShardId}/{where.get('StartingSequenceNumber', 0)}"}
 
-    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803
+    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         shard, after = ShardIterator.split("/")
         behind = [one for one in self.records[shard] if int(one["SequenceNumber"]) > int(after)]
         found = behind[: min(self.limit, Limit)]

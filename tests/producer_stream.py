@@ -27,8 +27,11 @@ class FakeStream:
         self.requests: list[list[dict[str, Any]]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.asked = threading.Event()
+        """Set once a request has come, also while it waits at the gate."""
 
-    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        self.asked.set()
         if not self.gate.wait(60):  # a failing test shall end
             self.gate.set()
         self.requests.append(Records)

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from headwater.contract import load_contract
-from producers.fleet import Fleet
-from producers.producer import ProducerSettings
+from headwater.producers.settings import ProducerSettings
+from headwater.testing.fleet import Fleet
 
 TELEMETRY = load_contract("telemetry")
 

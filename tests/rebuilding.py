@@ -1,38 +1,44 @@
 """A pipeline whose views are rebuilt while processors go on: what the tests of it share."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from threading import Event, Thread
+from typing import Any
 
 from headwater.aggregates import count, mean, quantile
 from headwater.config import Settings
-from processors.generations import DOCUMENT, Generations, generations
-from processors.jobs import Advance, Untold
-from processors.pipeline import Pipeline
-from processors.rebuilding import Rebuild, Rebuilt
-from processors.rebuildlake import LakePast
-from processors.recompute import batch_view, differences
-from processors.runners.embedded import EmbeddedRunner
-from processors.services import Services, new_owner
-from processors.windows import tumbling
-from producers import Producer, ProducerSettings
-from producers.fleet import Fleet
-from sinks.catalog import open_table
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.generations import DOCUMENT, Generations, generations
+from headwater.processors.jobs import Advance, NoProgress
+from headwater.processors.rebuild.from_lake import LakePast
+from headwater.processors.rebuild.rebuild import Rebuild, Rebuilt
+from headwater.processors.rebuild.recompute import batch_view, differences
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.services import Services, new_owner
+from headwater.producers.producer import Producer
+from headwater.producers.settings import ProducerSettings
+from headwater.sinks.lake.catalog import open_table
+from headwater.testing.fleet import Fleet
 
 __all__ = [
     "NEW",
     "OLD",
     "SETTINGS",
+    "WRITES",
+    "Killed",
     "Live",
+    "MortalServices",
     "Told",
     "check",
     "committed",
     "in_lake",
+    "no_progress",
     "of",
     "produce",
     "rebuild",
     "settle",
     "stored",
-    "untold",
 ]
 
 SETTINGS = Settings(commit_seconds=0.4, view_flush_seconds=0.2)
@@ -49,7 +55,7 @@ NEW = OLD.view(
 ).view("by_device", version=2, by=["metric"], spread=2, events=count(), p90=quantile("value", 0.9))
 
 
-class Told(Untold):
+class Told(NoProgress):
     """Progress that is told to a function."""
 
     def __init__(self, advance: Callable[[int, int], object]) -> None:
@@ -59,7 +65,7 @@ class Told(Untold):
         self._advance(events, done)
 
 
-untold = Untold()
+no_progress = NoProgress()
 
 
 class Live:
@@ -98,9 +104,14 @@ def committed(services: Services, events: int) -> None:
     raise AssertionError(f"{events} events were not committed")
 
 
-def rebuild(services: Services, name: str, advance: Advance = untold) -> Rebuilt:
+def rebuild(services: Services, name: str, advance: Advance = no_progress) -> Rebuilt:
     """From the lake."""
-    return Rebuild(services, name, LakePast(services, settle(services)), Told(advance)).run()
+    return Rebuild(
+        services.rebuild_ports,
+        name,
+        LakePast(services.reader, services.views, settle(services)),
+        Told(advance),
+    ).run()
 
 
 def check(services: Services, name: str) -> None:
@@ -135,3 +146,44 @@ def stored(services: Services) -> dict[str, int]:
             name = item["pk"]["S"].partition("#")[0].partition("@@")[0]
             found[name] = found.get(name, 0) + 1
     return found
+
+
+class Killed(BaseException):
+    """The process ends here; nothing of it may catch this."""
+
+
+WRITES = ("put_item", "update_item", "delete_item", "put_object", "delete_object")
+
+
+class Mortal:
+    """A client of a process that is killed once a write has taken place, but not twice by one on the same object."""
+
+    def __init__(self, inner: Any, deaths: list[str]) -> None:
+        self._inner, self._deaths, self._before = inner, deaths, len(deaths)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name not in WRITES:
+            return method
+
+        def call(**request: Any) -> Any:
+            if len(self._deaths) > self._before:
+                raise Killed  # another thread was
+            answer = method(**request)
+            said = f"{name} {request['Key']}" if "object" in name else name
+            if "object" in name and said in self._deaths:
+                return answer
+            self._deaths.append(said)
+            raise Killed
+
+        return call
+
+
+@dataclass(frozen=True)
+class MortalServices(Services):
+    """Services of a process that dies of its first write: dying before one is dying after the one before."""
+
+    deaths: list[str] = field(default_factory=list)
+
+    def client(self, service: str) -> Any:
+        return Mortal(super().client(service), self.deaths)

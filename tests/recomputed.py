@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from processors.recompute import batch_view, differences, enriched
-from processors.references import read_source
-from processors.services import Services
+from headwater.processors.rebuild.recompute import batch_view, differences, enriched
+from headwater.processors.references import read_source
+from headwater.processors.services import Services
 
 __all__ = ["views_differ"]
 

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headwater import sequence
-from headwater.aggregates import Aggregate, Columns, count, sum
+from headwater.aggregates import Aggregate, count, sum
+from headwater.aggregates.columns import Columns
 from headwater.clock import Clock, ManualClock
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.rows import ViewSettings
+from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.store import ViewStore
+from headwater.stream import sequence
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.views import Upsert, ViewSettings, ViewSpec, ViewStore
 
 __all__ = ["AGGREGATES", "SPREAD", "VIEW", "memory", "partial", "rows_of", "store", "upsert", "version"]
 
@@ -42,7 +46,11 @@ def upsert(device: str, slot: str, number: int, start_ms: int = 60_000) -> Upser
 
 def rows_of(dynamodb: Any, table: str = "views") -> list[dict[str, Any]]:
     """The items of rows: without those that list the views' keys."""
-    return [item for item in dynamodb.scan(TableName=table)["Items"] if "@@keys#" not in item["pk"]["S"]]
+    return [
+        item
+        for item in dynamodb.scan(TableName=table, ConsistentRead=True)["Items"]
+        if "@@keys#" not in item["pk"]["S"]
+    ]
 
 
 def memory() -> MemoryDynamoDB:

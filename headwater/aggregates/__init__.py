@@ -3,7 +3,6 @@
 A partial is a small JSON document, readable wherever it turns up. The state of many slots at once is `Columns`.
 """
 
-from headwater.aggregates.columns import Columns
 from headwater.aggregates.definition import (
     Aggregate,
     count,
@@ -17,22 +16,17 @@ from headwater.aggregates.definition import (
     sum,
     variance,
 )
-from headwater.aggregates.merging import iso_ms, merge, values
 
 __all__ = [
     "Aggregate",
-    "Columns",
     "count",
     "distinct",
     "first",
-    "iso_ms",
     "last",
     "max",
     "mean",
-    "merge",
     "min",
     "quantile",
     "sum",
-    "values",
     "variance",
 ]

@@ -1,4 +1,8 @@
-"""Columnar state of one part over all slots. Rows are folded strictly in order, so no cut into calls shows in a bit."""
+"""Columnar state of one part over all slots, for every kind of part but the sketches (see `sketchcells`).
+
+Rows are folded strictly in their order, so that however they are cut into calls, the state is the same to the bit.
+Merging partials of different shards does not belong here: that is `merging`.
+"""
 
 from typing import Any, ClassVar
 
@@ -6,17 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headwater.aggregates.rows import Int64s, Rows, kind_of
+from headwater.aggregates.rows import ColumnRows, Int64s, kind_of
 from headwater.errors import UsageError
 
-__all__ = ["Cell", "Counter", "Edge", "Extreme", "Moments", "Total"]
+__all__ = ["Cell", "Counter", "Extreme", "FirstLast", "Moments", "Total"]
 
 _LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _LOW = (1 << 32) - 1
 
 
 class Cell:
-    """State arrays ("lanes") with one element a slot. What is not yet set holds the lane's fill."""
+    """Hold the state of one part as arrays ("lanes") with one element a slot.
+
+    What is not yet set holds the lane's fill. Lanes are made when the first value tells their type.
+    """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"int", "bool", "time", "date", "float", "str"})
 
@@ -27,10 +34,12 @@ class Cell:
         self._fills: dict[str, Any] = {}
 
     def lane(self, name: str, dtype: Any, fill: Any) -> None:
+        """Add a lane filled with `fill`."""
         self.lanes[name] = np.full(self.capacity, fill, dtype=dtype)
         self._fills[name] = fill
 
     def grow(self, capacity: int) -> None:
+        """Make room for so many slots; new ones are empty."""
         for name, lane in self.lanes.items():
             wider = np.full(capacity, self._fills[name], dtype=lane.dtype)
             wider[: len(lane)] = lane
@@ -38,6 +47,7 @@ class Cell:
         self.capacity = capacity
 
     def keep(self, idx: Int64s, capacity: int) -> None:
+        """Keep the slots of these indices only, in this order, with room for `capacity`."""
         for name, lane in self.lanes.items():
             fewer = np.full(capacity, self._fills[name], dtype=lane.dtype)
             fewer[: len(idx)] = lane[idx]
@@ -45,7 +55,7 @@ class Cell:
         self.capacity = capacity
 
     def bind(self, kind: str, field: str | None) -> None:
-        """Lanes are typed by the first values seen."""
+        """Make the lanes for this kind of values, or raise UsageError where the column had another kind before."""
         if self.kind is None:
             if kind not in self.kinds:
                 raise UsageError(f"column {field!r} holds {kind} values, of which there is no such aggregate")
@@ -55,33 +65,37 @@ class Cell:
             raise UsageError(f"column {field!r} was {self.kind} and is now {kind}: give it one type")
 
     def create(self, kind: str) -> None:
+        """Add the lanes for this kind of values."""
         raise NotImplementedError
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Take in rows, in their order."""
         raise NotImplementedError
 
     def partials(self, idx: Int64s) -> list[Any]:
-        """JSON values; None where the slot has seen no value."""
+        """Return the JSON value of each of these slots; None for one that has seen no value."""
         raise NotImplementedError
 
     def load(self, i: int, value: Any) -> None:
+        """Set an empty slot to a value that `partials` returned."""
         raise NotImplementedError
 
     def columns(self, n: int) -> dict[str, pa.Array]:
-        """The lanes as Arrow, for a snapshot."""
+        """Return the lanes of the first `n` slots as Arrow arrays, for a snapshot."""
         return {
             name: pa.array(lane[:n].tolist(), pa.string()) if lane.dtype == object else pa.array(lane[:n])
             for name, lane in self.lanes.items()
         }
 
     def restore(self, columns: dict[str, pa.Array]) -> None:
+        """Set the lanes to what `columns` returned."""
         for name, column in columns.items():
             lane = self.lanes[name]
             lane[: len(column)] = column.to_pylist() if lane.dtype == object else column.to_numpy()
 
 
 class Counter(Cell):
-    """Rows, or the values of a column that are not null."""
+    """Count rows, or the values of a column that are not null."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -89,30 +103,35 @@ class Counter(Cell):
         self.lane("n", np.int64, 0)
 
     def bind(self, kind: str, field: str | None) -> None:
-        """Anything can be counted."""
+        """Do nothing: values of any kind can be counted."""
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Count each row."""
         self.count(rows.slots)
 
     def count(self, slots: Int64s) -> None:
+        """Count one for each of these slots."""
         np.add.at(self.lanes["n"], slots, 1)
 
     def partials(self, idx: Int64s) -> list[Any]:
+        """Return the counts."""
         found: list[Any] = self.lanes["n"][idx].tolist()
         return found
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's count."""
         self.lanes["n"][i] = value
 
 
 class _Counted(Cell):
-    """A part that the count of its column's values goes with."""
+    """Hold a part whose value means something only where its column's counter is not zero."""
 
     def __init__(self, capacity: int, counter: Counter) -> None:
         super().__init__(capacity)
         self.counter = counter
 
     def partials(self, idx: Int64s) -> list[Any]:
+        """Return what was found; None where nothing was counted."""
         if self.kind is None:
             return [None] * len(idx)
         found = self.found(idx)
@@ -122,22 +141,25 @@ class _Counted(Cell):
         return found
 
     def found(self, idx: Int64s) -> list[Any]:
+        """Return the JSON value of each of these slots, whatever its count."""
         raise NotImplementedError
 
 
 class Total(_Counted):
-    """Sums. Those of integers are exact: high and low half apart, for up to 2^31 rows a slot."""
+    """Sum values. Sums of integers are exact: high and low halves are kept apart, for up to 2^31 rows a slot."""
 
     kinds = frozenset({"int", "bool", "float"})
 
     def create(self, kind: str) -> None:
+        """Add one lane for floats, two for integers."""
         if kind == "float":
             self.lane("sum", np.float64, 0.0)
         else:
             self.lane("high", np.int64, 0)
             self.lane("low", np.int64, 0)
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Add each value to its slot's sum."""
         if self.kind == "float":
             np.add.at(self.lanes["sum"], rows.slots, rows.values)
         else:
@@ -145,6 +167,7 @@ class Total(_Counted):
             np.add.at(self.lanes["low"], rows.slots, rows.values & _LOW)
 
     def found(self, idx: Int64s) -> list[Any]:
+        """Return the sums: ints of integers, floats of floats."""
         if self.kind == "float":
             found: list[Any] = self.lanes["sum"][idx].tolist()
             return found
@@ -152,6 +175,7 @@ class Total(_Counted):
         return [(high << 32) + low for high, low in halves]
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's sum."""
         if isinstance(value, str):
             raise ValueError("a merged sum cannot be folded into: load the partial of one slot")
         self.bind("bool" if self.kind == "bool" else kind_of(value), None)
@@ -162,7 +186,7 @@ class Total(_Counted):
 
 
 class Extreme(_Counted):
-    """min or max."""
+    """Keep the smallest or the largest value."""
 
     def __init__(self, capacity: int, counter: Counter, largest: bool) -> None:
         super().__init__(capacity, counter)
@@ -170,39 +194,47 @@ class Extreme(_Counted):
         self.choose: Any = np.maximum if largest else np.minimum
 
     def create(self, kind: str) -> None:
+        """Add the lane of values, filled with what any value beats."""
         _value_lane(self, "value", kind, self.largest)
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Keep the better of each value and its slot's."""
         lane = self.lanes["value"]
-        if rows.words is None:
+        if rows.texts is None:
             self.choose.at(lane, rows.slots, rows.values)
             return
         touched, where = np.unique(rows.slots, return_inverse=True)
         best = np.full(len(touched), _LEAST if self.largest else _MOST)
         self.choose.at(best, where, rows.values)
-        for slot, word in zip(touched.tolist(), rows.words[best].tolist(), strict=True):
+        for slot, text in zip(touched.tolist(), rows.texts[best].tolist(), strict=True):
             held = lane[slot]
-            if held is None or (word > held if self.largest else word < held):
-                lane[slot] = word
+            if held is None or (text > held if self.largest else text < held):
+                lane[slot] = text
 
     def found(self, idx: Int64s) -> list[Any]:
+        """Return the values."""
         return _tagged(self.kind, self.lanes["value"][idx])
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's value."""
         self.bind(kind_of(value), None)
         self.lanes["value"][i] = _untagged(value)
 
 
-class Edge(Extreme):
-    """first or last by event time; of equal times the smaller or larger value, so that order does not matter."""
+class FirstLast(Extreme):
+    """Keep the first or the last value by event time; of equal times the smaller or larger value, so order never
+    matters.
+    """
 
     def create(self, kind: str) -> None:
+        """Add the lanes of values and of their event times."""
         super().create(kind)
         self.lane("time", np.int64, _LEAST if self.largest else _MOST)
 
-    def fold(self, rows: Rows) -> None:
-        if rows.words is not None:
-            self._fold_words(rows)
+    def fold(self, rows: ColumnRows) -> None:
+        """Keep each slot's first or last value."""
+        if rows.texts is not None:
+            self._fold_texts(rows)
             return
         time, value = self.lanes["time"], self.lanes["value"]
         before = time[rows.slots]
@@ -213,8 +245,8 @@ class Edge(Extreme):
         best = np.flatnonzero(rows.ts_ms == after)
         self.choose.at(value, rows.slots[best], rows.values[best])
 
-    def _fold_words(self, rows: Rows) -> None:
-        assert rows.words is not None
+    def _fold_texts(self, rows: ColumnRows) -> None:
+        assert rows.texts is not None
         touched, where = np.unique(rows.slots, return_inverse=True)
         worst = _LEAST if self.largest else _MOST
         times, ranks = np.full(len(touched), worst), np.full(len(touched), worst)
@@ -222,35 +254,42 @@ class Edge(Extreme):
         best = np.flatnonzero(rows.ts_ms == times[where])
         self.choose.at(ranks, where[best], rows.values[best])
         time, value = self.lanes["time"], self.lanes["value"]
-        for slot, at, word in zip(touched.tolist(), times.tolist(), rows.words[ranks].tolist(), strict=True):
+        for slot, at, text in zip(touched.tolist(), times.tolist(), rows.texts[ranks].tolist(), strict=True):
             held = (int(time[slot]), value[slot])
-            if held[1] is None or ((at, word) > held if self.largest else (at, word) < held):
-                time[slot], value[slot] = at, word
+            if held[1] is None or ((at, text) > held if self.largest else (at, text) < held):
+                time[slot], value[slot] = at, text
 
     def found(self, idx: Int64s) -> list[Any]:
+        """Return [event time in ms, value] of each slot."""
         times = self.lanes["time"][idx].tolist()
         return [list(pair) for pair in zip(times, super().found(idx), strict=True)]
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's event time and value."""
         super().load(i, value[1])
         self.lanes["time"][i] = value[0]
 
 
 class Moments(Cell):
-    """Count, sum and sum of squares of the values less the slot's first one, which keeps the digits of a variance."""
+    """Hold count, sum and sum of squares of the values less the slot's first one, which keeps the digits of a
+    variance.
+    """
 
     kinds = frozenset({"int", "bool", "float"})
 
     def bind(self, kind: str, field: str | None) -> None:
+        """Make the lanes: integers and floats alike are held as floats."""
         # integers and floats alike are held as floats
         super().bind("float" if kind in self.kinds else kind, field)
 
     def create(self, kind: str) -> None:  # noqa: ARG002 (one kind of lanes for all)
+        """Add the lanes, which are the same for all kinds."""
         self.lane("n", np.int64, 0)
         for name in ("shift", "sum", "squares"):
             self.lane(name, np.float64, 0.0)
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Add each value, less its slot's first one, to the sums."""
         lanes, slots, values = self.lanes, rows.slots, rows.floats
         new = np.flatnonzero(lanes["n"][slots] == 0)[::-1]
         # of repeated indices numpy keeps the last assignment: reversed, the slot's first row
@@ -262,12 +301,14 @@ class Moments(Cell):
         np.add.at(lanes["n"], slots, 1)
 
     def partials(self, idx: Int64s) -> list[Any]:
+        """Return [count, shift, sum, sum of squares] of each slot; None for one without values."""
         if self.kind is None:
             return [None] * len(idx)
         lanes = [self.lanes[name][idx].tolist() for name in ("n", "shift", "sum", "squares")]
         return [list(one) if one[0] else None for one in zip(*lanes, strict=True)]
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's moments."""
         if isinstance(value, dict):
             raise ValueError("a merged variance cannot be folded into: load the partial of one slot")
         self.bind("float", None)
@@ -285,7 +326,7 @@ def _value_lane(cell: Cell, name: str, kind: str, largest: bool) -> None:
 
 
 def _tagged(kind: str | None, values: npt.NDArray[Any]) -> list[Any]:
-    """JSON values that tell timestamps and dates from integers."""
+    """Return JSON values in which timestamps and dates are told from integers."""
     if kind == "float":
         # -0.0 and 0.0 are equal, so which one is kept would show the order
         values = values + 0.0

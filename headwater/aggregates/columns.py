@@ -1,4 +1,7 @@
-"""The state of many slots at once."""
+"""The state of many slots at once: one cell a part, and the partials that views store.
+
+A slot here is a number; which window and key it is, the view's operator knows.
+"""
 
 import json
 from collections.abc import Sequence
@@ -6,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from headwater.aggregates.cells import Cell, Counter, Edge, Extreme, Moments, Total
-from headwater.aggregates.definition import Aggregate, Part, plan
+from headwater.aggregates.cells import Cell, Counter, Extreme, FirstLast, Moments, Total
+from headwater.aggregates.definition import Aggregate, StatePart, plan
 from headwater.aggregates.merging import decode, encode
-from headwater.aggregates.rows import Int64s, Rows, column_rows
+from headwater.aggregates.rows import ColumnRows, Int64s, column_rows
 from headwater.aggregates.sketchcells import Digests, Distincts
+from headwater.arrays import whole
 from headwater.errors import UsageError
 
 __all__ = ["Columns"]
@@ -20,23 +24,35 @@ _SLOTS = "slots"
 
 
 class Columns:
-    """Columnar state of slots 0 … len - 1. The bits depend on the rows and their order only: not on how they are cut
-    into calls, not on `keep`, not on snapshots in between.
+    """Hold the columnar state of slots 0 to len - 1.
+
+    The bits depend on the rows and their order only: not on how they are cut into calls, not on `keep`, not on
+    snapshots in between.
+
+    >>> import numpy as np
+    >>> import pyarrow as pa
+    >>> from headwater.aggregates import count, mean
+    >>> state = Columns((count(), mean("value")))
+    >>> state.grow(2)
+    >>> state.fold(np.array([0, 0, 1]), pa.table({"value": [1.0, 3.0, 5.0]}), np.array([0, 0, 0]))
+    >>> state.partial(0)
+    b'[2,2,4.0]'
     """
 
     def __init__(self, aggregates: Sequence[Aggregate]) -> None:
         self.aggregates = tuple(aggregates)
         self._n = 0
         self._capacity = 64
-        self._cells: dict[Part, Cell] = {}
+        self._cells: dict[StatePart, Cell] = {}
         for part in plan(self.aggregates):
             self._cells[part] = self._cell(part)
 
     def __len__(self) -> int:
+        """Return the number of slots."""
         return self._n
 
     def grow(self, n: int) -> None:
-        """There are at least n slots from now on; new ones are empty."""
+        """Have at least n slots from now on; new ones are empty."""
         self._n = max(self._n, n)
         if self._n > self._capacity:
             self._capacity = max(2 * self._capacity, self._n)
@@ -49,7 +65,7 @@ class Columns:
             return
         if int(slots.max()) >= self._n or int(slots.min()) < 0:
             raise IndexError(f"slot {int(slots.max())} of {self._n}: grow first")
-        seen: dict[str, Rows | None] = {}
+        seen: dict[str, ColumnRows | None] = {}
         for part, cell in self._cells.items():
             if part.field is None:
                 assert isinstance(cell, Counter)
@@ -63,10 +79,11 @@ class Columns:
                 cell.fold(rows)
 
     def partial(self, i: int) -> bytes:
+        """Return the partial of one slot."""
         return self.partials(np.array([i]))[0]
 
     def partials(self, idx: Int64s) -> list[bytes]:
-        """The partials of these slots; canonical: equal states give equal bytes."""
+        """Return the partials of these slots; equal states give equal bytes."""
         parts = [cell.partials(idx) for cell in self._cells.values()]
         return [encode(one) for one in zip(*parts, strict=True)]
 
@@ -84,7 +101,7 @@ class Columns:
             cell.keep(idx, self._capacity)
 
     def to_table(self) -> pa.Table:
-        """The whole state, a row a slot."""
+        """Return the whole state as a table with a row a slot."""
         columns: dict[str, pa.Array] = {_SLOTS: pa.array(np.arange(self._n))}
         for part, cell in self._cells.items():
             for name, column in cell.columns(self._n).items():
@@ -94,7 +111,7 @@ class Columns:
 
     @classmethod
     def from_table(cls, aggregates: Sequence[Aggregate], table: pa.Table) -> "Columns":
-        """The state as it was; UsageError when the snapshot was made for other aggregates."""
+        """Return the state that `to_table` wrote. Raise UsageError when it was made for other aggregates."""
         kinds = json.loads((table.schema.metadata or {}).get(_KINDS, b"{}"))
         state = cls(aggregates)
         if set(kinds) != {part.key for part in state._cells}:
@@ -105,10 +122,10 @@ class Columns:
                 cell.bind(kinds[part.key], part.field)
             head = f"{part.key}."
             names = [name for name in table.column_names if name.startswith(head)]
-            cell.restore({name.removeprefix(head): _whole(table.column(name)) for name in names})
+            cell.restore({name.removeprefix(head): whole(table.column(name)) for name in names})
         return state
 
-    def _cell(self, part: Part) -> Cell:
+    def _cell(self, part: StatePart) -> Cell:
         function, capacity = part.function, self._capacity
         if function in ("rows", "n"):
             return Counter(capacity)
@@ -118,14 +135,10 @@ class Columns:
             return Distincts(capacity, part.size)
         if function == "digest":
             return Digests(capacity, part.size)
-        counter = self._cells[Part("n", part.field)]
+        counter = self._cells[StatePart("n", part.field)]
         assert isinstance(counter, Counter)
         if function == "sum":
             return Total(capacity, counter)
         if function in ("min", "max"):
             return Extreme(capacity, counter, function == "max")
-        return Edge(capacity, counter, function == "last")
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+        return FirstLast(capacity, counter, function == "last")

@@ -1,14 +1,18 @@
-"""What a pipeline may ask for, and the parts of state it takes."""
+"""The aggregates that a pipeline may ask for, and the parts of state that each takes.
+
+Definitions alone: how a part is kept is in `cells` and `sketchcells`, how partials are merged in `merging`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from headwater.arguments import check_arguments, check_fields
 from headwater.errors import UsageError
 
 __all__ = [
     "Aggregate",
-    "Part",
+    "StatePart",
     "count",
     "distinct",
     "first",
@@ -22,27 +26,39 @@ __all__ = [
     "variance",
 ]
 
+_RIGHT = {"field": "the name of a field, such as 'value'"}
 DIGEST_K = 200
 DISTINCT_LG_K = 11
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One named value of a view. Nulls are skipped; of no values at all the answer is null (of `count`, 0)."""
+    """Hold the definition of one named value of a view.
+
+    Nulls are skipped. Where there are no values at all the answer is null; of `count` it is 0.
+    """
 
     name: str
     function: str
     field: str | None = None
     params: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def named(self, name: str) -> "Aggregate":
-        """The same under another name."""
+        """Return the same aggregate under another name.
+
+        >>> mean("value").named("average").name
+        'average'
+        """
+        check_arguments(Aggregate.named, locals())
         return Aggregate(name, self.function, self.field, self.params)
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of state. Aggregates over one field share parts: two quantiles keep one digest, a mean its sum."""
+class StatePart:
+    """Hold the definition of a piece of state. Aggregates over one field share parts: a mean takes a sum's."""
 
     function: str
     field: str | None
@@ -50,56 +66,112 @@ class Part:
 
     @property
     def key(self) -> str:
+        """Return the part's name in partials and snapshots."""
         return f"{self.function}({self.field or ''}{f',{self.size}' if self.size else ''})"
 
 
 def count(name: str = "count") -> Aggregate:
-    """The number of rows, nulls included."""
+    """Count the rows, nulls included.
+
+    >>> count().name
+    'count'
+    """
+    check_arguments(count, locals(), **_RIGHT)
     return Aggregate(name, "count")
 
 
 def sum(field: str, name: str | None = None) -> Aggregate:
-    """Exact for integers; floats are added in row order, and exactly across slots."""
+    """Sum a field: exact for integers; floats are added in row order, and exactly across slots.
+
+    >>> sum("value").name
+    'value_sum'
+    """
+    check_arguments(sum, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_sum", "sum", field)
 
 
 def min(field: str, name: str | None = None) -> Aggregate:
+    """Take the smallest value of a field: numbers, texts, times and booleans.
+
+    >>> min("value").name
+    'value_min'
+    """
+    check_arguments(min, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_min", "min", field)
 
 
 def max(field: str, name: str | None = None) -> Aggregate:
+    """Take the largest value of a field: numbers, texts, times and booleans.
+
+    >>> max("value").name
+    'value_max'
+    """
+    check_arguments(max, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_max", "max", field)
 
 
 def mean(field: str, name: str | None = None) -> Aggregate:
+    """Take the mean of a field of numbers.
+
+    >>> mean("value").name
+    'value_mean'
+    """
+    check_arguments(mean, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_mean", "mean", field)
 
 
 def variance(field: str, name: str | None = None) -> Aggregate:
-    """The sample variance (n - 1), as in pandas and SQL; null below two values."""
+    """Take the sample variance (n - 1) of a field of numbers, as pandas and SQL do; null below two values.
+
+    >>> variance("value").name
+    'value_variance'
+    """
+    check_arguments(variance, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_variance", "variance", field)
 
 
 def first(field: str, name: str | None = None) -> Aggregate:
-    """The value with the smallest event time; of several the smallest value."""
+    """Take the value with the smallest event time; of several the smallest value.
+
+    >>> first("status").name
+    'status_first'
+    """
+    check_arguments(first, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_first", "first", field)
 
 
 def last(field: str, name: str | None = None) -> Aggregate:
-    """The value with the largest event time; of several the largest value."""
+    """Take the value with the largest event time; of several the largest value.
+
+    >>> last("status").name
+    'status_last'
+    """
+    check_arguments(last, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_last", "last", field)
 
 
 def distinct(field: str, name: str | None = None) -> Aggregate:
-    """The number of different values, approximate: relative standard error 2.3 %, near exact up to some hundred."""
+    """Count the different values of a field, approximately.
+
+    The relative standard error is 2.3 %; up to some hundred values the count is near exact. An Apache DataSketches HLL.
+
+    >>> distinct("device").name
+    'device_distinct'
+    """
+    check_arguments(distinct, locals(), **_RIGHT)
     return Aggregate(name or f"{field}_distinct", "distinct", field)
 
 
 def quantile(field: str, q: float, name: str | None = None) -> Aggregate:
-    """The q-quantile; exact, interpolated linearly, while no slot has more than 255 values, else by t-digest.
+    """Take the q-quantile of a field of numbers, `q` from 0 to 1. Raise UsageError for another q.
 
-    Measured over 20,000 normal values, the t-digest's rank is off by up to 2 % at the median and 0.1 % at the 99th.
+    It is exact, interpolated linearly, while no slot has more than 255 values, else by t-digest. Measured over 20,000
+    normal values, the t-digest's rank is off by up to 2 % at the median and 0.1 % at the 99th.
+
+    >>> quantile("value", 0.99).name
+    'value_p99'
     """
+    check_arguments(quantile, locals(), **_RIGHT)
     if not 0 <= q <= 1:
         raise UsageError(f"quantile of {field!r}: q must lie between 0 and 1, not {q}")
     return Aggregate(name or f"{field}_p{q * 100:g}", "quantile", field, (q,))
@@ -119,22 +191,22 @@ _PARTS: dict[str, tuple[tuple[str, int], ...]] = {
 
 
 @lru_cache(maxsize=1024)
-def parts_of(aggregate: Aggregate) -> tuple[Part, ...]:
-    """The parts the aggregate's value is computed from; the last one holds the value itself."""
+def parts_of(aggregate: Aggregate) -> tuple[StatePart, ...]:
+    """Return the parts that the aggregate's value is computed from; the last one holds the value itself."""
     if aggregate.function == "count":
-        return (Part("rows", None),)
+        return (StatePart("rows", None),)
     if aggregate.function not in _PARTS or aggregate.field is None:
         raise UsageError(f"aggregate {aggregate.name!r}: there is no function {aggregate.function!r} of a field")
-    return tuple(Part(function, aggregate.field, size) for function, size in _PARTS[aggregate.function])
+    return tuple(StatePart(function, aggregate.field, size) for function, size in _PARTS[aggregate.function])
 
 
-def plan(aggregates: Sequence[Aggregate]) -> tuple[Part, ...]:
-    """All parts, each once, in the order in which partials list them."""
+def plan(aggregates: Sequence[Aggregate]) -> tuple[StatePart, ...]:
+    """Return all parts, each once, in the order in which partials list them."""
     return _plan(tuple(aggregates))
 
 
 @lru_cache(maxsize=256)
-def _plan(aggregates: tuple[Aggregate, ...]) -> tuple[Part, ...]:
+def _plan(aggregates: tuple[Aggregate, ...]) -> tuple[StatePart, ...]:
     names = [aggregate.name for aggregate in aggregates]
     for name in names:
         if names.count(name) > 1:

@@ -14,7 +14,7 @@ Exact = int | float | str
 
 
 def fraction(value: Exact) -> Fraction:
-    """The exact value of a finite one."""
+    """Return the exact value of a number that is finite."""
     if isinstance(value, str):
         numerator, _, exponent = value.partition("p")
         return Fraction(int(numerator, 16), 1 << int(exponent))
@@ -22,7 +22,7 @@ def fraction(value: Exact) -> Fraction:
 
 
 def number(value: Fraction) -> Exact:
-    """The shortest JSON form of an integer over a power of two; never an int, which is for sums of ints alone."""
+    """Return the shortest JSON form of an integer over a power of two; never an int: those are sums of ints."""
     as_float = rounded(value)
     if math.isfinite(as_float) and Fraction(as_float) == value:
         return as_float
@@ -30,7 +30,7 @@ def number(value: Fraction) -> Exact:
 
 
 def rounded(value: Fraction) -> float:
-    """The nearest float, or an infinity beyond the largest."""
+    """Return the nearest float, or an infinity beyond the largest."""
     try:
         return float(value)
     except OverflowError:
@@ -38,7 +38,7 @@ def rounded(value: Fraction) -> float:
 
 
 def add(values: Iterable[Exact]) -> Exact:
-    """The sum: int of ints, else exact; infinities and NaN as in IEEE 754, in any order."""
+    """Add numbers: ints give an int, all else is exact; infinities and NaN as in IEEE 754, in any order."""
     terms = list(values)
     if all(isinstance(term, int) for term in terms):
         return sum(term for term in terms if isinstance(term, int))

@@ -1,4 +1,8 @@
-"""Partials: merging them and reading the final values. No numpy, no state."""
+"""Merge partials, and read the final values out of them.
+
+A partial is a small JSON document, readable wherever it turns up. No numpy and no state: a reader of views needs this
+module alone.
+"""
 
 import base64
 import json
@@ -9,21 +13,21 @@ from functools import lru_cache
 from typing import Any
 
 from headwater.aggregates import exact, sketches
-from headwater.aggregates.definition import Aggregate, Part, parts_of, plan
+from headwater.aggregates.definition import Aggregate, StatePart, parts_of, plan
 
-__all__ = ["iso_ms", "merge", "values"]
+__all__ = ["is_nothing", "iso_ms", "merge", "nothing", "values"]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode(parts: Sequence[Any]) -> bytes:
-    """A partial from the values of its parts in plan order."""
+    """Encode the values of the parts, in plan order, as a partial."""
     return _encode(parts).encode()
 
 
-def decode(aggregates: Sequence[Aggregate], partial: bytes) -> dict[Part, Any]:
-    """Its parts; ValueError when it was made by other aggregates."""
+def decode(aggregates: Sequence[Aggregate], partial: bytes) -> dict[StatePart, Any]:
+    """Decode a partial into its parts. Raise ValueError when it was made by other aggregates."""
     parts = plan(aggregates)
     document = json.loads(partial)
     if not isinstance(document, list) or len(document) != len(parts):
@@ -31,8 +35,25 @@ def decode(aggregates: Sequence[Aggregate], partial: bytes) -> dict[Part, Any]:
     return dict(zip(parts, document, strict=True))
 
 
+def nothing(aggregates: Sequence[Aggregate]) -> bytes:
+    """Return the partial of no rows, which merges with others as if it were not there.
+
+    >>> from headwater.aggregates import count
+    >>> is_nothing(nothing((count(),))), merge((count(),), [nothing((count(),)), b"[2]"])
+    (True, b'[2]')
+    """
+    # with a space before it, which `encode` never makes: rows that all lack a value have nulls in every part as well
+    return b" " + encode([None] * len(plan(aggregates)))
+
+
+def is_nothing(partial: bytes) -> bool:
+    """Return True for the partial of no rows."""
+    return partial.startswith(b" ")
+
+
 def merge(aggregates: Sequence[Aggregate], partials: Sequence[bytes]) -> bytes:
-    """One partial of all the rows. Commutative and associative to the bit; sums are kept without rounding.
+    """Merge partials into one of all their rows. Commutative and associative to the bit; sums are kept without
+    rounding.
 
     Sketches are kept side by side, in a canonical order, and united only when read: uniting t-digests depends on the
     order. The result grows by that, so store the partials of slots, not merges of them.
@@ -46,14 +67,26 @@ def merge(aggregates: Sequence[Aggregate], partials: Sequence[bytes]) -> bytes:
 
 
 def values(aggregates: Sequence[Aggregate], partial: bytes) -> dict[str, object]:
-    """Final values by name: int, float, str, bool or None; timestamps and dates as ISO text."""
+    """Return the final values by name: int, float, str, bool or None; timestamps and dates as ISO text.
+
+    >>> from headwater.aggregates import count, mean
+    >>> view = (count(), mean("value"))
+    >>> one, other = (b"[2,2,4.0]", b"[1,1,5.0]")
+    >>> values(view, merge(view, [one, other]))
+    {'count': 3, 'value_mean': 3.0}
+    """
     parts = decode(aggregates, partial)
     return {aggregate.name: _value(aggregate, parts) for aggregate in aggregates}
 
 
 @lru_cache(maxsize=4096)
 def iso_ms(ms: int) -> str:
-    """Milliseconds since the epoch as ISO text in UTC, of fixed width; outside the years 1 to 9999 `<signed ms>ms`."""
+    """Format milliseconds since the epoch as ISO text in UTC, of fixed width; outside the years 1 to 9999 `<signed
+    ms>ms`.
+
+    >>> iso_ms(0)
+    '1970-01-01T00:00:00.000Z'
+    """
     try:
         moment = _EPOCH + timedelta(milliseconds=ms)
     except OverflowError:
@@ -61,13 +94,13 @@ def iso_ms(ms: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _merge_part(part: Part, found: list[Any]) -> Any:
+def _merge_part(part: StatePart, found: list[Any]) -> Any:
     found = [one for one in found if one is not None]
     return _MERGE[part.function](found) if len(found) > 1 else (found[0] if found else None)
 
 
 def _order(value: Any) -> Any:
-    """What to compare by: timestamps and dates are one-entry objects."""
+    """Return what to compare by: timestamps and dates are one-entry objects."""
     return next(iter(value.values())) if isinstance(value, dict) else value
 
 
@@ -86,7 +119,7 @@ def _edge(found: list[Any], choose: Callable[..., Any]) -> Any:
 
 
 def _moments(found: list[Any]) -> Any:
-    """[n, shift, sum, sum of squares] of values less the shift -> {n, s, q} of the values themselves, exact."""
+    """Turn [n, shift, sum, sum of squares] of values less the shift into {n, s, q} of the values, exactly."""
     raw = [_unshifted(one) for one in found]
     return {
         "n": sum(one["n"] for one in raw),
@@ -136,7 +169,7 @@ def _readable(value: Any) -> object:
         return f"{number:+020d}d"
 
 
-def _value(aggregate: Aggregate, parts: dict[Part, Any]) -> object:
+def _value(aggregate: Aggregate, parts: dict[StatePart, Any]) -> object:
     needed = parts_of(aggregate)
     state = parts[needed[-1]]
     function = aggregate.function

@@ -9,19 +9,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.arrays import coded
 from headwater.errors import UsageError
 
-__all__ = ["Int64s", "Rows", "column_rows", "kind_of"]
+__all__ = ["ColumnRows", "Int64s", "column_rows", "kind_of"]
 
 Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The values that are not null, with the slot and event time (ms) of each, in row order.
+class ColumnRows:
+    """Hold the values of a column that are not null, with the slot and event time (ms) of each, in row order.
 
-    kind is int, bool, time (ms), date (days), all as int64; float as float64; or str, where `values` are ranks in the
-    sorted `words`.
+    The kind is int, bool, time (ms) or date (days), all as int64; float as float64; or str, where `values` are ranks in
+    the sorted `texts`.
     """
 
     field: str
@@ -29,22 +30,23 @@ class Rows:
     values: npt.NDArray[Any]
     slots: Int64s
     ts_ms: Int64s
-    words: npt.NDArray[np.object_] | None = None
+    texts: npt.NDArray[np.object_] | None = None
 
     @cached_property
     def floats(self) -> npt.NDArray[np.float64]:
+        """Return the values as floats."""
         return self.values.astype(np.float64, copy=False)
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value in a partial."""
+    """Return the kind of a value in a partial."""
     if isinstance(value, dict):
         return "time" if "t" in value else "date"
     return type(value).__name__
 
 
-def column_rows(table: pa.Table, field: str, slots: Int64s, ts_ms: Int64s) -> Rows | None:
-    """None when the column holds nulls only."""
+def column_rows(table: pa.Table, field: str, slots: Int64s, ts_ms: Int64s) -> ColumnRows | None:
+    """Read a column of a table; None when it holds nulls only."""
     if field not in table.column_names:
         raise UsageError(f"an aggregate reads column {field!r}, which is not there: {', '.join(table.column_names)}")
     column = table.column(field)
@@ -55,12 +57,12 @@ def column_rows(table: pa.Table, field: str, slots: Int64s, ts_ms: Int64s) -> Ro
         slots, ts_ms, column = slots[valid], ts_ms[valid], column.drop_null()
     plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_string(plain) or pa.types.is_large_string(plain):
-        codes, words = _ranked(column)
-        return Rows(field, "str", codes, slots, ts_ms, words)
+        codes, texts = _ranked(column)
+        return ColumnRows(field, "str", codes, slots, ts_ms, texts)
     if column.type != plain:
         column = column.cast(plain)
     kind, target = _numeric(field, plain)
-    return Rows(field, kind, _numpy(column, plain, target), slots, ts_ms)
+    return ColumnRows(field, kind, _numpy(column, plain, target), slots, ts_ms)
 
 
 def _numeric(field: str, plain: pa.DataType) -> tuple[str, pa.DataType]:
@@ -91,19 +93,13 @@ def _numpy(column: pa.ChunkedArray, plain: pa.DataType, target: pa.DataType) -> 
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[Int64s, npt.NDArray[np.object_]]:
-    if pa.types.is_dictionary(column.type):
-        column = column.unify_dictionaries()
-    else:
-        column = column.dictionary_encode()
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
+    array = coded(column)
     if array.dictionary.null_count:
         array = array.cast(array.type.value_type).dictionary_encode()
     # Arrow sorts by UTF-8 bytes, which is the order of code points and so Python's own
     order = pc.array_sort_indices(array.dictionary)
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order.to_numpy()] = np.arange(len(order))
-    words = np.empty(len(order), dtype=object)
-    words[:] = array.dictionary.take(order).to_pylist()
-    return ranks[array.indices.to_numpy(zero_copy_only=False)], words
+    texts = np.empty(len(order), dtype=object)
+    texts[:] = array.dictionary.take(order).to_pylist()
+    return ranks[array.indices.to_numpy(zero_copy_only=False)], texts

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from headwater.aggregates import sketches
 from headwater.aggregates.cells import Cell
-from headwater.aggregates.rows import Int64s, Rows
+from headwater.aggregates.rows import ColumnRows, Int64s
 
 __all__ = ["Digests", "Distincts"]
 
 
 class Distincts(Cell):
-    """HyperLogLog sketches."""
+    """Hold HyperLogLog sketches of the different values."""
 
     def __init__(self, capacity: int, lg_k: int) -> None:
         super().__init__(capacity)
@@ -22,15 +22,16 @@ class Distincts(Cell):
         self.lane("sketch", object, None)
 
     def create(self, kind: str) -> None:
-        """The lane is there from the start: sketches can be loaded before any value tells the kind."""
+        """Do nothing: the lane is there from the start, as sketches can be loaded before any value tells the kind."""
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Update each slot's sketch by its different values."""
         lane = self.lanes["sketch"]
-        codes, words = (rows.values, rows.words) if rows.words is not None else _coded(rows.values)
+        codes, texts = (rows.values, rows.texts) if rows.texts is not None else _coded(rows.values)
         # each value once, in the order of first occurrence: a repeated update changes nothing, a permuted one does
-        _, at = np.unique(rows.slots * len(words) + codes, return_index=True)
+        _, at = np.unique(rows.slots * len(texts) + codes, return_index=True)
         at.sort()
-        slots, values = rows.slots[at], words[codes[at]]
+        slots, values = rows.slots[at], texts[codes[at]]
         order = np.argsort(slots, kind="stable")
         slots, values = slots[order], values[order]
         touched, starts = np.unique(slots, return_index=True)
@@ -41,24 +42,28 @@ class Distincts(Cell):
             sketches.update_distinct(lane[slot], values[start:end].tolist())
 
     def partials(self, idx: Int64s) -> list[Any]:
+        """Return the sketches in base64."""
         return [None if one is None else [_text(sketches.distinct_bytes(one))] for one in self.lanes["sketch"][idx]]
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's sketch."""
         if len(value) != 1:
             raise ValueError("a merged sketch cannot be folded into: load the partial of one slot")
         self.lanes["sketch"][i] = sketches.read_distinct(base64.b64decode(value[0]))
 
     def columns(self, n: int) -> dict[str, pa.Array]:
+        """Return the sketches as bytes, for a snapshot."""
         found = [None if one is None else sketches.distinct_bytes(one) for one in self.lanes["sketch"][:n]]
         return {"sketch": pa.array(found, pa.binary())}
 
     def restore(self, columns: dict[str, pa.Array]) -> None:
+        """Set the sketches to what `columns` returned."""
         for at, data in enumerate(columns["sketch"].to_pylist()):
             self.lanes["sketch"][at] = None if data is None else sketches.read_distinct(data)
 
 
 class Digests(Cell):
-    """t-digests, each with the values that do not fill a block yet."""
+    """Hold t-digests, each with the values that do not fill a block yet."""
 
     kinds = frozenset({"int", "bool", "float"})
 
@@ -69,12 +74,14 @@ class Digests(Cell):
         self.lane("rest", object, None)
 
     def bind(self, kind: str, field: str | None) -> None:
+        """Make the lanes: integers and floats alike are held as floats."""
         super().bind("float" if kind in self.kinds else kind, field)
 
     def create(self, kind: str) -> None:
-        """The lanes are there from the start."""
+        """Do nothing: the lanes are there from the start."""
 
-    def fold(self, rows: Rows) -> None:
+    def fold(self, rows: ColumnRows) -> None:
+        """Add each value to its slot's block; a full block goes into the digest."""
         digest, rest = self.lanes["digest"], self.lanes["rest"]
         order = np.argsort(rows.slots, kind="stable")
         slots, values = rows.slots[order], rows.floats[order]
@@ -88,6 +95,7 @@ class Digests(Cell):
             rest[slot] = held.copy()
 
     def partials(self, idx: Int64s) -> list[Any]:
+        """Return [digest in base64 or None, values of the open block] of each slot."""
         pairs = zip(self.lanes["digest"][idx], self.lanes["rest"][idx], strict=True)
         return [
             None if rest is None else [[None if digest is None else _text(digest), rest.tolist()]]
@@ -95,6 +103,7 @@ class Digests(Cell):
         ]
 
     def load(self, i: int, value: Any) -> None:
+        """Set a slot's digest and open block."""
         if len(value) != 1:
             raise ValueError("a merged digest cannot be folded into: load the partial of one slot")
         ((digest, rest),) = value
@@ -102,12 +111,14 @@ class Digests(Cell):
         self.lanes["rest"][i] = np.array(rest, dtype=np.float64)
 
     def columns(self, n: int) -> dict[str, pa.Array]:
+        """Return digests and open blocks, for a snapshot."""
         return {
             "digest": pa.array(self.lanes["digest"][:n].tolist(), pa.binary()),
             "rest": pa.array(self.lanes["rest"][:n].tolist(), pa.list_(pa.float64())),
         }
 
     def restore(self, columns: dict[str, pa.Array]) -> None:
+        """Set the digests and blocks to what `columns` returned."""
         for at, data in enumerate(columns["digest"].to_pylist()):
             self.lanes["digest"][at] = data
         for at, rest in enumerate(columns["rest"].to_pylist()):
@@ -115,8 +126,8 @@ class Digests(Cell):
 
 
 def _coded(values: Any) -> tuple[Any, Any]:
-    words, codes = np.unique(values, return_inverse=True)
-    return codes, words
+    texts, codes = np.unique(values, return_inverse=True)
+    return codes, texts
 
 
 def _text(data: bytes) -> str:

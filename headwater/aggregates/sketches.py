@@ -15,16 +15,18 @@ BLOCK = 256
 
 
 def new_distinct(lg_k: int) -> hll_sketch:
+    """Make an empty sketch."""
     # HLL_8: its bytes depend on the values alone, while HLL_4 keeps a table of exceptions
     return hll_sketch(lg_k, tgt_hll_type.HLL_8)
 
 
 def read_distinct(data: bytes) -> hll_sketch:
+    """Read a sketch from its bytes."""
     return hll_sketch.deserialize(data)
 
 
 def distinct_bytes(sketch: hll_sketch) -> bytes:
-    """Its bytes, canonical: the coupons of a small sketch (a list or a hash set) are sorted."""
+    """Return a sketch's bytes in canonical form: the coupons of a small sketch (a list or a hash set) are sorted."""
     data = bytes(sketch.serialize_compact())
     mode = data[7] & 3
     if mode > 1:
@@ -34,7 +36,7 @@ def distinct_bytes(sketch: hll_sketch) -> bytes:
 
 
 def distinct_of(found: Sequence[bytes], lg_k: int) -> int:
-    """The estimate over the union."""
+    """Estimate the number of different values in the union of sketches."""
     if len(found) == 1:
         alone: float = read_distinct(found[0]).get_estimate()
         return round(alone)
@@ -46,20 +48,22 @@ def distinct_of(found: Sequence[bytes], lg_k: int) -> int:
 
 
 def update_distinct(sketch: hll_sketch, values: Iterable[Any]) -> None:
+    """Add values to a sketch."""
     for value in values:
-        # DataSketches passes over empty strings; here they are a value like any other
-        sketch.update("\0" if value == "" else value)
+        # DataSketches passes over empty strings; here they are a value like any other, written as one NUL. So a text of
+        # nothing but NULs gets one more: else "" and "\0" would count as one
+        sketch.update(value + "\0" if isinstance(value, str) and not value.strip("\0") else value)
 
 
 def digest_block(digest: bytes | None, block: npt.NDArray[np.float64], k: int) -> bytes:
-    """The digest with a block of values added."""
+    """Add a block of values to a digest, or to a new one."""
     sketch = tdigest_double.deserialize(digest) if digest else tdigest_double(k)
     sketch.update(np.ascontiguousarray(block))
     return bytes(sketch.serialize())
 
 
 def quantile_of(found: Sequence[Any], q: float, k: int) -> float:
-    """The quantile over [digest in base64 or null, further values] pairs."""
+    """Estimate the quantile over pairs [digest in base64 or null, further values]."""
     rest = np.sort(np.array([value for _, values in found for value in values], dtype=np.float64))
     digests = [digest for digest, _ in found if digest]
     if not digests:

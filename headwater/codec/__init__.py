@@ -1,26 +1,47 @@
-"""What a Kinesis record carries, in bytes: columnar batches, JSON, KPL aggregates, control records.
+"""Decode and encode what a Kinesis record carries: columnar batches, JSON, KPL aggregates, control records.
 
-Pure: bytes in, Arrow tables out and back. Whatever the bytes, `decode_record` answers or raises `InvalidRecord`.
+Pure: bytes in, Arrow tables out, and back. Whatever the bytes are, `decode_contents` returns a result or raises
+`InvalidRecord`; no I/O belongs here.
 """
 
 from headwater.codec.columnar import OtherContract, encode_batch
 from headwater.codec.control import Control, encode_control
 from headwater.codec.decoded import Decoded
 from headwater.codec.jsonrows import decode_payloads, event_json
-from headwater.codec.kpl import encode_kpl
-from headwater.codec.records import decode_record, json_payloads
+from headwater.codec.kpl import UserRecord, encode_kpl, is_kpl, user_records
+from headwater.codec.records import (
+    Content,
+    Contents,
+    Decoder,
+    Unit,
+    decode_contents,
+    decode_record,
+    decode_units,
+    decoder_units,
+    json_payloads,
+)
 from headwater.contract import InvalidRow
 
 __all__ = [
+    "Content",
+    "Contents",
     "Control",
     "Decoded",
+    "Decoder",
     "InvalidRow",
     "OtherContract",
+    "Unit",
+    "UserRecord",
+    "decode_contents",
     "decode_payloads",
     "decode_record",
+    "decode_units",
+    "decoder_units",
     "encode_batch",
     "encode_control",
     "encode_kpl",
     "event_json",
+    "is_kpl",
     "json_payloads",
+    "user_records",
 ]

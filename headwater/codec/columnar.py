@@ -1,34 +1,40 @@
 """The columnar batch: one Arrow IPC stream, strings as dictionaries, the whole of it one zstd frame.
 
-Its schema metadata names the contract, its version and, for a sealed batch, the identity of the first event.
+Its schema metadata names the contract, its version and, for a sealed batch, the identity of the first event and a
+digest of the rows (`headwater.digest`), by which a reader can tell copies of a batch from other events that claim the
+same identity. What the digest is over is said at `rows_digest`; batches of older producers have none.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import zstandard
 
+from headwater.arrays import whole
 from headwater.codec.decoded import Decoded, kept_rows
+from headwater.codec.digest import in_order_of_appearance, rows_digest
 from headwater.codec.ipcguard import check_columns, check_messages, check_schema
 from headwater.codec.jsonrows import event_json
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.errors import InvalidRecord
 
-__all__ = ["OtherContract", "decode_batch", "encode_batch", "is_arrow"]
+__all__ = ["OtherContract", "decode_batch", "encode_batch", "is_arrow", "is_sealed"]
 
 _CONTRACT = b"headwater.contract"
 _VERSION = b"headwater.version"
 _ORIGIN = b"headwater.origin"
 _FIRST_SEQ = b"headwater.first_seq"
+_DIGEST = b"headwater.digest"
 _TRACEPARENT = b"traceparent"
 _LEVEL = 3
+_SCHEMA_BYTES = 256 << 10
+"""Within which the schema of a contract lies: about 100 bytes a field."""
 _MAX_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class OtherContract:
-    """A batch of another contract on the same stream."""
+    """Name the contract and count the events of a batch that is of another contract, which this reader passes over."""
 
     name: str
     version: int
@@ -42,6 +48,7 @@ class _Head:
     origin: str | None
     first_seq: int
     traceparent: str | None
+    digest: str | None
 
 
 def encode_batch(
@@ -52,7 +59,7 @@ def encode_batch(
     first_seq: int | None = None,
     traceparent: str | None = None,
 ) -> bytes:
-    """The bytes of a batch. The same table gives the same bytes, with one version of Arrow and zstd.
+    """Encode a batch. The same table gives the same bytes, with one version of Arrow and zstd.
 
     `table` has columns of the contract, in any order and as the contract's types or such that cast to them without
     loss; optional columns may be missing. `origin` and `first_seq` go together.
@@ -60,13 +67,15 @@ def encode_batch(
     if (origin is None) != (first_seq is None):
         raise ValueError("origin and first_seq go together")
     metadata = {_CONTRACT: contract.name.encode(), _VERSION: str(contract.version).encode()}
+    fields = [field for field in contract.arrow_schema if field.name in table.column_names]
+    names = [field.name for field in fields]
+    columns = [_wire_column(table.column(field.name), field.type) for field in fields]
     if origin is not None:
-        metadata |= {_ORIGIN: origin.encode(), _FIRST_SEQ: str(first_seq).encode()}
+        digest = rows_digest(names, columns).encode()
+        metadata |= {_ORIGIN: origin.encode(), _FIRST_SEQ: str(first_seq).encode(), _DIGEST: digest}
     if traceparent is not None:
         metadata[_TRACEPARENT] = traceparent.encode()
-    fields = [field for field in contract.arrow_schema if field.name in table.column_names]
-    columns = [_wire_column(table.column(field.name), field.type) for field in fields]
-    batch = pa.RecordBatch.from_arrays(columns, names=[field.name for field in fields])
+    batch = pa.RecordBatch.from_arrays(columns, names=names)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema.with_metadata(metadata)) as writer:
         writer.write_batch(batch)
@@ -76,26 +85,11 @@ def encode_batch(
 
 def _wire_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_string(kind):
-        return _whole(column.cast(kind))
+        return whole(column.cast(kind))
     if not pa.types.is_dictionary(column.type):
-        return _narrow(_whole(column.cast(kind)).dictionary_encode())
+        return _narrow(whole(column.cast(kind)).dictionary_encode())
     # with codes of eight bits as they may come, the dictionaries of several chunks need not fit into one
-    return _narrow(_used(_whole(column.cast(pa.dictionary(pa.int32(), kind)).unify_dictionaries())))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _used(coded: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The same column with only the dictionary values it uses: a slice keeps the dictionary of the whole."""
-    valid = coded.indices.is_valid().to_numpy(zero_copy_only=False)
-    codes = coded.indices.fill_null(0).to_numpy()
-    used = np.zeros(max(len(coded.dictionary), 1), np.bool_)
-    used[codes[valid]] = True
-    place = np.cumsum(used) - 1
-    values = coded.dictionary.take(pa.array(np.flatnonzero(used))).cast(pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(place[codes], pa.int32(), mask=~valid), values)
+    return _narrow(in_order_of_appearance(whole(column.cast(pa.dictionary(pa.int32(), kind)).unify_dictionaries())))
 
 
 def _narrow(coded: pa.DictionaryArray) -> pa.DictionaryArray:
@@ -105,8 +99,13 @@ def _narrow(coded: pa.DictionaryArray) -> pa.DictionaryArray:
 
 
 def is_arrow(data: bytes) -> bool:
-    """Whether the bytes begin as an Arrow IPC stream does."""
+    """Tell whether the bytes begin as an Arrow IPC stream does."""
     return data.startswith(b"\xff\xff\xff\xff")
+
+
+def is_sealed(data: bytes) -> bool:
+    """Tell whether an Arrow stream is a batch of headwater's own: its schema, which comes first, names a contract."""
+    return _CONTRACT in data[:_SCHEMA_BYTES]
 
 
 def decode_batch(data: bytes, contract: Contract) -> Decoded | OtherContract:
@@ -131,6 +130,7 @@ def decode_batch(data: bytes, contract: Contract) -> Decoded | OtherContract:
         origin=head.origin,
         first_seq=head.first_seq,
         traceparent=head.traceparent,
+        digest=head.digest,
     )
 
 
@@ -149,6 +149,7 @@ def _head(metadata: dict[bytes, bytes], contract: Contract) -> _Head:
             origin=metadata[_ORIGIN].decode() if _ORIGIN in metadata else None,
             first_seq=int(metadata.get(_FIRST_SEQ, b"0")),
             traceparent=metadata[_TRACEPARENT].decode() if _TRACEPARENT in metadata else None,
+            digest=metadata[_DIGEST].decode() if _DIGEST in metadata else None,
         )
     except ValueError as error:
         raise InvalidRecord("a batch whose metadata cannot be read") from error

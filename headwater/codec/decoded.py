@@ -6,16 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from headwater.arrays import Ints
 from headwater.contract import InvalidRow
 
-__all__ = ["Decoded", "Ints", "kept_rows"]
-
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+__all__ = ["Decoded", "kept_rows"]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The events of one record, in the order written.
+    """Hold the events of one record, in the order written.
 
     `table` holds the valid ones in the contract's schema (string columns may be dictionary-encoded), `rows` the place
     of each in the record and `invalid` the others; places count all `total` events from 0. `origin` and `first_seq`
@@ -32,10 +31,13 @@ class Decoded:
     origin: str | None = None
     first_seq: int = 0
     traceparent: str | None = None
+    digest: str | None = None
+    """Digest of the rows as they were sealed, invalid ones included (`headwater.codec.digest`); None without an
+    identity, and in batches of older producers."""
 
 
 def kept_rows(total: int, invalid: Sequence[InvalidRow]) -> Ints:
-    """The places of the valid events among `total`."""
+    """Return the places of the valid events among `total`."""
     rows: Ints = np.arange(total, dtype=np.int64)
     if not invalid:
         return rows

@@ -27,15 +27,17 @@ _U16, _U32, _I32, _I64 = (struct.Struct(kind).unpack_from for kind in ("<H", "<I
 
 
 def check_messages(data: pa.Buffer) -> int:
-    """The number of rows the stream says it has; refuses one that asks for more than a record may."""
-    reader = pa.ipc.MessageReader.open_stream(data)
-    rows = count = 0
+    """Return the number of rows that the stream says it has; refuse one that asks for more than a record may."""
+    source = pa.BufferReader(data)
+    reader = pa.ipc.MessageReader.open_stream(source)
+    rows = count = last = 0
     while True:
         try:
             message = reader.read_next_message()
         except StopIteration:
+            _check_end(data, last, source.tell())
             return rows
-        count += 1
+        count, last = count + 1, source.tell()
         if count > _MAX_MESSAGES:
             raise InvalidRecord(f"more than {_MAX_MESSAGES} messages in one batch")
         if message.type in ("record batch", "dictionary"):
@@ -43,6 +45,18 @@ def check_messages(data: pa.Buffer) -> int:
             rows += length if message.type == "record batch" else 0
             if not 0 <= length <= MAX_ROWS or rows > MAX_ROWS:
                 raise InvalidRecord(f"more than {MAX_ROWS} rows")
+
+
+def _check_end(data: pa.Buffer, last: int, end: int) -> None:
+    """Refuse a stream without its end mark, or with something behind it, given the end of its last message.
+
+    Arrow's reader takes the end of the bytes for the end of the stream, and leaves unread what comes after the mark: a
+    stream that is cut between two messages, and one that is appended to another, would lose rows without an error.
+    """
+    if end == last:  # the mark has 8 bytes, before Arrow 0.15 4; reading it moves the reader on
+        raise InvalidRecord("an Arrow stream without its end mark: it was cut, or its writer was not closed")
+    if any(memoryview(data)[end:]):  # zeros are padding
+        raise InvalidRecord("an Arrow stream with something behind its end mark: send each stream by itself")
 
 
 def check_schema(schema: pa.Schema) -> None:
@@ -76,7 +90,7 @@ def _is_plain(dictionary: pa.Array, rows: int) -> bool:
 
 
 def _check_batch(metadata: memoryview, dictionary: bool) -> int:
-    """The row count in a message. Arrow has verified the flatbuffer, so every offset lies within it."""
+    """Return the row count in a message. Arrow has verified the flatbuffer, so every offset lies within it."""
     root = _U32(metadata)[0]
     batch = _table(metadata, root, 2)
     if dictionary and batch:
@@ -90,7 +104,7 @@ def _check_batch(metadata: memoryview, dictionary: bool) -> int:
 
 
 def _field(metadata: memoryview, table: int, number: int) -> int:
-    """Where field `number` of a flatbuffer table lies; 0 when it is not there."""
+    """Return where field `number` of a flatbuffer table lies; 0 when it is not there."""
     vtable = table - _I32(metadata, table)[0]
     at = 4 + 2 * number
     if at >= _U16(metadata, vtable)[0]:

@@ -6,7 +6,9 @@ as the second does; the rules are with each check.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple, NoReturn
 
@@ -15,29 +17,88 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from headwater.codec.decoded import Decoded, kept_rows
+from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform, validate_row
 from headwater.errors import InvalidEvent, InvalidRecord
 
-__all__ = ["decode_payloads", "decode_text", "event_json", "one_line"]
+__all__ = [
+    "MAX_EVENTS",
+    "decode_payloads",
+    "decode_text",
+    "event_json",
+    "event_texts",
+    "is_one_object",
+    "one_line",
+    "read_object",
+    "split_objects",
+]
 
-MAX_EVENTS = 1 << 20
-_ROW_BY_ROW = 16
+_PART = 256
+_SEPARATORS = re.compile(rb"\}[\0\x1e\s]+\{")
+_ADJACENT = re.compile(rb"\}[ \t\r\0\x1e]*\{")
+"""Between two objects of a line; in an object only within a text."""
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
 
 
 def decode_text(text: bytes, contract: Contract) -> Decoded:
-    """Stripped text that is a JSON array of events, one event, or one event a line; empty lines don't count."""
-    if text.startswith(b"["):
-        return decode_payloads(_array(text), contract)
+    """Decode the events in stripped text: see `event_texts`."""
+    return decode_payloads(event_texts(text), contract)
+
+
+def event_texts(text: bytes) -> list[bytes]:
+    """Return the events in stripped text, one each: of a JSON array, or objects one after the other.
+
+    Objects may be separated by line breaks, by other white space, by NUL or record separators (RFC 7464), or by
+    nothing, as Firehose and many shippers write them; each may span lines. Empty lines do not count.
+    """
+    return _array(text) if text.startswith(b"[") else split_objects(text)
+
+
+def split_objects(text: bytes) -> list[bytes]:
+    """Return the objects of stripped text, one each; what is no JSON stays a line, for its reader to refuse."""
+    if b"\0" in text or b"\x1e" in text:
+        text = _SEPARATORS.sub(b"}\n{", text)
     lines = [line for line in map(bytes.strip, text.split(b"\n")) if line]
-    if len(lines) > 1 and not _parses(lines[0]) and _parses(text):
-        lines = [text]
-    return decode_payloads(lines, contract)
+    if len(lines) > 1 and not _parses(lines[0]):
+        return _sequence(text) or _separated(lines)
+    return _separated(lines)
+
+
+def is_one_object(text: bytes) -> bool:
+    """Tell whether stripped text looks like one object on one line: such texts are read many in one pass."""
+    return text[:1] == b"{" and text[-1:] == b"}" and b"\n" not in text and not _ADJACENT.search(text)
+
+
+def _separated(lines: list[bytes]) -> list[bytes]:
+    """Return the lines; one that holds several objects is taken apart."""
+    if not any(_ADJACENT.search(line) for line in lines):
+        return lines
+    return [one for line in lines for one in (_ADJACENT.search(line) and _sequence(line)) or [line]]
+
+
+def _sequence(text: bytes) -> list[bytes] | None:
+    """Return the objects that stand end to end in the text; None when it is not all objects."""
+    found: list[bytes] = []
+    try:
+        rest, at = text.decode(), 0
+        while at < len(rest):
+            value, end = _DECODER.raw_decode(rest, at)
+            if not isinstance(value, dict) or len(found) == MAX_EVENTS:
+                return None
+            found.append(rest[at:end].replace("\n", " ").encode())
+            at = _SPACE.match(rest, end).end()  # type: ignore[union-attr]  # it matches the empty text, too
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
-    """One JSON object each. What is none, or breaks the contract, is an InvalidRow and leaves the others alone."""
+    """Decode one JSON object each. What is none, or breaks the contract, is an InvalidRow; the others are kept."""
     if len(payloads) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
+    if contract.selects:
+        return _selected(payloads, contract)
     parts = _in_parts(payloads, contract)
     table = pa.concat_tables([part.table for part in parts])
     bounds = accumulate([part.total for part in parts], initial=0)
@@ -56,21 +117,32 @@ def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     )
 
 
-class _Part(NamedTuple):
+def _selected(payloads: Sequence[bytes], contract: Contract) -> Decoded:
+    """Decode events whose fields are to be looked for; a dead letter has the event as it was written."""
+    read = [read_object(payload) for payload in payloads]
+    rows = [Unread(row, payload) if isinstance(row, str) else row for row, payload in zip(read, payloads, strict=True)]
+    found = decode_rows(rows, contract)
+    return replace(found, invalid=tuple(replace(row, event=payloads[row.index]) for row in found.invalid))
+
+
+class _ParsedRows(NamedTuple):
     table: pa.Table
     invalid: tuple[InvalidRow, ...]
     total: int
 
 
-def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_Part]:
-    """Halve until all events of a part can be read in one pass, so that a bad one costs only its neighbours."""
+def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows]:
+    """Read all events in one pass, else in one pass a part, else one by one: a bad one costs only its neighbours.
+
+    Two passes and no more, whatever the events hold: each fails at the cost of many events that are read one by one.
+    """
     found = _at_once(payloads, contract)
     if found is not None:
         return [found]
-    if len(payloads) <= _ROW_BY_ROW:
+    if len(payloads) <= _PART:
         return [_row_by_row(payloads, contract)]
-    middle = len(payloads) // 2
-    return _in_parts(payloads[:middle], contract) + _in_parts(payloads[middle:], contract)
+    parts = [payloads[at : at + _PART] for at in range(0, len(payloads), _PART)]
+    return [_at_once(part, contract) or _row_by_row(part, contract) for part in parts]
 
 
 def _array(text: bytes) -> list[bytes]:
@@ -89,8 +161,8 @@ def _parses(text: bytes) -> bool:
     return True
 
 
-def _at_once(payloads: Sequence[bytes], contract: Contract) -> _Part | None:
-    """All payloads in one pass, or None where row by row must decide."""
+def _at_once(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows | None:
+    """Decode all payloads in one pass; None where row by row must decide."""
     text = b"\n".join(payloads)
     if not _one_object_a_line(text, len(payloads)):
         return None
@@ -114,11 +186,12 @@ def _at_once(payloads: Sequence[bytes], contract: Contract) -> _Part | None:
         if isinstance(verdict, dict):
             return None
         invalid.append(InvalidRow(row.index, verdict, payloads[row.index]))
-    return _Part(conformed.table.cast(contract.arrow_schema), tuple(invalid), len(payloads))
+    return _ParsedRows(conformed.table.cast(contract.arrow_schema), tuple(invalid), len(payloads))
 
 
 def _one_object_a_line(text: bytes, lines: int) -> bool:
-    """Whether each line is one object, given that no value is an object and that there are as many objects as lines.
+    """Tell whether each line is one object, given that no value is an object and that there are as many objects as
+    lines.
 
     Without this, Arrow would also read two objects of one line, or one over two.
     """
@@ -127,8 +200,9 @@ def _one_object_a_line(text: bytes, lines: int) -> bool:
 
 
 def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
-    """What to read each column as: names and times as the first event writes them, float32
-    by way of float64 as Python does."""
+    """Return what to read each column as: names and times as the first event writes them, float32 by way of float64 as
+    Python does.
+    """
     event = json.loads(first)
     fields = []
     for field, names in zip(contract.arrow_schema, contract.fields, strict=True):
@@ -145,14 +219,16 @@ def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
 
 
 def _time_type(first: object, kind: pa.DataType) -> pa.DataType:
-    """Arrow reads no more digits of a fraction than its unit has: Python writes six, Go and Java up to nine."""
+    """Return a type with enough digits: Arrow reads no more digits of a fraction than its unit has, and Python writes
+    six, Go and Java up to nine.
+    """
     if isinstance(first, int):
         return pa.int64()
     digits = len(first.partition(".")[2].rstrip("Z").partition("+")[0]) if isinstance(first, str) else 0
     return kind if digits <= 3 else pa.timestamp("us" if digits <= 6 else "ns", kind.tz)
 
 
-def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _Part:
+def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows:
     rows, invalid = [], []
     for index, payload in enumerate(payloads):
         verdict = _judge(payload, contract)
@@ -160,35 +236,42 @@ def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _Part:
             rows.append(verdict)
         else:
             invalid.append(InvalidRow(index, verdict, payload))
-    return _Part(pa.Table.from_pylist(rows, schema=contract.arrow_schema), tuple(invalid), len(payloads))
+    return _ParsedRows(pa.Table.from_pylist(rows, schema=contract.arrow_schema), tuple(invalid), len(payloads))
 
 
 def _judge(payload: bytes, contract: Contract) -> dict[str, object] | str:
-    """The coerced event, or the reason why it is none."""
+    """Return the coerced event, or the reason why it is none."""
+    event = read_object(payload)
+    if isinstance(event, str):
+        return event
     try:
-        event = json.loads(payload.decode(), parse_constant=_refuse)
-        if not isinstance(event, Mapping):
-            return "not a JSON object"
         return dict(validate_row(contract, event))
     except InvalidEvent as error:
         return one_line(error)
-    except UnicodeError:
-        return "not UTF-8 text"
     except (ValueError, OverflowError, RecursionError) as error:
         return f"not JSON: {one_line(error)}"
 
 
-def one_line(error: Exception) -> str:
-    """An error's text, fit for a log: one line, no half surrogates from hostile field names, not too long."""
-    return " ".join(str(error).encode(errors="replace").decode().split())[:300]
+def read_object(payload: bytes) -> Row | str:
+    """Return the object in a payload, or the reason why there is none."""
+    try:
+        event = _STRICT.decode(payload.decode())
+    except UnicodeError:
+        return "not UTF-8 text"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {one_line(error)}"
+    return event if isinstance(event, Mapping) else "not a JSON object"
 
 
 def _refuse(token: str) -> NoReturn:
     raise ValueError(f"{token} is not a JSON number")
 
 
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+
+
 def event_json(table: pa.Table) -> list[bytes]:
-    """Each row as one JSON object on one line; times in ISO 8601, UTC, with milliseconds and Z."""
+    """Write each row as one JSON object on one line; times in ISO 8601, UTC, with milliseconds and Z."""
     names = table.column_names
     columns = [_jsonable(column).to_pylist() for column in table.columns]
     return [

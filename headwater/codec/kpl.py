@@ -7,40 +7,64 @@ is not used.
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from aws_kinesis_agg import MAGIC
 from aws_kinesis_agg.deaggregator import messages_pb2  # this module sets the import path messages_pb2 needs
 from google.protobuf.message import DecodeError
 
 from headwater.errors import InvalidRecord
+from headwater.stream.hashkeys import hash_key_of
 
-__all__ = ["encode_kpl", "is_kpl", "user_payloads"]
+__all__ = ["UserRecord", "encode_kpl", "is_kpl", "user_payloads", "user_records"]
 
 _DIGEST_BYTES = 16
 
 
 def is_kpl(data: bytes) -> bool:
-    """Whether the record begins as an aggregate does."""
+    """Tell whether the record begins as an aggregate does."""
     return data.startswith(MAGIC)
 
 
+class UserRecord(NamedTuple):
+    """Hold one user record of an aggregate. `hash_key` is None where the aggregate's tables lack its key."""
+
+    payload: bytes
+    partition_key: str
+    hash_key: int | None
+
+
+def user_records(data: bytes) -> list[UserRecord]:
+    """Return the user records in order, each with the hash key that it would have on its own.
+
+    That is its explicit hash key, else the MD5 of its partition key, as aggregation-format.md says. Raises
+    InvalidRecord for what is no aggregate.
+    """
+    aggregate = _parsed(data)
+    names = list(aggregate.partition_key_table)
+    hashed = [hash_key_of(name) for name in names]
+    explicit = [_number(key) for key in aggregate.explicit_hash_key_table]
+    out = []
+    for record in aggregate.records:
+        at = record.partition_key_index
+        name, key = (names[at], hashed[at]) if at < len(names) else ("", None)
+        if record.HasField("explicit_hash_key_index"):
+            place = record.explicit_hash_key_index
+            key = explicit[place] if place < len(explicit) else None
+        out.append(UserRecord(record.data, name, key))
+    return out
+
+
 def user_payloads(data: bytes) -> list[bytes]:
-    """The payloads of the user records, in order."""
-    message, digest = data[len(MAGIC) : -_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if len(data) < len(MAGIC) + _DIGEST_BYTES or _md5(message) != digest:
-        raise InvalidRecord("a KPL aggregate whose checksum is wrong")
-    try:
-        aggregate = messages_pb2.AggregatedRecord.FromString(message)
-    except DecodeError as error:
-        raise InvalidRecord("a KPL aggregate that is not the protobuf it should be") from error
-    return [record.data for record in aggregate.records]
+    """Return the payloads of the user records, in order."""
+    return [record.data for record in _parsed(data).records]
 
 
 def encode_kpl(payloads: Sequence[bytes], partition_key: str, explicit_hash_key: str | None) -> bytes:
-    """One aggregate of all payloads, under one partition key.
+    """Encode all payloads as one aggregate, under one partition key.
 
-    Every user record carries the outer explicit hash key: a KCL consumer drops user records whose own hash lies
-    outside the shard it reads.
+    Every user record carries the outer explicit hash key: a KCL consumer drops user records whose own hash lies outside
+    the shard it reads.
     """
     aggregate = messages_pb2.AggregatedRecord(partition_key_table=[partition_key])
     place = {"partition_key_index": 0}
@@ -51,6 +75,21 @@ def encode_kpl(payloads: Sequence[bytes], partition_key: str, explicit_hash_key:
         aggregate.records.add(data=payload, **place)
     message: bytes = aggregate.SerializeToString()
     return bytes(MAGIC) + message + _md5(message)
+
+
+def _parsed(data: bytes) -> Any:
+    message, digest = data[len(MAGIC) : -_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if len(data) < len(MAGIC) + _DIGEST_BYTES or _md5(message) != digest:
+        raise InvalidRecord("a KPL aggregate whose checksum is wrong")
+    try:
+        return messages_pb2.AggregatedRecord.FromString(message)
+    except DecodeError as error:
+        raise InvalidRecord("a KPL aggregate that is not the protobuf it should be") from error
+
+
+def _number(text: str) -> int | None:
+    """Return a hash key of at most 39 digits, which is what 2^128 has; None for any other text."""
+    return int(text) if len(text) <= 39 and text.isascii() and text.isdecimal() else None
 
 
 def _md5(message: bytes) -> bytes:

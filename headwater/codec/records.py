@@ -1,32 +1,145 @@
-"""From the bytes of a record to its content, whoever wrote them."""
+"""Decode the bytes of a record, whoever wrote them: one decoder for every place that reads a stream.
 
+A user record of a KPL aggregate is decoded as a record of its own with the same bytes would be. Which records a shard
+reads, and what becomes of a refused one, is the business of `processors`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, cast
+
+import numpy as np
 import pyarrow as pa
 
-from headwater.codec.columnar import OtherContract, decode_batch, is_arrow
+from headwater.arrays import Ints
+from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed
 from headwater.codec.control import Control, decode_control, is_control
-from headwater.codec.decoded import Decoded
-from headwater.codec.inflate import gunzip, is_gzip, is_zstd, unzstd
-from headwater.codec.jsonrows import decode_payloads, decode_text, one_line
+from headwater.codec.decoded import Decoded, kept_rows
+from headwater.codec.inflate import MAX_BYTES, decompressed, is_compressed
+from headwater.codec.jsonrows import decode_payloads, event_texts, is_one_object
 from headwater.codec.kpl import is_kpl, user_payloads
-from headwater.contract import Contract
+from headwater.codec.rows import EVENT, MAX_EVENTS, Row, Unread, decode_rows, event_record, one_line
+from headwater.contract import Contract, InvalidRow, conform
 from headwater.errors import InvalidEvent, InvalidRecord
 
-__all__ = ["decode_record", "json_payloads"]
+__all__ = [
+    "Content",
+    "Contents",
+    "Decoder",
+    "Unit",
+    "decode_contents",
+    "decode_record",
+    "decode_units",
+    "decoder_units",
+    "json_payloads",
+]
 
 _BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\n\r\x0b\f\0\x1e"
+"""Bytes that may stand around a text: white space, and the separators that some writers use."""
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError, MemoryError)
-"""What Arrow, zlib and the contract raise over broken bytes; anything else is a bug and shall be seen."""
+"""Errors that Arrow, zlib and the contract raise over broken bytes; anything else is a bug and shall be seen."""
+_MAX_CONTENTS = 1_000
+"""Batches and control records in one aggregate: each costs a pass of its own, and no writer that we know makes any."""
+
+_MAX_TABLE = 512 << 20
+"""Bytes of a decoder's table."""
+_MAX_BROKEN = 1 << 20
+"""Bytes of an aggregate in broken compressed user records that are tried: they inflate to 1 GiB at most."""
+
+Decoder = Callable[[bytes], "pa.Table | Sequence[Row | Unread]"]
+"""Turns the bytes of a record, or of one user record of an aggregate, into events: a table, or rows by name. May raise
+anything for what it cannot read."""
+
+Content = Decoded | Control | OtherContract
 
 
-def decode_record(data: bytes, contract: Contract) -> Decoded | Control | OtherContract:
-    """What the record carries.
+Unit = bytes | Row | Unread
+"""One event before it is held to the contract: its JSON text, or a row, or the reason why there is none."""
 
-    Read are: columnar batches, also by other Arrow writers and uncompressed; JSON as one object, an array or lines,
-    plain or under gzip or zstd; KPL aggregates of JSON objects; control records. Raises InvalidRecord, with a reason
-    that names no place in the stream, for all else; the caller knows the place.
+
+class Contents(NamedTuple):
+    """Hold what a record carries, in order: one content, or several where an aggregate mixes kinds.
+
+    The places in `Decoded.rows` and `InvalidRow.index` count the events of the whole record. `users` holds, for an
+    aggregate, the place of the first event of each user record; None where each has one event, and for other records.
     """
+
+    contents: list[Content]
+    users: Ints | None = None
+
+
+def decode_contents(data: bytes, contract: Contract, decoder: Decoder | None = None) -> Contents:
+    """Decode all that the record carries. A `decoder` reads what is no control record and no batch of headwater's own.
+
+    Read are: columnar batches, also by other Arrow writers and uncompressed; JSON as objects in any separation, or as
+    an array; control records; each plain or under gzip, zlib or zstd, alone or as user records of a KPL aggregate. Of
+    an aggregate, a user record that cannot be read is one invalid row. Raise InvalidRecord, with a reason that names
+    no place in the stream, for all else; the caller knows the place.
+    """
+    read = _aggregate if is_kpl(data) else _alone
+    return _guarded(lambda: read(data, contract, decoder))
+
+
+def decode_record(data: bytes, contract: Contract) -> Content:
+    """Decode a record that carries one content, as all do but aggregates with batches or control records in them.
+
+    Raise InvalidRecord as `decode_contents` does, and for several contents that are not all foreign events.
+    """
+    found = decode_contents(data, contract).contents
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        return decode_payloads([], contract)
+    events = [one for one in found if isinstance(one, Decoded) and one.origin is None]
+    if len(events) < len(found):
+        raise InvalidRecord("an aggregate of several kinds of content")
+    return replace(
+        events[0],
+        table=pa.concat_tables([one.table.cast(contract.arrow_schema) for one in events]),
+        rows=np.concatenate([one.rows for one in events]),
+        invalid=tuple(row for one in events for row in one.invalid),
+        total=sum(one.total for one in events),
+    )
+
+
+def decode_units(units: Sequence[Unit], contract: Contract) -> Decoded:
+    """Decode one event from each unit; all are of one kind."""
+    if units and not isinstance(units[0], bytes):
+        return decode_rows(cast("Sequence[Row | Unread]", units), contract)
+    return decode_payloads(cast(Sequence[bytes], units), contract)
+
+
+def decoder_units(data: bytes, contract: Contract, decoder: Decoder) -> list[Unit] | None:
+    """Return what `decode_units` is to read of a record's events, as rows; None for all else, as `json_payloads`."""
+    if is_kpl(data) or not data:
+        return None
     try:
-        return _decode(data, contract)
+        found = _opened(data, contract, _InflateBudget(), decoder)
+    except (InvalidRecord, InvalidEvent, *_BROKEN):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def json_payloads(data: bytes) -> list[Unit] | None:
+    """Return what `decode_units` is to read of a small record: one object on one line, or an aggregate of such.
+
+    None for all else, and for what cannot be read: `decode_contents` tells why.
+    """
+    if not is_kpl(data):
+        text = _object_line(data)
+        return None if text is None else [text]
+    try:
+        payloads = user_payloads(data)
+        found: list[Unit] = [text for payload in payloads if (text := _object_line(payload)) is not None]
+        return found if found and len(found) == len(payloads) else None
+    except InvalidRecord:
+        return None
+
+
+def _guarded(decode: Callable[[], Contents]) -> Contents:
+    try:
+        return decode()
     except InvalidRecord:
         raise
     except InvalidEvent as error:
@@ -35,34 +148,182 @@ def decode_record(data: bytes, contract: Contract) -> Decoded | Control | OtherC
         raise InvalidRecord(f"cannot be decoded: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _decode(data: bytes, contract: Contract) -> Decoded | Control | OtherContract:
-    if is_kpl(data):
-        return decode_payloads([payload.strip() for payload in user_payloads(data)], contract)
-    if is_zstd(data):
-        data = unzstd(data)
-    elif is_gzip(data):
-        data = gunzip(data)
-    if is_arrow(data):
+def _object_line(data: bytes) -> bytes | None:
+    """Return the text of a payload that is one object on one line, and no control record; None for all else."""
+    text = data.removeprefix(_BOM).strip(_BLANK)
+    return text if is_one_object(text) and not is_control(text) else None
+
+
+def _alone(data: bytes, contract: Contract, decoder: Decoder | None) -> Contents:
+    """Decode what is no aggregate."""
+    found = _opened(data, contract, _InflateBudget(), decoder)
+    return Contents([decode_units(found, contract) if isinstance(found, list) else found])
+
+
+class _InflateBudget:
+    """Bound what decompression makes of all user records of one aggregate together, and the work for broken ones."""
+
+    def __init__(self) -> None:
+        self._left = MAX_BYTES
+        self._broken = 0
+
+    def decompressed(self, data: bytes) -> bytes:
+        """Return the content; InvalidRecord when it cannot be read or there are too many bytes."""
+        if self._broken > _MAX_BROKEN:
+            raise InvalidRecord("too many compressed user records of one aggregate are broken")
+        try:
+            content = decompressed(data, self._left)
+        except InvalidRecord:
+            self._broken += len(data)  # how far it came is unknown
+            raise
+        self._left -= len(content)
+        return content
+
+    def tried(self, data: bytes) -> bytes:
+        """Return the content, or the bytes as they are: those of a binary format may begin like compressed ones."""
+        try:
+            return self.decompressed(data)
+        except InvalidRecord as error:
+            if "when decompressed" in str(error):
+                raise
+            return data
+
+
+def _opened(data: bytes, contract: Contract, budget: _InflateBudget, decoder: Decoder | None) -> list[Unit] | Content:
+    """Return what is no aggregate as units of one event each, or decoded when it is something else."""
+    if not data:
+        raise InvalidRecord("an empty record")
+    if is_compressed(data):
+        data = budget.decompressed(data) if decoder is None else budget.tried(data)
+    if is_arrow(data) and (decoder is None or is_sealed(data)):
         return decode_batch(data, contract)
-    text = data.removeprefix(_BOM).strip()
+    text = data.removeprefix(_BOM).strip(_BLANK)
     if is_control(text):
-        return decode_control(text)
+        return _control(text, contract)
+    if decoder is not None:
+        return _decoded(decoder, data, contract)
     if not text.startswith((b"{", b"[")):
         raise InvalidRecord("neither a batch nor JSON nor a KPL aggregate")
-    return decode_text(text, contract)
+    return list[Unit](event_texts(text))
 
 
-def json_payloads(data: bytes) -> list[bytes] | None:
-    """What `decode_payloads` is to read of a small record: the objects of a KPL aggregate, or one object on one line.
+def _control(text: bytes, contract: Contract) -> Content:
+    """Read a control record; one that carries an event is that event."""
+    found = decode_control(text)
+    if found.kind != EVENT:
+        return found
+    row, flat = found.body.get("row"), found.body.get("flat") is True
+    return decode_rows([row if isinstance(row, dict) else Unread("not a JSON object", text)], contract, flat=flat)
 
-    None for all else, and for what cannot be read: `decode_record` has the word.
-    """
-    if is_kpl(data):
-        try:
-            return [payload.strip() for payload in user_payloads(data)] or None
-        except InvalidRecord:
-            return None
-    text = data.removeprefix(_BOM).strip()
-    if text.startswith(b"{") and text.endswith(b"}") and b"\n" not in text and not is_control(text):
-        return [text]
-    return None
+
+def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | Content:
+    """Run a decoder. Whatever it raises is the record's fault, and what it makes is bounded."""
+    try:
+        found = decoder(data)
+    except InvalidRecord:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise InvalidRecord(f"the decoder fails on it: {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(found, pa.Table):
+        rows = [row if isinstance(row, Mapping | Unread) else _no_row(row) for row in found]
+        if len(rows) > MAX_EVENTS:
+            raise InvalidRecord(f"more than {MAX_EVENTS} events")
+        return list[Unit](rows)
+    if found.num_rows > MAX_EVENTS or found.nbytes > _MAX_TABLE:
+        raise InvalidRecord(f"more than {MAX_EVENTS} events, or {_MAX_TABLE >> 20} MiB of them, in one record")
+    found.validate(full=True)
+    if contract.selects:
+        return list[Unit](found.to_pylist())
+    conformed = conform(contract, found.replace_schema_metadata(None))
+    rows = found.take(pa.array([row.index for row in conformed.invalid], pa.int64())).to_pylist()
+    events = [event_record(row, flat=False) for row in rows]
+    invalid = tuple(replace(row, event=event) for row, event in zip(conformed.invalid, events, strict=True))
+    kept = kept_rows(found.num_rows, invalid)
+    return Decoded(contract.name, contract.version, conformed.table, kept, invalid, found.num_rows)
+
+
+def _no_row(row: object) -> Unread:
+    return Unread(f"the decoder gives a {type(row).__name__} in place of a row", repr(row).encode(errors="replace"))
+
+
+def _aggregate(data: bytes, contract: Contract, decoder: Decoder | None) -> Contents:
+    """Decode each user record. Units of events are read in one pass over all user records up to another content."""
+    payloads = user_payloads(data)
+    contents: list[Content] = []
+    starts = np.zeros(len(payloads), np.int64)
+    run = _EventRun(0)
+    budget = _InflateBudget()
+    for at, payload in enumerate(payloads):
+        starts[at] = run.stop
+        text = _object_line(payload) if decoder is None else None
+        found = [text] if text is not None else _user_record(payload, contract, budget, decoder)
+        if isinstance(found, InvalidRow):
+            run.refuse(found)
+        elif isinstance(found, list):
+            run.add(found)
+        else:
+            run.flush(contents, contract)
+            contents.append(_moved(found, run.stop))
+            run = _EventRun(run.stop + (found.total if isinstance(found, Decoded) else 0))
+        if run.stop > MAX_EVENTS or len(contents) > _MAX_CONTENTS:
+            raise InvalidRecord(f"more than {MAX_EVENTS} events, or {_MAX_CONTENTS} batches and control records")
+    run.flush(contents, contract)
+    one_each = bool(np.array_equal(starts, np.arange(len(payloads))))
+    return Contents(contents or [decode_payloads([], contract)], None if one_each else starts)
+
+
+def _user_record(
+    payload: bytes, contract: Contract, budget: _InflateBudget, decoder: Decoder | None
+) -> list[Unit] | Content | InvalidRow:
+    """Open one user record; what cannot be read is one invalid row, so that its neighbours count."""
+    try:
+        if is_kpl(payload):
+            raise InvalidRecord("an aggregate within an aggregate")
+        return _opened(payload, contract, budget, decoder)
+    except (InvalidRecord, InvalidEvent) as error:
+        reason = one_line(error)
+    except _BROKEN as error:
+        reason = f"cannot be decoded: {type(error).__name__}: {one_line(error)}"
+    return InvalidRow(0, reason, payload)
+
+
+class _EventRun:
+    """Gather neighbouring events, and refused user records among them, to be read in one pass."""
+
+    def __init__(self, start: int) -> None:
+        self.stop = start
+        self._start = start
+        self._units: list[Unit] = []
+        self._places: list[int] = []
+        self._refused: list[InvalidRow] = []
+
+    def add(self, units: Sequence[Unit]) -> None:
+        """Add units of one event each."""
+        self._units += units
+        self._places += range(self.stop, self.stop + len(units))
+        self.stop += len(units)
+
+    def refuse(self, row: InvalidRow) -> None:
+        """Add a user record that cannot be read: it takes one place."""
+        self._refused.append(replace(row, index=self.stop))
+        self.stop += 1
+
+    def flush(self, contents: list[Content], contract: Contract) -> None:
+        """Decode what was gathered, if anything, and append it to the contents."""
+        if self.stop == self._start:
+            return
+        found = decode_units(self._units, contract)
+        places = np.asarray(self._places, np.int64)
+        invalid = [replace(row, index=self._places[row.index]) for row in found.invalid] + self._refused
+        invalid.sort(key=lambda row: row.index)
+        rows, total = places[found.rows], self.stop - self._start
+        contents.append(replace(found, rows=rows, invalid=tuple(invalid), total=total))
+
+
+def _moved(found: Content, by: int) -> Content:
+    """Return the content with its places counted from the record's beginning."""
+    if not by or not isinstance(found, Decoded):
+        return found
+    invalid = tuple(replace(row, index=row.index + by) for row in found.invalid)
+    # the identity of a sealed batch is its first number plus the place, so the first moves the other way
+    return replace(found, rows=found.rows + by, invalid=invalid, first_seq=found.first_seq - by)

@@ -7,6 +7,7 @@ A contract is read from YAML (`load_contract`). Events are held to it row by row
 from headwater.contract.compatibility import check_compatible
 from headwater.contract.conform import Conformed, InvalidRow, conform
 from headwater.contract.definition import Contract, Field, OwnId
+from headwater.contract.jsonschema import json_schema
 from headwater.contract.parsing import load_contract, parse_contract
 from headwater.contract.rows import validate_row
 
@@ -18,6 +19,7 @@ __all__ = [
     "OwnId",
     "check_compatible",
     "conform",
+    "json_schema",
     "load_contract",
     "parse_contract",
     "validate_row",

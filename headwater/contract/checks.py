@@ -1,4 +1,4 @@
-"""What a column in its field's type may hold: finite numbers, times that Python can hold, bounds and listed values."""
+"""Check what a column in its field's type may hold: finite numbers, times that Python holds, bounds, values."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.clock import DAY_MS
 from headwater.contract.definition import Field
 from headwater.contract.values import MAX_MS, MIN_MS
 
-__all__ = ["refused_rows"]
+__all__ = ["long_texts", "refused_rows"]
 
-_MS_PER_DAY = 86_400_000
 _INT64 = pa.int64()
 _INT32 = pa.int32()
-Rows = np.ndarray[tuple[int], np.dtype[np.intp]]
+Places = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
-def refused_rows(field: Field, column: pa.ChunkedArray) -> Rows | None:
-    """The places of the values that break the contract, None where there are none. Nulls are not looked at."""
+def refused_rows(field: Field, column: pa.ChunkedArray) -> Places | None:
+    """Return the places of the values that break the contract; None where there are none. Nulls are not looked at."""
     if field.values:
         return _places(_unlisted(field, column))
     kind = field.type
@@ -27,12 +27,25 @@ def refused_rows(field: Field, column: pa.ChunkedArray) -> Rows | None:
     if kind == "timestamp":
         return _outside(_counts(column, _INT64), MIN_MS, MAX_MS)
     if kind == "date":
-        return _outside(_counts(column, _INT32), MIN_MS // _MS_PER_DAY, MAX_MS // _MS_PER_DAY)
+        return _outside(_counts(column, _INT32), MIN_MS // DAY_MS, MAX_MS // DAY_MS)
     low, high = field.bounds
     return None if low is None and high is None else _outside(column, low, high)
 
 
-def _refused_floats(field: Field, column: pa.ChunkedArray) -> Rows | None:
+def long_texts(column: pa.ChunkedArray, limit: int) -> Places | None:
+    """Return the places of the texts of more than `limit` bytes in UTF-8; None where there are none."""
+    texts = [chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk for chunk in column.chunks]
+    if all((pc.max(pc.binary_length(one)).as_py() or 0) <= limit for one in texts):
+        return None
+    long = [pc.greater(pc.binary_length(one), limit) for one in texts]
+    parts = [
+        one.take(chunk.indices) if pa.types.is_dictionary(chunk.type) else one
+        for one, chunk in zip(long, column.chunks, strict=True)
+    ]
+    return _places(pa.chunked_array(parts, pa.bool_()))
+
+
+def _refused_floats(field: Field, column: pa.ChunkedArray) -> Places | None:
     # NaN and infinity stay in a sum, so that one pass shows that there are none. A sum can also overflow by itself.
     total = pc.sum(column).as_py()
     if total is not None and not np.isfinite(total):
@@ -45,11 +58,11 @@ def _refused_floats(field: Field, column: pa.ChunkedArray) -> Rows | None:
 
 
 def _counts(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Times as the numbers they are stored as."""
+    """Return times as the numbers that they are stored as."""
     return pa.chunked_array([chunk.view(kind) for chunk in column.iterchunks()], kind)
 
 
-def _outside(column: pa.ChunkedArray, low: float | None, high: float | None) -> Rows | None:
+def _outside(column: pa.ChunkedArray, low: float | None, high: float | None) -> Places | None:
     for chunk in column.chunks:
         least, most = _extent(chunk)
         if least is not None and ((low is not None and least < low) or (high is not None and most > high)):
@@ -86,8 +99,8 @@ def _unlisted(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     )
 
 
-def _places(bad: pa.ChunkedArray | None) -> Rows | None:
+def _places(bad: pa.ChunkedArray | None) -> Places | None:
     if bad is None:
         return None
-    places: Rows = np.flatnonzero(bad.fill_null(False).to_numpy())
+    places: Places = np.flatnonzero(bad.fill_null(False).to_numpy())
     return places if len(places) else None

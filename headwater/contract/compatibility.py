@@ -1,4 +1,4 @@
-"""Whether a contract may follow another: every event that conforms to the old one has to conform to the new one."""
+"""Compare two versions of a contract: every event that conforms to the old one has to conform to the new one."""
 
 from dataclasses import replace
 
@@ -10,10 +10,16 @@ _WIDENED = {("int", "long"), ("float", "double")}
 
 
 def check_compatible(old: Contract, new: Contract) -> list[str]:
-    """Why `new` may not follow `old`, one line each; nothing when it may.
+    """Return why `new` may not follow `old`, one line each; an empty list when it may.
 
     May change: texts, the order of fields, a new optional field, required to optional, int to long, float to double,
     wider bounds and values, a new name with the old one in `was`.
+
+    >>> from dataclasses import replace
+    >>> from headwater.contract import load_contract
+    >>> old = load_contract("telemetry")
+    >>> check_compatible(old, replace(old, version=old.version + 1))
+    []
     """
     faults = _version_faults(old, new)
     if old.name != new.name:
@@ -41,7 +47,7 @@ def _version_faults(old: Contract, new: Contract) -> list[str]:
 
 
 def _content(contract: Contract) -> Contract:
-    """The contract without its texts."""
+    """Return the contract without its texts."""
     return replace(
         contract,
         description="",
@@ -61,7 +67,21 @@ def _field_faults(old: Field, new: Field) -> list[str]:
         faults.append(f"{where} no longer lists its earlier name {', '.join(lost)}")
     if old.unit and new.unit and old.unit != new.unit:
         faults.append(f"{where} changes its unit from {old.unit} to {new.unit}: use a new field")
+    if old.path != new.path:
+        faults.append(f"{where} is read from another place: {_path(old)} becomes {_path(new)}")
+    if (old.epoch, old.format) != (new.epoch, new.format):
+        faults.append(f"{where} reads times otherwise: epoch and format stay")
+    if new.max_bytes < old.max_bytes:
+        faults.append(f"{where} takes fewer bytes: {old.max_bytes} becomes {new.max_bytes}")
+    if new.earliest_ms > old.earliest_ms:
+        faults.append(f"{where} has a later earliest time")
+    if new.ahead_ms < old.ahead_ms:
+        faults.append(f"{where} may be less far ahead")
     return faults + _range_faults(where, old, new)
+
+
+def _path(field: Field) -> str:
+    return ".".join(field.path) or field.name
 
 
 def _range_faults(where: str, old: Field, new: Field) -> list[str]:
@@ -98,6 +118,10 @@ def _role_faults(old: Contract, new: Contract, successors: dict[str, Field]) -> 
         if renamed(before) != after:
             faults.append(f"the {role} changes from {before} to {after}")
     own = None if old.id is None else replace(old.id, origin=str(renamed(old.id.origin)), seq=renamed(old.id.seq))
+    if old.unknown != "refuse" and new.unknown == "refuse":
+        faults.append("unknown fields are refused now: earlier events may have some")
+    if old.unknown not in ("refuse", "ignore") and renamed(old.unknown) != new.unknown:
+        faults.append(f"unknown fields are no longer kept in {old.unknown}")
     if own != new.id:
         faults.append("the id changes: events that were taken would not be recognised")
     return faults

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from headwater.contract.checks import refused_rows
+from headwater.contract.checks import long_texts, refused_rows
 from headwater.contract.conversion import converted, nulls
 from headwater.contract.definition import Contract, Field
-from headwater.contract.values import Refused, missing, read_value, shown
+from headwater.contract.values import Refused, missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
 __all__ = ["Conformed", "InvalidRow", "conform"]
@@ -20,7 +20,7 @@ __all__ = ["Conformed", "InvalidRow", "conform"]
 
 @dataclass(frozen=True)
 class InvalidRow:
-    """An event that breaks its contract: its place among the events it came with, why, and itself as JSON if known."""
+    """Hold an event that breaks its contract: its place among those it came with, the reason, and itself as JSON."""
 
     index: int
     reason: str
@@ -29,7 +29,7 @@ class InvalidRow:
 
 @dataclass(frozen=True)
 class Conformed:
-    """The valid events in the contract's schema, and the others. `index` of an invalid one counts in the input."""
+    """Hold the valid events in the contract's schema, and the others. `index` of an invalid one counts in the input."""
 
     table: pa.Table
     invalid: tuple[InvalidRow, ...] = ()
@@ -51,6 +51,9 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
             made = nulls(field, table.num_rows)
         else:
             made = _conformed(field, column, faults)
+            limit = contract.max_bytes.get(field.name)
+            if limit is not None and not field.values:
+                _check_length(field, made, limit, faults)
         same = same and made is column
         columns.append(made)
     if not same or table.schema.metadata:
@@ -64,7 +67,9 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
 
 
 def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Field, pa.ChunkedArray | None]]]:
-    """The column of each field, None for an optional one that is not there; and whether they are the table's as is."""
+    """Return the column of each field, None for an optional one that is not there; and whether they are the table's as
+    is.
+    """
     names = table.column_names
     if names == contract.arrow_schema.names:
         return True, list(zip(contract.fields, table.itercolumns(), strict=True))
@@ -85,9 +90,10 @@ def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Fiel
 
 
 def _conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
-    """The column as the field's type, with faults added for the rows that break the contract."""
+    """Convert the column to the field's type, and add faults for the rows that break the contract."""
     try:
-        made = column if column.type == field.arrow_type else converted(field, column)
+        whole = column.type == field.arrow_type and field.type != "json"
+        made = column if whole else converted(field, column)
     except pa.ArrowException:
         made = _by_value(field, column, faults)
     refused = refused_rows(field, made)
@@ -101,8 +107,16 @@ def _conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) ->
     return made
 
 
+def _check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, str]) -> None:
+    """Add faults for the rows whose text is too long."""
+    long = long_texts(made, limit)
+    if long is not None:
+        for index, value in zip(long.tolist(), _values(made, long), strict=True):
+            faults.setdefault(index, too_long(field, str(value), limit))
+
+
 def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
-    """Each value by itself; null where there is a fault."""
+    """Read each value by itself; null where there is a fault."""
     read: list[object] = []
     for index, value in enumerate(column.to_pylist()):
         try:

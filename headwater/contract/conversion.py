@@ -1,4 +1,4 @@
-"""Columns of other types as their field's. Nothing is lost but the part of a time below the millisecond."""
+"""Convert columns of other types to their field's. Nothing is lost but the part of a time below the millisecond."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.contract.definition import Field
-from headwater.contract.values import MAX_MS, MIN_MS
+from headwater.contract.values import EXACT_FLOATS, MAX_MS, MIN_MS
 from headwater.errors import InvalidEvent
 
 __all__ = ["converted", "nulls"]
@@ -17,14 +17,14 @@ _UTC_MS = pa.timestamp("ms", "UTC")
 
 
 def nulls(field: Field, rows: int) -> pa.ChunkedArray:
-    """A column of nulls."""
+    """Return a column of nulls."""
     return pa.chunked_array([pa.nulls(rows, field.arrow_type)])
 
 
 def converted(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column as the field's type; a string column stays dictionary-encoded.
+    """Convert a column to the field's type; a string column stays dictionary-encoded.
 
-    Raises ArrowException when single values do not fit, InvalidEvent when the type cannot be read as the field's.
+    Raise ArrowException when single values do not fit, InvalidEvent when the type cannot be read as the field's.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -35,7 +35,12 @@ def converted(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column if inner == field.arrow_type else converted(field, column)
     if pa.types.is_null(kind):
         return nulls(field, len(column))
-    found = _CONVERSIONS[field.type](column, field.arrow_type)
+    if field.type == "json" or field.format:
+        raise pa.ArrowInvalid("values that are read one by one")
+    if field.type == "timestamp":
+        found = _times(field, column)
+    else:
+        found = _CONVERSIONS[field.type](column, field.arrow_type)
     if found is None:
         raise InvalidEvent(f"field {field.name}: a column of {kind} cannot be read as {field.type}")
     return found
@@ -46,7 +51,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _dictionaries(column: pa.ChunkedArray, inner: pa.DataType) -> pa.ChunkedArray:
-    """Dictionaries of plain strings without null among them: then the codes alone say what is null."""
+    """Return dictionaries of plain strings without null among them: then the codes alone say what is null."""
     if inner.equals(_STRING) and not any(chunk.dictionary.null_count for chunk in column.iterchunks()):
         return column
     index = column.type.index_type
@@ -72,6 +77,10 @@ def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | N
     found = column.type
     if pa.types.is_float16(found):
         column = column.cast(pa.float32())
+    if pa.types.is_floating(found):
+        largest = pc.max(pc.abs(column)).as_py()
+        if largest is not None and not largest < EXACT_FLOATS:
+            raise pa.ArrowInvalid("whole numbers that a float may have rounded")  # to be read and refused one by one
     return column.cast(kind) if pa.types.is_integer(found) or pa.types.is_floating(found) else None
 
 
@@ -85,21 +94,30 @@ def _floats(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | Non
     return column.cast(kind, safe=False)
 
 
-def _times(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+def _times(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     found = column.type
     if pa.types.is_timestamp(found):
         return _as_ms(column)
     if _is_text(found):
         return _as_ms(_text_times(column))
     if pa.types.is_integer(found):
-        return column.cast(pa.int64()).cast(kind)
+        return _counted_times(field, column.cast(pa.int64()))
     if pa.types.is_date(found):
-        return column.cast(pa.date32()).cast(pa.timestamp("ms")).cast(pa.int64()).cast(kind)
+        return column.cast(pa.date32()).cast(pa.timestamp("ms")).cast(pa.int64()).cast(field.arrow_type)
     return None
 
 
+def _counted_times(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read numbers of the field's unit since 1970."""
+    made = _as_ms(column.cast(pa.timestamp(field.epoch, "UTC")))
+    least = pc.min(made.cast(pa.int64())).as_py()
+    if least is not None and least < field.earliest_ms:
+        raise pa.ArrowInvalid("times that no clock gives")  # to be read and refused one by one
+    return made
+
+
 def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """All with a zone, or all without: anything else is left to be read one by one."""
+    """Read times that all have a zone, or all have none: anything else is left to be read one by one."""
     try:
         return column.cast(pa.timestamp("us", "UTC"))
     except pa.ArrowInvalid:
@@ -107,7 +125,7 @@ def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_ms(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Any unit and zone in milliseconds, rounded down."""
+    """Convert times of any unit and zone to milliseconds, rounded down."""
     unit = column.type.unit
     count = column.cast(pa.int64())
     if unit == "s":
@@ -137,6 +155,5 @@ _CONVERSIONS: dict[str, Callable[[pa.ChunkedArray, pa.DataType], pa.ChunkedArray
     "long": _integers,
     "float": _floats,
     "double": _floats,
-    "timestamp": _times,
     "date": _dates,
 }

@@ -1,4 +1,8 @@
-"""What a contract consists of. Every instance is consistent: the constructors raise InvalidContract."""
+"""The parts of a contract as values: fields, own id, the contract itself.
+
+Every instance is consistent: the constructors raise InvalidContract. How a contract is read, shown and applied to
+events is in the modules beside; none of them is imported here.
+"""
 
 import re
 import struct
@@ -6,13 +10,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 
+from headwater.arguments import check_fields, shown
+from headwater.clock import DAY_MS
 from headwater.errors import InvalidContract
 
-__all__ = ["INTEGER_BOUNDS", "TYPES", "Contract", "Field", "OwnId", "as_float32"]
+__all__ = [
+    "EPOCHS",
+    "INTEGER_BOUNDS",
+    "MAX_IDENTIFIER_BYTES",
+    "MAX_TEXT_BYTES",
+    "TYPES",
+    "Contract",
+    "Field",
+    "OwnId",
+    "as_float32",
+]
 
 TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -23,7 +38,18 @@ TYPES: dict[str, pa.DataType] = {
     "double": pa.float64(),
     "timestamp": pa.timestamp("ms", "UTC"),
     "date": pa.date32(),
+    "json": pa.string(),
 }
+"""The Arrow type of each type's column. A json field holds any JSON value, as its text."""
+EPOCHS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+"""The units that a time may be counted in since 1970, in nanoseconds."""
+EARLIEST_MS = 946_684_800_000
+"""The year 2000. A number that would be an earlier time is counted in another unit, or is no time: 20260301 as
+milliseconds is in January 1970, and so are today's seconds."""
+MAX_IDENTIFIER_BYTES = 1_024
+"""Maximum size of a key or an own id that is a text, in UTF-8: the limit of a DynamoDB sort key."""
+MAX_TEXT_BYTES = 262_144
+"""Maximum size of any other text or JSON value, where the contract does not say."""
 INTEGER_BOUNDS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _FLOATS = ("float", "double")
 _MAX = sys.float_info.max
@@ -34,19 +60,29 @@ Number = int | float
 
 
 def as_float32(value: float) -> float:
-    """The nearest float32; OverflowError beyond its range."""
+    """Return the nearest float32. Raise OverflowError beyond its range."""
     nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]
     return nearest
 
 
 def _quoted(value: object) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 @dataclass(frozen=True)
 class Field:
-    """One column. `was` lists its earlier names, `values` all the values it may have (strings and whole numbers)."""
+    """Hold one column. `was` lists its earlier names, `values` all the values it may have (strings and whole numbers).
+
+    `path` is where the value lies in events that others write, such as `("detail", "user", "id")`; without one it lies
+    under the field's name. For a timestamp, `epoch` is the unit of times that are numbers (s, ms, us or ns), `format`
+    the strptime format of times that are text where it is not ISO 8601, and `earliest_ms` the earliest time that a
+    number may stand for, in epoch ms. `ahead_ms` is how far the contract's time may lie after the record's arrival.
+    `max_bytes` is how long a text or JSON value may be, in UTF-8.
+
+    >>> Field("value", "double", minimum=0, unit="°C").bounds
+    (0.0, None)
+    """
 
     name: str
     type: str
@@ -57,24 +93,33 @@ class Field:
     maximum: Number | None = None
     values: tuple[str | int, ...] = ()
     was: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    epoch: str = "ms"
+    format: str = ""
+    earliest_ms: int = EARLIEST_MS
+    ahead_ms: int = DAY_MS
+    max_bytes: int = MAX_TEXT_BYTES
 
     def __post_init__(self) -> None:
-        for listed in ("values", "was"):
+        for listed in ("values", "was", "path"):
+            if not isinstance(getattr(self, listed), list | tuple):
+                raise InvalidContract(f"field {self.name}: {listed} is a list, not {shown(getattr(self, listed))}")
             object.__setattr__(self, listed, tuple(getattr(self, listed)))
         if not isinstance(self.name, str) or not _FIELD_NAME.fullmatch(self.name):
             raise InvalidContract(f"field name {_quoted(self.name)} is not letters, digits and _ after a letter")
         reason = self._type_fault() or self._bounds_fault() or self._values_fault() or self._was_fault()
+        reason = reason or self._reading_fault()
         if reason:
             raise InvalidContract(f"field {self.name}: {reason}")
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """The Arrow type of a conformed column; strings may be dictionary-encoded instead."""
+        """Return the Arrow type of a conformed column; strings may be dictionary-encoded instead."""
         return TYPES[self.type]
 
     @cached_property
     def bounds(self) -> tuple[Number | None, Number | None]:
-        """Minimum and maximum as values are compared with them: of a float field, rounded as its values are."""
+        """Return minimum and maximum as values are compared with them: of a float field, rounded as its values are."""
         if self.type not in _FLOATS:
             return self.minimum, self.maximum
         rounded = as_float32 if self.type == "float" else float
@@ -83,13 +128,16 @@ class Field:
 
     @cached_property
     def value_set(self) -> pa.Array:
-        """`values` as an Arrow array of the field's type."""
+        """Return `values` as an Arrow array of the field's type."""
         return pa.array(self.values, self.arrow_type)
 
     def _type_fault(self) -> str:
         if not isinstance(self.type, str) or self.type not in TYPES:
             return f"type {_quoted(self.type)} is unknown (one of {', '.join(TYPES)})"
-        return ""
+        if not isinstance(self.required, bool):
+            return f"required is True or False, not {shown(self.required)}"
+        texts = {"doc": self.doc, "unit": self.unit}
+        return next((f"{n} is a text, not {shown(text)}" for n, text in texts.items() if not isinstance(text, str)), "")
 
     def _bounds_fault(self) -> str:
         for name, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
@@ -123,6 +171,28 @@ class Field:
                 return f"was {_quoted(name)} is no field name"
         return ""
 
+    def _reading_fault(self) -> str:
+        if any(not isinstance(name, str) or not name for name in self.path):
+            return f"from {_quoted(self.path)} is no path of names"
+        if self.epoch not in EPOCHS:
+            return f"epoch {_quoted(self.epoch)} is none of {', '.join(EPOCHS)}"
+        if not isinstance(self.format, str) or (self.format and "%" not in self.format):
+            return f"format {_quoted(self.format)} is no strptime format such as %d/%b/%Y:%H:%M:%S %z"
+        if isinstance(self.earliest_ms, bool) or not isinstance(self.earliest_ms, int):
+            return f"earliest {_quoted(self.earliest_ms)} is no date"
+        if isinstance(self.ahead_ms, bool) or not isinstance(self.ahead_ms, int) or self.ahead_ms < 1:
+            return f"ahead {_quoted(self.ahead_ms)} is no duration"
+        if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int) or self.max_bytes < 1:
+            return f"max_bytes {_quoted(self.max_bytes)} is not a whole number from 1"
+        if self.max_bytes != MAX_TEXT_BYTES and self.type not in ("string", "json"):
+            return f"max_bytes is only for string and json, not for {self.type}"
+        given = (self.epoch, self.format, self.earliest_ms) != ("ms", "", EARLIEST_MS)
+        return (
+            f"epoch, format and earliest are for timestamps, not for {self.type}"
+            if (given and self.type != "timestamp")
+            else ""
+        )
+
     def _is_own_integer(self, value: object) -> bool:
         low, high = INTEGER_BOUNDS[self.type]
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
@@ -130,10 +200,18 @@ class Field:
 
 @dataclass(frozen=True)
 class OwnId:
-    """The fields that number the events at their source: a name of the source and a number in it, or one unique text.
+    """Hold which fields number the events at their source: a name of the source and a number in it, or one unique
+    text.
+
+    `origin` is a string field. `seq` is an int or long field, any of whose numbers may come in any order: the lowest,
+    the highest and random ones are as good as counted ones. Without `seq` the origin alone is the id, such as a UUID.
+    Counted numbers are cheapest to remember (see docs/guarantees.md).
 
     `partitions` is the number of chains that ordered placement spreads the origins over; it never changes, for all
     copies of an event must land on one chain.
+
+    >>> OwnId("device", "n")
+    OwnId(origin='device', seq='n', partitions=16)
     """
 
     origin: str
@@ -141,13 +219,22 @@ class OwnId:
     partitions: int = 16
 
     def __post_init__(self) -> None:
+        for name, value in (("origin", self.origin), ("seq", self.seq)):
+            if not isinstance(value, str) and (name, value) != ("seq", None):
+                raise InvalidContract(f"id: {name} must be the name of a field, not {shown(value)}")
         if isinstance(self.partitions, bool) or not isinstance(self.partitions, int) or self.partitions < 1:
             raise InvalidContract(f"id: partitions {_quoted(self.partitions)} is not a whole number from 1")
 
 
 @dataclass(frozen=True)
 class Contract:
-    """An event type: its fields in order, the key that events are grouped by and the time that they happened."""
+    """Hold an event type: its fields in order, the key that events are grouped by and the time that they happened.
+
+    >>> from headwater.contract import load_contract
+    >>> contract = load_contract("telemetry")
+    >>> contract.key, contract.time
+    ('device', 'ts')
+    """
 
     name: str
     version: int
@@ -156,20 +243,35 @@ class Contract:
     time: str
     id: OwnId | None = None
     description: str = ""
+    unknown: str = "refuse"
+    """Treatment of fields that the contract does not know: `refuse`, `ignore`, or the name of the json field that
+    keeps them."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.fields, list | tuple) or not all(isinstance(one, Field) for one in self.fields):
+            raise InvalidContract(f"fields: a list of Field, not {shown(self.fields)}")
         object.__setattr__(self, "fields", tuple(self.fields))
         if not isinstance(self.name, str) or not _CONTRACT_NAME.fullmatch(self.name):
             raise InvalidContract(f"name {_quoted(self.name)} is not small letters, digits, _ and - after a letter")
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
             raise InvalidContract(f"version {_quoted(self.version)} is not a whole number from 1")
+        check_fields(self, InvalidContract, key="the name of a field", time="the name of a field")
         self._check_names()
-        self._check_role("key", self.key, tuple(TYPES))
+        self._check_role("key", self.key, tuple(kind for kind in TYPES if kind != "json"))
         self._check_role("time", self.time, ("timestamp",))
+        for field in self.fields:
+            if field.ahead_ms != DAY_MS and field.name != self.time:
+                raise InvalidContract(f"field {field.name}: ahead is for the field that is the time, {self.time}")
         if self.id is not None:
             self._check_role("id: origin", self.id.origin, ("string",))
             if self.id.seq is not None:
                 self._check_role("id: seq", self.id.seq, tuple(INTEGER_BOUNDS))
+        if self.unknown not in ("refuse", "ignore"):
+            rest = self._by_name.get(self.unknown)
+            if rest is None or rest.type != "json" or rest.required:
+                raise InvalidContract(
+                    f"unknown {_quoted(self.unknown)} is neither refuse nor ignore nor an optional field of type json"
+                )
 
     def _check_names(self) -> None:
         if not self.fields:
@@ -195,17 +297,33 @@ class Contract:
     def _by_name(self) -> dict[str, Field]:
         return {field.name: field for field in self.fields}
 
+    @cached_property
+    def selects(self) -> bool:
+        """Return True when an event's fields must be looked for, or its values read one by one, to be columns."""
+        return self.unknown != "refuse" or any(field.path or field.type == "json" for field in self.fields)
+
+    @cached_property
+    def identifying(self) -> frozenset[str]:
+        """Return the names of the text fields that identify: the key, and what the own id consists of."""
+        own = () if self.id is None else (self.id.origin,)
+        return frozenset(name for name in (self.key, *own) if self._by_name[name].type in ("string", "json"))
+
+    @cached_property
+    def max_bytes(self) -> dict[str, int]:
+        """Return how many bytes a value may have, by the names of the fields whose values are texts."""
+        return {
+            field.name: min(
+                field.max_bytes, MAX_IDENTIFIER_BYTES if field.name in self.identifying else field.max_bytes
+            )
+            for field in self.fields
+            if field.type in ("string", "json")
+        }
+
     def field(self, name: str) -> Field:
-        """The field of that name; KeyError when there is none."""
+        """Return the field of that name. Raise KeyError when there is none."""
         return self._by_name[name]
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:
-        """The fields in order, in plain types and without metadata."""
+        """Return the fields in order as an Arrow schema, in plain types and without metadata."""
         return pa.schema([pa.field(field.name, field.arrow_type) for field in self.fields])
-
-    def json_schema(self) -> dict[str, Any]:
-        """The JSON Schema (2020-12) of one event written as a JSON object."""
-        from headwater.contract.jsonschema import json_schema
-
-        return json_schema(self)

@@ -1,8 +1,8 @@
-"""The data dictionary: every column of every contract, as a page of Markdown. Pure."""
+"""The data dictionary: every column of every contract, as a page of Markdown."""
 
 from collections.abc import Iterable
 
-from headwater.contract.definition import Contract, Field
+from headwater.contract.definition import MAX_TEXT_BYTES, Contract, Field
 
 __all__ = ["dictionary"]
 
@@ -14,7 +14,7 @@ _OURS = (
 
 
 def dictionary(contracts: Iterable[Contract]) -> str:
-    """A table for each contract, in the order given, then the columns that every lake table has."""
+    """Write a table for each contract, in the order given, then the columns that every lake table has."""
     lines = ["# Data dictionary", "", "Made by `headwater contract dictionary`; not to be edited.", ""]
     for contract in contracts:
         lines += [f"## {contract.name}, version {contract.version}", ""]
@@ -32,6 +32,8 @@ def _row(field: Field) -> str:
     notes = [field.doc] if field.doc else []
     if field.minimum is not None or field.maximum is not None:
         notes.append(f"From {field.minimum} to {field.maximum}.".replace("None", "any"))
+    if field.max_bytes != MAX_TEXT_BYTES:
+        notes.append(f"At most {field.max_bytes:,} bytes.")
     if field.values:
         notes.append("One of " + ", ".join(map(str, field.values)) + ".")
     if field.was:

@@ -30,6 +30,7 @@ _TYPES: dict[str, PrimitiveType] = {
     "double": DoubleType(),
     "timestamp": TimestamptzType(),
     "date": DateType(),
+    "json": StringType(),
 }
 _IDENTITY = (
     ("_origin", StringType(), "Where the event was numbered: the producer's session, its own id, or shard and record."),
@@ -40,7 +41,9 @@ _NO_EXTRA = pa.schema([])
 
 
 def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
-    """The contract's fields, the optional `extra` columns, then the identity columns; field ids count from 1."""
+    """Return the contract's fields, the `extra` columns (optional ones) and the identity columns; field ids count from
+    1.
+    """
     names = [field.name for field in contract.fields] + list(extra.names)
     for name in extra.names:
         if name.startswith("_") or names.count(name) > 1:

@@ -1,31 +1,43 @@
-"""Contracts from YAML. Every fault is one line: the file, the line and the reason."""
+"""Read contracts from YAML. Every fault is one line: the file, the line and the reason."""
 
 from collections.abc import Callable, Hashable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from headwater.arguments import check_arguments, duration_ms
 from headwater.contract.definition import Contract, Field, OwnId
-from headwater.errors import InvalidContract
+from headwater.errors import InvalidContract, UsageError
 
 __all__ = ["load_contract", "parse_contract", "shipped"]
 
 _SHIPPED = Path(__file__).with_name("shipped")
-_CONTRACT_KEYS = {"name", "version", "description", "key", "time", "id", "fields"}
+_CONTRACT_KEYS = {"name", "version", "description", "key", "time", "id", "fields", "unknown"}
 _FIELD_KEYS = {"name", "type", "required", "doc", "unit", "minimum", "maximum", "values", "was"}
+_FIELD_KEYS |= {"from", "epoch", "format", "earliest", "ahead", "max_bytes"}
 _ID_KEYS = {"origin", "seq", "partitions"}
 
 Made = TypeVar("Made")
 
 
 def shipped() -> list[str]:
-    """The names of the contracts that come with the package."""
+    """Return the names of the contracts that come with the package."""
     return sorted(file.stem for file in _SHIPPED.glob("*.yaml"))
 
 
 def load_contract(path: str | Path) -> Contract:
-    """The contract in a file, or the shipped one of that name (`telemetry`, `flights`)."""
+    """Load the contract in a file, or the shipped one of that name.
+
+    Shipped are `telemetry`, `flights`, `otel_logs`, `otel_metrics` and `otel_spans`.
+
+    Raise InvalidContract, which is a UsageError, in one line that names the file and the place in it.
+
+    >>> load_contract("telemetry").name
+    'telemetry'
+    """
+    check_arguments(load_contract, locals(), path="the path of a contract file or the name of a shipped contract")
     file = _SHIPPED / f"{path}.yaml" if path in shipped() else Path(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -40,7 +52,7 @@ def load_contract(path: str | Path) -> Contract:
 
 
 def parse_contract(text: str, where: str) -> Contract:
-    """The contract in YAML text; `where` names it in errors."""
+    """Read the contract in YAML text; `where` names it in errors."""
     try:
         document = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -54,7 +66,7 @@ def parse_contract(text: str, where: str) -> Contract:
 
 
 class _Mapping(dict[str, Any]):
-    """A YAML mapping that knows the lines of its keys, and its own."""
+    """Hold a YAML mapping with the lines of its keys, and its own."""
 
     def __init__(self, line: int) -> None:
         super().__init__()
@@ -63,7 +75,7 @@ class _Mapping(dict[str, Any]):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, not silently the last one."""
+    """Read safe YAML in which a key given twice is an error, not silently the last one."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> _Mapping:
@@ -94,7 +106,7 @@ def _contract(document: _Mapping, where: str) -> Contract:
             line = document.lines["fields"]
             raise InvalidContract(f"{where}:{line}: field {number} is not a mapping such as {{name: a, type: string}}")
         fields.append(_field(entry, number, where))
-    names = _texts(document, where, "name", "key", "time", "description")
+    names = _texts(document, where, "name", "key", "time", "description", "unknown")
     own = _own_id(document, where)
 
     def place(reason: str) -> int:
@@ -109,7 +121,7 @@ def _contract(document: _Mapping, where: str) -> Contract:
 
 def _field(entry: _Mapping, number: int, where: str) -> Field:
     _check_keys(entry, f"field {entry.get('name', number)}", where, _FIELD_KEYS, ("name", "type"))
-    texts = _texts(entry, where, "name", "type", "doc", "unit")
+    texts = _texts(entry, where, "name", "type", "doc", "unit", "epoch", "format")
     required = entry.get("required", True)
     if not isinstance(required, bool):
         raise InvalidContract(f"{where}:{entry.lines['required']}: field {texts['name']}: required is true or false")
@@ -125,8 +137,37 @@ def _field(entry: _Mapping, number: int, where: str) -> Field:
         words = reason.split(": ", 1)[-1].split(" ")
         return next((entry.lines[key] for key in entry if words[0] in (key, key.rstrip("s"))), entry.line)
 
-    bounds: dict[str, Any] = {key: entry.get(key) for key in ("minimum", "maximum")}
-    return _placed(where, place, lambda: Field(required=required, **texts, **bounds, **lists))
+    more: dict[str, Any] = {key: entry.get(key) for key in ("minimum", "maximum")}
+    if "from" in entry:
+        path = entry["from"]
+        # a list takes names that have a point in them
+        more["path"] = (
+            tuple(path.split(".")) if isinstance(path, str) else tuple(path) if isinstance(path, list) else path
+        )
+    if "max_bytes" in entry:
+        more["max_bytes"] = entry["max_bytes"]
+    if "earliest" in entry:
+        more["earliest_ms"] = _earliest_ms(entry, where)
+    if "ahead" in entry:
+        more["ahead_ms"] = _ahead_ms(entry, where)
+    return _placed(where, place, lambda: Field(required=required, **texts, **more, **lists))
+
+
+def _earliest_ms(entry: _Mapping, where: str) -> int:
+    """Return the first moment of a date, epoch ms."""
+    day = entry["earliest"]
+    if not isinstance(day, date) or isinstance(day, datetime):
+        line = entry.lines["earliest"]
+        raise InvalidContract(f"{where}:{line}: field {entry['name']}: earliest is no date such as 1970-01-01")
+    return (day - date(1970, 1, 1)).days * 86_400_000
+
+
+def _ahead_ms(entry: _Mapping, where: str) -> int:
+    try:
+        return duration_ms(entry["ahead"])
+    except UsageError as error:
+        line = entry.lines["ahead"]
+        raise InvalidContract(f"{where}:{line}: field {entry['name']}: ahead: {error}") from None
 
 
 def _own_id(document: _Mapping, where: str) -> OwnId | None:
@@ -154,7 +195,7 @@ def _check_keys(found: _Mapping, what: str, where: str, known: set[str], needed:
 
 
 def _texts(found: _Mapping, where: str, *keys: str) -> dict[str, Any]:
-    """Those of the keys that are there; each has to be text."""
+    """Return those of the keys that are there; each has to be text."""
     for key in keys:
         if key in found and not isinstance(found[key], str):
             raise InvalidContract(f"{where}:{found.lines[key]}: {key} is not text: {found[key]!r:.60}")

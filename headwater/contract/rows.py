@@ -1,22 +1,27 @@
-"""One event as a mapping, held to its contract."""
+"""Hold one event, given as a mapping, to its contract."""
 
 from collections.abc import Mapping
 
+from headwater.arguments import shown as named
 from headwater.contract.definition import Contract
-from headwater.contract.values import Refused, missing, read_value, shown
+from headwater.contract.values import Refused, missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
 __all__ = ["validate_row"]
 
 
 def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, object]:
-    """The event with every field of the contract, in order: numbers and times as the contract has them, absent as None.
+    """Return the event with every field of the contract, in order: numbers and times as the contract has them, absent
+    as None.
 
     Times may be ISO 8601 text (without a zone: UTC), milliseconds since 1970 or datetime, and become datetime in UTC,
-    rounded down to the millisecond. A field's earlier names are taken for it. InvalidEvent names the field.
+    rounded down to the millisecond. A field's earlier names are taken for it. Raise InvalidEvent, which names the
+    field.
     """
+    if not isinstance(row, Mapping):
+        raise InvalidEvent(f"an event is a mapping of field names to values, not {named(row)}")
     read: dict[str, object] = {}
-    used = 0
+    used, limits = 0, contract.max_bytes
     for field in contract.fields:
         name = field.name
         if name not in row and field.was:
@@ -32,6 +37,11 @@ def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, obj
             read[field.name] = read_value(field, value)
         except Refused as refused:
             raise InvalidEvent(str(refused)) from None
+        limit = limits.get(name)
+        if limit is not None:
+            text = str(read[name])
+            if len(text) * 4 > limit and len(text.encode()) > limit:
+                raise InvalidEvent(too_long(field, text, limit))
     if used < len(row):
         raise InvalidEvent(_unknown(contract, row))
     return read

@@ -1,54 +1,68 @@
-"""One value of an event: read it as its field's type, or say why it is none.
+"""Read one value of an event as its field's type, or say why it is none.
 
 The reference for both ways into a contract: `validate_row` uses it for every value, `conform` for those that its
 vectorised checks do not take and for the wording of every reason.
 """
 
+import base64
+import json
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from typing import cast
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import NoReturn, cast
 
 import numpy as np
 
-from headwater.contract.definition import INTEGER_BOUNDS, Field, as_float32
+from headwater.contract.definition import EPOCHS, INTEGER_BOUNDS, Field, as_float32
 
-__all__ = ["MAX_MS", "MIN_MS", "Refused", "missing", "read_value"]
+__all__ = ["EXACT_FLOATS", "MAX_MS", "MIN_MS", "Refused", "jsonable", "missing", "read_value", "shown", "too_long"]
 
 MIN_MS = -62_135_596_800_000
 """The first and the last millisecond of the years 1 to 9999, which is what Python's datetime holds."""
 MAX_MS = 253_402_300_799_999
+EXACT_FLOATS = 2**53
+"""Below it float64 holds every whole number; 2^53 itself is also what 2^53 + 1 is rounded to."""
+_MOST_COUNTED = 1e21
+"""Beyond it a number is no time in any unit, and has too many digits to be divided."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?",
     re.ASCII,
 )
+_NO_TIME = "is no time: ISO 8601 text or a whole number since 1970"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 class Refused(ValueError):
-    """The value is none of its field's; the text says why, beginning with the value."""
+    """Refuse a value that is none of its field's; the text says why, beginning with the value."""
 
 
 def missing(field: Field) -> str:
-    """The reason when a required field is null or absent."""
+    """Return the reason when a required field is null or absent."""
     return f"field {field.name}: required, but missing or null"
 
 
+def too_long(field: Field, value: str, limit: int) -> str:
+    """Return the reason when a text is longer than may be."""
+    size = len(value.encode())
+    return f"field {field.name}: {shown(value)} has {size:,} bytes, and {limit:,} at most are taken"
+
+
 def read_value(field: Field, value: object) -> object:
-    """The value as the field's type; `value` is not None. Raises Refused with the whole reason."""
+    """Read the value as the field's type; `value` is not None. Raise Refused with the whole reason."""
     if isinstance(value, np.generic):
         value = _python(value)
     try:
-        read = _READERS[field.type](value)
+        read = _timestamp(field, value) if field.type == "timestamp" else _READERS[field.type](value)
     except Refused as refused:
         raise Refused(f"field {field.name}: {shown(value)} {refused}") from None
     low, high = field.bounds
-    if low is not None and read < low:  # type: ignore[operator]
+    if low is not None and read < low:  # type: ignore[operator]  # the reader of the kind gives what can be compared
         raise Refused(f"field {field.name}: {shown(value)} is below the minimum {field.minimum}")
-    if high is not None and read > high:  # type: ignore[operator]
+    if high is not None and read > high:  # type: ignore[operator]  # the same
         raise Refused(f"field {field.name}: {shown(value)} is above the maximum {field.maximum}")
     if field.values and read not in field.values:
         raise Refused(f"field {field.name}: {shown(value)} is none of {', '.join(map(shown, field.values))}")
@@ -56,7 +70,9 @@ def read_value(field: Field, value: object) -> object:
 
 
 def shown(value: object) -> str:
-    """The value in an error: one short line."""
+    """Show the value in an error: one short line."""
+    if isinstance(value, str) and len(value) > 1_000:
+        value = value[:1_000]  # what is shown costs no more than that, however much was sent
     text = f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, datetime | date) else repr(value)
     text = text.encode("ascii", "backslashreplace").decode() if not text.isprintable() else text
     text = " ".join(text.split())
@@ -91,9 +107,13 @@ def _integer(kind: str) -> Callable[[object], int]:
     low, high = INTEGER_BOUNDS[kind]
 
     def read(value: object) -> int:
+        if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+            value = int(value) if value.adjusted() < 40 else value
         if isinstance(value, float) and math.isfinite(value):
             if not value.is_integer():
                 raise Refused("is no whole number")
+            if abs(value) >= EXACT_FLOATS:
+                raise Refused("may have been rounded: write whole numbers from 2^53 on without a point and exponent")
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise Refused("is no whole number")
@@ -105,7 +125,7 @@ def _integer(kind: str) -> Callable[[object], int]:
 
 
 def _double(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise Refused("is no number")
     try:
         read = float(value)
@@ -123,31 +143,81 @@ def _float(value: object) -> float:
         raise Refused("does not fit float") from None
 
 
-def _timestamp(value: object) -> datetime:
+def _timestamp(field: Field, value: object) -> datetime:
     if isinstance(value, str):
-        value = _time_of(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1.0 is an integer to JSON Schema
+        value = _time_of(field, value)
     if isinstance(value, datetime) and value == value:  # pandas.NaT is a datetime
         ms = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MS
     elif isinstance(value, date) and value == value:
         ms = (datetime(value.year, value.month, value.day, tzinfo=UTC) - _EPOCH) // _MS
-    elif isinstance(value, int) and not isinstance(value, bool):
-        ms = value
     else:
-        raise Refused("is no time: ISO 8601 text or whole milliseconds since 1970")
+        ms = _counted_ms(field, value)
     if not MIN_MS <= ms <= MAX_MS:
         raise Refused("lies outside the years 1 to 9999")
     return _EPOCH + timedelta(milliseconds=int(ms))
 
 
-def _time_of(text: str) -> datetime:
+def _counted_ms(field: Field, value: object) -> int:
+    """Return a time that is counted in the field's unit since 1970 in milliseconds, rounded down."""
+    if isinstance(value, float) and math.isfinite(value):
+        if field.epoch != "s" and not value.is_integer():
+            raise Refused(_NO_TIME)
+        if abs(value) > _MOST_COUNTED:
+            raise Refused("lies outside the years 1 to 9999")
+        # decimal, because a double of seconds times 1000 is not always the milliseconds that were written
+        ms = int(Decimal(repr(value)) * EPOCHS[field.epoch] // EPOCHS["ms"])
+    elif isinstance(value, int) and not isinstance(value, bool):
+        ms = value * EPOCHS[field.epoch] // EPOCHS["ms"]
+    else:
+        raise Refused(_NO_TIME)
+    if MIN_MS <= ms < field.earliest_ms:
+        raise Refused(
+            f"counted in {field.epoch} is before {(_EPOCH + timedelta(milliseconds=field.earliest_ms)).date()}: "
+            "is it in another unit? Name it in the contract with epoch, or an earlier date with earliest"
+        )
+    return ms
+
+
+def _time_of(field: Field, text: str) -> datetime:
     try:
+        if field.format:
+            return datetime.strptime(text, field.format)
         if _TIME.fullmatch(text):
             return datetime.fromisoformat(text)
     except ValueError:
         pass
-    raise Refused("is no ISO 8601 time")
+    raise Refused(f"is no time as in {field.format}" if field.format else "is no ISO 8601 time")
+
+
+def _json(value: object) -> str:
+    """Return the text of a JSON value; text that is JSON is that JSON, so reading it again changes nothing."""
+    if isinstance(value, str):
+        try:
+            json.loads(value, parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            return _string(json.dumps(value, ensure_ascii=False))
+        return _string(value)
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=jsonable)
+    except (ValueError, TypeError, RecursionError):
+        raise Refused("cannot be written as JSON") from None
+    return _string(text)
+
+
+def jsonable(value: object) -> object:
+    """Return what JSON has no type for as text or number, for `json.dumps`: times as ISO 8601, bytes in base64."""
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        number = float(value)
+        return number if math.isfinite(number) and Decimal(repr(number)) == value else str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value)
+
+
+def _no_number(token: str) -> NoReturn:
+    raise ValueError(token)
 
 
 def _date(value: object) -> date:
@@ -168,6 +238,6 @@ _READERS: dict[str, Callable[[object], object]] = {
     "long": _integer("long"),
     "float": _float,
     "double": _double,
-    "timestamp": _timestamp,
     "date": _date,
+    "json": _json,
 }

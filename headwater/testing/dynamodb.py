@@ -1,285 +1,399 @@
 """An in-memory DynamoDB with the boto3 client's calls, as far as the ledger and the views use them.
 
-Single items only: conditions are checked and the write takes place in one step, as the service promises. Values are in
+Conditions are checked and the write takes place in one step, as the service promises; a read that does not ask for
+ConsistentRead may see the item as it was before its last write. The limits are the service's: items of 400 KB, pages
+of 1 MB, 100 keys and 16 MB in a BatchGetItem, 100 actions and 4 MB in a transaction, expressions of 4 KB. Values are in
 the wire format (`{"S": "…"}`). Whatever is not supported raises NotImplementedError rather than doing something else.
+
+Here belong the calls and their errors; the grammar of expressions is in `expressions`, sizes and pages are in `items`.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-__all__ = ["MemoryDynamoDB"]
+from headwater.clock import Clock
+from headwater.testing.expressions import Invalid, check_expressions, copied, holds, projected, updated
+from headwater.testing.faults import Exceptions, Faults, client_error, error_class
+from headwater.testing.items import Item, ItemTable, Key, See, Stored, item_size, newest
 
-Item = dict[str, Any]
-_TOKEN = re.compile(r"\s*(<=|>=|<>|[=<>(),]|[#:\w.\[\]]+)")
+__all__ = ["MemoryDynamoDB", "Pages", "Staleness"]
+
+MAX_BATCH_KEYS = 100
+MAX_BATCH_BYTES = 16 << 20
+MAX_ACTIONS = 100
+MAX_TRANSACTION_BYTES = 4 << 20
+"""From the API reference of BatchGetItem and TransactWriteItems."""
+
+_WRITE = {"ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues"}
+_ANSWER = {"ReturnValuesOnConditionCheckFailure", "ReturnValues"}
+_READ = {"ConsistentRead", "ProjectionExpression", "ExpressionAttributeNames"}
+_PAGE = {*_READ, "ExpressionAttributeValues", "FilterExpression", "Limit", "ExclusiveStartKey"}
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Say how often reads are answered badly, as the service may. The same seed answers the same calls alike.
+
+    `stale` is the probability with which an item in a read without ConsistentRead is the one before its last write.
+    `unprocessed` is the probability with which a BatchGetItem leaves a key for the caller to ask for again; it always
+    reads one. With a `clock` a write is seen by everybody `settles_ms` after it; without one, never for certain.
+    """
+
+    seed: int = 0
+    stale: float = 0.5
+    unprocessed: float = 0.0
+    clock: Clock | None = None
+    settles_ms: int = 1000
 
 
 class MemoryDynamoDB:
-    """Tables by name; each with a hash key and, maybe, a range key, both strings."""
+    """Hold tables by name, each with a hash key and, maybe, a range key, both strings.
 
-    def __init__(self) -> None:
-        self._tables: dict[str, tuple[list[str], _Items]] = {}
+    Thread-safe. `faults` scripts what goes wrong next; ClientErrors are as boto3 raises them.
+
+    >>> dynamodb = MemoryDynamoDB()
+    >>> _ = dynamodb.create_table(TableName="t", KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}])
+    >>> _ = dynamodb.put_item(TableName="t", Item={"pk": {"S": "a"}, "n": {"N": "1"}})
+    >>> dynamodb.get_item(TableName="t", Key={"pk": {"S": "a"}}, ConsistentRead=True)["Item"]
+    {'pk': {'S': 'a'}, 'n': {'N': '1'}}
+    >>> dynamodb.put_item(TableName="t", Item={"pk": {"S": "a"}}, ConditionExpression="attribute_not_exists(pk)")
+    Traceback (most recent call last):
+    headwater.testing.faults.ConditionalCheckFailedException: An error occurred (ConditionalCheckFailedException) \
+when calling the PutItem operation: The conditional request failed
+    """
+
+    def __init__(self, staleness: Staleness | None = None) -> None:
+        self.faults = Faults()
+        self.exceptions = Exceptions()
+        self._staleness = staleness or Staleness()
+        self._random = random.Random(self._staleness.seed)
+        self._tables: dict[str, ItemTable] = {}
+        self._done: dict[str, Sequence[Any]] = {}
+        """Transactions by their ClientRequestToken."""
         self._lock = Lock()
 
-    def create_table(self, *, TableName: str, KeySchema: list[dict[str, str]], **_: Any) -> dict[str, Any]:  # noqa: N803
-        self._tables[TableName] = ([key["AttributeName"] for key in KeySchema], _Items())
+    def create_table(self, *, TableName: str, KeySchema: Sequence[Mapping[str, str]], **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Make an empty table, ready at once; the first name of the schema is the hash key."""
+        with self._call("create_table"):
+            if TableName in self._tables:
+                raise client_error("create_table", "ResourceInUseException", f"Table already exists: {TableName}")
+            forgets = self._staleness.stale == 0
+            self._tables[TableName] = ItemTable([key["AttributeName"] for key in KeySchema], forgets)
         return {}
 
-    def get_item(self, *, TableName: str, Key: Item, **_: Any) -> dict[str, Any]:  # noqa: N803
-        keys, items = self._table(TableName)
-        found = items.get(_place(keys, Key))
-        return {"Item": _copy(found)} if found else {}
+    def describe_table(self, *, TableName: str) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Describe a table: its name, keys and status."""
+        with self._call("describe_table") as method:
+            keys = zip(self._table(TableName, method).keys, ("HASH", "RANGE"), strict=False)
+            schema = [{"AttributeName": name, "KeyType": kind} for name, kind in keys]
+            return {"Table": {"TableName": TableName, "TableStatus": "ACTIVE", "KeySchema": schema}}
 
-    def batch_get_item(self, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:  # noqa: N803
-        found: dict[str, list[Item]] = {}
-        with self._lock:
-            for table, request in RequestItems.items():
-                keys, items = self._table(table)
-                places = [_place(keys, key) for key in request["Keys"]]
-                if not 1 <= len(places) <= 100 or len(set(places)) < len(places):
-                    raise _error("ValidationException", "1 to 100 keys, each once", "BatchGetItem")
-                found[table] = [_copy(item) for item in map(items.get, places) if item]
-        return {"Responses": found, "UnprocessedKeys": {}}
+    def list_tables(self, **_: Any) -> dict[str, Any]:
+        """Return all names, in one page."""
+        with self._call("list_tables"):
+            return {"TableNames": sorted(self._tables)}
 
-    def put_item(self, *, TableName: str, Item: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
-        with self._lock:
-            keys, items = self._table(TableName)
-            at = _place(keys, Item)
-            _check(items.get(at), options, "PutItem")
-            items.put(at, _copy(Item))
+    def update_time_to_live(self, *, TableName: str, TimeToLiveSpecification: Mapping[str, Any]) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Name the attribute by which items end. None does: the service may take days over it."""
+        with self._call("update_time_to_live") as method:
+            self._table(TableName, method).expires_by = TimeToLiveSpecification["AttributeName"]
+        return {"TimeToLiveSpecification": dict(TimeToLiveSpecification)}
+
+    def describe_time_to_live(self, *, TableName: str) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Tell by which attribute items end."""
+        with self._call("describe_time_to_live") as method:
+            name = self._table(TableName, method).expires_by
+        if name is None:
+            return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+        return {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": name}}
+
+    def get_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Read one item; the answer has no `Item` when there is none."""
+        with self._call("get_item", options, _READ) as method:
+            table = self._table(TableName, method)
+            stored = table.stored(table.place(Key))
+            item = self._see(options)(stored) if stored else None
+        return {"Item": projected(item, options)} if item else {}
+
+    def batch_get_item(self, *, RequestItems: Mapping[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Read up to 100 items; what does not fit into 16 MB, or is left by `unprocessed`, is in UnprocessedKeys."""
+        found: dict[str, list[Item]] = {name: [] for name in RequestItems}
+        left: dict[str, Any] = {}
+        with self._call("batch_get_item") as method:
+            self._check_batch(RequestItems, method)
+            size = read = 0
+            for name, request in RequestItems.items():
+                table, see = self._table(name, method), self._see(request)
+                for key in request["Keys"]:
+                    stored = table.stored(table.place(key))
+                    size += stored.size if stored else 0
+                    # one key at least is read, or a caller who asks again might never come to an end
+                    if read and (size > MAX_BATCH_BYTES or self._random.random() < self._staleness.unprocessed):
+                        left.setdefault(name, {**request, "Keys": []})["Keys"].append(copied(key))
+                        continue
+                    read += 1
+                    item = see(stored) if stored else None
+                    found[name] += [projected(item, request)] if item else []
+        return {"Responses": found, "UnprocessedKeys": left}
+
+    def put_item(self, *, TableName: str, Item: Item, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Write a whole item if the condition holds."""
+        with self._call("put_item", options, _WRITE | _ANSWER) as method:
+            return self._carry_out(method, "Put", {"TableName": TableName, "Item": Item, **options})
+
+    def delete_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Delete an item if the condition holds; one that is not there is deleted already."""
+        with self._call("delete_item", options, _WRITE | _ANSWER) as method:
+            return self._carry_out(method, "Delete", {"TableName": TableName, "Key": Key, **options})
+
+    def update_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Change attributes of an item, or of a new one with this key, if the condition holds."""
+        with self._call("update_item", options, {*_WRITE, *_ANSWER, "UpdateExpression"}) as method:
+            return self._carry_out(method, "Update", {"TableName": TableName, "Key": Key, **options})
+
+    def transact_write_items(
+        self,
+        *,
+        TransactItems: Sequence[Mapping[str, Any]],  # noqa: N803 (boto3's name)
+        ClientRequestToken: str | None = None,  # noqa: N803 (boto3's name)
+    ) -> dict[str, Any]:
+        """Write all of up to 100 items, or none: TransactionCanceledException says why, action by action.
+
+        A token that was used before makes the same transaction succeed again without a write.
+        """
+        with self._call("transact_write_items") as method:
+            if ClientRequestToken is not None and ClientRequestToken in self._done:
+                if self._done[ClientRequestToken] != TransactItems:
+                    raise client_error(method, "IdempotentParameterMismatchException", "another request had this token")
+                return {}
+            actions = [next(iter(action.items())) for action in TransactItems]
+            self._check_transaction(actions, method)
+            writes, reasons = list[Callable[[], None]](), list[dict[str, Any]]()
+            for kind, request in actions:
+                try:
+                    writes.append(self._write(method, kind, request))
+                    reasons.append({"Code": "None"})
+                except error_class("ConditionalCheckFailedException") as error:
+                    reasons.append({"Code": "ConditionalCheckFailed", **_found(error)})
+            if any(reason["Code"] != "None" for reason in reasons):
+                codes = ", ".join(reason["Code"] for reason in reasons)
+                canceled = client_error(
+                    method,
+                    "TransactionCanceledException",
+                    f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]",
+                )
+                canceled.response["CancellationReasons"] = reasons  # type: ignore[typeddict-item]  # botocore's type lacks what the service adds
+                raise canceled
+            for write in writes:
+                write()
+            if ClientRequestToken is not None:
+                self._done[ClientRequestToken] = copied(list(TransactItems))
         return {}
 
-    def delete_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
+    def query(self, *, TableName: str, KeyConditionExpression: str, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Read a page of one partition in order; the condition begins with the hash key's, as in `pk = :p AND …`."""
+        options["KeyConditionExpression"] = KeyConditionExpression
+        with self._call("query", options, {*_PAGE, "KeyConditionExpression", "ScanIndexForward"}) as method:
+            _, _, value = KeyConditionExpression.split()[:3]
+            partition = options["ExpressionAttributeValues"][value]["S"]
+            return self._page(TableName, options, method, partition)
+
+    def scan(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Read a page of the whole table."""
+        with self._call("scan", options, _PAGE) as method:
+            return self._page(TableName, options, method, None)
+
+    def get_paginator(self, operation: str) -> "Pages":
+        """Return a paginator over `query` or `scan`."""
+        return Pages(getattr(self, operation))
+
+    def get_waiter(self, _: str) -> "_Waiter":
+        """Return a waiter that has nothing to wait for: tables are there at once."""
+        return _Waiter()
+
+    # For tests.
+
+    def stored(self, table: str, *key: str) -> Item | None:
+        """Return an item as it is now, with no fault and no call counted; None when there is none.
+
+        >>> dynamodb = MemoryDynamoDB()
+        >>> _ = dynamodb.create_table(TableName="t", KeySchema=[{"AttributeName": "pk"}])
+        >>> print(dynamodb.stored("t", "a"))
+        None
+        """
+        found: Item | None = copied(self._tables[table].get(key))
+        return found
+
+    def replace(self, table: str, item: Item) -> None:
+        """Put an item past conditions and faults, as somebody with a console may."""
+        at = self._tables[table].place(item)
         with self._lock:
-            keys, items = self._table(TableName)
-            at = _place(keys, Key)
-            _check(items.get(at), options, "DeleteItem")
-            items.remove(at)
-        return {}
+            self._tables[table].staged(at, copied(item), self._now_ms(), "an item above 400 KB")()
 
-    def update_item(self, *, TableName: str, Key: Item, **options: Any) -> dict[str, Any]:  # noqa: N803
+    # Behind the calls.
+
+    @contextmanager
+    def _call(
+        self, method: str, options: Mapping[str, Any] | None = None, known: set[str] | None = None
+    ) -> Iterator[str]:
         with self._lock:
-            keys, items = self._table(TableName)
-            at = _place(keys, Key)
-            old = items.get(at)
-            _check(old, options, "UpdateItem")
-            items.put(at, _updated(_copy(old) if old else _copy(Key), options))
-        return {}
+            self.faults.before(method)
+            if options is not None and (unknown := options.keys() - (known or set())):
+                raise NotImplementedError(f"{method} with {', '.join(sorted(unknown))}")
+            try:
+                check_expressions(options or {}, item_size((options or {}).get("ExpressionAttributeValues", {})))
+                yield method
+            except Invalid as error:
+                raise client_error(method, "ValidationException", str(error)) from None
+        self.faults.after(method)
 
-    def query(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803
-        """Of one partition: the condition begins with the hash key's, as in `pk = :p AND …`."""
-        _, _, value = options["KeyConditionExpression"].split()[:3]
-        partition = options["ExpressionAttributeValues"][value]["S"]
-        found = self._matching(TableName, options, "KeyConditionExpression", partition)
-        return {"Items": found if options.get("ScanIndexForward", True) else found[::-1]}
-
-    def scan(self, *, TableName: str, **options: Any) -> dict[str, Any]:  # noqa: N803
-        return {"Items": self._matching(TableName, options, "FilterExpression")}
-
-    def get_paginator(self, operation: str) -> "_OnePage":
-        return _OnePage(getattr(self, operation))
-
-    def _matching(
-        self, table: str, options: Mapping[str, Any], expression: str, partition: str | None = None
-    ) -> list[Item]:
-        with self._lock:
-            keys, items = self._table(table)
-            start = options.get("ExclusiveStartKey")
-            found = [item for at, item in items.ordered(partition) if start is None or at > _place(keys, start)]
-            if expression in options:
-                test = _Condition(options[expression], options)
-                found = [item for item in found if test.holds(item)]
-            copied: list[Item] = _copy(found)
-            return copied
-
-    def _table(self, name: str) -> tuple[list[str], "_Items"]:
+    def _table(self, name: str, method: str) -> ItemTable:
         if name not in self._tables:
-            raise _error("ResourceNotFoundException", f"no table {name}", "DynamoDB")
+            raise client_error(method, "ResourceNotFoundException", f"Requested resource not found: Table: {name}")
         return self._tables[name]
 
+    def _now_ms(self) -> int:
+        return self._staleness.clock.now_ms() if self._staleness.clock else 0
 
-class _Items:
-    """By key, which has the hash key first."""
+    def _see(self, options: Mapping[str, Any]) -> See:
+        if options.get("ConsistentRead"):
+            return newest
+        settled = self._now_ms() - self._staleness.settles_ms
 
-    def __init__(self) -> None:
-        self._partitions: dict[str, dict[tuple[str, ...], Item]] = {}
+        def see(stored: Stored) -> Item | None:
+            if self._staleness.clock is not None and stored.at_ms <= settled:
+                return newest(stored)
+            found: Item | None = copied(stored.before if self._random.random() < self._staleness.stale else stored.item)
+            return found
 
-    def get(self, at: tuple[str, ...]) -> Item | None:
-        return self._partitions.get(at[0], {}).get(at)
+        return see
 
-    def put(self, at: tuple[str, ...], item: Item) -> None:
-        self._partitions.setdefault(at[0], {})[at] = item
+    def _carry_out(self, method: str, kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = request.get("ReturnValues", "NONE")
+        if wanted not in ("NONE", "ALL_OLD", "ALL_NEW"):
+            raise NotImplementedError(f"{method} with ReturnValues {wanted}")
+        write, table = self._write(method, kind, request), self._table(request["TableName"], method)
+        at = table.place(request["Item"] if kind == "Put" else request["Key"])
+        old = table.get(at)
+        write()
+        found = {"NONE": None, "ALL_OLD": old, "ALL_NEW": table.get(at)}[wanted]
+        return {"Attributes": copied(found)} if found else {}
 
-    def remove(self, at: tuple[str, ...]) -> None:
-        self._partitions.get(at[0], {}).pop(at, None)
+    def _write(self, method: str, kind: str, request: Mapping[str, Any]) -> Callable[[], None]:
+        """Check everything about one write and return what carries it out: in a transaction all are checked first."""
+        table = self._table(request["TableName"], method)
+        at = table.place(request["Item"] if kind == "Put" else request["Key"])
+        old = table.get(at)
+        _check(old, request, method)
+        now = self._now_ms()
+        if kind == "Put":
+            return table.staged(at, copied(request["Item"]), now, "Item size has exceeded the maximum allowed size")
+        if kind == "Delete":
+            return table.staged(at, None, now) if old is not None else _nothing
+        if kind == "Update":
+            new = updated(old or request["Key"], request)
+            if table.place(new) != at:
+                raise Invalid("One or more parameter values were invalid: Cannot update a part of the key")
+            return table.staged(at, new, now, "Item size to update has exceeded the maximum allowed size")
+        if kind == "ConditionCheck":
+            return _nothing
+        raise NotImplementedError(kind)
 
-    def ordered(self, partition: str | None) -> list[tuple[tuple[str, ...], Item]]:
-        """Those of one partition, or all."""
-        names = sorted(self._partitions) if partition is None else [partition]
-        return [entry for name in names for entry in sorted(self._partitions.get(name, {}).items(), key=_first)]
+    def _check_batch(self, items: Mapping[str, Any], method: str) -> None:
+        places = [(name, self._table(name, method).place(key)) for name, one in items.items() for key in one["Keys"]]
+        if not 1 <= len(places) <= MAX_BATCH_KEYS:
+            raise Invalid("Too many items requested for the BatchGetItem call")
+        if len(set(places)) < len(places):
+            raise Invalid("Provided list of item keys contains duplicates")
+        for request in items.values():
+            if unknown := request.keys() - _READ - {"Keys"}:
+                raise NotImplementedError(f"{method} with {', '.join(sorted(unknown))}")
+
+    def _check_transaction(self, actions: Sequence[tuple[str, Mapping[str, Any]]], method: str) -> None:
+        if not 1 <= len(actions) <= MAX_ACTIONS:
+            raise Invalid(f"Member must have length less than or equal to {MAX_ACTIONS}")
+        places = []
+        size = 0
+        for kind, request in actions:
+            item = request["Item"] if kind == "Put" else request["Key"]
+            places.append((request["TableName"], self._table(request["TableName"], method).place(item)))
+            values = item_size(request.get("ExpressionAttributeValues", {}))
+            check_expressions(request, values)
+            size += item_size(item) + values
+        if len(set(places)) < len(places):
+            raise Invalid("Transaction request cannot include multiple operations on one item")
+        if size > MAX_TRANSACTION_BYTES:
+            raise Invalid("Collection size of all the items in the transaction exceeded the limit of 4 MB")
+
+    def _page(self, name: str, options: Mapping[str, Any], method: str, partition: str | None) -> dict[str, Any]:
+        table = self._table(name, method)
+        start: Key | None = table.place(options["ExclusiveStartKey"]) if options.get("ExclusiveStartKey") else None
+        backward = not options.get("ScanIndexForward", True)
+        limit = options.get("Limit")
+        see = self._see(options)
+        condition = options.get("KeyConditionExpression")
+
+        def in_range(stored: Stored) -> Item | None:
+            item = see(stored)
+            return item if item is None or condition is None or holds(condition, options, item) else None
+
+        read, end = table.page(partition, start, backward=backward, limit=limit, see=in_range)
+        wanted = options.get("FilterExpression")
+        found = [projected(item, options) for item in read if wanted is None or holds(wanted, options, item)]
+        answer: dict[str, Any] = {"Items": found, "Count": len(found), "ScannedCount": len(read)}
+        if end is not None:
+            answer["LastEvaluatedKey"] = {key: {"S": part} for key, part in zip(table.keys, end, strict=True)}
+        return answer
 
 
-def _first(entry: tuple[tuple[str, ...], Item]) -> tuple[str, ...]:
-    return entry[0]
+class Pages:
+    """Ask `call` for page after page, each when the caller comes to it, as boto3's paginators do."""
 
-
-class _OnePage:
     def __init__(self, call: Callable[..., dict[str, Any]]) -> None:
         self._call = call
 
-    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
-        yield self._call(**request)
+    def paginate(
+        self,
+        *,
+        PaginationConfig: Mapping[str, Any] | None = None,  # noqa: N803 (boto3's name)
+        **request: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield each page's answer; `PageSize` bounds the items read for one."""
+        if size := (PaginationConfig or {}).get("PageSize"):
+            request["Limit"] = size
+        while True:
+            answer = self._call(**request)
+            yield answer
+            if "LastEvaluatedKey" not in answer:
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
-class _Condition:
-    """`a = :b AND (begins_with(c, :d) OR attribute_not_exists(e))`: comparisons, BETWEEN, AND, OR, three functions."""
-
-    def __init__(self, text: str, options: Mapping[str, Any]) -> None:
-        self._tokens = _TOKEN.findall(text)
-        self._names = options.get("ExpressionAttributeNames", {})
-        self._values = options.get("ExpressionAttributeValues", {})
-
-    def holds(self, item: Item | None) -> bool:
-        self._at, self._item = 0, item or {}
-        result = self._any()
-        if self._at != len(self._tokens):
-            raise NotImplementedError(f"condition: {' '.join(self._tokens)}")
-        return result
-
-    def _any(self) -> bool:
-        result = self._all()
-        while self._peek() == "OR":
-            self._next()
-            right = self._all()
-            result = result or right
-        return result
-
-    def _all(self) -> bool:
-        result = self._one()
-        while self._peek() == "AND":
-            self._next()
-            right = self._one()
-            result = result and right
-        return result
-
-    def _one(self) -> bool:
-        token = self._next()
-        if token == "(":
-            result = self._any()
-            self._next()
-            return result
-        if token in ("attribute_not_exists", "attribute_exists", "begins_with"):
-            return self._function(token)
-        left = self._operand(token)
-        operator = self._next()
-        if operator == "BETWEEN":
-            low = _compare(left, ">=", self._operand(self._next()))
-            self._next()
-            return low & _compare(left, "<=", self._operand(self._next()))
-        return _compare(left, operator, self._operand(self._next()))
-
-    def _function(self, name: str) -> bool:
-        self._next()
-        first = self._operand(self._next())
-        if name == "begins_with":
-            self._next()
-            prefix = self._operand(self._next())
-            self._next()
-            return first is not None and str(first["S"]).startswith(prefix["S"])  # type: ignore[index]
-        self._next()
-        return (first is None) == (name == "attribute_not_exists")
-
-    def _operand(self, token: str) -> Mapping[str, Any] | None:
-        if token.startswith(":"):
-            value: Mapping[str, Any] = self._values[token]
-            return value
-        return self._item.get(self._names.get(token, token))
-
-    def _peek(self) -> str | None:
-        return self._tokens[self._at] if self._at < len(self._tokens) else None
-
-    def _next(self) -> str:
-        self._at += 1
-        token: str = self._tokens[self._at - 1]
-        return token
+class _Waiter:
+    def wait(self, **_: Any) -> None:
+        return None
 
 
-def _copy(value: Any) -> Any:
-    """Of wire format: dicts and lists all the way down, and what cannot change. Several times faster than deepcopy."""
-    if isinstance(value, dict):
-        return {name: _copy(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_copy(one) for one in value]
-    return value
+def _nothing() -> None:
+    """Change nothing."""
 
 
-def _compare(left: Mapping[str, Any] | None, operator: str, right: Mapping[str, Any] | None) -> bool:
-    if left is None or right is None:
-        return False
-    (kind, a), (other, b) = next(iter(left.items())), next(iter(right.items()))
-    if kind != other:
-        return operator == "<>"
-    if kind == "N":
-        a, b = float(a), float(b)
-    tests = {"=": a == b, "<>": a != b}
-    if operator in tests:
-        return bool(tests[operator])
-    return bool({"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator])
-
-
-def _updated(item: Item, options: Mapping[str, Any]) -> Item:
-    """SET a = :b, c = list_append(if_not_exists(c, :d), :e) REMOVE f, g[0]"""
-    names, values = options.get("ExpressionAttributeNames", {}), options.get("ExpressionAttributeValues", {})
-    before = _copy(item)
-    removed: dict[str, set[int]] = {}
-    for verb, body in re.findall(r"(SET|REMOVE)\s+(.*?)(?=\s+(?:SET|REMOVE)\s|$)", options["UpdateExpression"]):
-        for clause in re.split(r",\s*(?![^()]*\))", body):
-            if verb == "SET":
-                name, _, value = clause.partition("=")
-                item[names.get(name.strip(), name.strip())] = _evaluate(value.strip(), before, names, values)
-                continue
-            match = re.fullmatch(r"([#\w]+)(?:\[(\d+)\])?", clause.strip())
-            if match is None:
-                raise NotImplementedError(f"REMOVE {clause}")
-            name = names.get(match[1], match[1])
-            if match[2] is None:
-                item.pop(name, None)
-            else:
-                removed.setdefault(name, set()).add(int(match[2]))
-    for name, places in removed.items():
-        item[name] = {"L": [one for at, one in enumerate(item[name]["L"]) if at not in places]}
-    return item
-
-
-def _evaluate(text: str, item: Item, names: Mapping[str, str], values: Mapping[str, Any]) -> Any:
-    call = re.fullmatch(r"(\w+)\((.*)\)", text)
-    if call is None:
-        return _copy(values[text] if text.startswith(":") else item[names.get(text, text)])
-    first, second = re.split(r",\s*(?![^()]*\))", call[2])
-    if call[1] == "if_not_exists":
-        name = names.get(first, first)
-        return _copy(item[name]) if name in item else _evaluate(second, item, names, values)
-    if call[1] == "list_append":
-        return {"L": _evaluate(first, item, names, values)["L"] + _evaluate(second, item, names, values)["L"]}
-    raise NotImplementedError(text)
-
-
-def _check(item: Item | None, options: Mapping[str, Any], operation: str) -> None:
+def _check(item: Item | None, options: Mapping[str, Any], method: str) -> None:
     condition = options.get("ConditionExpression")
-    if condition is None or _Condition(condition, options).holds(item):
+    if condition is None or holds(condition, options, item):
         return
-    error = _error("ConditionalCheckFailedException", "The conditional request failed", operation)
+    error = client_error(method, "ConditionalCheckFailedException", "The conditional request failed")
     if item is not None and options.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
-        error.response["Item"] = _copy(item)  # type: ignore[typeddict-unknown-key]
+        error.response["Item"] = copied(item)  # type: ignore[typeddict-unknown-key]  # the same
     raise error
 
 
-def _error(code: str, message: str, operation: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
-
-
-def _place(keys: list[str], item: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(item[key]["S"] for key in keys)
+def _found(error: ClientError) -> dict[str, Any]:
+    response: Any = error.response
+    return {"Item": response["Item"]} if "Item" in response else {}

@@ -1,1 +1,4 @@
-"""What the HTTP services share: keys and tokens, limits, problem details, trace contexts."""
+"""Share between the HTTP services: keys and tokens, limits, problem details, trace contexts, the server itself.
+
+The gateway and the query API import from here; nothing here knows their routes, events or views.
+"""

@@ -1,4 +1,4 @@
-"""What went wrong, as RFC 9457 problem details."""
+"""Say what went wrong as RFC 9457 problem details."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,11 @@ _TITLES = {
 
 
 class Problem(Exception):
-    """Ends a request. `kind` is the last part of the problem's type URI; `more` are extension members."""
+    """End a request with a status and problem details. `kind` ends the type URI; `more` are extension members.
+
+    >>> Problem(404, "not-found", "there is no such contract").body["type"]
+    'urn:headwater:problem:not-found'
+    """
 
     def __init__(
         self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
@@ -46,17 +50,17 @@ class Problem(Exception):
         self.more = more
 
     @classmethod
-    def later(cls, status: int, kind: str, detail: str, seconds: float, **more: Any) -> "Problem":
-        """One that a client may retry after so many seconds."""
+    def retryable(cls, status: int, kind: str, detail: str, seconds: float, **more: Any) -> "Problem":
+        """Return a problem that a client may retry after so many seconds, rounded up to whole ones."""
         return cls(status, kind, detail, {"Retry-After": str(max(1, int(seconds + 0.999)))}, **more)
 
     @property
     def body(self) -> dict[str, Any]:
-        """Its members."""
+        """Return the members of the JSON document."""
         head = {"type": f"urn:headwater:problem:{self.kind}", "title": _TITLES[self.kind], "status": self.status}
         return head | {"detail": self.detail} | self.more
 
 
 def problem_response(problem: Problem) -> Response:
-    """The answer."""
+    """Return the problem as an HTTP response."""
     return Response(json.dumps(problem.body), problem.status, problem.headers, MEDIA_TYPE)

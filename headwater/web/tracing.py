@@ -1,4 +1,4 @@
-"""W3C trace context: what comes in goes with the batch.
+"""Read W3C trace contexts, and make the spans of requests: what comes in goes on with the batch.
 
 Spans are made through `opentelemetry-api`: where the process has no SDK configured they cost little, and the caller's
 own `traceparent` goes on as it came.
@@ -17,7 +17,7 @@ _tracer = trace.get_tracer("headwater.gateway")
 
 
 def parse_traceparent(text: str | None) -> str | None:
-    """The header if it is one that may be passed on, else None: a bad one is to be ignored, says the specification."""
+    """Return the header in its normal form, or None for one that may not be passed on; W3C says to ignore bad ones."""
     found = _TRACEPARENT.fullmatch(text.strip()) if text else None
     if found is None or found[1] == "ff" or not int(found[2], 16) or not int(found[3], 16):
         return None
@@ -27,17 +27,17 @@ def parse_traceparent(text: str | None) -> str | None:
 
 
 def is_sampled(traceparent: str | None) -> bool:
-    """Whether somebody records the trace: only then is a batch of its own worth it."""
+    """Say whether somebody records the trace: only then is it worth a batch of its own."""
     return traceparent is not None and traceparent.endswith("-01")
 
 
 def span(name: str, headers: Mapping[str, str]) -> Any:
-    """The server's span of a request, as a context manager."""
+    """Return the server's span of a request, as a context manager."""
     return _tracer.start_as_current_span(name, context=propagate.extract(headers), kind=trace.SpanKind.SERVER)
 
 
 def traceparent_of(current: Any, headers: Mapping[str, str]) -> str | None:
-    """What goes with the batch: our span where it is recorded, else what came in."""
+    """Return what goes with the batch: the current span where it is recorded, else the header that came in."""
     context = current.get_span_context()
     if current.is_recording() and context.is_valid:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags) & 1:02x}"

@@ -1,4 +1,4 @@
-"""Athena's named queries: the .sql files here for any pipeline, those of a folder for the contract of its name.
+"""Load Athena's named queries: the .sql files here for any pipeline, those of a folder for the contract of its name.
 
 The first line says what is asked. {table}, {key} and {time} are filled in; each ? is a parameter of the execution.
 """
@@ -6,7 +6,7 @@ The first line says what is asked. {table}, {key} and {time} are filled in; each
 from dataclasses import dataclass
 from pathlib import Path
 
-from processors.pipeline import Pipeline
+from headwater.processors.definition.pipeline import Pipeline
 
 __all__ = ["NamedQuery", "named_queries"]
 
@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class NamedQuery:
-    """A query in Athena's dialect, with its description as a comment before it."""
+    """Hold a query in Athena's dialect, with its description as a comment before it."""
 
     name: str
     description: str
@@ -23,7 +23,7 @@ class NamedQuery:
 
 
 def named_queries(pipeline: Pipeline) -> dict[str, NamedQuery]:
-    """What an analyst asks first of the pipeline's table, by name."""
+    """Return what an analyst asks first of the pipeline's table, by name."""
     contract = pipeline.contract
     given = {"table": pipeline.lake_to.table, "key": contract.key, "time": contract.time}
     paths = sorted(_HERE.glob("*.sql")) + sorted((_HERE / contract.name).glob("*.sql"))

@@ -1,1 +1,1 @@
-"""The stacks, each a function that fills one and says what others need of it."""
+"""Build the stacks: each function fills one and returns what others need of it."""

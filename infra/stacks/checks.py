@@ -1,4 +1,4 @@
-"""Findings of cdk-nag that are meant, each with the reason. There is no other place that suppresses any."""
+"""Acknowledge findings of cdk-nag that are meant, each with the reason. No other place suppresses any."""
 
 from typing import Any
 

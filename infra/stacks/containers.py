@@ -1,4 +1,4 @@
-"""A service on Fargate: task, role, log group, rolling deploy that rolls itself back, scaling. One stack each."""
+"""Run a service on Fargate, one stack each: task, role, log group, scaling, and a deploy that rolls itself back."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ USER = "10001"
 
 @dataclass(frozen=True)
 class Task:
-    """A task definition with its log group and security group, and the construct that holds them."""
+    """Hold a task definition with its log group and security group, and the construct that contains them."""
 
     scope: Any
     definition: Any
@@ -33,6 +33,7 @@ class Task:
 
 
 def log_group(scope: Any, name: str, deployed: Deployment) -> Any:
+    """Return the service's log group."""
     days = logs.RetentionDays.TWO_WEEKS if deployed.log_days <= 14 else logs.RetentionDays.THREE_MONTHS
     return logs.LogGroup(
         scope,
@@ -44,7 +45,7 @@ def log_group(scope: Any, name: str, deployed: Deployment) -> Any:
 
 
 def task(stack: Any, name: str, deployed: Deployment, net: Network, key: Any) -> Task:
-    """One container: not root, nothing writable but /tmp, its role from the table."""
+    """Define a task of one container: not root, nothing writable but /tmp, its role from the table."""
     wanted, scope = SERVICES[name], Construct(stack, name.capitalize())
     half = 2 if deployed.small else 1
     definition = ecs.FargateTaskDefinition(
@@ -110,7 +111,7 @@ def _liveness(name: str) -> Any:
 
 
 def service(made: Task, name: str, deployed: Deployment, net: Network) -> Any:
-    """Keeps the copies running. A deploy that does not become healthy is rolled back by ECS."""
+    """Keep the copies running. ECS rolls back a deploy that does not become healthy."""
     least = 1 if deployed.small else SERVICES[name].copies[0]
     found = ecs.FargateService(
         made.scope,
@@ -143,7 +144,7 @@ def service(made: Task, name: str, deployed: Deployment, net: Network) -> Any:
 
 
 def scale_on_lag(target: Any, deployed: Deployment) -> None:
-    """By how old the oldest record was that a reader got."""
+    """Scale by how old the oldest record was that a reader got."""
     age = cloudwatch.Metric(
         namespace="AWS/Kinesis",
         metric_name="GetRecords.IteratorAgeMilliseconds",

@@ -1,4 +1,4 @@
-"""What holds data: the key, the stream, the tables. Never replaced by a deploy of a service."""
+"""Build what holds data: the key, the stream, the tables. A deploy of a service never replaces any of it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,21 +18,25 @@ TABLES = {
     "views": ("pk", "sk", "expires"),
     "keys": ("id", None, "expires"),
 }
-"""By purpose: hash key, range key, the attribute whose time removes an item. All keys are strings."""
+"""Tables by purpose: hash key, range key, the attribute whose time removes an item. All keys are strings."""
 
 
 @dataclass(frozen=True)
 class Data:
+    """Hold the key, the stream and the tables."""
+
     key: Any
     stream: Any
     tables: dict[str, Any]
 
 
 def removal(deployed: Deployment) -> Any:
+    """Return what becomes of a resource when its stack goes."""
     return RemovalPolicy.RETAIN if deployed.keep else RemovalPolicy.DESTROY
 
 
 def data(app: Any, deployed: Deployment, env: Any) -> Data:
+    """Fill the stack."""
     stack = Stack(app, f"{deployed.name}-data", env=env, termination_protection=deployed.keep)
     key = kms.Key(
         stack,

@@ -1,4 +1,4 @@
-"""What a delivery needs: an image repository per service, and the role that the workflow takes by OIDC."""
+"""Build what a delivery needs: an image repository per service, and the role that the workflow takes by OIDC."""
 
 from typing import Any
 
@@ -28,6 +28,7 @@ _PUSH = (
 
 
 def delivery(app: Any, deployed: Deployment, env: Any, key: Any) -> None:
+    """Fill the stack."""
     stack = Stack(app, f"{deployed.name}-delivery", env=env)
     arns = []
     for name in [*SERVICES, *HANDLERS]:

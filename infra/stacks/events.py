@@ -1,4 +1,4 @@
-"""Where news goes: the bus of alert events with a queue that keeps them, and the topic of alarms."""
+"""Build where news goes: the bus of alert events with a queue that keeps them, and the topic of alarms."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +18,15 @@ __all__ = ["Events", "events_stack", "queue"]
 
 @dataclass(frozen=True)
 class Events:
+    """Hold the bus, its queue, and the topic."""
+
     bus: Any
     alarms: Any
     alerts: Any
 
 
 def queue(scope: Any, name: str, deployed: Deployment, seconds: int) -> Any:
-    """A queue whose messages go to a second one after ten tries; `seconds` is how long a reader may take."""
+    """Return a queue whose messages go to a second one after ten tries; `seconds` is how long a reader may take."""
     settings: dict[str, Any] = {
         "encryption": sqs.QueueEncryption.SQS_MANAGED,
         "enforce_ssl": True,
@@ -43,6 +45,7 @@ def queue(scope: Any, name: str, deployed: Deployment, seconds: int) -> Any:
 
 
 def events_stack(app: Any, deployed: Deployment, env: Any, key: Any) -> Events:
+    """Fill the stack."""
     stack = Stack(app, f"{deployed.name}-events", env=env)
     bus = events.EventBus(stack, "Bus", event_bus_name=deployed.name)
     alerts = queue(stack, "alerts", deployed, 60)

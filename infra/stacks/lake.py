@@ -1,4 +1,4 @@
-"""The lake: the bucket, the Iceberg table in the Glue catalog, and Athena over it."""
+"""Build the lake: the bucket, the Iceberg table in the Glue catalog, and Athena over it."""
 
 from typing import Any
 
@@ -8,27 +8,26 @@ from aws_cdk import aws_glue as glue
 from aws_cdk import aws_s3 as s3
 
 from headwater.contract.iceberg import iceberg_schema
+from headwater.processors.definition.loading import load
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.sinks.lake.specs import partition_spec
 from infra.queries import named_queries
 from infra.settings import Deployment
 from infra.stacks.checks import explain
 from infra.stacks.data import removal
-from processors.pipeline import Pipeline, load
-from sinks.specs import spec_of
 
-__all__ = ["DEAD_LETTERS", "Lake", "lake"]
-
-DEAD_LETTERS = "dead-letters"
-"""The filter of the bucket's request metrics that counts letters."""
+__all__ = ["LakeBuckets", "lake"]
 
 
-class Lake:
-    """The two buckets."""
+class LakeBuckets:
+    """Hold the two buckets."""
 
     def __init__(self, bucket: Any, logs: Any) -> None:
         self.bucket, self.logs = bucket, logs
 
 
-def lake(app: Any, deployed: Deployment, env: Any, key: Any) -> Lake:
+def lake(app: Any, deployed: Deployment, env: Any, key: Any) -> LakeBuckets:
+    """Fill the stack."""
     stack = Stack(app, f"{deployed.name}-lake", env=env, termination_protection=deployed.keep)
     logs = _logs(stack, deployed)
     bucket = s3.Bucket(
@@ -47,7 +46,6 @@ def lake(app: Any, deployed: Deployment, env: Any, key: Any) -> Lake:
         server_access_logs_prefix="s3/lake/",
         removal_policy=removal(deployed),
         lifecycle_rules=_lifecycle(),
-        metrics=[s3.BucketMetrics(id=DEAD_LETTERS, prefix="dlq/")],
     )
     pipeline = load(deployed.pipeline)
     database = glue.CfnDatabase(
@@ -59,7 +57,7 @@ def lake(app: Any, deployed: Deployment, env: Any, key: Any) -> Lake:
     )
     _iceberg(stack, deployed, pipeline).add_resource_dependency(database)
     _athena(stack, deployed, pipeline, key)
-    return Lake(bucket, logs)
+    return LakeBuckets(bucket, logs)
 
 
 def _logs(stack: Any, deployed: Deployment) -> Any:
@@ -102,7 +100,7 @@ def _iceberg(stack: Any, deployed: Deployment, pipeline: Pipeline) -> Any:
         of.IcebergPartitionFieldProperty(
             field_id=one.field_id, source_id=one.source_id, transform=str(one.transform), name=one.name
         )
-        for one in spec_of(pipeline.lake_partitioning, schema).fields
+        for one in partition_spec(pipeline.lake_partitioning, schema).fields
     ]
     partition = of.IcebergPartitionSpecProperty(fields=parts, spec_id=0) if parts else None
     table = of.IcebergTableInputProperty(

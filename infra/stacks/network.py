@@ -1,4 +1,4 @@
-"""The network: private subnets, and endpoints for what the services call. The stack has the cluster too."""
+"""Build the network: private subnets, and endpoints for what the services call. The stack has the cluster, too."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +28,15 @@ _ENDPOINTS = (
 
 @dataclass(frozen=True)
 class Network:
+    """Hold the network, its endpoints' security group and the cluster."""
+
     vpc: Any
     cluster: Any
     subnets: Any
 
 
 def network(app: Any, deployed: Deployment, env: Any) -> Network:
+    """Fill the stack."""
     stack = Stack(app, f"{deployed.name}-network", env=env)
     private = ec2.SubnetType.PRIVATE_WITH_EGRESS if deployed.nat_gateways else ec2.SubnetType.PRIVATE_ISOLATED
     flow = logs.LogGroup(
@@ -60,17 +63,8 @@ def network(app: Any, deployed: Deployment, env: Any) -> Network:
             for name in ("S3", "DYNAMODB")
         },
     )
-    inside = ec2.SecurityGroup(stack, "Endpoints", vpc=vpc, allow_all_outbound=False, description="VPC endpoints")
-    inside.add_ingress_rule(ec2.Peer.ipv4("10.20.0.0/16"), ec2.Port.tcp(443))
     subnets = ec2.SubnetSelection(subnet_type=private)
-    for name in _ENDPOINTS:
-        vpc.add_interface_endpoint(
-            name.title().replace("_", ""),
-            service=getattr(ec2.InterfaceVpcEndpointAwsService, name),
-            subnets=subnets,
-            security_groups=[inside],
-            open=False,
-        )
+    _endpoints(stack, vpc, subnets)
     cluster = ecs.Cluster(
         stack,
         "Cluster",
@@ -81,3 +75,17 @@ def network(app: Any, deployed: Deployment, env: Any) -> Network:
     )
     explain(cluster, ECS4="Container insights are on (the rule looks for the older value of the setting).")
     return Network(vpc, cluster, subnets)
+
+
+def _endpoints(stack: Any, vpc: Any, subnets: Any) -> None:
+    """Let the subnets reach AWS's services without the internet."""
+    inside = ec2.SecurityGroup(stack, "Endpoints", vpc=vpc, allow_all_outbound=False, description="VPC endpoints")
+    inside.add_ingress_rule(ec2.Peer.ipv4("10.20.0.0/16"), ec2.Port.tcp(443))
+    for name in _ENDPOINTS:
+        vpc.add_interface_endpoint(
+            name.title().replace("_", ""),
+            service=getattr(ec2.InterfaceVpcEndpointAwsService, name),
+            subnets=subnets,
+            security_groups=[inside],
+            open=False,
+        )

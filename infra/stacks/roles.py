@@ -1,4 +1,4 @@
-"""A role from the table in infra.permissions, and nothing else."""
+"""Make a role from the table in infra.permissions, and from nothing else."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["allow", "service_role"]
 
 
 def service_role(scope: Any, service: str, deployed: Deployment, key: Any, principal: str) -> Any:
-    """What `service` runs as. Names end in the region, for roles are global."""
+    """Return the role that `service` runs as. Names end in the region, for roles are global."""
     role = iam.Role(
         scope,
         "Role",
@@ -26,10 +26,11 @@ def service_role(scope: Any, service: str, deployed: Deployment, key: Any, princ
 
 
 def allow(role: Any, service: str, deployed: Deployment, key: Any) -> list[str]:
-    """Give a role what a service may do; returns the resources that are patterns."""
+    """Give a role what a service may do; return the resources that are patterns."""
     patterns = []
     for grant, resources in statements(service, deployed):
         arns = [key.key_arn if one == KEY else one for one in resources]
-        role.add_to_policy(iam.PolicyStatement(actions=list(grant.actions), resources=arns))
+        only = {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [grant.leading]}} if grant.leading else None
+        role.add_to_policy(iam.PolicyStatement(actions=list(grant.actions), resources=arns, conditions=only))
         patterns += [one for one in resources if "*" in one]
     return patterns

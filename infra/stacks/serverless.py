@@ -1,4 +1,4 @@
-"""The serverless model: the pipeline behind an event source mapping, publisher and audit on a schedule."""
+"""Build the serverless model: the pipeline behind an event source mapping, publisher and audit on a schedule."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ from infra.stacks.roles import service_role
 __all__ = ["HANDLERS", "serverless"]
 
 HANDLERS = {
-    "function": "processors.runners.lambda_.handler",
-    "function-publish": "processors.runners.lambda_jobs.publish",
-    "function-audit": "processors.runners.lambda_jobs.audit",
+    "function": "headwater.processors.runners.serverless.handler.handler",
+    "function-publish": "headwater.processors.runners.serverless.jobs.publish",
+    "function-audit": "headwater.processors.runners.serverless.jobs.audit",
 }
 _SECONDS = {"function": 300, "function-publish": 120, "function-audit": 600}
 _EVERY = {"function-publish": Duration.minutes(1), "function-audit": Duration.minutes(15)}
 
 
 def serverless(app: Any, deployed: Deployment, env: Any, data: Data) -> dict[str, Any]:
-    """The functions by name, and the queue of batches that were given up as `given-up`."""
+    """Return the functions by name, and the queue of batches that were given up as `given-up`."""
     made: dict[str, Any] = {}
     for name in HANDLERS:
         stack = Stack(app, f"{deployed.name}-{name}", env=env)

@@ -1,4 +1,4 @@
-"""Alarms on what hurts, each with its runbook page, and the dashboard."""
+"""Raise alarms on what hurts, each with its runbook page, and show them on a dashboard."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,23 +9,29 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_logs as logs
 
 from infra.settings import Deployment
-from infra.stacks.lake import DEAD_LETTERS
 
 __all__ = ["NAMESPACE", "PATTERNS", "Alarm", "alarms", "watch"]
 
 NAMESPACE = "headwater"
 PATTERNS = {
     "Fenced": '{ $.message = "fenced*" }',
+    "DeadLetters": '{ $.message = "dead letters" }',
     "PublisherSteps": '{ $.message = "step" && $.leader IS TRUE }',
+    "OldestFile": '{ $.message = "step" && $.leader IS TRUE }',
     "AuditRuns": "{ $.exact IS TRUE || $.exact IS FALSE }",
     "AuditGaps": "{ $.exact IS FALSE }",
 }
-"""What is counted in the services' logs; tests/infra/test_watch.py holds them against lines that the services write."""
+"""Patterns that are counted in the services' logs; tests/infra/test_watch.py holds them against lines of theirs."""
+_VALUES = {"OldestFile": "$.oldest_ms", "DeadLetters": "$.letters"}
+"""Value that a line adds to its metric, where that is not one."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """`metric` above (or below) `limit` in so many of so many periods of `minutes`. `silent`: no data is an alarm."""
+    """Alarm when `metric` is above (or below) `limit` in so many of so many periods of `minutes`.
+
+    With `silent`, missing data is an alarm as well.
+    """
 
     name: str
     metric: Any
@@ -38,6 +44,7 @@ class Alarm:
 
 
 def watch(app: Any, deployed: Deployment, env: Any, topic: Any, balancers: dict[str, Any]) -> None:
+    """Fill the stack with alarms, the metrics counted in logs, and the dashboard."""
     stack = Stack(app, f"{deployed.name}-watch", env=env)
     _count_in_logs(stack, deployed)
     found = alarms(deployed, balancers)
@@ -75,7 +82,14 @@ def _logging(deployed: Deployment) -> dict[str, str]:
         publisher, auditor, processor = "function-publish", "function-audit", "function"
     else:
         publisher, auditor, processor = "publish", "audit", "kcl"
-    return {"Fenced": processor, "PublisherSteps": publisher, "AuditRuns": auditor, "AuditGaps": auditor}
+    return {
+        "Fenced": processor,
+        "DeadLetters": processor,
+        "PublisherSteps": publisher,
+        "OldestFile": publisher,
+        "AuditRuns": auditor,
+        "AuditGaps": auditor,
+    }
 
 
 def _count_in_logs(stack: Any, deployed: Deployment) -> None:
@@ -88,7 +102,7 @@ def _count_in_logs(stack: Any, deployed: Deployment) -> None:
             filter_pattern=logs.FilterPattern.literal(PATTERNS[metric]),
             metric_namespace=f"{NAMESPACE}/{deployed.stage}",
             metric_name=metric,
-            metric_value="1",
+            metric_value=_VALUES.get(metric, "1"),
         )
 
 
@@ -103,7 +117,7 @@ def _metric(namespace: str, name: str, minutes: int, statistic: str = "Sum", **d
 
 
 def alarms(deployed: Deployment, balancers: dict[str, Any]) -> list[Alarm]:
-    """All of them."""
+    """Return all alarms of a deployment."""
     own = f"{NAMESPACE}/{deployed.stage}"
 
     def stream(name: str, statistic: str = "Sum") -> Any:
@@ -122,13 +136,9 @@ def alarms(deployed: Deployment, balancers: dict[str, Any]) -> list[Alarm]:
         Alarm("audit-gaps", _metric(own, "AuditGaps", 15), 0, "audit-gaps", 15),
         Alarm("audit-silent", _metric(own, "AuditRuns", 60), 1, "audit-gaps", 60, below=True, silent=True),
         Alarm("fenced", _metric(own, "Fenced", 5), 10, "fenced", periods=3),
+        Alarm("file-waits", _metric(own, "OldestFile", 15, "Maximum"), 1_800_000, "publisher-age", 15),
         Alarm("publisher-age", _metric(own, "PublisherSteps", 15), 1, "publisher-age", 15, below=True, silent=True),
-        Alarm(
-            "dead-letters",
-            _metric("AWS/S3", "PutRequests", 5, BucketName=deployed.bucket, FilterId=DEAD_LETTERS),
-            0,
-            "dead-letters",
-        ),
+        Alarm("dead-letters", _metric(own, "DeadLetters", 1), 0, "dead-letters", 1),
     ]
     for table in ("ledger", "views", "keys"):
         throttled = _metric("AWS/DynamoDB", "WriteThrottleEvents", 5, TableName=deployed.table(table))

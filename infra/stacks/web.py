@@ -1,4 +1,4 @@
-"""A service behind a load balancer with TLS."""
+"""Put a service behind a load balancer with TLS."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["balancer"]
 
 
 def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Network, logs: Any) -> Any:
-    """HTTPS from those who may call, HTTP inside the network to the tasks."""
+    """Return a balancer: HTTPS from those who may call, HTTP inside the network to the tasks."""
     callers = deployed.clients if name == "gateway" else deployed.readers
     public = not all(one.startswith(("10.", "172.16.", "192.168.")) for one in callers)
     group = ec2.SecurityGroup(
@@ -33,8 +33,27 @@ def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Net
         deletion_protection=deployed.keep,
     )
     found.log_access_logs(logs, prefix=f"alb/{name}")
+    listener = _https(found, deployed)
+    for caller in callers:
+        group.add_ingress_rule(ec2.Peer.ipv4(caller), ec2.Port.tcp(443))
+    if "0.0.0.0/0" in callers:
+        explain(group, EC23="Producers are anywhere; each request brings a key or a token, and is limited by it.")
+    service = SERVICES[name]
+    health = elb.HealthCheck(path=service.health, healthy_http_codes="200", interval=Duration.seconds(15))
+    listener.add_targets(
+        "Tasks",
+        port=service.port,
+        protocol=elb.ApplicationProtocol.HTTP,
+        targets=[running],
+        deregistration_delay=Duration.seconds(60),
+        health_check=health,
+    )
+    return found
+
+
+def _https(found: Any, deployed: Deployment) -> Any:
     certificate = f"arn:aws:acm:{deployed.region}:{deployed.account}:certificate/{deployed.certificate or '0' * 8}"
-    listener = found.add_listener(
+    return found.add_listener(
         "Https",
         port=443,
         protocol=elb.ApplicationProtocol.HTTPS,
@@ -42,18 +61,3 @@ def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Net
         ssl_policy=elb.SslPolicy.RECOMMENDED_TLS,
         open=False,
     )
-    for caller in callers:
-        group.add_ingress_rule(ec2.Peer.ipv4(caller), ec2.Port.tcp(443))
-    if "0.0.0.0/0" in callers:
-        explain(group, EC23="Producers are anywhere; each request brings a key or a token, and is limited by it.")
-    listener.add_targets(
-        "Tasks",
-        port=SERVICES[name].port,
-        protocol=elb.ApplicationProtocol.HTTP,
-        targets=[running],
-        deregistration_delay=Duration.seconds(60),
-        health_check=elb.HealthCheck(
-            path=SERVICES[name].health, healthy_http_codes="200", interval=Duration.seconds(15)
-        ),
-    )
-    return found

@@ -1,4 +1,7 @@
-"""A change of an alert as a CloudEvents event (structured, JSON), under an id that follows from what has changed."""
+"""Format a change of an alert as a CloudEvents event (structured mode, JSON).
+
+The event's id follows from the change alone, so whoever sends it again sends it under the same id.
+"""
 
 import hashlib
 import json
@@ -7,19 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from headwater.aggregates import iso_ms
-from processors.alerts.machine import Change
-from processors.alerts.rules import Rule
+from headwater.aggregates.merging import iso_ms
+from headwater.processors.alerts.machine import Change
+from headwater.processors.alerts.rules import Rule
 
 __all__ = ["TYPE", "About", "episode_id", "event_of"]
 
 TYPE = "headwater.alert."
-"""The `type` of an event is this and `raised` or `cleared`."""
+"""Prefix of an event's `type`, before `raised` or `cleared`."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What events say of their rule. It is kept beside what the rule has found, for when the rule is taken out."""
+    """Hold what events say of their rule.
+
+    It is stored beside the rule's progress, because a rule that was taken out of the pipeline still has events to send.
+    """
 
     rule: str
     view: str
@@ -28,17 +34,25 @@ class About:
 
     @classmethod
     def of(cls, rule: Rule) -> "About":
+        """Return the description of a rule."""
         return cls(rule.name, rule.view, str(rule), rule.summary)
 
 
 def episode_id(pipeline: str, rule: str, key: str, since_ms: int) -> str:
-    """The same for everybody who finds this episode, at any time."""
+    """Return the id of an episode: the same in every process and after every restart.
+
+    >>> len(episode_id("plant", "hot", "d1", 0))
+    32
+    """
+    # a JSON array, so that ("a", "bc") and ("ab", "c") do not run together
     return hashlib.sha256(json.dumps([pipeline, rule, key, since_ms]).encode()).hexdigest()[:32]
 
 
 def event_of(pipeline: str, about: About, key: str, parts: Mapping[str, object], change: Change) -> dict[str, Any]:
-    """https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md. `key` is the key as text; an empty one is no
-    subject, which the specification says is not empty."""
+    """Return a change as an event by https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md.
+
+    `key` is the key as text. An event of the empty key has no subject, because the specification allows no empty one.
+    """
     episode = episode_id(pipeline, about.rule, key, change.since_ms)
     return {
         "specversion": "1.0",

@@ -1,6 +1,7 @@
-"""Where changes go: EventBridge, SNS, SQS. Each gets whole events under their own ids, ten a request.
+"""Publish events to EventBridge, SNS or SQS, up to ten in a request.
 
-A request may be repeated, so an event may come twice, always with the same id; FIFO topics and queues drop it.
+A request may be repeated, so an event may come twice, always with the same id; FIFO topics and queues drop the copy.
+Only requests belong here: what is sent when is decided in `delivery`.
 """
 
 import json
@@ -14,9 +15,9 @@ __all__ = ["BATCH", "Event", "Publish", "Refused", "publish_to"]
 
 Event = Mapping[str, Any]
 Refused = Mapping[int, str]
-"""Why, by the event's place in the request."""
+"""The refused events: the target's error code by the event's place in the request."""
 Publish = Callable[[Sequence[Event]], Refused]
-"""Takes up to BATCH events and says which of them the target did not. What it raises leaves that open for all."""
+"""Publishes up to BATCH events and returns the refused ones. After an error nobody knows which were accepted."""
 
 BATCH = 10
 """Entries in a request: the limit of PutEvents, PublishBatch and SendMessageBatch alike."""
@@ -28,7 +29,11 @@ _QUEUE = re.compile(_PLACE.format("sqs") + r"[\w-]+(\.fifo)?|https?://[^/\s]+/\S
 
 
 def publish_to(targets: str, client: Callable[[str], Any]) -> dict[str, Publish]:
-    """One for each of the targets, which are separated by commas; `client` opens a boto3 client by service."""
+    """Return a publisher for each of the targets, by target.
+
+    `targets` are ARNs of event buses, topics and queues or URLs of queues, separated by commas; `client` opens a boto3
+    client by the service's name. Raises UsageError for a target that is none of these.
+    """
     names = [target.strip() for target in targets.split(",") if target.strip()]
     return {name: _publisher(name, client) for name in names}
 
@@ -94,17 +99,22 @@ class _Queue:
 
 
 def _attributes(event: Event) -> dict[str, Any]:
-    """For filters of subscriptions."""
+    """Return the message attributes that filter policies of subscriptions can match."""
     found = {"type": event["type"], "rule": event["data"]["rule"]}
     return {name: {"DataType": "String", "StringValue": value} for name, value in found.items()}
 
 
 def _once(target: str, event: Event) -> dict[str, str]:
-    """FIFO: changes of an episode in order, each once (AWS remembers an id for five minutes)."""
+    """Return the FIFO fields, for a FIFO topic or queue: events of an episode in order and each once.
+
+    AWS remembers a deduplication id for five minutes.
+    """
     if not target.endswith(".fifo"):
         return {}
+    # a group per episode: the order matters within one only, and groups are delivered in parallel
     return {"MessageGroupId": event["data"]["episode"], "MessageDeduplicationId": event["id"]}
 
 
 def _failed(answer: Mapping[str, Any]) -> Refused:
+    """Return the error codes by the event's place in the request."""
     return {int(one["Id"]): one["Code"] for one in answer.get("Failed", ())}

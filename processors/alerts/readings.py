@@ -1,4 +1,4 @@
-"""A view's rows as its rules need them: which windows are read, and what is held of them. No I/O."""
+"""Turn a view's rows into the readings that its rules need: which windows to read, and what to keep. No I/O."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,34 +6,37 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from processors.alerts.machine import Reading
-from processors.alerts.rules import Rule
-from sinks.viewitems import key_text
+from headwater.processors.alerts.machine import Reading
+from headwater.processors.alerts.rules import Rule
+from headwater.sinks.views.items import key_text
 
-__all__ = ["Seen", "Span", "seen", "starts"]
+__all__ = ["Seen", "WindowSpan", "seen", "starts"]
 
-Span = tuple[int, int]
+WindowSpan = tuple[int, int]
 """Windows that end in `(after, until]`, epoch ms."""
 
 
 @dataclass
 class Seen:
-    """A key by its columns, and its readings by rule."""
+    """Hold the columns of a key and its readings by rule."""
 
     parts: Mapping[str, object]
     readings: dict[str, list[Reading]]
 
 
-def starts(spans: Mapping[Rule, Span]) -> Sequence[int]:
-    """When the windows begin that rules of one view need to judge their spans."""
+def starts(spans: Mapping[Rule, WindowSpan]) -> Sequence[int]:
+    """Return the starts (epoch ms) of the windows that rules of one view need to judge their spans."""
     size, every = next(iter(spans)).window.size_ms, next(iter(spans)).window.every_ms
     first = min((after - rule.lookback_ms) // every * every for rule, (after, _) in spans.items())
     last = max(until for _, until in spans.values())
     return range(max(0, first - size), last - size + 1, every)
 
 
-def seen(rows: Iterable[Mapping[str, object]], by: Sequence[str], spans: Mapping[Rule, Span]) -> dict[str, Seen]:
-    """By key as text. Of the windows before a span, `absent` needs the last alone, and no more is held of them."""
+def seen(rows: Iterable[Mapping[str, object]], by: Sequence[str], spans: Mapping[Rule, WindowSpan]) -> dict[str, Seen]:
+    """Return what the rows say of each key, by key as text.
+
+    Of the windows before a span, `absent` needs only the last one of each key, so only that one is kept.
+    """
     found: dict[str, Seen] = {}
     for row in rows:
         end = round(datetime.fromisoformat(str(row["window_end"])).timestamp() * 1000)
@@ -46,6 +49,8 @@ def seen(rows: Iterable[Mapping[str, object]], by: Sequence[str], spans: Mapping
 
 
 def _add(rule: Rule, mine: list[Reading], new: Reading, after: int) -> None:
+    """Add a reading to a rule's readings unless the rule does not need it."""
+    # rows come in any order, so for `absent` the one reading before the span is kept at the front, the latest so far
     if rule.when.kind != "absent":
         if new.end_ms > after - rule.lookback_ms:
             mine.append(new)
@@ -58,7 +63,8 @@ def _add(rule: Rule, mine: list[Reading], new: Reading, after: int) -> None:
 
 
 def _number(value: Any) -> float | None:
-    """As the machine takes it: NaN, infinities and texts say nothing."""
+    """Return the value as a number; None for NaN, infinities, booleans and text, which say nothing."""
+    # bool is an int to Python; true is no measured value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

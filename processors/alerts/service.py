@@ -1,9 +1,8 @@
-"""The alerts service: looks at the windows that have become final, and tells what has changed. Several may run, one
-leads.
+"""Run the alerts service: judge the windows that have become final and publish the changes. Several may run; one leads.
 
-How far a view's rules are judged moves on as soon as their changes are stored; whatever is judged again after a crash
-gives the same states and the same ids. The lease is renewed on the way, before anything is published above all: who
-has lost it is Fenced there.
+The progress of a view's rules moves on as soon as their changes are stored; what is judged again after a crash gives
+the same states and the same ids. The lease is renewed on the way, above all before each request: a service that has
+lost it gets Fenced there and publishes nothing more.
 """
 
 import logging
@@ -13,38 +12,41 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from headwater.errors import HeadwaterError, UsageError
-from processors.alerts.delivery import Delivery, Place
-from processors.alerts.events import About, event_of
-from processors.alerts.lease import Lease
-from processors.alerts.machine import CALM, Change, State, advance, close
-from processors.alerts.publishers import Event, Publish
-from processors.alerts.readings import Span, seen, starts
-from processors.alerts.rules import Rule
-from processors.alerts.store import Entry
-from processors.finality import final_until
-from processors.runners.embedded import list_shards
-from processors.services import Services
-from processors.shards.service import Stop
+from headwater.clock import DAY_MS, HOUR_MS
+from headwater.errors import UsageError
+from headwater.lease import Lease, Stop, run_service
+from headwater.processors.alerts.delivery import Delivery, Place
+from headwater.processors.alerts.events import About, event_of
+from headwater.processors.alerts.machine import CALM, Change, State, advance, close
+from headwater.processors.alerts.progress import DOCUMENT, RuleProgress
+from headwater.processors.alerts.publishers import Event, Publish
+from headwater.processors.alerts.readings import WindowSpan, seen, starts
+from headwater.processors.alerts.rules import Rule
+from headwater.processors.alerts.store import AlertStore, Entry
+from headwater.processors.generations import Serving
+from headwater.processors.ports import PipelineStores, StreamClient
+from headwater.processors.watermark import final_until
+from headwater.sinks.views.store import ViewStore
+from headwater.stream.shards import list_shards
 
-__all__ = ["Alerts", "Turn"]
+__all__ = ["AlertPorts", "Alerts", "Turn"]
 
 log = logging.getLogger("headwater.alerts")
 
 _MOST_WINDOWS = 240
-"""Judged in a turn: bounds the readings in memory when there is much to catch up with."""
+"""Most windows of a rule judged in a turn: bounds the readings in memory when there is much to catch up with."""
 _AT_ONCE = 100
 """Entries read or stored between two looks at the lease."""
 _MOST_WAITING = 1_000
 """Changes of a key; with so many a rule is judged no further until some are accepted. A document holds several times
 that."""
 
-_READ_AGAIN_MS = 3_600_000
-"""How often a leader reads all that is stored, and removes what is old."""
-_KEPT_MS = 7 * 86_400_000
-"""How long, in event time, the last episode of a key is kept when it has been cleared."""
+_READ_AGAIN_MS = HOUR_MS
+"""Time between a leader's readings of all that is stored; it removes then what is old."""
+_KEPT_MS = 7 * DAY_MS
+"""Event time for which the last episode of a key is kept when it has been cleared."""
 
 Some = TypeVar("Some")
 Other = TypeVar("Other")
@@ -52,14 +54,14 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn did."""
+    """Hold the counts of one turn."""
 
     raised: int = 0
     cleared: int = 0
     published: int = 0
-    """Changes that all targets have accepted now."""
+    """Changes that all targets have accepted in this turn."""
     judged: int = 0
-    """Windows of keys, by rule."""
+    """Windows judged, counted for each key and rule."""
     waiting: int = 0
     """Changes that some target has not accepted yet."""
     behind: int = 0
@@ -69,37 +71,52 @@ class Turn:
         return Turn(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
 
-class Alerts:
-    """The rules of one pipeline, maybe none, evaluated by whoever holds the lease."""
+@dataclass(frozen=True)
+class AlertPorts:
+    """Hold what alerts judge by, and where they keep what they found.
 
-    def __init__(self, services: Services, targets: Mapping[str, Publish], owner: str) -> None:
-        self._pipeline = services.pipeline
+    A shard that has committed nothing for `idle_seconds` counts as read; 0 is never. `writers` threads write.
+    """
+
+    stores: PipelineStores
+    stream: StreamClient
+    views: ViewStore
+    serving: Serving
+    found: AlertStore
+    idle_seconds: float
+    writers: int
+
+
+class Alerts:
+    """Evaluate the rules of one pipeline, maybe none, while holding the lease."""
+
+    def __init__(self, ports: AlertPorts, targets: Mapping[str, Publish], owner: str) -> None:
+        stores = ports.stores
+        self._pipeline = stores.pipeline
         if self._pipeline.alerts and not self._pipeline.pure:
             raise UsageError(
                 f"pipeline {self._pipeline.name} writes its views after its commits (a function is not pure), so no "
                 "row of a view is known to be final: alerts need pure functions"
             )
-        self._services, self._store = services, services.alerts
-        self._lease = Lease(services.ledger, services.clock, owner)
-        self._delivery = Delivery(targets, services.clock)
+        self._ports, self._store, self._clock = ports, ports.found, stores.clock
+        self._lease = Lease(stores.ledger, self._clock, DOCUMENT, owner)
+        self._progress = RuleProgress(self._lease)
+        self._delivery = Delivery(targets, self._clock)
         self._entries: dict[str, dict[str, Entry]] = {}
-        """By rule and key, those that fire, are about to, or have something waiting; others are read when needed."""
+        """Entries by rule and key that are not calm or have a change waiting; others are read when needed."""
         self._read_ms = 0
-        self._pool = ThreadPoolExecutor(services.settings.view_writers, thread_name_prefix="alerts")
+        self._pool = ThreadPoolExecutor(ports.writers, thread_name_prefix="alerts")
 
     def run(self, stop: Stop, period: float) -> None:
-        """Until stopped. What fails is logged and done again at the next turn."""
-        while True:
-            turn = None
-            try:
-                turn = self.turn(lease_seconds=max(30.0, 3 * period))
-                if turn:
-                    log.info("alerts judged", extra=asdict(turn))
-            except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
-                log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
-            if stop.wait(0.0 if turn and turn.behind else period):
-                self._release()
-                return
+        """Judge every `period` seconds until told to stop. A failed turn is logged and made again."""
+
+        def turn() -> float:
+            done = self.turn(lease_seconds=max(30.0, 3 * period))
+            if done:
+                log.info("alerts judged", extra=asdict(done))
+            return 0.0 if done and done.behind else period
+
+        run_service(stop, turn, self._lease, log, retry=period)
 
     def once(self) -> Turn | None:
         """Judge and publish all that is final by now, and let another lead."""
@@ -113,26 +130,26 @@ class Alerts:
                 if not turn.behind:
                     return done
         finally:
-            self._release()
+            self._lease.release()
 
     def turn(self, lease_seconds: float = 30.0) -> Turn | None:
         """Judge what has become final and publish what has changed; None while somebody else leads.
 
         What a target refuses waits for it and holds up nothing else. After an error the next turn reads all anew.
         """
-        is_new = self._lease.take(lease_seconds)
-        if is_new is None:
-            self._entries = {}
+        if not self._lease.acquire(lease_seconds):
+            self._entries = {}  # the leader changes them from now on
             return None
-        if is_new:
+        if self._lease.took_over:
             self._entries = {}
         try:
             return self._turn()
-        except BaseException:
+        except BaseException:  # what was stored by then is unknown, so memory must not be trusted
             self._entries = {}
             raise
 
     def _turn(self) -> Turn:
+        """Do one turn under the lease: retire old rules, publish what waits, then judge view by view."""
         leaving, done = self._retire()
         rules = [rule for rule in self._pipeline.alerts if rule.name not in leaving]
         self._read(rules)
@@ -146,7 +163,8 @@ class Alerts:
         return replace(done, waiting=sum(leaving.values(), waiting))
 
     def _read(self, rules: Sequence[Rule]) -> None:
-        now, reached = self._services.clock.now_ms(), {about.rule: to for about, to in self._lease.rules()}
+        """Load the entries of the rules that are not in memory, and delete those that are over for long."""
+        now, reached = self._clock.now_ms(), {about.rule: to for about, to in self._progress.rules()}
         if now - self._read_ms >= _READ_AGAIN_MS:
             self._entries, self._read_ms = {}, now
         for rule in rules:
@@ -157,15 +175,15 @@ class Alerts:
                 self._entries[rule.name] = _needed(found)
 
     def _mark(self) -> int | None:
-        services = self._services
-        entries = services.ledger.shards()
-        listed = {one.shard_id: one.parents for one in list_shards(services.kinesis, services.settings.stream)}
-        return final_until(self._pipeline, services.settings, entries, listed, services.clock.now_ms())
+        """Return the event time (epoch ms) up to which windows are final; None while nothing is."""
+        entries, stream = self._ports.stores.ledger.shards(), self._ports.stream
+        listed = {one.shard_id: one.parents for one in list_shards(stream.kinesis, stream.stream)}
+        return final_until(self._pipeline, self._ports.idle_seconds, entries, listed, self._clock.now_ms())
 
-    def _spans(self, rules: Sequence[Rule], mark_ms: int) -> tuple[dict[Rule, Span], int]:
-        """The windows of a view that are to be judged now, and how many rules have more."""
-        known = {about.rule: to for about, to in self._lease.rules()}
-        spans, new, behind = dict[Rule, Span](), dict[About, int](), 0
+    def _spans(self, rules: Sequence[Rule], mark_ms: int) -> tuple[dict[Rule, WindowSpan], int]:
+        """Return, for each rule of a view, the windows to judge now, and how many rules have more left."""
+        known = {about.rule: to for about, to in self._progress.rules()}
+        spans, new, behind = dict[Rule, WindowSpan](), dict[About, int](), 0
         for rule in rules:
             every = rule.window.every_ms
             until = mark_ms // every * every
@@ -178,13 +196,13 @@ class Alerts:
                 spans[rule] = after, stop
                 behind += stop < until
         if new:  # before anything is stored of them, so that it is found when the rule is taken out
-            self._lease.judged(new)
+            self._progress.judged(new)
         return spans, behind
 
-    def _judge(self, view: str, spans: Mapping[Rule, Span]) -> Turn:
+    def _judge(self, view: str, spans: Mapping[Rule, WindowSpan]) -> Turn:
         """Store what the windows change, and then how far the rules are."""
-        spec, done = self._services.view_specs[view], Turn()
-        rows = self._held(lambda: seen(self._services.views.at(spec, starts(spans)), spec.by, spans))
+        spec, done = self._ports.serving.view(view).spec, Turn()
+        rows = self._held(lambda: seen(self._ports.views.at(spec, starts(spans)), spec.by, spans))
         for rule, span in spans.items():
             known, readings = self._entries[rule.name], {}
             for key, one in rows.items():
@@ -204,11 +222,11 @@ class Alerts:
                 else:  # of a version of the view that had other keys
                     decided.append((entry, *close(entry.state, span[0])))
             done += self._change(rule, decided)
-        self._lease.judged({About.of(rule): span[1] for rule, span in spans.items()})
+        self._progress.judged({About.of(rule): span[1] for rule, span in spans.items()})
         return done
 
     def _change(self, rule: Rule, decided: Sequence[tuple[Entry, State, Sequence[Change]]]) -> Turn:
-        """Store what was decided, where it is another state, and say so."""
+        """Store the states that have changed with their changes, and log the changes."""
         done = Turn()
         known = self._entries[rule.name] = _needed(entry for entry, _, _ in decided)
         changed = [
@@ -227,11 +245,13 @@ class Alerts:
         return done
 
     def _retire(self) -> tuple[dict[str, int], Turn]:
-        """Close what fires of rules that the pipeline has no more, or over another view, and forget them when that is
-        published; those that are not forgotten yet, and how many changes of them wait."""
+        """Close what fires of rules that were taken out or moved to another view; forget them when all is published.
+
+        Returns the rules that are not forgotten yet with the number of their waiting changes, and the counts.
+        """
         defined = {(rule.name, rule.view) for rule in self._pipeline.alerts}
         leaving, done = dict[str, int](), Turn()
-        for about, to in self._lease.rules():
+        for about, to in self._progress.rules():
             if (about.rule, about.view) in defined:
                 continue
             entries = self._store.entries(about.rule)
@@ -245,13 +265,13 @@ class Alerts:
                 leaving[about.rule] = waiting
                 continue
             list(self._each(self._store.remove, list(sent.values())))
-            self._lease.drop(about.rule)
+            self._progress.drop(about.rule)
             self._entries.pop(about.rule, None)
             done += Turn(published=sum(len(entry.waiting) for entry in entries.values()))
         return leaving, done
 
     def _publish(self, rules: Sequence[Rule]) -> Turn:
-        """Whatever waits."""
+        """Send all waiting changes of these rules."""
         waiting = [entry for known in self._entries.values() for entry in known.values() if entry.waiting]
         sent = self._send(waiting, {rule.name: About.of(rule) for rule in rules})
         for (rule, key), entry in sent.items():
@@ -267,14 +287,14 @@ class Alerts:
         def keep(some: Sequence[Entry]) -> Sequence[Entry]:
             return list(self._pool.map(self._store.save, some))
 
-        return self._delivery.send(entries, event, keep, self._lease.hold)
+        return self._delivery.send(entries, event, keep, self._lease.renew)
 
     def _stored(self, new: Entry) -> Entry:
-        """What is stored of a key that is not in memory."""
+        """Return the stored entry of a key that is not in memory; the new one when none is stored."""
         return self._store.entry(new.rule, new.key) or new
 
     def _save(self, entry: Entry) -> Entry | None:
-        """None when no item can hold it."""
+        """Store an entry; return None, with a log line, when no item can hold it."""
         try:
             return self._store.save(entry)
         except ClientError as error:
@@ -284,16 +304,17 @@ class Alerts:
             return None
 
     def _held(self, work: Callable[[], Some]) -> Some:
-        """Under the lease however long it takes, and whatever it waits for."""
+        """Run work in the pool and renew the lease until it is done, however long it takes."""
         doing = self._pool.submit(work)
+        # a sixth of the lease: several renewals may fail before it runs out
         while not wait([doing], self._lease.seconds / 6).done:
-            self._lease.hold()
+            self._lease.renew()
         return doing.result()
 
     def _each(self, work: Callable[[Some], Other], of: Sequence[Some]) -> Iterator[Other]:
-        """In the pool, some at a time, under the lease."""
+        """Run work for each item in the pool, and renew the lease before each group of items."""
         for at in range(0, len(of), _AT_ONCE):
-            self._lease.hold()
+            self._lease.renew()
             yield from self._pool.map(work, of[at : at + _AT_ONCE])
 
     def _tell(self, about: About, entry: Entry, change: Change) -> None:
@@ -301,30 +322,23 @@ class Alerts:
         text = f"alert {entry.rule} {change.kind} for {entry.key!r} at {event['time']}: {about.condition}"
         log.warning(text, extra={"type": event["type"], "id": event["id"], **event["data"]})
 
-    def _release(self) -> None:
-        """Let another lead at once."""
-        try:
-            self._lease.release()
-        except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
-            log.warning("the lease is kept until it runs out", extra={"reason": str(error)})
-
 
 def _fires(entry: Entry) -> bool:
     return entry.state.phase == "firing"
 
 
 def _closed(entry: Entry, at_ms: int) -> Entry:
-    """Of a rule that ends there."""
+    """Return the entry of a rule that ends at this time."""
     state, changes = close(entry.state, at_ms)
     return replace(entry, state=state, waiting=(*entry.waiting, *changes))
 
 
 def _is_over(entry: Entry, before_ms: int) -> bool:
-    """Whether its last episode was cleared before then, and is published."""
+    """Return True when the entry's last episode was cleared before then and all of it is published."""
     state = entry.state
     return state.phase == "calm" and not entry.waiting and state.last is not None and state.last.cleared_ms < before_ms
 
 
 def _needed(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Those that fire, are about to, or have something waiting."""
+    """Return the entries to hold in memory: those that are not calm or have a change waiting."""
     return {one.key: one for one in entries if one.state.phase != "calm" or one.waiting}

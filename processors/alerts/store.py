@@ -1,7 +1,7 @@
-"""What is known of each rule and key, in the ledger's table: a document a key that fires, is about to, or has fired.
+"""Store what is known of each rule and key: one ledger document for each key that fires, is about to, or has fired.
 
-A change is stored with the state that it led to, in one conditional write, and leaves the document when every target
-has accepted it. Who dies in between leaves it there, and the next turn publishes it under the same id.
+A change is stored together with the state that it led to, in one conditional write, and leaves the document when every
+target has accepted it. After a crash in between it is still there, and the next turn publishes it under the same id.
 """
 
 import hashlib
@@ -11,19 +11,22 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from headwater.aggregates import iso_ms
+from headwater.aggregates.merging import iso_ms
 from headwater.errors import Fenced
 from headwater.ledger import Ledger
-from processors.alerts.events import episode_id
-from processors.alerts.machine import Change, Episode, State
-from processors.alerts.rules import Rule
+from headwater.processors.alerts.events import episode_id
+from headwater.processors.alerts.machine import Change, Episode, State
+from headwater.processors.alerts.rules import Rule
 
 __all__ = ["AlertStore", "Entry", "alert_rows"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of a rule. `waiting` are the changes that some target has not accepted, oldest first."""
+    """Hold what is known of one key of a rule.
+
+    `waiting` are the changes that some target has not accepted, oldest first.
+    """
 
     rule: str
     key: str
@@ -32,24 +35,28 @@ class Entry:
     state: State = field(default_factory=State)
     waiting: tuple[Change, ...] = ()
     accepted: Mapping[str, int] = field(default_factory=dict)
-    """How many of those that wait each target has accepted, from the oldest on."""
+    """Number by target of the waiting changes that it has accepted, counted from the oldest."""
     rev: int = 0
 
     @property
     def is_needed(self) -> bool:
+        """Return True when there is something to store."""
         return self.state.is_kept or bool(self.waiting)
 
     def next_for(self, target: str) -> Change | None:
-        """The oldest that the target has not accepted."""
+        """Return the oldest change that the target has not accepted; None when it has accepted all."""
         at = self.accepted.get(target, 0)
         return self.waiting[at] if at < len(self.waiting) else None
 
     def accepted_by(self, target: str) -> "Entry":
-        """With one change more that this target has accepted."""
+        """Return the entry after the target has accepted its next change."""
         return replace(self, accepted={**self.accepted, target: self.accepted.get(target, 0) + 1})
 
     def settled(self, targets: Collection[str]) -> "Entry":
-        """Without the changes that all of these have accepted, and without what others have."""
+        """Return the entry without the changes that all of these targets have accepted.
+
+        Counts of targets that are no longer configured are dropped too.
+        """
         counts = {target: self.accepted.get(target, 0) for target in targets}
         done = min(counts.values(), default=len(self.waiting))
         left = {target: count - done for target, count in counts.items() if count > done}
@@ -57,17 +64,21 @@ class Entry:
 
 
 class AlertStore:
-    """The entries of a pipeline's rules. A write is conditional on the revision: Fenced when somebody else wrote."""
+    """Read and write the entries of a pipeline's rules.
+
+    Every write is conditional on the entry's revision and raises Fenced when somebody else has written in between.
+    """
 
     def __init__(self, client: Any, table: str, pipeline: str) -> None:
         self._client, self._table, self._pipeline = client, table, pipeline
 
     def entries(self, rule: str) -> dict[str, Entry]:
-        """Of one rule, by key."""
+        """Return the entries of one rule, by key."""
         found = (_entry(rule, doc, rev) for doc, rev in self._ledger(rule).documents().values())
         return {entry.key: entry for entry in found}
 
     def entry(self, rule: str, key: str) -> Entry | None:
+        """Return the entry of a key; None when nothing is stored of it."""
         doc, rev = self._ledger(rule).document(_name(key))
         return _entry(rule, doc, rev) if rev else None
 
@@ -86,8 +97,8 @@ class AlertStore:
         return replace(entry, rev=self._ledger(entry.rule).put_document(_name(entry.key), doc, entry.rev))
 
     def remove(self, entry: Entry) -> None:
-        """If its revision is still that; Fenced else."""
-        if not entry.rev:
+        """Delete an entry; raise Fenced when its revision is no longer the one it was read with."""
+        if not entry.rev:  # never stored
             return
         try:
             self._client.delete_item(
@@ -102,7 +113,7 @@ class AlertStore:
             raise Fenced(f"alert {entry.rule}: what is known of a key was changed by somebody else") from None
 
     def having(self, rules: Iterable[str], column: str, value: str) -> list[Entry]:
-        """The entries whose key column has this value, as text."""
+        """Return the entries whose key column has this value, compared as text."""
         found = (entry for rule in rules for entry in self.entries(rule).values())
         return [entry for entry in found if entry.parts.get(column) is not None and str(entry.parts[column]) == value]
 
@@ -112,7 +123,7 @@ class AlertStore:
 
 
 def alert_rows(pipeline: str, rules: Sequence[Rule], store: AlertStore) -> list[dict[str, object]]:
-    """Every key that fires, is about to, or has fired: these in this order, the latest first."""
+    """Return a row for each key that is firing, pending or cleared: in this order, the latest first in each."""
     order = ("firing", "pending", "cleared")
     found = [
         _row(pipeline, rule, entry)
@@ -120,13 +131,14 @@ def alert_rows(pipeline: str, rules: Sequence[Rule], store: AlertStore) -> list[
         for entry in store.entries(rule.name).values()
         if entry.state.is_kept
     ]
+    # three stable sorts, the least important first
     found.sort(key=lambda row: (str(row["alert"]), str(row["key"])))
     found.sort(key=lambda row: str(row["since"]), reverse=True)
     return sorted(found, key=lambda row: order.index(str(row["state"])))
 
 
 def _row(pipeline: str, rule: Rule, entry: Entry) -> dict[str, object]:
-    """A pending one has no episode yet, and may never have."""
+    """Return the row of one entry; a pending key has no episode id, because it may never have an episode."""
     state, last = entry.state, entry.state.last
     over = last if state.phase == "calm" else None
     since = over.since_ms if over else state.since_ms
@@ -146,7 +158,7 @@ def _row(pipeline: str, rule: Rule, entry: Entry) -> dict[str, object]:
 
 
 def _name(key: str) -> str:
-    """Of a key's document: a range key of DynamoDB is shorter than the key may be."""
+    """Return the name of a key's document: a hash, since a key may be longer than a DynamoDB sort key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -1,0 +1,1 @@
+"""Show complete pipelines and a subscriber of alerts, to run and to copy from."""

@@ -1,17 +1,19 @@
-"""Real flights: delay per origin and hour, joined with airports and planes."""
+"""Compute delays of real flights per origin and hour, joined with airports and planes."""
 
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.aggregates import count, max, mean, variance
-from processors.pipeline import Pipeline, Reference
-from processors.windows import tumbling
+from headwater import Pipeline, Reference, count, max, mean, tumbling, variance
 
 
 def pipeline_with(airports: str | Path, planes: str | Path) -> Pipeline:
-    """The pipeline over reference tables at these places (CSV or Parquet)."""
+    """Return the pipeline over the reference tables at these paths (CSV or Parquet).
+
+    >>> [view.name for view in pipeline_with("airports.csv", "planes.csv").views]
+    ['delay_1h', 'manufacturer']
+    """
     return (
         Pipeline("flights", contract="flights", allowed_lateness="1h")
         .enrich(
@@ -34,5 +36,5 @@ def pipeline_with(airports: str | Path, planes: str | Path) -> Pipeline:
 
 
 def late_minutes(flights: pa.Table) -> pa.Table:
-    """Late as the US Department of Transportation counts it: 15 minutes or more."""
+    """Return which flights are late as the US Department of Transportation counts it: 15 minutes or more."""
     return pa.table({"late": pc.greater_equal(flights["dep_delay"], 15)})

@@ -1,14 +1,11 @@
-"""The shipped pipeline: a fleet's telemetry, joined with its devices, in two views and one lake table."""
+"""Define the shipped pipeline: a fleet's telemetry, joined with its devices, in two views and one lake table."""
 
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.aggregates import count, distinct, max, mean, min, quantile
-from processors.alerts import absent
-from processors.pipeline import Pipeline, Reference
-from processors.windows import tumbling
+from headwater import Pipeline, Reference, absent, count, distinct, max, mean, min, quantile, tumbling
 
 devices = Reference(
     "devices",
@@ -19,7 +16,7 @@ devices = Reference(
 
 
 def over_limit(events: pa.Table) -> pa.Table:
-    """Whether the value is above what the device's model is made for."""
+    """Return which values are above the limit of the device's model."""
     return pa.table({"over_limit": pc.greater(events["value"], events["limit"])})
 
 

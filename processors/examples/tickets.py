@@ -1,11 +1,11 @@
-"""A subscriber of alerts: opens a ticket for each episode, and closes it when the alert is cleared.
+"""Subscribe to alerts: open a ticket for each episode, and close it when the alert is cleared.
 
-    python -m processors.examples.tickets --queue URL --table headwater-tickets
+    python -m headwater.processors.examples.tickets --queue URL --table headwater-tickets
 
-Reads an SQS queue that alerts come to, directly, through an SNS topic or by a rule of EventBridge. A ticket is a
-DynamoDB item whose key is the episode. Both writes may be repeated and may come in either order, with the same outcome,
-so a message leaves the queue only after its write and may come any number of times. What cannot be read stays in the
-queue, for its redrive policy to move; so does what the table refuses for what is in it.
+Reads an SQS queue that alerts come to directly, through an SNS topic or by a rule of EventBridge. A ticket is a
+DynamoDB item whose key is the episode. Both writes may be repeated and may come in either order with the same outcome,
+so a message is deleted only after its write and may come any number of times. A message that cannot be read, or that
+the table refuses for what is in it, stays in the queue for the redrive policy to move.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from headwater import Settings
 from headwater.aws import client
-from headwater.config import Settings
-from headwater.logs import to_stdout
+from headwater.telemetry.logs import to_stdout
 
 __all__ = ["Tickets", "alert_in", "main"]
 
@@ -34,7 +34,7 @@ _LONGEST_EPISODE = 2_048
 
 
 def alert_in(body: str) -> Mapping[str, Any]:
-    """The event in a message, whichever way it came; ValueError when there is none."""
+    """Return the event in a message, whichever way it came; raise ValueError when there is none."""
     found: Any = json.loads(body)
     if isinstance(found, dict) and found.get("Type") == "Notification":  # SNS, without raw delivery
         found = json.loads(str(found.get("Message")))
@@ -52,14 +52,14 @@ def alert_in(body: str) -> Mapping[str, Any]:
 
 
 class Tickets:
-    """The queue and the table; both are there."""
+    """Keep tickets by the messages of a queue. The queue and the table must exist."""
 
     def __init__(self, sqs: Any, dynamodb: Any, queue: str, table: str) -> None:
         self._sqs, self._dynamodb = sqs, dynamodb
         self._queue, self._table = queue, table
 
     def poll(self, wait_seconds: int = 20) -> int:
-        """Handle what the queue gives, up to ten messages; how many were."""
+        """Handle up to ten messages of the queue; return how many were handled."""
         answer = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10, WaitTimeSeconds=wait_seconds)
         handled = 0
         for message in answer.get("Messages", ()):
@@ -67,7 +67,7 @@ class Tickets:
                 self.handle(alert_in(message["Body"]))
             except (ValueError, ClientError) as error:
                 if isinstance(error, ClientError) and error.response["Error"]["Code"] != "ValidationException":
-                    raise  # of the table, not of the message
+                    raise  # the table's fault, not the message's
                 log.warning("left in the queue", extra={"message_id": message["MessageId"], "reason": str(error)})
                 continue
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
@@ -75,8 +75,12 @@ class Tickets:
         return handled
 
     def handle(self, event: Mapping[str, Any]) -> bool:
-        """Whether it told anything new. A ticket that is closed before it is opened stays closed."""
+        """Open or close the event's ticket; return True when the event was new.
+
+        A ticket that is closed before it is opened stays closed: messages may come in any order.
+        """
         data, what = event["data"], _KINDS[event["type"]]
+        # an `opened` that comes after its `closed` must not open the ticket again
         status = "if_not_exists(#s, :open)" if what == "opened" else ":closed"
         values = {
             ":at": data["since"] if what == "opened" else data["at"],
@@ -100,7 +104,10 @@ class Tickets:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Until SIGTERM; the messages at hand are handled first. `--once` ends when the queue gives nothing."""
+    """Handle messages until SIGTERM or SIGINT, after which those already received are still handled.
+
+    With `--once` it ends when the queue gives nothing.
+    """
     parser = argparse.ArgumentParser(prog="tickets", description="Opens a ticket for each episode of an alert.")
     parser.add_argument("--queue", required=True, help="URL of the SQS queue")
     parser.add_argument("--table", default="headwater-tickets", help="DynamoDB table; hash key `ticket`, a string")

@@ -1,9 +1,10 @@
-"""Records to one table: each record decoded, the tables of a run of records laid end to end.
+"""Decode records into one table: each record by itself, the tables of a run of records laid end to end. Pure.
 
-Every string column comes out dictionary-encoded with int32 codes and one dictionary, for the operators behind work
-on codes.
+Every string column comes out dictionary-encoded with int32 codes and one dictionary, because the operators behind work
+on codes. Whatever a record holds, it is decoded, a `Poison`, or a control record; nothing is raised.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,52 +12,69 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from headwater.codec import Control, Decoded, OtherContract, decode_payloads, decode_record, json_payloads
+from headwater.arrays import Ints, Mask, times, whole
+from headwater.clock import DAY_MS
+from headwater.codec import (
+    Content,
+    Control,
+    Decoded,
+    Decoder,
+    InvalidRow,
+    OtherContract,
+    Unit,
+    decode_contents,
+    decode_units,
+    decoder_units,
+    event_json,
+    json_payloads,
+)
+from headwater.codec.rows import Row, event_record, with_arrival
 from headwater.contract import Contract
+from headwater.contract.checks import long_texts
 from headwater.errors import InvalidRecord
-from headwater.records import StreamRecord
-from processors.operators.arrays import whole
+from headwater.processors.engine.bounds import MAX_LETTERS, MAX_ORIGIN_BYTES
+from headwater.stream.record import StreamRecord
 
-__all__ = ["Batch", "Part", "Poison", "combine", "decode"]
+__all__ = ["Batch", "Found", "Part", "Poison", "combine", "decode"]
 
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 _SMALL = 64 << 10
 """Bytes up to which a record is read together with its neighbours; a larger one is worth a pass of its own."""
 _AT_ONCE = 10_000
 """Events of one pass, about."""
-_DAY_MS = 86_400_000
-"""How long apart in arrival records of one pass may be: far less than origins are remembered."""
+"""Longest time between the arrivals of records of one pass: far less than origins are remembered."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Events of one record, or of several small ones that were read in one pass: those are all valid.
+    """Hold the events of one record, or of several small ones that were read in one pass: those are all valid.
 
     `at` is the index in the call of the first of the records; per valid event `record` is the index of its own, and
-    `row` the event's place in that.
+    `row` the event's place in that. `users` is as in `Contents`, of a part of one record; a record may have several
+    parts.
     """
 
     at: int
     decoded: Decoded
     record: Ints
     row: Ints
+    users: Ints | None = None
 
     def by_record(self) -> "list[Part]":
-        """A part for each record."""
-        edges = np.flatnonzero(np.diff(self.record)) + 1
-        if not len(edges):
+        """Return a part for each record."""
+        starts = np.flatnonzero(np.diff(self.record)) + 1
+        if not len(starts):
             return [self]
         out = []
-        for start, stop in pairwise([0, *edges.tolist(), len(self.record)]):
+        for start, stop in pairwise([0, *starts.tolist(), len(self.record)]):
             table, rows = self.decoded.table.slice(start, stop - start), self.row[start:stop]
             one = replace(self.decoded, table=table, rows=rows, total=stop - start)
-            out.append(Part(int(self.record[start]), one, self.record[start:stop], rows))
+            out.append(Part(int(self.record[start]), one, self.record[start:stop], rows, self.users))
         return out
 
 
 @dataclass(frozen=True)
 class Poison:
-    """A record that cannot be decoded, and why."""
+    """Hold a record that cannot be decoded, and the reason."""
 
     at: int
     reason: str
@@ -64,7 +82,7 @@ class Poison:
 
 @dataclass(frozen=True)
 class Batch:
-    """The valid events of several records, in stream order. `record` and `row` say where each came from."""
+    """Hold the valid events of several records, in stream order. `record` and `row` say where each came from."""
 
     table: pa.Table
     record: Ints
@@ -75,60 +93,167 @@ class Batch:
 Found = Part | Poison | tuple[int, Control] | tuple[int, OtherContract]
 
 
-def decode(records: Sequence[StreamRecord], contract: Contract) -> list[Found]:
-    """Each record's content, in order; neighbours that are JSON objects are read in one pass."""
+def decode(records: Sequence[StreamRecord], contract: Contract, decoder: Decoder | None = None) -> list[Found]:
+    """Return each record's content, in order; neighbours that are small are read in one pass.
+
+    `decoder` is the pipeline's, which reads what others wrote in place of JSON.
+    """
     out: list[Found] = []
-    small: list[list[bytes]] = []
+    small: list[list[Unit]] = []
     events = 0
     for at, record in enumerate(records):
-        payloads = json_payloads(record.data) if len(record.data) <= _SMALL else None
+        units = _units(record, contract, decoder) if len(record.data) <= _SMALL else None
         first = records[at - len(small)]
-        if small and (payloads is None or events >= _AT_ONCE or record.arrived_ms - first.arrived_ms > _DAY_MS):
-            out += _small(records, at - len(small), small, contract)
+        if small and (units is None or events >= _AT_ONCE or record.arrived_ms - first.arrived_ms > DAY_MS):
+            out += _small(records, at - len(small), small, contract, decoder)
             small, events = [], 0
-        if payloads is None:
-            out.append(_one(at, record.data, contract))
+        if units is None:
+            out += _one(at, record, contract, decoder)
         else:
-            small.append(payloads)
-            events += len(payloads)
-    return out + _small(records, len(records) - len(small), small, contract)
+            small.append(units)
+            events += len(units)
+    return out + _small(records, len(records) - len(small), small, contract, decoder)
 
 
-def _one(at: int, data: bytes, contract: Contract) -> Found:
+def _units(record: StreamRecord, contract: Contract, decoder: Decoder | None) -> list[Unit] | None:
+    if decoder is None:
+        return json_payloads(record.data)
+    return decoder_units(record.data, contract, _arriving(decoder, record))
+
+
+def _arriving(decoder: Decoder, record: StreamRecord) -> Decoder:
+    """Return the decoder with the record's arrival in place of times that its events lack."""
+
+    def read(data: bytes) -> pa.Table | Sequence[Row]:
+        found = decoder(data)
+        return found if isinstance(found, pa.Table) else with_arrival(found, record.arrived_ms)
+
+    return read
+
+
+def _one(at: int, record: StreamRecord, contract: Contract, decoder: Decoder | None) -> list[Found]:
+    """Return what one record carries, or the reason why it cannot be read whole."""
     try:
-        found = decode_record(data, contract)
+        found = decode_contents(record.data, contract, decoder and _arriving(decoder, record))
+        foreign = decoder is not None or contract.selects
+        out = [_placed(at, record, one, found.users, contract, foreign=foreign) for one in found.contents]
+        invalid = [row for one in out if isinstance(one, Part) for row in one.decoded.invalid]
+        if len(invalid) > MAX_LETTERS:
+            total = sum(one.decoded.total for one in out if isinstance(one, Part))
+            raise InvalidRecord(
+                f"{len(invalid):,} of {total:,} events break the contract; the first: {invalid[0].reason}"
+            )
     except InvalidRecord as error:
-        return Poison(at, str(error))
-    if isinstance(found, Decoded):
-        rows = np.asarray(found.rows, np.int64)
-        return Part(at, found, np.full(len(rows), at, np.int64), rows)
-    if isinstance(found, Control):
-        return at, found
-    return at, found
+        return [Poison(at, str(error))]
+    return out
+
+
+def _placed(
+    at: int, record: StreamRecord, content: Content, users: Ints | None, contract: Contract, *, foreign: bool
+) -> Found:
+    if isinstance(content, Control):
+        return at, content
+    if isinstance(content, OtherContract):
+        return at, content
+    if content.origin is not None and len(content.origin.encode()) > MAX_ORIGIN_BYTES:
+        raise InvalidRecord(f"a batch whose origin is longer than {MAX_ORIGIN_BYTES:,} bytes")
+    content = _sound(content, record.arrived_ms, contract, foreign=foreign)
+    rows = np.asarray(content.rows, np.int64)
+    return Part(at, content, np.full(len(rows), at, np.int64), rows, users)
+
+
+def _sound(decoded: Decoded, arrived_ms: int, contract: Contract, *, foreign: bool) -> Decoded:
+    """Return the events with those among the invalid that only their shard can judge: see `_doubtful`.
+
+    `foreign` is for events whose writers do not use the contract's own names.
+    """
+    bad = _doubtful(decoded.table, np.full(decoded.table.num_rows, arrived_ms, np.int64), contract)
+    faulty: Mask = np.logical_or.reduce([*bad.values(), np.zeros(decoded.table.num_rows, np.bool_)])
+    if not faulty.any():
+        return decoded
+    reasons = dict[int, str]()
+    for reason, mask in bad.items():
+        reasons |= dict.fromkeys(np.flatnonzero(mask).tolist(), reason)
+    events = event_json(decoded.table.filter(pa.array(faulty)))
+    if foreign:
+        events = [event_record(json.loads(event), flat=True) for event in events]
+    places = np.asarray(decoded.rows, np.int64)
+    more = [InvalidRow(int(places[at]), reasons[at], event) for at, event in zip(sorted(reasons), events, strict=True)]
+    invalid = tuple(sorted([*decoded.invalid, *more], key=lambda row: row.index))
+    kept = pa.array(~faulty)
+    return replace(decoded, table=decoded.table.filter(kept), rows=places[~faulty], invalid=invalid)
+
+
+def _doubtful(table: pa.Table, arrived: Ints, contract: Contract) -> dict[str, Mask]:
+    """Return the reasons for which events that keep their contract are refused, each with the events it is for.
+
+    An own id may have an origin that is too long to be remembered, and a time may be too far after the arrival of its
+    record: then a clock is wrong, and its windows would stay open for as long.
+    """
+    found: dict[str, Mask] = {}
+    field = contract.field(contract.time)
+    far = times(table, field.name) - arrived > field.ahead_ms
+    if far.any():
+        days = f"{field.ahead_ms / DAY_MS:g} days" if field.ahead_ms != DAY_MS else "a day"
+        found[
+            f"field {field.name}: the time is more than {days} after the record's arrival: is a clock wrong, or the "
+            "unit? A contract says with ahead how far a time may be"
+        ] = far
+    if contract.id is not None and pa.types.is_string(contract.arrow_schema.field(contract.id.origin).type):
+        long = long_texts(table.column(contract.id.origin), MAX_ORIGIN_BYTES)
+        if long is not None:
+            mask = found[f"field {contract.id.origin}: an origin of events has at most {MAX_ORIGIN_BYTES:,} bytes"] = (
+                np.zeros(table.num_rows, np.bool_)
+            )
+            mask[long] = True
+    return found
 
 
 def _small(
-    records: Sequence[StreamRecord], at: int, payloads: Sequence[list[bytes]], contract: Contract
+    records: Sequence[StreamRecord],
+    at: int,
+    units: Sequence[list[Unit]],
+    contract: Contract,
+    decoder: Decoder | None,
 ) -> list[Found]:
-    """Records from `at` on that are these payloads. One with an event that breaks the contract is left alone."""
-    if len(payloads) < 2:
-        return [_one(at + i, records[at + i].data, contract) for i in range(len(payloads))]
-    decoded = decode_payloads([payload for one in payloads for payload in one], contract)
-    starts = np.cumsum([0, *map(len, payloads)])
-    broken = np.zeros(len(payloads), np.bool_)
-    broken[np.searchsorted(starts, [row.index for row in decoded.invalid], side="right") - 1] = True
-    edges = np.flatnonzero(np.diff(broken)) + 1
+    """Read records from `at` on that are these units. One with an event that breaks the contract is its own part."""
+
+    def alone(first: int, last: int) -> list[Found]:
+        return [found for i in range(at + first, at + last) for found in _one(i, records[i], contract, decoder)]
+
+    if len(units) < 2:
+        return alone(0, len(units))
+    try:
+        decoded = decode_units([unit for one in units for unit in one], contract)
+    except InvalidRecord:  # more events together than one record may have
+        return alone(0, len(units))
+    starts = np.cumsum([0, *map(len, units)])
+    arrived = np.array([one.arrived_ms for one in records[at : at + len(units)]], np.int64)
+    if _doubtful(decoded.table, arrived[np.searchsorted(starts, decoded.rows, side="right") - 1], contract):
+        return alone(0, len(units))
+    invalid: dict[int, list[InvalidRow]] = {}
+    for row in decoded.invalid:
+        invalid.setdefault(int(np.searchsorted(starts, row.index, side="right")) - 1, []).append(row)
+    broken = np.zeros(len(units), np.bool_)
+    broken[[*invalid]] = True
+    changes = np.flatnonzero(np.diff(broken)) + 1
     out: list[Found] = []
-    for first, last in pairwise([0, *edges.tolist(), len(payloads)]):
-        if broken[first]:
-            out += [_one(at + i, records[at + i].data, contract) for i in range(first, last)]
-        else:
+    for first, last in pairwise([0, *changes.tolist(), len(units)]):
+        if not broken[first]:
             out.append(_part(at, first, last, starts, decoded))
+            continue
+        for one in range(first, last):
+            if len(invalid[one]) > MAX_LETTERS:
+                out += alone(one, one + 1)
+                continue
+            part = _part(at, one, one + 1, starts, decoded)
+            rows = tuple(replace(row, index=row.index - int(starts[one])) for row in invalid[one])
+            out.append(replace(part, decoded=replace(part.decoded, invalid=rows)))
     return out
 
 
 def _part(at: int, first: int, last: int, starts: Ints, decoded: Decoded) -> Part:
-    """The records `first` to `last`, all of whose events are valid."""
+    """Return the part of the valid events of the records `first` to `last`."""
     begin, stop = np.searchsorted(decoded.rows, starts[[first, last]]).tolist()
     places = decoded.rows[begin:stop]
     record = np.searchsorted(starts, places, side="right") - 1
@@ -137,7 +262,7 @@ def _part(at: int, first: int, last: int, starts: Ints, decoded: Decoded) -> Par
 
 
 def combine(parts: Sequence[Part], schema: pa.Schema) -> Batch:
-    """Lay the parts end to end; `schema` is the contract's."""
+    """Concatenate the parts into one batch; `schema` is the contract's."""
     columns = [_column([part.decoded.table.column(field.name) for part in parts], field.type) for field in schema]
     none = np.zeros(0, np.int64)
     return Batch(
@@ -160,7 +285,7 @@ def _column(columns: Sequence[pa.ChunkedArray], kind: pa.DataType) -> pa.Array:
 
 
 def _united(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
-    """What `unify_dictionaries` gives, with one pass over all dictionaries: for many small chunks."""
+    """Return what `unify_dictionaries` returns, in one pass over all dictionaries: faster for many small chunks."""
     dictionaries = [chunk.dictionary for chunk in chunks]
     every = pa.concat_arrays(dictionaries).dictionary_encode()
     place = every.indices.to_numpy()
@@ -168,6 +293,7 @@ def _united(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
     at = first = 0
     for chunk, dictionary in zip(chunks, dictionaries, strict=True):
         stop, last = at + len(chunk), first + len(dictionary)
+        # codes are always inside the dictionary; "clip" spares numpy's check with a buffered copy
         np.take(place[first:last], chunk.indices.to_numpy(), out=codes[at:stop], mode="clip")
         at, first = stop, last
     return pa.DictionaryArray.from_arrays(pa.array(codes), every.dictionary)

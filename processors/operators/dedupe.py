@@ -1,22 +1,27 @@
-"""Who each event is, and whether it was seen before."""
+"""Identify events, and find those that were seen before. Pure."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from headwater.contract import Contract
-from headwater.lineage import OriginSets
-from headwater.records import StreamRecord
-from processors.operators.arrays import whole
-from processors.operators.decode import Batch, Ints
+from headwater.arrays import Ints, whole
+from headwater.codec.rows import unwrapped
+from headwater.contract import Contract, Field, InvalidRow
+from headwater.contract.selection import select_row
+from headwater.contract.values import Refused, read_value
+from headwater.errors import InvalidEvent
+from headwater.lineage.origins import OriginSets
+from headwater.processors.engine.bounds import MAX_ORIGIN_BYTES
+from headwater.processors.operators.decode import Batch, Part
+from headwater.stream.record import StreamRecord
 
-__all__ = ["Identities", "first_copies", "identify"]
+__all__ = ["Identities", "first_copies", "identify", "invalid_identity"]
 
 
 @dataclass(frozen=True)
 class Identities:
-    """Per event: origin and seq; `codes` are the origins in the set of seen ones, -1 for foreign events.
+    """Hold for each event origin and seq; `codes` are the origins in the set of seen ones, -1 for foreign events.
 
     A foreign event (written by others, without an identity of its own) is named by where it lies in the stream and
     needs no look-up: the ledger's position says whether it was read.
@@ -28,7 +33,7 @@ class Identities:
 
 
 def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen: OriginSets) -> Identities:
-    """The identity of each event of the batch."""
+    """Return the identity of each event of the batch."""
     if contract.id is not None:
         origin = whole(batch.table.column(contract.id.origin))
         if not pa.types.is_dictionary(origin.type):
@@ -61,7 +66,7 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
 def first_copies(
     identities: Identities, arrived_ms: Ints, seen: OriginSets
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """True for each event that was not seen before; takes them all into `seen`."""
+    """Return True for each event that was not seen before, and add them all to `seen`."""
     codes, seq = identities.codes, identities.seq
     named = codes >= 0
     if named.all():
@@ -69,6 +74,37 @@ def first_copies(
     new = np.ones(len(codes), np.bool_)
     new[named] = seen.add(codes[named], seq[named], arrived_ms[named])
     return new
+
+
+def invalid_identity(part: Part, row: InvalidRow, contract: Contract) -> tuple[str, int] | None:
+    """Return the identity of an event that breaks its contract; None for one that has none that can be kept.
+
+    An own id counts when its own fields are as the contract says, whatever is wrong with the others.
+    """
+    if contract.id is None:
+        return (part.decoded.origin, part.decoded.first_seq + row.index) if part.decoded.origin else None
+    fields = {field.name: field for field in contract.fields}
+    try:
+        event = unwrapped(row.event)
+        event = select_row(contract, event) if isinstance(event, dict) else event
+        origin = _read(event, fields[contract.id.origin])
+        seq = _read(event, fields[contract.id.seq]) if contract.id.seq else 0
+        text = str(origin)
+        if not isinstance(origin, str | int) or not isinstance(seq, int) or not len(text.encode()) > 0:
+            return None
+    except (InvalidEvent, ValueError, KeyError, TypeError, OverflowError, RecursionError):  # of whatever the JSON holds
+        return None
+    return (text, seq) if len(text.encode()) <= MAX_ORIGIN_BYTES else None
+
+
+def _read(event: object, field: Field) -> object:
+    """Return the field's value in the event; Refused when it has none of the field's type."""
+    if not isinstance(event, dict):
+        raise Refused("the event is no object")
+    name = next((name for name in (field.name, *field.was) if event.get(name) is not None), None)
+    if name is None:
+        raise Refused("the event has no such field")
+    return read_value(field, event[name])
 
 
 def _numbers(table: pa.Table, column: str) -> Ints:

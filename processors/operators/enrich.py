@@ -1,4 +1,4 @@
-"""Join with reference tables, and the user's own functions."""
+"""Join events with reference tables and apply the user's functions. Pure, but for what a user's function does."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,27 +7,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.arrays import whole
 from headwater.contract.definition import TYPES
 from headwater.errors import UsageError
-from processors.operators.arrays import whole
-from processors.pipeline import Enrich, Map, Reference, Where
+from headwater.processors.definition.parts import Enrich, Map, Reference, Where
 
 __all__ = ["ReferenceTable", "apply_map", "apply_where", "enrich"]
 
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """One version of a reference table, ready to join: unique keys, string columns dictionary-encoded."""
+    """Hold one version of a reference table, ready to join: unique keys, string columns dictionary-encoded."""
 
     reference: Reference
     table: pa.Table
 
     @cached_property
     def keys(self) -> pa.Array:
+        """Return the keys, in the order of the rows."""
         return whole(self.table.column(self.reference.key))
 
     @cached_property
     def columns(self) -> dict[str, pa.Array]:
+        """Return the declared columns by name, cast to their types."""
         out = {}
         for name, kind in self.reference.columns.items():
             column = whole(self.table.column(name)).cast(TYPES[kind])
@@ -36,7 +38,10 @@ class ReferenceTable:
 
     @classmethod
     def of(cls, reference: Reference, table: pa.Table) -> "ReferenceTable":
-        """Checked: every column there and the key unique (of equal keys the last row counts)."""
+        """Return a table with unique keys; of rows with equal keys the last one is kept, rows with a null key are not.
+
+        Raises UsageError when a column is missing.
+        """
         missing = {reference.key, *reference.columns} - set(table.column_names)
         if missing:
             raise UsageError(
@@ -51,9 +56,10 @@ class ReferenceTable:
 
 
 def enrich(table: pa.Table, step: Enrich, reference: ReferenceTable) -> pa.Table:
-    """Left join on one column: the reference's columns appended, null where there is no match."""
+    """Append the reference's columns by a left join on one column; they are null where there is no match."""
     on = whole(table.column(step.on))
     if pa.types.is_dictionary(on.type):
+        # look up each distinct value once, not each row
         found = pc.index_in(on.dictionary, value_set=reference.keys)
         at = found.take(on.indices)
     else:
@@ -64,7 +70,7 @@ def enrich(table: pa.Table, step: Enrich, reference: ReferenceTable) -> pa.Table
 
 
 def apply_map(table: pa.Table, step: Map) -> pa.Table:
-    """Append the declared columns of what the user's function returns."""
+    """Append the declared columns that the user's function returns; raise ValueError when they do not fit."""
     plain = plain_strings(table)
     result = step.function(plain.to_pandas() if step.pandas else plain)
     name = getattr(step.function, "__name__", "function")
@@ -77,7 +83,7 @@ def apply_map(table: pa.Table, step: Map) -> pa.Table:
 
 
 def apply_where(table: pa.Table, step: Where) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """The user's mask; null counts as false."""
+    """Return the mask that the user's function returns; null counts as false."""
     mask = pa.array(np.asarray(pc.fill_null(_array(step.function(plain_strings(table))).cast(pa.bool_()), False)))
     if len(mask) != table.num_rows:
         raise ValueError(
@@ -88,7 +94,7 @@ def apply_where(table: pa.Table, step: Where) -> np.ndarray[tuple[int], np.dtype
 
 
 def plain_strings(table: pa.Table) -> pa.Table:
-    """The table with plain string columns, as a user's function expects them."""
+    """Return the table with plain string columns, as a user's function expects them."""
     for at, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(at, field.name, table.column(at).cast(field.type.value_type))
@@ -99,7 +105,7 @@ def _result_column(result: object, field: pa.Field, function: str) -> pa.Array:
     names = getattr(result, "column_names", None) or list(getattr(result, "columns", ()))
     if field.name not in names:
         raise ValueError(f"{function} returned no column {field.name!r}")
-    column = result.column(field.name) if isinstance(result, pa.Table) else result[field.name]  # type: ignore[index]
+    column = result.column(field.name) if isinstance(result, pa.Table) else result[field.name]  # type: ignore[index]  # a table, a frame or a mapping
     return _array(column).cast(field.type)
 
 

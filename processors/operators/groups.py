@@ -1,12 +1,12 @@
-"""Keys of rows as small integers: a group per key, a slot per (group, window, bucket)."""
+"""Number the keys of rows by small integers: a group per key, a slot per (group, window, bucket)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from headwater.names import Names
-from processors.operators.decode import Ints
+from headwater.arrays import Ints, coded
+from headwater.stringcodes import StringCodes
 
 __all__ = ["GroupIndex", "SlotIndex"]
 
@@ -15,15 +15,16 @@ _DENSE = 1 << 22
 
 
 class _Values:
-    """Numbers the distinct values of a column, null among them."""
+    """Number the distinct values of a column, null among them."""
 
     def __init__(self) -> None:
-        self._strings = Names()
+        self._strings = StringCodes()
         self._others: dict[object, int] = {}
         self.list: list[object] = []
         self._of_string: Ints = np.zeros(0, np.int64)
 
     def of(self, values: pa.Array) -> Ints:
+        """Return the number of each value; new values get the next numbers."""
         if not pa.types.is_string(values.type):
             return np.array([self._of_other(value) for value in values.to_pylist()], np.int64)
         codes = self._strings.codes(values)
@@ -35,6 +36,7 @@ class _Values:
         return self._of_string[codes]
 
     def of_null(self) -> int:
+        """Return the number of null."""
         return self._of_other(None)
 
     def _of_other(self, value: object) -> int:
@@ -45,7 +47,7 @@ class _Values:
 
 
 class GroupIndex:
-    """Numbers the distinct combinations of the values of some columns, from 0 in order of appearance."""
+    """Number the distinct combinations of the values of some columns, from 0 in order of appearance."""
 
     def __init__(self, columns: int) -> None:
         self._values = [_Values() for _ in range(columns)]
@@ -59,7 +61,7 @@ class GroupIndex:
         return self._count
 
     def of(self, columns: Sequence[pa.Array], rows: int) -> Ints:
-        """The group of each row."""
+        """Return the group of each row; new combinations get the next numbers."""
         codes = [self._column(i, column) for i, column in enumerate(columns)]
         self._widen()
         packed = np.zeros(rows, np.int64)
@@ -75,12 +77,12 @@ class GroupIndex:
         return found
 
     def of_keys(self, keys: Sequence[tuple[object, ...]]) -> Ints:
-        """The group of each key given as a tuple."""
+        """Return the group of each key given as a tuple."""
         columns = [_coded([key[i] for key in keys]) for i in range(len(self._values))]
         return self.of(columns, len(keys))
 
     def keys(self, groups: Ints) -> list[tuple[object, ...]]:
-        """The key of each group."""
+        """Return the key of each group."""
         if not self._values:
             return [()] * len(groups)
         names = [values.list for values in self._values]
@@ -89,11 +91,11 @@ class GroupIndex:
         return list(zip(*columns, strict=True))
 
     def _column(self, i: int, column: pa.Array) -> Ints:
-        if not pa.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
+        """Return the number of each row's value in one column."""
+        column = coded(column)
         values = self._values[i]
         codes = values.of(column.dictionary)
-        if column.null_count:
+        if column.null_count:  # null has no place in the dictionary: give it one behind the last
             codes = np.append(codes, values.of_null())
             indices = column.indices.fill_null(len(codes) - 1).to_numpy()
         else:
@@ -101,9 +103,11 @@ class GroupIndex:
         return codes[indices] if len(codes) else np.zeros(len(indices), np.int64)
 
     def _widen(self) -> None:
+        """Rebuild the look-up when a column has got more values than its bits can number."""
         bits = [max(1, len(values.list).bit_length()) for values in self._values]
         if bits == self._bits:
             return
+        # more bits change every packed value, so all known groups are packed again
         self._bits = [max(new, old) for new, old in zip(bits, self._bits, strict=True)]
         size = 1 << sum(self._bits)
         packed = np.zeros(self._count, np.int64)
@@ -117,6 +121,7 @@ class GroupIndex:
             self._sparse = {key: at for at, key in enumerate(packed.tolist())}
 
     def _take_in(self, packed: Ints) -> None:
+        """Append new groups, given by their packed values."""
         if self._dense is not None:
             self._dense[packed] = np.arange(self._count, self._count + len(packed))
         rest = packed.copy()
@@ -137,7 +142,7 @@ class GroupIndex:
 
 
 class SlotIndex:
-    """Numbers the distinct (group, window start, bucket), from 0 in order of appearance."""
+    """Number the distinct (group, window start, bucket), from 0 in order of appearance."""
 
     def __init__(self) -> None:
         self._by_window: dict[tuple[int, int], dict[int, int] | Ints] = {}
@@ -149,7 +154,7 @@ class SlotIndex:
         return self._count
 
     def of(self, group: Ints, start: Ints, bucket: Ints, groups: int) -> Ints:
-        """The slot of each row; `groups` is how many groups there are."""
+        """Return the slot of each row; `groups` is the number of groups that there are."""
         out = np.empty(len(group), np.int64)
         for rows in _windows(start, bucket):
             out[rows] = self._in_window(group[rows], int(start[rows[0]]), int(bucket[rows[0]]), groups)
@@ -167,6 +172,7 @@ class SlotIndex:
 
     def _in_window(self, group: Ints, start: int, bucket: int, groups: int) -> Ints:
         table = self._by_window.get((start, bucket))
+        # an array for a window with at least a sixteenth of all groups; a dict for a sparse one, to save memory
         if table is None:
             table = np.full(groups, -1, np.int64) if len(group) * 16 >= groups else {}
         if isinstance(table, dict):
@@ -186,7 +192,7 @@ class SlotIndex:
         missing = found < 0
         if missing.any():
             fresh, first = np.unique(group[missing], return_index=True)
-            fresh = fresh[np.argsort(first)]
+            fresh = fresh[np.argsort(first)]  # np.unique sorts by value; slots are numbered in order of appearance
             numbers = np.arange(self._count, self._count + len(fresh))
             self._count += len(fresh)
             self._parts.append((fresh, np.full(len(fresh), start), np.full(len(fresh), bucket)))
@@ -200,7 +206,7 @@ class SlotIndex:
         return found
 
     def columns(self) -> tuple[Ints, Ints, Ints]:
-        """Group, window start and bucket of each slot."""
+        """Return the group, window start and bucket of each slot."""
         if self._keys is None:
             empty = np.zeros(0, np.int64)
             columns = zip(*self._parts, strict=True) if self._parts else ([empty], [empty], [empty])
@@ -211,7 +217,7 @@ class SlotIndex:
 
 
 def _windows(start: Ints, bucket: Ints) -> list[Ints]:
-    """The rows of each (start, bucket), in row order."""
+    """Return the rows of each (start, bucket), in row order."""
     if not len(start):
         return []
     if (start == start[0]).all() and (bucket == bucket[0]).all():

@@ -1,54 +1,32 @@
-"""One shard of Kinesis through one worker: the polling loop of the embedded runner."""
+"""Poll one shard of Kinesis through one worker, as the embedded runner and the Lambda function do."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from headwater import sequence
 from headwater.clock import Clock
-from headwater.errors import Fenced, HeadwaterError, Retryable
-from headwater.records import StreamRecord
-from processors.worker import ShardWorker
+from headwater.processors.ports import StreamClient
+from headwater.processors.runners.pages import ReaderSettings, get_page, records_of, shard_iterator
+from headwater.processors.runners.passing import is_passing, pauses, repeat
+from headwater.processors.runners.retention import RetentionWatch
+from headwater.processors.runners.tipnotes import TipNotes
+from headwater.processors.shard.worker import Rewound, ShardWorker
+from headwater.stream import sequence
+from headwater.stream.record import StreamRecord
 
-__all__ = ["ReaderSettings", "ReaderStatus", "ShardReader", "get_page", "records_of"]
+__all__ = ["ReaderStatus", "ShardReader"]
 
 log = logging.getLogger("headwater.processor")
 
-PASSING = frozenset(
-    {
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "LimitExceededException",
-        "KMSThrottlingException",
-        "InternalFailure",
-        "InternalServerError",
-        "ServiceUnavailable",
-        "SlowDown",
-        "RequestTimeout",
-        "500",
-        "503",
-    }
-)
-"""Errors of AWS after which the same request may succeed."""
-
-
-@dataclass(frozen=True)
-class ReaderSettings:
-    """How a shard is polled. A shard takes 5 GetRecords a second from all its readers together
-    (https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html)."""
-
-    max_records: int = 10_000
-    idle_seconds: float = 0.25
-    backoff_seconds: float = 1.0
+_COMMITS = 10
+"""Attempts at the commit that ends a reader."""
 
 
 @dataclass
 class ReaderStatus:
-    """For people and metrics; read from other threads."""
+    """Hold what people and metrics see of a reader; read from other threads."""
 
     shard_id: str
     state: str = "starting"
@@ -61,7 +39,10 @@ class ReaderStatus:
 
 
 class ShardReader:
-    """Reads from the worker's position on until told to stop or until the shard ends."""
+    """Read a shard from the worker's position on, until stopped or until the shard ends.
+
+    `retention` returns the stream's retention in ms as it was last described, None where it is not known.
+    """
 
     def __init__(
         self,
@@ -71,6 +52,7 @@ class ShardReader:
         clock: Clock,
         settings: ReaderSettings,
         status: ReaderStatus,
+        retention: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._kinesis = kinesis
         self._stream = stream
@@ -79,14 +61,18 @@ class ShardReader:
         self._settings = settings
         self.status = status
         self._next: str | None = None
+        self._watch = RetentionWatch(worker, StreamClient(kinesis, stream), retention)
+        self._notes = TipNotes(worker.context.ports.ledger, worker.shard_id, clock)
+        self._left: list[StreamRecord] = []
+        """Read, and not taken in yet: the worker had to commit in between, and could not."""
 
-    def run(self, parents: list[str], stop: Event) -> bool:
-        """True when the shard has ended and everything in it is committed; False when stopped, after a commit.
+    def run(self, stop: Event) -> bool:
+        """Read until stopped. Return True when the shard has ended and everything in it is committed, else False.
 
         Raises Fenced when another owner has the shard. After any other error the worker must be dropped: a new one
         starts from the ledger.
         """
-        self.start(parents)
+        self.start()
         while not stop.is_set():
             found = self.step()
             if found is None:
@@ -97,19 +83,20 @@ class ShardReader:
         self.status.state = "stopped"
         return False
 
-    def start(self, parents: list[str]) -> None:
-        """Claim the shard and take up where its ledger entry says."""
-        self._worker.claim(parents)
+    def start(self) -> None:
+        """Begin after the worker's position."""
         self.status.state = "reading"
         self._next = self._iterator()
 
     def step(self) -> int | None:
-        """One GetRecords and what is due: how many records there were, or None once the ended shard is committed."""
+        """Call GetRecords once and do what is due; return the number of records, or None once the end is committed."""
+        if self._left:
+            return self._take_in(self._left)
         if self._next is None:
             self._commit(closed=True)
             self.status.state = "ended"
             return None
-        shard = self.status.shard_id
+        shard, asked_ms = self.status.shard_id, self._clock.now_ms()
         answer = get_page(self._kinesis, self._next, shard, self._clock, self._settings)
         if answer is None:
             self._next = self._iterator()
@@ -117,88 +104,52 @@ class ShardReader:
         self._next = answer.get("NextShardIterator")
         records = records_of(answer, shard)
         self._worker.lag_ms = answer.get("MillisBehindLatest")
-        if records:
-            self._worker.process(records)
-        self._observe(answer)
+        self.status.lag_ms = answer.get("MillisBehindLatest")
+        self._watch.observe(records, self.status.lag_ms, asked_ms)
+        return self._take_in(records) or (1 if self._next is None else 0)
+
+    def _take_in(self, records: list[StreamRecord]) -> int:
+        """Give records to the worker and do what is due; return how many there were: with some left, go on at once."""
+        self._left = records
+        try:
+            if records:
+                self._worker.process(records)
+            self._left = []
+        except Rewound as error:
+            self._watch.rewind()
+            self._left, self._next = [], self._iterator()
+            log.warning("read again", extra={"shard": self.status.shard_id, "reason": str(error.__cause__)})
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("will try again", extra={"shard": self.status.shard_id, "reason": str(error)})
+            self._clock.sleep(self._settings.backoff_seconds)
+        self._observe()
         self._tick()
-        return len(records) or (1 if self._next is None else 0)
+        return len(records)
 
     def _iterator(self) -> str | None:
-        position = self._worker.position
-        where = {"ShardIteratorType": "TRIM_HORIZON"}
-        if position != sequence.NONE:
-            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence.unpad(position)}
-        answer = self._kinesis.get_shard_iterator(StreamName=self._stream, ShardId=self.status.shard_id, **where)
-        iterator: str | None = answer["ShardIterator"]
-        return iterator
+        return shard_iterator(self._kinesis, self._stream, self.status.shard_id, self._worker.position)
 
-    def _observe(self, answer: dict[str, Any]) -> None:
-        self.status.lag_ms = answer.get("MillisBehindLatest")
+    def _observe(self) -> None:
         self.status.counts = dict(self._worker.engine.state.counts)
         self.status.position = self._worker.position
         self.status.committed = self._worker.entry.position
+        lag_ms = None if self._left else self.status.lag_ms  # with some left, the tip is not reached
+        self._notes.observe(self.status.position, lag_ms, saved=self._worker.is_saved)
 
     def _tick(self) -> None:
-        """Flush and commit when due; what passes is tried again at the next tick, with everything still in memory."""
+        """Flush and commit when due; what fails in passing is tried again at the next tick, nothing is dropped."""
         try:
             self._worker.tick()
-        except Fenced:
-            raise
-        except (Retryable, ClientError, BotoCoreError) as error:
-            if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING:
+        except Exception as error:
+            if not is_passing(error):
                 raise
             log.warning("will try again", extra={"shard": self.status.shard_id, "reason": str(error)})
             self._clock.sleep(self._settings.backoff_seconds)
 
     def _commit(self, *, closed: bool) -> None:
-        for attempt in range(10):
-            try:
-                self._worker.commit(closed=closed)
-                self.status.committed = self._worker.entry.position
-                return
-            except Fenced:
-                raise
-            except (Retryable, ClientError, BotoCoreError) as error:
-                if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING:
-                    raise
-                log.warning("commit again", extra={"shard": self.status.shard_id, "reason": str(error)})
-                self._clock.sleep(self._settings.backoff_seconds * (attempt + 1))
-        raise HeadwaterError(
-            f"stream {self._stream}, shard {self.status.shard_id}: not committed after {self.status.committed}; "
-            "the next start resumes there"
-        )
-
-
-def get_page(
-    kinesis: Any, iterator: str, shard_id: str, clock: Clock, settings: ReaderSettings
-) -> dict[str, Any] | None:
-    """A GetRecords answer; None when the iterator has expired or the answer was lost, and a new one is needed."""
-    try:
-        answer: dict[str, Any] = kinesis.get_records(ShardIterator=iterator, Limit=settings.max_records)
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code not in PASSING and code != "ExpiredIteratorException":
-            raise
-        if code in PASSING:
-            clock.sleep(settings.backoff_seconds)
-        log.info("read again", extra={"shard": shard_id, "reason": code})
-        return None
-    except BotoCoreError as error:
-        clock.sleep(settings.backoff_seconds)
-        log.info("read again", extra={"shard": shard_id, "reason": str(error)})
-        return None
-    return answer
-
-
-def records_of(answer: Mapping[str, Any], shard_id: str) -> list[StreamRecord]:
-    """The records of a GetRecords answer."""
-    return [
-        StreamRecord(
-            shard_id,
-            record["SequenceNumber"],
-            round(record["ApproximateArrivalTimestamp"].timestamp() * 1000),
-            record["PartitionKey"],
-            record["Data"],
-        )
-        for record in answer["Records"]
-    ]
+        where = f"stream {self._stream}, shard {self.status.shard_id}, not committed after {self.status.committed}"
+        waits = pauses(self._settings.backoff_seconds, _COMMITS - 1)
+        repeat(lambda: self._worker.commit(closed=closed), waits, self._clock, where)
+        self.status.committed = self._worker.entry.position

@@ -1,5 +1,9 @@
-"""The gateway: an HTTP service in front of the producer, for applications in any language.
+"""Take events over HTTP and gRPC and hand them to the producer, for applications in any language.
 
-`server` runs it; `app` has the routes; `bodies` and `otlp` read what comes in; `intake` hands events to the producers
-and says when they are safe; `auth`, `keys` and `limits` decide who may.
+`server` makes a gateway from the settings and runs it; `asgi` assembles the routes. `events`, `otlp` and `otlpgrpc` are
+the endpoints; both go through the steps of `app.Gateway`: authenticate, admit, read, write, confirm. `bodies` and
+`otlpbodies` turn bytes into rows, `identity` names the events of a request, `writer` hands them to the producers of one
+contract, `admission` bounds memory, `confirmation` waits for Kinesis.
+
+Keys, tokens and limits are shared with the query API and live in `headwater.web`. Nothing here reads the stream.
 """

@@ -1,352 +1,316 @@
-"""The routes, and what every request goes through: who, how much, room, body, events, confirmation.
+"""Take a request through the gateway's steps, whatever its protocol.
 
-Everything that computes or blocks runs in a few threads; the event loop only moves bytes and waits.
+Authenticate, admit (memory), receive, read, write, confirm: each step either goes on or raises Problem. Routes, status
+codes of one protocol and the formats of bodies do not belong here; they are in `events`, `otlp`, `otlpgrpc` and
+`bodies`. Whatever computes or blocks runs in a few threads; the event loop only moves bytes and waits.
 """
 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.requests import Request
 
 from headwater.clock import Clock
 from headwater.config import GatewaySettings
+from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
+from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, Reservation
+from headwater.producers.gateway.bodies import ParsedBody, inflate
+from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation
+from headwater.producers.gateway.metrics import Metrics
+from headwater.producers.gateway.writer import ContractWriter
+from headwater.producers.settings import Receipt
 from headwater.web.auth import ANONYMOUS, Authenticator, Principal, credential
 from headwater.web.limits import Limits
-from headwater.web.problems import Problem, problem_response
-from headwater.web.tracing import is_sampled, parse_traceparent, span, traceparent_of
-from producers.gateway.bodies import Bounds, Rows, field_of, format_of, inflate, read_events
-from producers.gateway.intake import Identity, KeyMemory, Lane, intervals
-from producers.gateway.metrics import CONTENT_TYPE, Metrics
-from producers.gateway.openapi import document, page
-from producers.gateway.room import LEAST, Lease, Room
-from producers.gateway.settling import Settled, settled
-from producers.settings import Receipt
+from headwater.web.problems import Problem
 
-__all__ = ["Accepted", "Gateway"]
+__all__ = ["Gateway", "PendingWrite", "ReceivedBody", "Submission"]
 
 log = logging.getLogger("headwater.gateway")
 
-MOST_ERRORS = 100
-"""Rejected rows that an answer explains; the others are in none of its `accepted_rows`."""
 _SYNC_SECONDS = 5.0
 _DRAIN_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02
+_USUAL_RATIO = 16
+"""Factor by which a compressed body usually grows at most: telemetry as JSON shrinks to about a tenth."""
 
-Found = TypeVar("Found")
+T = TypeVar("T")
+
+
+@dataclass
+class ReceivedBody:
+    """Hold a body as it came, its Content-Encoding, and the memory that is reserved for it."""
+
+    content: bytes
+    encoding: str
+    reservation: Reservation
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """Rows that a lane has taken, and the futures of their confirmation."""
+class Submission:
+    """Hold the rows of a request, the writer of their contract, and the identity of the first row if it has one."""
 
-    lane: Lane
-    rows: Rows
-    named: tuple[str, int] | None
+    writer: ContractWriter
+    parsed: ParsedBody
+    identity: tuple[str, int] | None
+
+
+@dataclass(frozen=True)
+class PendingWrite:
+    """Hold a submission that its writer has accepted, and the futures of its confirmation."""
+
+    submission: Submission
     futures: "list[Future[Receipt]]"
 
 
 class Gateway:
-    """Belongs to one event loop. `lanes` by contract."""
+    """Take events for the contracts in `writers`, by contract name. Belongs to one event loop.
+
+    `start` it when the server accepts connections; `refuse_requests` and then `drain` it when the server ends.
+    """
 
     def __init__(
         self,
-        lanes: Mapping[str, Lane],
+        writers: Mapping[str, ContractWriter],
         settings: GatewaySettings,
         authenticator: Authenticator,
         limits: Limits,
         clock: Clock,
     ) -> None:
-        self.lanes, self.settings, self.clock = lanes, settings, clock
+        self.writers, self.settings, self.clock = writers, settings, clock
         self._authenticator, self._limits = authenticator, limits
-        self._room = Room(settings.max_inflight_bytes, settings.wait_seconds)
-        self._bounds = Bounds(settings.max_decoded_bytes, settings.max_rows, settings.max_arrow_rows)
-        self._keys = KeyMemory()
-        self._threads = ThreadPoolExecutor(max(1, settings.decoders), "gateway")
-        self._asking = ThreadPoolExecutor(4, "gateway-ask")
-        self.metrics = Metrics(lambda: {name: lane.stats for name, lane in lanes.items()}, lambda: self._room.used)
-        self.ready = False
-        self.grpc_port = -1
+        self._memory = MemoryBudget(settings.max_inflight_bytes, settings.wait_seconds)
+        # two pools: a slow DynamoDB or token issuer must not keep the bodies of known callers from being read
+        self._compute_threads = ThreadPoolExecutor(max(1, settings.decoders), "gateway")
+        self._blocking_threads = ThreadPoolExecutor(4, "gateway-ask")
+        self.metrics = Metrics(lambda: {name: one.stats for name, one in writers.items()}, lambda: self._memory.used)
+        self._accepts = False
         self._failure = ""
+        self._usage_task: asyncio.Task[None] | None = None
 
-    def app(self) -> Starlette:
-        """The ASGI application; its end drains."""
-        from producers.gateway.otlp import otlp_routes
+    @property
+    def contracts(self) -> list[Contract]:
+        """Return the contracts that are served."""
+        return [one.contract for one in self.writers.values()]
 
-        routes = [
-            Route("/v1/events/{contract}", self.route("events", self._events), methods=["POST"]),
-            *(otlp_routes(self) if self.settings.otlp else ()),
-            Route("/health/live", self._live),
-            Route("/health/ready", self._ready),
-            Route("/metrics", self._metrics),
-            Route("/openapi.json", self._openapi),
-            Route("/", self._page),
-        ]
-        handlers: Any = {HTTPException: _http_error, Exception: _internal}
-        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+    @property
+    def needs_credentials(self) -> bool:
+        """Say whether callers need a key or a token."""
+        return not self._authenticator.is_open
 
-    @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        sync = asyncio.create_task(self._keep_usage())
-        grpc = None
-        if self.settings.otlp and self.settings.grpc_port >= 0:
-            from producers.gateway.otlpgrpc import start_grpc
+    @property
+    def unready_reason(self) -> str:
+        """Return why events are not taken now; empty when they are."""
+        full = [name for name, writer in self.writers.items() if writer.is_full]
+        return (
+            self._failure or ("" if self._accepts else "shutting down") or (f"full: {', '.join(full)}" if full else "")
+        )
 
-            grpc, self.grpc_port = await start_grpc(self)
-        self.ready = True
-        try:
-            yield
-        finally:
-            self.ready = False
-            sync.cancel()
-            if grpc is not None:
-                await grpc.stop(self.settings.answer_seconds)
-            await self._drain()
+    def start(self) -> None:
+        """Accept requests from now on."""
+        self._usage_task = asyncio.create_task(self._give_quotas_back_often())
+        self._accepts = True
 
-    async def _keep_usage(self) -> None:
-        while True:
-            await asyncio.sleep(_SYNC_SECONDS)
-            await self._sync()
+    def refuse_requests(self) -> None:
+        """Answer new requests 503 from now on; those under way go on."""
+        self._accepts = False
+        if self._usage_task is not None:
+            self._usage_task.cancel()
 
-    async def _sync(self) -> None:
-        try:
-            await self.thread(self._limits.sync, asking=True)
-        except Exception as error:
-            log.warning("what keys have used is counted later: %s: %s", type(error).__name__, error)
-
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
+        """Deliver what was accepted, waiting up to a minute, and log what could not be delivered."""
         loop = asyncio.get_running_loop()
-        closing = [loop.run_in_executor(None, lane.close) for lane in self.lanes.values()]
+        closing = [loop.run_in_executor(None, writer.close) for writer in self.writers.values()]
         done, left = await asyncio.wait(closing, timeout=_DRAIN_SECONDS) if closing else (set(), set())
         for one in done:
             if one.exception() is not None:
                 log.error("not everything was delivered: %s", one.exception())
         if left:
             log.error("not everything was delivered within %g s", _DRAIN_SECONDS)
-        await self._sync()
+        await self._give_quotas_back(all_of_it=True)
 
-    async def thread(self, call: Callable[..., Found], *values: Any, asking: bool = False) -> Found:
-        """Run off the loop: what computes in `decoders` threads, what asks others in threads of its own."""
-        threads = self._asking if asking else self._threads
-        return await asyncio.get_running_loop().run_in_executor(threads, call, *values)
+    async def _give_quotas_back_often(self) -> None:
+        while True:
+            await asyncio.sleep(_SYNC_SECONDS)
+            await self._give_quotas_back()
 
-    def route(
-        self, name: str, answer: Callable[[Request, str | None], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """A handler that traces, counts, and answers a Problem as one."""
+    async def _give_quotas_back(self, *, all_of_it: bool = False) -> None:
+        try:
+            await self.run_blocking(partial(self._limits.sync, all_of_it=all_of_it))
+        except Exception as error:
+            log.warning("quotas that are not used cannot be given back: %s: %s", type(error).__name__, error)
 
-        async def handle(request: Request) -> Response:
-            started = self.clock.now_ms()
-            try:
-                if name == "events":
-                    with span(f"POST {request.url.path}", request.headers) as current:
-                        response = await answer(request, traceparent_of(current, request.headers))
-                else:  # a span for each export of spans would never end
-                    response = await answer(request, parse_traceparent(request.headers.get("traceparent")))
-            except Problem as problem:
-                response = problem_response(problem)
-            except ClientDisconnect:
-                response = Response(status_code=400)
-            self.metrics.request(name, response.status_code, (self.clock.now_ms() - started) / 1000)
-            return response
+    async def compute(self, call: Callable[..., T], *values: Any) -> T:
+        """Run what computes in one of the `decoders` threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._compute_threads, call, *values)
 
-        return handle
+    async def run_blocking(self, call: Callable[..., T], *values: Any) -> T:
+        """Run what waits for another service in a thread of its own pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._blocking_threads, call, *values)
 
-    async def _events(self, request: Request, traceparent: str | None) -> Response:
-        name = request.path_params["contract"]
-        who = await self.caller(request.headers)
-        lane = self.lane(who, name)
-        kind, identity = format_of(request.headers.get("content-type", "")), Identity.of(request.headers)
-        encoding = request.headers.get("content-encoding", "")
-        own = traceparent if is_sampled(traceparent) else None
-
-        def read(body: bytes) -> Accepted:
-            text = inflate(body, encoding, self._bounds.decoded_bytes)
-            rows = read_events(text, kind, lane.contract, self._bounds)
-            if identity.key is not None:
-                self._keys.check(who.id, name, identity.key, text)
-            named = identity.named(who.id, name, text, rows)
-            if named is not None and lane.contract.id is not None:
-                if identity.key is None:
-                    raise Problem(400, "invalid-header", f"events of {name} have ids of their own: send no origin")
-                named = None
-            return Accepted(lane, rows, named, [])
-
-        async with self.body(request) as body:
-            read_in = await self.thread(read, body)
-            del body
-            found = await self.put(read_in, own)
-            self.charge(who, found.rows.total)
-            return await self._answer(found)
-
-    def lane(self, who: Principal, name: str) -> Lane:
-        """Where the caller's events go; Problem 404 or 403."""
-        lane = self.lanes.get(name)
-        if lane is None:
-            raise Problem(404, "not-found", "there is no such contract here; see /openapi.json")
-        if not who.may(name):
-            raise Problem(403, "forbidden", f"these credentials may not write to {name}")
-        return lane
-
-    async def caller(self, headers: Mapping[str, str]) -> Principal:
-        """Who it is, if they may write now; Problem 401, 429 or 503."""
-        if not self.ready:
-            raise Problem.later(503, "not-ready", "the gateway is shutting down", 1)
-        if self._authenticator.open:
+    async def authenticate(self, headers: Mapping[str, str]) -> Principal:
+        """Return the caller if it may write now; Problem 401, 429 or 503."""
+        if not self._accepts:
+            raise Problem.retryable(503, "not-ready", "the gateway is shutting down", 1)
+        if self._authenticator.is_open:
             return ANONYMOUS
         text = credential(headers)
-        who = self._authenticator.known(text)
+        caller = self._authenticator.cached(text)
         now = self.clock.now_ms()
         try:
-            if who is None:
-                who = await self.thread(self._authenticator.authenticate, text, asking=True)
-            if not self._limits.is_prepared(who, now):
-                await self.thread(self._limits.prepare, who, now, asking=True)
+            if caller is None:
+                caller = await self.run_blocking(self._authenticator.authenticate, text)
+            self._limits.take_token(caller, now)
+            if not self._limits.has_quota(caller, 1, now):
+                await self.run_blocking(self._limits.reserve_quota, caller, 1, now)
         except (Problem, asyncio.CancelledError):
             raise
         except Exception as error:
             log.warning("credentials cannot be checked: %s: %s", type(error).__name__, error)
-            raise Problem.later(503, "not-ready", "credentials cannot be checked now", 2) from None
-        self._limits.check(who, now)
-        return who
+            raise Problem.retryable(503, "not-ready", "credentials cannot be checked now", 2) from None
+        return caller
 
-    def charge(self, who: Principal, events: int) -> None:
-        """The caller has written so many."""
-        self._limits.charge(who, events, self.clock.now_ms())
+    async def _charge(self, caller: Principal, events: int) -> None:
+        """Take the caller's tokens and quota for events that are about to be written; Problem 429 or 503."""
+        now = self.clock.now_ms()
+        self._limits.take_tokens(caller, events, now)
+        try:
+            if not self._limits.take_reserved_quota(caller, events, now):
+                await self.run_blocking(self._limits.take_quota, caller, events, now)
+        except (Problem, asyncio.CancelledError):
+            self._limits.give_back_tokens(caller, events, now)
+            raise
+        except Exception as error:
+            self._limits.give_back_tokens(caller, events, now)
+            log.warning("the quota cannot be checked: %s: %s", type(error).__name__, error)
+            raise Problem.retryable(503, "not-ready", "the quota cannot be checked now", 2) from None
 
-    async def enter(self, size: int) -> Lease:
-        """Room for a body that is there already; Problem 503."""
-        return await self._room.enter(size)
+    def writer_for(self, caller: Principal, contract: str) -> ContractWriter:
+        """Return the writer of a contract; Problem 404 when there is none, 403 when the caller has no right to it."""
+        writer = self.writers.get(contract)
+        if writer is None:
+            raise Problem(404, "not-found", "there is no such contract here; see /openapi.json")
+        if not caller.allows(contract):
+            raise Problem(403, "forbidden", f"these credentials may not write to {contract}")
+        return writer
+
+    async def admit(self, size: int) -> Reservation:
+        """Reserve memory for a body that has arrived already; Problem 503."""
+        return await self._memory.reserve(size)
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body as it came, and room for it until the block ends; Problem 408, 413 or 503."""
-        most = self.settings.max_body_bytes
+    async def receive(self, request: Request) -> AsyncIterator[ReceivedBody]:
+        """Yield the body as it came; its memory is reserved until the block ends. Problem 408, 413 or 503."""
+        limit = self.settings.max_body_bytes
         length = request.headers.get("content-length", "")
         expected = int(length) if length.isdigit() and len(length) < 19 else 0
-        if expected > most:
-            raise _too_large(most)
-        lease = await self._room.enter(expected)
+        if expected > limit:
+            raise _too_large(limit)
+        reservation = await self._memory.reserve(expected)
         try:
             try:
                 async with asyncio.timeout(self.settings.body_seconds):
-                    body = await _received(request, lease, most)
+                    body = await _read_body(request, reservation, limit)
             except TimeoutError:
                 raise Problem(408, "timeout", f"the body took more than {self.settings.body_seconds:g} s") from None
-            yield body
+            yield ReceivedBody(body, request.headers.get("content-encoding", ""), reservation)
         finally:
-            lease.close()
+            reservation.close()
 
-    def accepted(self, lane: Lane, rows: Rows, named: tuple[str, int] | None) -> Accepted:
-        """Rows for a lane, to be put."""
-        return Accepted(lane, rows, named, [])
+    async def parse(self, body: ReceivedBody, factor: int, parse: Callable[[bytes], Submission]) -> Submission:
+        """Decompress a body and parse it in a thread, each once its memory is reserved; Problem 503 when it is not.
 
-    async def put(self, read: Accepted, traceparent: str | None) -> Accepted:
-        """Hand the rows to their lane, waiting a little for room; Problem 503 when there is none."""
+        `factor` is how many bytes parsing takes at its peak for each byte of the body. What a body becomes is counted,
+        not what came: a gzip bomb of 200 KB takes the place of many requests, and waits until there is one.
+        """
+        reservation, sent, limit = body.reservation, len(body.content), self.settings.max_decoded_bytes
+        is_plain = body.encoding.strip().lower() in ("", "identity")
+        # usual bodies come to less than this; those that do not are decompressed twice, and the second time reserve all
+        guess = sent if is_plain else min(limit, max(MINIMUM_BYTES, _USUAL_RATIO * sent))
+        await reservation.grow(sent + guess)
+        try:
+            text = await self.compute(inflate, body.content, body.encoding, limit if is_plain else guess)
+        except Problem as problem:
+            if problem.status != 413 or is_plain or guess == limit:
+                raise
+            await reservation.grow(sent + limit)
+            text = await self.compute(inflate, body.content, body.encoding, limit)
+        body.content = b""
+        await reservation.grow(factor * len(text))
+        try:
+            submission = await self.compute(parse, text)
+        finally:
+            del text
+        reservation.shrink(submission.parsed.table.nbytes)
+        return submission
+
+    async def write(self, caller: Principal, submission: Submission, traceparent: str | None) -> PendingWrite:
+        """Charge the caller and hand the rows to their writer; Problem 429, or 503 when its buffer stays full."""
+        events = submission.parsed.total
+        await self._charge(caller, events)
+        try:
+            return await self._put(submission, traceparent)
+        except Problem:
+            # nothing was accepted, so nothing is charged
+            self._limits.give_back_tokens(caller, events, self.clock.now_ms())
+            self._limits.give_back_quota(caller, events, self.clock.now_ms())
+            raise
+
+    async def _put(self, submission: Submission, traceparent: str | None) -> PendingWrite:
         waited = 0.0
         while True:
             try:
-                futures = await self.thread(read.lane.put, read.rows, read.named, traceparent)
+                futures = await self.compute(submission.writer.put, submission.parsed, submission.identity, traceparent)
                 self._failure = ""
-                return Accepted(read.lane, read.rows, read.named, futures)
+                return PendingWrite(submission, futures)
             except BufferFull:
                 if waited >= self.settings.wait_seconds:
-                    raise self._room.full() from None
+                    raise self._memory.exhausted() from None
                 await asyncio.sleep(_PAUSE_SECONDS)
                 waited += _PAUSE_SECONDS
             except (HeadwaterError, sqlite3.Error) as error:  # the outbox's disk may be full
                 self._failure = str(error)
                 log.error("events cannot be taken: %s", error)
-                raise Problem.later(503, "not-ready", f"nothing was accepted: {error}", 5) from None
+                raise Problem.retryable(503, "not-ready", f"nothing was accepted: {error}", 5) from None
 
-    async def confirm(self, found: Accepted) -> None:
+    async def confirm(self, pending: PendingWrite) -> None:
         """Wait until Kinesis, or the outbox, has the events; Problem 503 when that is not known in time."""
-        name, events = found.lane.contract.name, found.rows.table.num_rows
-        self.metrics.events(name, "rejected", len(found.rows.invalid))
-        how = Settled(events, 0)
+        parsed = pending.submission.parsed
+        name, events = pending.submission.writer.contract.name, parsed.table.num_rows
+        self.metrics.count_events(name, "rejected", len(parsed.invalid))
+        found = Confirmation(events, 0)
         if not self.settings.outbox:
-            how = await settled(found.futures, self.settings.answer_seconds)
-        self.metrics.events(name, "acknowledged", events if how.done else how.confirmed)
-        if how.done:
+            found = await wait_for_confirmation(pending.futures, self.settings.answer_seconds)
+        self.metrics.count_events(name, "acknowledged", events if found.is_complete else found.confirmed)
+        if found.is_complete:
             return
-        self.metrics.events(name, "unconfirmed", events - how.confirmed)
-        retry = "a retry under the same identity makes no duplicate" if found.named else "a retry may make duplicates"
-        kind, why = ("undelivered", how.error) if how.error else ("unconfirmed", "Kinesis has not answered in time")
-        detail = f"{how.confirmed} of {events} events are confirmed, the others may be in the stream or not: {why}"
-        raise Problem.later(503, kind, f"{detail}; {retry}", 2, confirmed=how.confirmed)
-
-    async def _answer(self, found: Accepted) -> Response:
-        await self.confirm(found)
-        rows = found.rows
-        done: dict[str, Any] = {"accepted": rows.table.num_rows, "rejected": len(rows.invalid)}
-        done["in"] = "outbox" if self.settings.outbox else "stream"
-        if found.named:
-            done |= {"origin": found.named[0], "first_seq": found.named[1]}
-        if not rows.invalid:
-            return JSONResponse(done, 202 if self.settings.outbox else 200)
-        errors = [
-            {"row": one.index, "detail": one.reason} | ({"field": name} if (name := field_of(one.reason)) else {})
-            for one in rows.invalid[:MOST_ERRORS]
-        ]
-        if not rows.table.num_rows:
-            first = f"nothing was accepted; row {rows.invalid[0].index}: {rows.invalid[0].reason}"
-            raise Problem(422, "invalid-events", first, accepted=0, rejected=len(rows.invalid), errors=errors)
-        return JSONResponse(done | {"accepted_rows": intervals(rows), "errors": errors}, 207)
-
-    async def _live(self, _: Request) -> Response:
-        return JSONResponse({"live": True})
-
-    async def _ready(self, _: Request) -> Response:
-        full = [name for name, lane in self.lanes.items() if lane.full]
-        why = self._failure or ("" if self.ready else "shutting down") or (f"full: {', '.join(full)}" if full else "")
-        if why:
-            return problem_response(Problem.later(503, "not-ready", why, 2))
-        return JSONResponse({"ready": True})
-
-    async def _metrics(self, _: Request) -> Response:
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
-
-    async def _openapi(self, _: Request) -> Response:
-        return JSONResponse(document(self._contracts(), self.settings, closed=not self._authenticator.open))
-
-    async def _page(self, _: Request) -> Response:
-        return HTMLResponse(page(document(self._contracts(), self.settings, closed=not self._authenticator.open)))
-
-    def _contracts(self) -> list[Any]:
-        return [lane.contract for lane in self.lanes.values()]
+        self.metrics.count_events(name, "unconfirmed", events - found.confirmed)
+        has_identity = pending.submission.identity is not None
+        retry = "a retry under the same identity makes no duplicate" if has_identity else "a retry may make duplicates"
+        kind, why = ("undelivered", found.error) if found.error else ("unconfirmed", "Kinesis has not answered in time")
+        detail = f"{found.confirmed} of {events} events are confirmed, the others may be in the stream or not: {why}"
+        raise Problem.retryable(503, kind, f"{detail}; {retry}", 2, confirmed=found.confirmed)
 
 
-async def _received(request: Request, lease: Lease, most: int) -> bytes:
+async def _read_body(request: Request, reservation: Reservation, limit: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         size += len(piece)
-        if size > most:
-            raise _too_large(most)
-        await lease.grow(-(-size // LEAST) * LEAST)
+        if size > limit:
+            raise _too_large(limit)
+        # in steps, so that a body of many small pieces does not go through the budget for each of them
+        await reservation.grow(-(-size // MINIMUM_BYTES) * MINIMUM_BYTES)
         pieces.append(piece)
     return b"".join(pieces)
 
 
-def _too_large(most: int) -> Problem:
-    return Problem(413, "too-large", f"the body has more than {most} bytes; send it in parts")
-
-
-async def _http_error(_: Request, error: HTTPException) -> Response:
-    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed-body")
-    return problem_response(Problem(error.status_code, kind, str(error.detail), error.headers))
-
-
-async def _internal(request: Request, error: Exception) -> Response:
-    log.error("a request failed", extra={"path": request.url.path}, exc_info=error)
-    return problem_response(Problem(500, "internal", "the gateway failed; nothing is known about the events"))
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "too-large", f"the body has more than {limit} bytes; send it in parts")

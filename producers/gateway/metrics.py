@@ -1,4 +1,4 @@
-"""What the gateway counts, in Prometheus' text form."""
+"""Count requests and events, and write the counts in Prometheus' text form."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from producers.settings import ProducerStats
+from headwater.producers.settings import ProducerStats
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -15,10 +15,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Counters of requests, and what the producers say of themselves. Names begin with headwater_gateway_."""
+    """Hold the counters of requests, and read the producers' own. Names begin with headwater_gateway_."""
 
-    def __init__(self, stats: Callable[[], Mapping[str, ProducerStats]], room: Callable[[], int]) -> None:
-        self._stats, self._room = stats, room
+    def __init__(self, stats: Callable[[], Mapping[str, ProducerStats]], inflight_bytes: Callable[[], int]) -> None:
+        self._stats, self._inflight_bytes = stats, inflight_bytes
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "headwater_gateway_requests", "Requests answered.", ("route", "status"), registry=self._registry
@@ -38,18 +38,22 @@ class Metrics:
         )
         self._registry.register(self)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answered request and the time it took."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def events(self, contract: str, outcome: str, number: int) -> None:
+    def count_events(self, contract: str, outcome: str, number: int) -> None:
+        """Count events by what became of them: acknowledged, rejected or unconfirmed."""
         if number:
             self._events.labels(contract, outcome).inc(number)
 
     def collect(self) -> Iterable[Metric]:
-        """The producers' counters and the memory in use, as of now."""
-        room = GaugeMetricFamily("headwater_gateway_inflight_bytes", "Memory of requests that are not answered yet.")
-        room.add_metric([], self._room())
+        """Yield the producers' counters and the memory in use, as of now; prometheus_client calls it."""
+        inflight = GaugeMetricFamily(
+            "headwater_gateway_inflight_bytes", "Memory of requests that are not answered yet."
+        )
+        inflight.add_metric([], self._inflight_bytes())
         buffered = GaugeMetricFamily(
             "headwater_gateway_buffered_bytes", "Events that wait for Kinesis.", labels=["contract"]
         )
@@ -62,13 +66,14 @@ class Metrics:
             buffered.add_metric([contract], stats.buffered_bytes)
             for what in ("accepted", "delivered", "retried", "failed"):
                 counted.add_metric([contract, what], getattr(stats, what))
-        return [room, buffered, counted]
+        return [inflight, buffered, counted]
 
     def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that registering does not read the producers."""
         return []
 
     def observe(self, meter: Any) -> None:
-        """The same over OpenTelemetry: counters and gauges under the same names."""
+        """Offer the same counters and gauges to an OpenTelemetry meter, under the same names."""
         from opentelemetry.metrics import Observation
 
         def reading(name: str) -> Callable[[Any], Iterable[Any]]:
@@ -86,5 +91,6 @@ class Metrics:
             meter.create_observable_gauge(f"headwater_gateway_{name}", [reading(f"headwater_gateway_{name}")])
 
     def text(self) -> bytes:
+        """Return everything in Prometheus' text form."""
         found: bytes = generate_latest(self._registry)
         return found

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 from the contracts, and the same as one HTML page without scripts or foreign assets."""
+"""Describe the gateway: OpenAPI 3.1 from the contracts, and the same as one HTML page without scripts. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 
 from headwater.config import GatewaySettings
-from headwater.contract import Contract
-from producers.gateway.bodies import FORMATS
+from headwater.contract import Contract, json_schema
+from headwater.producers.gateway.bodies import FORMATS
 
 __all__ = ["document", "page"]
 
@@ -73,7 +73,7 @@ _PROBLEM = {
 
 
 def document(contracts: Sequence[Contract], settings: GatewaySettings, *, closed: bool) -> dict[str, Any]:
-    """The OpenAPI document; `closed` when credentials are needed."""
+    """Return the OpenAPI document; `closed` when callers need credentials."""
     paths: dict[str, Any] = {f"/v1/events/{one.name}": {"post": _events(one, settings)} for one in contracts}
     paths["/health/live"] = {"get": _get("live", "Whether the process runs.", _object("live"), ())}
     paths["/health/ready"] = {"get": _get("ready", "Whether events are taken.", _object("ready"), ("503",))}
@@ -98,7 +98,7 @@ def document(contracts: Sequence[Contract], settings: GatewaySettings, *, closed
 
 
 def _schema(contract: Contract) -> dict[str, Any]:
-    schema = contract.json_schema()
+    schema = json_schema(contract)
     del schema["$schema"]
     return schema
 
@@ -149,7 +149,7 @@ _STYLE = (
 
 
 def page(found: dict[str, Any]) -> str:
-    """The document for people."""
+    """Return the OpenAPI document as an HTML page for people."""
     schemas = found["components"]["schemas"]
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>headwater gateway</title><style>{_STYLE}</style>",

@@ -1,4 +1,4 @@
-"""From the settings to a gateway that serves."""
+"""Make a gateway from the settings, and serve it."""
 
 import socket
 from collections.abc import Callable
@@ -12,13 +12,15 @@ from headwater.clock import Clock
 from headwater.config import GatewaySettings, Settings
 from headwater.contract import Contract, load_contract
 from headwater.errors import UsageError
-from headwater.spans import export_telemetry
+from headwater.producers.gateway.app import Gateway
+from headwater.producers.gateway.asgi import create_app
+from headwater.producers.gateway.writer import ContractWriter
+from headwater.telemetry.spans import export_telemetry
 from headwater.web.auth import Authenticator, JwtVerifier
+from headwater.web.http_server import run_server
 from headwater.web.keys import KeyStore
 from headwater.web.limits import Limits
-from headwater.web.serving import run
-from producers.gateway.app import Gateway
-from producers.gateway.intake import Lane
+from headwater.web.protocol import ConnectionLimits, bounded_protocol
 
 __all__ = ["OTLP_CONTRACTS", "make_gateway", "serve"]
 
@@ -29,9 +31,9 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def make_gateway(
     settings: Settings, contract: Contract, clock: Clock, check: Callable[[str], object] | None = None
 ) -> Gateway:
-    """A gateway for the contracts in the settings, `contract` where they name none. UsageError for what cannot be.
+    """Return a gateway for the contracts in the settings, or for `contract`; UsageError for settings that cannot be.
 
-    `check` is given the endpoint of Kinesis before anything is asked there.
+    `check` is called with the endpoint of Kinesis before anything is asked there.
     """
     wanted = settings.gateway
     if wanted.auth == "none" and wanted.host not in _LOOPBACK:
@@ -43,23 +45,27 @@ def make_gateway(
         check(kinesis.meta.endpoint_url)
     store = None
     if wanted.auth == "keys":
-        store = KeyStore(client("dynamodb", settings), wanted.keys_table, clock)
+        # short: a caller waits, and a key that is known goes on without the answer
+        once_more = {"mode": "standard", "total_max_attempts": 2}
+        dynamodb = client("dynamodb", settings, connect_timeout=2, read_timeout=5, retries=once_more)
+        store = KeyStore(dynamodb, wanted.keys_table, clock)
         store.check()
     verifier = JwtVerifier(wanted, clock) if wanted.jwt_issuer else None
     authenticator = Authenticator(wanted, store, verifier, clock)
-    limits = Limits(store.add_usage if store else None)
+    limits = Limits(store)
     if wanted.outbox:
         Path(wanted.outbox).mkdir(parents=True, exist_ok=True)
-    kinesis.list_shards(StreamName=settings.stream, MaxResults=1)  # which the producer does, too: so it is granted
-    lanes: dict[str, Lane] = {}
+    # fails here, in one line, when the stream is missing; the producer lists shards, too, so the role has the right
+    kinesis.list_shards(StreamName=settings.stream, MaxResults=1)
+    writers: dict[str, ContractWriter] = {}
     try:
         for one in _contracts(wanted, contract):
-            lanes[one.name] = Lane(one, settings.stream, kinesis, wanted, clock)
+            writers[one.name] = ContractWriter(one, settings.stream, kinesis, wanted, clock)
     except BaseException:
-        for lane in lanes.values():
-            lane.close()
+        for writer in writers.values():
+            writer.close()
         raise
-    return Gateway(lanes, wanted, authenticator, limits, clock)
+    return Gateway(writers, wanted, authenticator, limits, clock)
 
 
 def _contracts(settings: GatewaySettings, default: Contract) -> list[Contract]:
@@ -73,16 +79,33 @@ def _contracts(settings: GatewaySettings, default: Contract) -> list[Contract]:
     return found
 
 
-def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], object]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Blocks; to be called in the main thread."""
+def serve(gateway: Gateway, listener: socket.socket, started: Callable[[int], object]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Blocks; to be called in the main thread.
+
+    `started` gets the port of OTLP over gRPC, -1 where there is none.
+    """
+    config = server_config(gateway)
+    meter = export_telemetry("headwater-gateway")
+    if meter is not None:
+        gateway.metrics.observe(meter)
+    app: Any = config.app
+    run_server(config, listener, lambda: started(app.state.grpc_port))
+
+
+def server_config(gateway: Gateway) -> uvicorn.Config:
+    """Return how the gateway is served: its limits, TLS and logs."""
     settings = gateway.settings
     tls: dict[str, Any] = {}
     if settings.tls_certificate:
         tls = {"ssl_certfile": settings.tls_certificate, "ssl_keyfile": settings.tls_key or None}
-    config = uvicorn.Config(
-        gateway.app(),
+    # a little more than the route, which answers a slow body itself, as a problem
+    limits = ConnectionLimits(body_seconds=settings.body_seconds + 5)
+    return uvicorn.Config(
+        create_app(gateway),
         loop="uvloop",
-        http="httptools",
+        # no sockets: where they are known, a refused one is logged with its query, in which there may be a key
+        ws="none",
+        http=bounded_protocol(limits),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -90,7 +113,3 @@ def serve(gateway: Gateway, listener: socket.socket, started: Callable[[], objec
         timeout_graceful_shutdown=round(settings.answer_seconds),
         **tls,
     )
-    meter = export_telemetry("headwater-gateway")
-    if meter is not None:
-        gateway.metrics.observe(meter)
-    run(config, listener, started)

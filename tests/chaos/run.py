@@ -19,10 +19,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from headwater.commands.local.provision import provision
 from headwater.config import Settings, use_environment
-from headwater.local.provision import provision
-from processors.pipeline import load
-from processors.services import Services
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
 from tests.chaos.processes import Mortal
 from tests.chaos.proxy import Faults, Proxy
 from tests.chaos.verdict import processed, verdict, waiting
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5, publish_seconds=2.0)
 LEASE_SECONDS = 4.0
 """Of the publisher; a worker leaves a shard to another for three commits."""
-MAIN = [sys.executable, "-c", "from headwater.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from headwater.commands import main; main()"]
 FINISH_SECONDS = 180
 KILLS_A_MINUTE = 15
 """At least; on a slow machine the run goes on until there are so many, for at most twice its time."""

@@ -1,4 +1,4 @@
-"""One suite over the stream in memory and kinesis-local: what the service promises, both do.
+"""One suite over the stream in memory, the embedded AWS that serves it, and kinesis-local: what is promised, all do.
 
 Where kinesis-local does otherwise, the AWS documentation decides what the stream in memory does, and the test asserts
 what kinesis-local really does: see DIFFERENCES, and docs/emulators.md.
@@ -19,8 +19,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from headwater.clock import ManualClock
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.stream.hashkeys import HASH_SPACE
 from headwater.testing.kinesis import MemoryKinesis
-from headwater.testing.memoryshards import HASH_SPACE, hash_of
+from headwater.testing.memoryshards import hash_of
 from tests.kcl_servers import kinesis_local
 
 DIFFERENCES = {
@@ -96,7 +98,7 @@ class Backend:
 def differs(on: Backend, what: str) -> bool:
     """Whether the server is one that does otherwise, as DIFFERENCES has it."""
     assert what in DIFFERENCES
-    return on.real
+    return on.name == "kinesis-local"
 
 
 def refusal(call: Any, **arguments: Any) -> str:
@@ -116,20 +118,26 @@ def server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["memory", "kinesis-local"])
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[str]:
+    with EmbeddedAws() as aws:
+        yield aws.endpoint
+
+
+@pytest.fixture(params=["memory", "embedded", "kinesis-local"])
 def on(request: pytest.FixtureRequest) -> Backend:
     if request.param == "memory":
         clock = ManualClock(1_790_000_000_000)
         return Backend("memory", MemoryKinesis(clock, reshard_seconds=0.2), clock)
     client = boto3.client(
         "kinesis",
-        endpoint_url=request.getfixturevalue("server"),
+        endpoint_url=request.getfixturevalue("embedded" if request.param == "embedded" else "server"),
         region_name="us-east-1",
         aws_access_key_id="test",
         aws_secret_access_key="test",
         config=Config(retries={"total_max_attempts": 1}),
     )
-    return Backend("kinesis-local", client, None)
+    return Backend(request.param, client, None)
 
 
 def test_shards_cover_the_hash_space(on: Backend) -> None:

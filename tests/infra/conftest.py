@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.local.embedded import EmbeddedAws
+from headwater.commands.local.embedded import EmbeddedAws
 from infra.settings import Deployment, deployment
 from tests.infra.emulated import create
 from tests.infra.synthesis import Synthesis, synthesize

@@ -18,10 +18,8 @@ __all__ = ["BY_CLOUDFORMATION", "BY_HAND", "NOT_EMULATED", "STACKS", "create"]
 
 STACKS = ("data", "lake", "events")
 BY_CLOUDFORMATION = {
-    "AWS::DynamoDB::Table",
     "AWS::KMS::Alias",
     "AWS::KMS::Key",
-    "AWS::Kinesis::Stream",
     "AWS::S3::Bucket",
     "AWS::SNS::Topic",
     "AWS::SQS::Queue",
@@ -34,10 +32,25 @@ NOT_EMULATED = {
 }
 
 
-def _time_to_live(properties: Json) -> None:
-    boto3.client("dynamodb").update_time_to_live(
-        TableName=properties["TableName"], TimeToLiveSpecification=properties["TimeToLiveSpecification"]
+def _table(properties: Json) -> None:
+    dynamodb, name = boto3.client("dynamodb"), properties["TableName"]
+    dynamodb.create_table(
+        TableName=name,
+        KeySchema=properties["KeySchema"],
+        AttributeDefinitions=properties["AttributeDefinitions"],
+        BillingMode=properties["BillingMode"],
     )
+    if "TimeToLiveSpecification" in properties:
+        dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=properties["TimeToLiveSpecification"])
+
+
+def _stream(properties: Json) -> None:
+    mode = properties.get("StreamModeDetails", {"StreamMode": "PROVISIONED"})
+    count = {"ShardCount": properties["ShardCount"]} if "ShardCount" in properties else {}
+    kinesis, name = boto3.client("kinesis"), properties["Name"]
+    kinesis.create_stream(StreamName=name, StreamModeDetails=mode, **count)
+    if (hours := properties.get("RetentionPeriodHours", 24)) > 24:
+        kinesis.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=hours)
 
 
 def _database(properties: Json) -> None:
@@ -80,6 +93,8 @@ def _rule(properties: Json) -> None:
 
 
 BY_HAND: Mapping[str, Callable[[Json], None]] = {
+    "AWS::DynamoDB::Table": _table,
+    "AWS::Kinesis::Stream": _stream,
     "AWS::Glue::Database": _database,
     "AWS::Athena::WorkGroup": _work_group,
     "AWS::Athena::NamedQuery": _named_query,
@@ -169,5 +184,3 @@ def _rest(template: Json, ids: Mapping[str, str], exports: Mapping[str, Any], ma
     for one in sorted(resources.values(), key=lambda one: order.index(one["Type"]) if one["Type"] in BY_HAND else 0):
         if one["Type"] in BY_HAND:
             BY_HAND[one["Type"]](_filled(one["Properties"], fill))
-        if one["Type"] == "AWS::DynamoDB::Table" and "TimeToLiveSpecification" in one["Properties"]:
-            _time_to_live(one["Properties"])

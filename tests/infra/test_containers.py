@@ -19,12 +19,12 @@ from packaging.utils import canonicalize_name
 
 from headwater.codec import encode_batch
 from headwater.config import Settings
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.testing.fleet import Fleet
 from infra.lambda_bundle import BUNDLES
 from infra.settings import SERVICES
 from infra.stacks.serverless import HANDLERS
-from processors.pipeline import load
-from processors.services import Services
-from producers.fleet import Fleet
 from tests.infra.starting import (
     DOCKERFILE,
     ROOT,
@@ -232,6 +232,7 @@ def test_what_an_image_lacks_is_named_with_its_extra(
     asked = said(place / "bin" / "headwater", "lake", "query", "SELECT 1")
     assert asked == "headwater: this needs duckdb: pip install 'headwater[lake]'"
     frames = (
-        "from processors.pipeline import Pipeline as P; P('p', contract='telemetry').map(len, adds={}, pandas=True)"
+        "from headwater.processors.definition.pipeline import Pipeline as P\n"
+        "P('p', contract='telemetry').map(len, adds={}, pandas=True)"
     )
     assert said(place / "bin" / "python", "-c", frames).endswith("pip install 'headwater[pandas]'")

@@ -66,7 +66,7 @@ def test_a_failed_smoke_test_rolls_back() -> None:
         ("docs/concepts.md", set()),
         ("tests/unit/test_ledger.py", set()),
         ("producers/gateway/app.py", {"gateway"}),
-        ("processors/worker.py", set(SERVICES)),
+        ("processors/shard/worker.py", set(SERVICES)),
         ("headwater/ledger.py", set(SERVICES)),
         ("requirements/dev.txt", set(SERVICES)),
         ("infra/lambda_bundle.py", set()),
@@ -78,7 +78,7 @@ def test_what_a_change_triggers(path: str, concerned: set[str]) -> None:
 
 def test_what_a_change_triggers_where_functions_run() -> None:
     assert services(["infra/lambda_bundle.py"], "serverless") == list(HANDLERS)
-    assert services(["sinks/lake.py"], "serverless") == [*HANDLERS, "maintain", "alerts", "serve", "gateway"]
+    assert services(["sinks/lake/buffer.py"], "serverless") == [*HANDLERS, "maintain", "alerts", "serve", "gateway"]
 
 
 def test_each_model_delivers_what_its_stacks_are(containers: Synthesis, serverless: Synthesis) -> None:
@@ -99,10 +99,11 @@ def test_every_service_is_delivered_and_stands_in_the_table() -> None:
 
 def test_triggers_cover_what_a_service_imports() -> None:
     """The gateway and the query API import the pipeline's definition: a change in it is a change of theirs."""
-    script = "import producers.gateway.server, sys; print([n for n in sys.modules if n.startswith('processors')])"
+    names = "[n for n in sys.modules if n.startswith('headwater.processors')]"
+    script = f"import headwater.producers.gateway.server, sys; print({names})"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    command = (ROOT / "headwater/cli/gateway.py").read_text()
-    assert "processors" in loaded.stdout or "from processors" in command
+    command = (ROOT / "commands/gateway.py").read_text()
+    assert "headwater.processors" in loaded.stdout or "from headwater.processors" in command
     assert "processors/*" in TRIGGERS["gateway"]
 
 

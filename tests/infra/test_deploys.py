@@ -18,17 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from headwater.aws import client
+from headwater.commands.local.embedded import EmbeddedAws
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.query import lake_query
+from headwater.testing.fleet import Fleet
 from headwater.web.keys import KeyStore
 from infra.permissions import ROLES, statements
 from infra.queries import named_queries
 from infra.stacks.watch import PATTERNS
-from processors.pipeline import load
-from processors.services import Services
-from producers.fleet import Fleet
-from sinks.catalog import open_table
-from sinks.query import lake_query
 from tests.cli import headwater
 from tests.infra.calls import Call, allowed, recorded
 from tests.infra.emulated import BY_CLOUDFORMATION, BY_HAND, NOT_EMULATED, STACKS, create
@@ -38,7 +38,7 @@ from tests.named_queries import TRINO_ONLY, local_sql, parameters
 
 EVENTS = 6_000
 CALLERS = ("kcl", "publish", "maintain", "alerts", "audit", "gateway", "serve")
-MAIN = "from headwater.cli import main; main()"
+MAIN = "from headwater.commands import main; main()"
 KEYS = """
 from headwater.aws import client
 from headwater.config import Settings

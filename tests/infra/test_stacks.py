@@ -99,7 +99,7 @@ def test_only_publisher_and_maintenance_may_change_the_catalog(containers: Synth
 
 def test_the_query_api_only_reads(containers: Synthesis) -> None:
     verbs = {action.split(":")[1] for one in containers.role("serve") for action in as_list(one["Action"])}
-    assert all(re.match("Get|BatchGet|List|Query|Scan|Decrypt", verb) for verb in verbs), verbs
+    assert all(re.match("Get|BatchGet|Describe|List|Query|Scan|Decrypt", verb) for verb in verbs), verbs
 
 
 def test_stream(containers: Synthesis, serverless: Synthesis) -> None:

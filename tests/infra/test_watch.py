@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.logs import JsonLines
+from headwater.telemetry.logs import JsonLines
 from infra.stacks.watch import PATTERNS
 from tests.infra.synthesis import Synthesis
 
@@ -45,6 +45,12 @@ def line(message: str, **extra: object) -> str:
     return out.getvalue()
 
 
+def named_by_errors() -> set[str]:
+    """The pages that an error's text leads to."""
+    sources = (path.read_text() for path in (PAGES.parents[1] / "processors").rglob("*.py"))
+    return {page for text in sources for page in re.findall(r"docs/runbooks/([\w-]+)\.md", text)}
+
+
 def test_every_alarm_says_what_to_do(containers: Synthesis, serverless: Synthesis) -> None:
     linked = set()
     for made in (containers, serverless):
@@ -59,7 +65,7 @@ def test_every_alarm_says_what_to_do(containers: Synthesis, serverless: Synthesi
             assert "**Do.**" in text
             assert alarm["AlarmActions"]
             linked.add(page[1])
-    assert linked == {path.stem for path in PAGES.glob("*.md")}
+    assert linked | named_by_errors() == {path.stem for path in PAGES.glob("*.md")}
 
 
 def test_alarms_that_listen_for_silence(containers: Synthesis) -> None:
@@ -82,8 +88,11 @@ def test_dashboard_shows_every_alarm(containers: Synthesis) -> None:
         ("Fenced", line("fenced", shard="shardId-0", reason="…"), True),
         ("Fenced", line("fenced: another owner has the shard", reason="…"), True),
         ("Fenced", line("shard claimed", epoch=2), False),
+        ("DeadLetters", line("dead letters", shard="shardId-0", letters=3, reason="…"), True),
+        ("DeadLetters", line("shard claimed", epoch=2), False),
         ("PublisherSteps", line("step", leader=True, published=0), True),
         ("PublisherSteps", line("step", leader=False, published=0), False),
+        ("OldestFile", line("step", leader=True, oldest_ms=61_000), True),
         ("PublisherSteps", line("will try again", reason="…"), False),
         ("AuditGaps", json.dumps({"pipeline": "p", "exact": False, "missing": 3}), True),
         ("AuditGaps", line("audit", exact=True, missing=0), False),

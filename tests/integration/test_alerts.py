@@ -17,19 +17,19 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from headwater.aws import client
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.commands.serving import open_reader
 from headwater.config import ServeSettings, Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from headwater.serving.app import create_app
-from headwater.serving.reading import ViewReader
-from headwater.web.serving import serving
-from processors.alerts.publishers import publish_to
-from processors.alerts.service import Alerts, Turn
-from processors.examples.tickets import Tickets, alert_in
-from processors.pipeline import load
-from processors.runners.embedded import EmbeddedRunner
-from processors.services import Services, new_owner
-from producers import Producer
+from headwater.processors.alerts.publishers import publish_to
+from headwater.processors.alerts.service import Alerts, Turn
+from headwater.processors.definition.loading import load
+from headwater.processors.examples.tickets import Tickets, alert_in
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.services import Services, new_owner
+from headwater.producers.producer import Producer
+from headwater.serving.api.app import create_app
+from headwater.web.http_server import serve_in_thread
 from tests.cli import headwater, up
 from tests.integration.test_console import browser, section, shot
 from tests.integration.test_main_job import wait_for
@@ -42,9 +42,9 @@ SETTINGS = Settings(commit_seconds=0.5, view_flush_seconds=0.5)
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PIPELINE = """
 from headwater.aggregates import mean
-from processors.alerts import above, absent
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
+from headwater.processors.alerts import above, absent
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 
 pipeline = (
     Pipeline("plant", contract="telemetry", allowed_lateness="1m")
@@ -56,9 +56,9 @@ pipeline = (
 """
 DIES = """
 import os, signal
-from headwater.cli.services import open_services
-from processors.alerts.publishers import publish_to
-from processors.alerts.service import Alerts
+from headwater.commands.services import open_services
+from headwater.processors.alerts.publishers import publish_to
+from headwater.processors.alerts.service import Alerts
 
 services = open_services()
 targets = publish_to(services.settings.alerts_to, services.client)
@@ -68,9 +68,9 @@ def publish(events):
         target(events)
     os.kill(os.getpid(), signal.SIGKILL)
 
-Alerts(services, {"all": publish}, "dies").turn(lease_seconds=0)
+Alerts(services.alert_ports, {"all": publish}, "dies").turn(lease_seconds=0)
 """
-TICKETS = [sys.executable, "-m", "processors.examples.tickets"]
+TICKETS = [sys.executable, "-m", "headwater.processors.examples.tickets"]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def process(services: Services, events: int) -> None:
 
 def judge(services: Services, aws: Mapping[str, str]) -> Turn:
     """As `headwater alerts --once`."""
-    done = Alerts(services, publish_to(aws["HEADWATER_ALERTS_TO"], services.client), new_owner()).once()
+    done = Alerts(services.alert_ports, publish_to(aws["HEADWATER_ALERTS_TO"], services.client), new_owner()).once()
     assert done is not None
     return done
 
@@ -205,7 +205,7 @@ def test_from_an_event_to_a_ticket(aws: Mapping[str, str], tmp_path: Path) -> No
     done = judge(services, aws)
     assert (done.judged > 0, done.raised, done.cleared, done.published) == (True, 0, 0, 0)
     assert messages(sqs, url) == 1
-    with serving(create_app(ViewReader(services), ServeSettings(cache_seconds=0), None), 0) as api:
+    with serve_in_thread(create_app(open_reader(services), ServeSettings(cache_seconds=0), None), 0) as api:
         answer = httpx.get(f"{api}/v1/alerts").json()
     assert [(row["alert"], row["key"], row["state"], row["unpublished"]) for row in answer["alerts"]] == [
         ("silent", "dev-3", "firing", 0),
@@ -216,7 +216,7 @@ def test_from_an_event_to_a_ticket(aws: Mapping[str, str], tmp_path: Path) -> No
 def test_the_service_runs_until_sigterm(aws: Mapping[str, str], tmp_path: Path) -> None:
     """JSON logs; the lease is let go, so that the next one leads at once. Wrong targets are one line."""
     services = Services(SETTINGS, load(str(tmp_path / "plant.py")))
-    command = [sys.executable, "-c", "from headwater.cli import main; main()", "alerts"]
+    command = [sys.executable, "-c", "from headwater.commands import main; main()", "alerts"]
     environment = {**aws, "HEADWATER_ALERTS_SECONDS": "0.2"}
     log = tmp_path / "log"
     with log.open("wb") as out:
@@ -279,7 +279,7 @@ def test_the_console_shows_what_fires(aws: Mapping[str, str], browser: Browser, 
     process(services, put(services, {hostile: dict.fromkeys(range(9), 31.0)}))
     assert judge(services, aws).raised == 1
     environment = {**aws, "HEADWATER_SERVE_PORT": "0", "HEADWATER_SERVE_AUTH": "none"}
-    command = [sys.executable, "-c", "from headwater.cli import main; main()", "serve"]
+    command = [sys.executable, "-c", "from headwater.commands import main; main()", "serve"]
     serve = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert serve.stdout is not None

@@ -19,8 +19,8 @@ from headwater.config import Settings
 from headwater.contract import parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.errors import HeadwaterError, Retryable, UsageError
-from sinks.catalog import IcebergTable, ensure_table, open_catalog, open_table
-from sinks.query import lake_query
+from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from headwater.sinks.lake.query import lake_query
 from tests.lake import (
     CONTRACT,
     DAY,
@@ -171,11 +171,11 @@ def test_a_state_that_is_gone_refuses_the_commit(settings: Settings) -> None:
     ensured(settings)
     catalog, file = open_catalog(settings), upload(settings, "a", 0)
     left, right = (IcebergTable(catalog, settings.database, "metric") for _ in range(2))
-    assert left.paths() == right.paths() == set()
+    assert left.read().files == right.read().files == set()
     left.add([file.uri])
     with pytest.raises(Retryable, match="another writer was faster"):
         right.add([file.uri])
-    assert right.paths() == {file.uri}
+    assert right.read().files == {file.uri}
 
 
 def test_a_lost_answer_leaves_a_table_that_can_be_read(settings: Settings) -> None:
@@ -183,14 +183,14 @@ def test_a_lost_answer_leaves_a_table_that_can_be_read(settings: Settings) -> No
     ensured(settings)
     catalog, file, sent = open_catalog(settings), upload(settings, "a", 0), list[str]()
     port = IcebergTable(catalog, settings.database, "metric")
-    port.paths()
+    port.read()
     for one in (catalog.glue._glue, catalog.glue._once):
         session = one._endpoint.http_session
         session.send = _losing(session.send, sent)
     with pytest.raises(ReadTimeoutError):
         port.add([file.uri])
     assert len(sent) == 1
-    assert IcebergTable(open_catalog(settings), settings.database, "metric").paths() == {file.uri}
+    assert IcebergTable(open_catalog(settings), settings.database, "metric").read().files == {file.uri}
     assert seqs(settings) == Counter(range(3))
 
 
@@ -214,40 +214,36 @@ def test_a_manifest_is_read_once(settings: Settings) -> None:
     port = IcebergTable(open_catalog(settings), settings.database, "metric")
     uris = []
     for number in range(3):
-        port.paths()
+        port.read()
         uris.append(upload(settings, str(number), 3 * number).uri)
         port.add(uris[-1:])
-    assert port.paths() == set(uris)
+    assert port.read().files == set(uris)
     known = dict(port._manifests)
     assert len(known) == 3
     for path in known:
         client("s3", settings).delete_object(Bucket=settings.bucket, Key=path.removeprefix(f"s3://{settings.bucket}/"))
-    assert port.paths() == set(uris)
+    assert port.read().files == set(uris)
 
 
-def test_a_file_that_does_not_fit_is_named(settings: Settings) -> None:
-    """It stops the table's publishing, loudly; the loop goes on trying."""
+def test_files_that_do_not_fit_are_refused_and_the_rest_is_added(settings: Settings) -> None:
+    """Each with its reason in one line, whether the object is gone or holds other columns."""
     ensured(settings)
     body = io.BytesIO()
     pq.write_table(pa.table({"other": [1]}), body)
-    uri = Objects(client("s3", settings), settings.bucket).put("lake/metric/data/bad.parquet", body.getvalue())
+    bad = Objects(client("s3", settings), settings.bucket).put("lake/metric/data/bad.parquet", body.getvalue())
+    gone = f"s3://{settings.bucket}/lake/metric/data/nowhere.parquet"
+    good = upload(settings, "a", 0).uri
     port = IcebergTable(open_catalog(settings), settings.database, "metric")
-    port.paths()
-    with pytest.raises(HeadwaterError, match=r"metric refuses a file of .*bad\.parquet") as caught:
-        port.add([uri])
-    assert "\n" not in str(caught.value)
+    port.read()
+    refused = port.add([bad, gone, good])
+    assert refused.keys() == {bad, gone}
+    assert refused[gone] == "there is no such object"
+    assert "a column that the table does not know" in refused[bad]
+    assert all("\n" not in reason for reason in refused.values())
+    assert port.read().files == {good}
 
 
 def test_a_table_that_is_gone_is_tried_again(settings: Settings) -> None:
     """Somebody may be making it just now."""
     with pytest.raises(Retryable, match="is not in the catalog"):
-        IcebergTable(open_catalog(settings), settings.database, "metric").paths()
-
-
-def test_a_file_that_is_gone_is_the_store_s_own_error(settings: Settings) -> None:
-    """The publisher's loop logs it and tries again."""
-    ensured(settings)
-    port = IcebergTable(open_catalog(settings), settings.database, "metric")
-    port.paths()
-    with pytest.raises(OSError, match="nowhere"):
-        port.add([f"s3://{settings.bucket}/lake/metric/data/nowhere.parquet"])
+        IcebergTable(open_catalog(settings), settings.database, "metric").read()

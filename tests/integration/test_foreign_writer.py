@@ -17,17 +17,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from headwater import sequence
 from headwater.aws import Objects, client
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.contract.iceberg import iceberg_schema
 from headwater.ledger import Commit, Ledger, PendingFile
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.services import Services
-from sinks.catalog import ensure_table, open_catalog, open_table
-from sinks.lake import LakeBuffer
-from sinks.query import lake_identities
+from headwater.processors.services import Services
+from headwater.sinks.lake.buffer import LakeBuffer
+from headwater.sinks.lake.catalog import ensure_table, open_catalog, open_table
+from headwater.stream import sequence
 from tests.chaos.events import CONTRACT, events
 from tests.kcl_pipeline import pipeline
 
@@ -41,7 +40,7 @@ import sys
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
 from headwater.config import Settings
-from sinks.catalog import open_table
+from headwater.sinks.lake.catalog import open_table
 from tests.chaos.events import events
 
 table, acknowledged = open_table(Settings(), "kcltest"), 0
@@ -62,9 +61,9 @@ while True:
 MORTAL = """
 import os, signal, sys
 from headwater.config import Settings
-from processors.pipeline import load
-from processors.services import Services
-import sinks.catalog, headwater.ledger
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+import headwater.sinks.lake.catalog, headwater.ledger
 
 def dying_after(owner, name):
     call = getattr(owner, name)
@@ -73,7 +72,7 @@ def dying_after(owner, name):
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(owner, name, dies)
 
-{"commit": lambda: dying_after(sinks.catalog.IcebergTable, "add"),
+{"commit": lambda: dying_after(headwater.sinks.lake.catalog.IcebergTable, "add"),
  "mark": lambda: dying_after(headwater.ledger.Ledger, "take")}[sys.argv[1]]()
 settings = Settings()
 publisher = Services(settings, load(settings.pipeline)).publisher(f"mortal-{os.getpid()}")
@@ -141,10 +140,8 @@ def foreign_writer(environment: Mapping[str, str]) -> Iterator[list[int]]:
 
 def identities() -> Counter[tuple[str, int]]:
     """Every row of the table."""
-    found: Counter[tuple[str, int]] = Counter()
-    for batch in lake_identities(open_table(SETTINGS, TABLE)):
-        found.update(zip(batch["_origin"].to_pylist(), batch["_seq"].to_pylist(), strict=True))
-    return found
+    rows = open_table(SETTINGS, TABLE).scan(selected_fields=("_origin", "_seq")).to_arrow()
+    return Counter(zip(rows["_origin"].to_pylist(), rows["_seq"].to_pylist(), strict=True))
 
 
 def check(found: Counter[tuple[str, int]], files: int) -> None:
@@ -159,7 +156,7 @@ def test_nothing_of_ours_is_lost_or_doubled_beside_a_foreign_writer(
     """`headwater publish` while shards commit; stopped, it gives its lease back at once."""
     services = Services(SETTINGS, pipeline)
     log = tmp_path / "log"
-    command = [sys.executable, "-c", "from headwater.cli import main; main()", "publish"]
+    command = [sys.executable, "-c", "from headwater.commands import main; main()", "publish"]
     with foreign_writer(environment) as acknowledged, log.open("wb") as out:
         process = subprocess.Popen(command, env=dict(environment), stdout=out, stderr=out, cwd=ROOT)
         try:

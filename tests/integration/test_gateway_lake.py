@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,17 +28,17 @@ from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.auditing import run_audit
-from processors.pipeline import load
-from processors.services import Services
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
 from tests.cli import headwater
 from tests.waiting import until
 
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5)
-MAIN = [sys.executable, "-c", "from headwater.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from headwater.commands import main; main()"]
 BATCH = 20
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -61,7 +62,11 @@ class World:
     """A gateway that is killed and started again, behind one changing address."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
-        self._environment = dict(environment) | {"HEADWATER_GATEWAY_AUTH": "none", "HEADWATER_GATEWAY_PORT": "0"}
+        self._environment = dict(environment) | {
+            "HEADWATER_GATEWAY_AUTH": "none",
+            "HEADWATER_GATEWAY_PORT": "0",
+            "HEADWATER_GATEWAY_GRPC_PORT": "0",
+        }
         self._log = log
         self.start()
 
@@ -70,7 +75,10 @@ class World:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self._log.read_text()[-2000:]
-        self.url = json.loads(line)["gateway"]
+        found = json.loads(line)
+        self.url = found["gateway"]
+        host, _, port = found["otlp_grpc"].rpartition(":")
+        socket.create_connection((host, int(port)), 20).close()
 
     def post(self, name: str, key: bool) -> int:
         """A batch whose metric is its name; the status, 0 when there was no answer."""
@@ -152,7 +160,7 @@ def test_killed_under_load_and_nothing_acknowledged_is_lost(aws: Mapping[str, st
     for name in found.keys() - acknowledged:
         assert name in unanswered
         assert found[name] == (BATCH, BATCH), "all of a batch or nothing"
-    report = run_audit(services)
+    report = run_audit(services.reader)
     assert report.exact, report
     assert report.in_lake == sum(rows for rows, _ in found.values())
 
@@ -171,7 +179,7 @@ def test_retries_are_once_in_the_lake_and_a_trace_comes_out_there(aws: Mapping[s
         world.end()
     services = processed(aws, tmp_path / "processor", BATCH + 1)
     assert lake(aws) == {"retried": (BATCH, BATCH), "traced": (1, 1)}
-    assert run_audit(services).exact
+    assert run_audit(services.reader).exact
     lines = [json.loads(line) for line in (tmp_path / "processor.out").read_text().splitlines()]
     (told,) = [line for line in lines if line["message"] == "traced batches committed"]
     assert told["traces"] == [TRACE]

@@ -11,21 +11,23 @@ import pytest
 
 from headwater.aggregates import count
 from headwater.aws import client
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.errors import UsageError
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.auditing import run_audit
-from processors.backfill import backfill
-from processors.generations import DOCUMENT, Generation, Generations, with_entry
-from processors.pipeline import Pipeline, load
-from processors.references import ensure_initial
-from processors.runners.embedded import EmbeddedRunner
-from processors.services import Services, new_owner
-from producers import Producer, ProducerSettings
-from producers.fleet import Fleet
-from sinks.catalog import open_table
-from sinks.query import lake_query
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.generations import DOCUMENT, Generation, Generations, with_entry
+from headwater.processors.references import ensure_initial
+from headwater.processors.replay.backfill import BackfillSource, BackfillTarget, backfill
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.services import Services, new_owner
+from headwater.producers.producer import Producer
+from headwater.producers.settings import ProducerSettings
+from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.query import lake_query
+from headwater.testing.fleet import Fleet
 from tests.cli import headwater
 from tests.waiting import until
 
@@ -98,13 +100,15 @@ def test_a_new_pipeline_is_filled_from_the_lake_and_follows_the_stream(services:
         Pipeline("version2", contract="telemetry").view("by_device", by=["device"], events=count()).lake("version2")
     )
     target = Services(SETTINGS, pipeline)
-    before = run_audit(services).in_lake
+    before = run_audit(services.reader).in_lake
     settled = list[int]()
 
     def settle() -> None:
         settled.append(1)
         services.publisher("test").drain()
 
+    source = BackfillSource(services.stores, services.open_lake_table, settle)
+    filled = BackfillTarget(target.stores, target.prepare, target.claim_shard)
     killed = RuntimeError("killed")
 
     def die(done: int, _: int) -> None:
@@ -112,26 +116,26 @@ def test_a_new_pipeline_is_filled_from_the_lake_and_follows_the_stream(services:
             raise killed
 
     with pytest.raises(RuntimeError, match="killed"):
-        backfill(services, target, "first", settle, advance=die)
+        backfill(source, filled, "first", advance=die)
     produce(services, 300, start_ms=1_790_100_000_000)
     services.kinesis.put_record(StreamName=SETTINGS.stream, PartitionKey="x", Data=FOREIGN)
     process(services, 301)
     services.publisher("test").drain()
-    done = backfill(services, target, "second", settle)
+    done = backfill(source, filled, "second")
     assert done.rows == before
     produce(services, 200, start_ms=1_790_200_000_000)
     process(target, 501)
     process(services, 200)
     services.publisher("test").drain()
     target.publisher("test").drain()
-    report = run_audit(target)
+    report = run_audit(target.reader)
     assert report.exact, report
     assert report.in_lake == before + 501
     views = {row["device"]: row["events"] for row in target.views.rows(target.view_specs["by_device"])}
     sql = "SELECT device, count(*) AS n FROM version2 GROUP BY 1"
     assert views == {row["device"]: row["n"] for row in lake_query(SETTINGS, sql).to_pylist()}
     with pytest.raises(UsageError, match="of its own"):
-        backfill(services, services, "third", settle)
+        backfill(source, BackfillTarget(services.stores, services.prepare, services.claim_shard), "third")
 
 
 def names(services: Services) -> list[str]:
@@ -174,7 +178,7 @@ def test_a_key_is_forgotten(services: Services, aws: Mapping[str, str]) -> None:
         StreamName=SETTINGS.stream, PartitionKey="x", Data=json.dumps({"device": gone, "value": "no number"}).encode()
     )
     process(services, 1)
-    rows, view = run_audit(services).in_lake, services.pipeline.views[0]
+    rows, view = run_audit(services.reader).in_lake, services.pipeline.views[0]
     given_up = Generations(Generation(1, view.version)).begun(view.version).given_up(0).dropped([2])
     document, revision = services.ledger.document(DOCUMENT)
     services.ledger.put_document(DOCUMENT, with_entry(document, view.name, given_up), revision)
@@ -194,7 +198,7 @@ def test_a_key_is_forgotten(services: Services, aws: Mapping[str, str]) -> None:
     assert gone not in json.dumps(job)
     assert "Item" not in dynamodb.get_item(TableName=SETTINGS.views_table, Key=late)
     assert names(services) == [name for name in there if name != gone]
-    report_after = run_audit(services)
+    report_after = run_audit(services.reader)
     assert report_after.exact, report_after
     assert report_after.in_lake == rows - report["rows"]
     bucket = client("s3", SETTINGS)

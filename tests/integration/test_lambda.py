@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.local.embedded import EmbeddedAws
+from headwater.commands.local.embedded import EmbeddedAws
 from infra.lambda_bundle import NEEDS
 from tests.kcl_servers import servers_for_tests
 from tests.kcl_world import World
@@ -70,7 +70,9 @@ class Deployment:
     def job(self, name: str, **expected: object) -> None:
         """A function on a schedule: its answer, and the line that alarms look at."""
         log = self._log.with_name(f"{name}.log")
-        with Function(f"processors.runners.lambda_jobs.{name}", self._world.environment(), log, seconds=60) as function:
+        with Function(
+            f"headwater.processors.runners.serverless.jobs.{name}", self._world.environment(), log, seconds=60
+        ) as function:
             answer = function.invoke({"source": "aws.events"})
         assert not answer.error
         line = json.loads(log.read_text().splitlines()[-1])
@@ -99,7 +101,7 @@ def test_killed_timed_out_bisected_and_exact(aws: None, tmp_path: Path, modules:
     world.feed("a", 10)
     world.feed("b", 4, copies=2)
     put(world, b"\x00no record")
-    put(world, json.dumps({"device": "d", "metric": "m0", "ts": 0, "value": DEADLY}).encode())
+    put(world, json.dumps({"device": "d", "metric": "m0", "ts": 1_762_160_400_000, "value": DEADLY}).encode())
     deployed.hang.touch()
     with deployed.function() as function, mapped(world, function.invoke, batch_size=8, retries=0) as mapping:
         until(lambda: world.processed() > 0, 60, "a first commit")

@@ -2,7 +2,13 @@
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from subprocess import PIPE
+from threading import Event
 
 import boto3
 import numpy as np
@@ -12,14 +18,16 @@ from botocore.exceptions import ClientError
 
 from headwater.aggregates.columns import Columns
 from headwater.aws import Objects
+from headwater.commands.local.embedded import EmbeddedAws, owns_listener
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws, owns_listener
-from headwater.local.provision import provision
-from processors.pipeline import load
-from processors.services import Services
-from sinks.deadletter import DeadLetter
-from sinks.views import Upsert
+from headwater.errors import Retryable
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.sinks.deadletter import DeadLetter
+from headwater.sinks.views.slots import Upsert
 from tests.cli import headwater
+from tests.waiting import until
 
 SETTINGS = Settings()
 START = 1_762_160_400_000
@@ -60,6 +68,49 @@ def test_the_listener_is_our_own_child() -> None:
             assert not owns_listener(aws._process.pid, other.getsockname()[1])
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), 2)
+
+
+def test_a_killed_parent_leaves_no_server() -> None:
+    """Nothing of it listens any more."""
+    code = (
+        "from headwater.commands.local.embedded import EmbeddedAws as A; a = A(); a.__enter__(); print(a.port); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
+        socket.create_connection(("127.0.0.1", port), 2).close()
+        parent.kill()
+
+    def refused() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    until(refused, 30, "the end of the server")
+
+
+def test_writers_on_one_condition_lose_no_write(services: Services) -> None:
+    """Conditional writes are atomic, as AWS's are: the fence rests on it. Who reads meanwhile sees whole items."""
+    done = Event()
+
+    def add(_: int) -> None:
+        for _ in range(8):
+            for _ in range(100):
+                with suppress(Retryable):
+                    services.ledger.change("sum", lambda old: {"n": old.get("n", 0) + 1})
+                    break
+
+    def read() -> None:
+        while not done.is_set():
+            services.ledger.document("sum")
+
+    with ThreadPoolExecutor(5) as pool:
+        reader = pool.submit(read)
+        writers = [pool.submit(add, at) for at in range(4)]
+        wait(writers, 120)
+        done.set()
+        for each in (*writers, reader):
+            each.result(60)
+    assert services.ledger.document("sum")[0] == {"n": 32}
 
 
 def test_everything_is_provisioned(services: Services) -> None:

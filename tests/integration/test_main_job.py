@@ -14,20 +14,21 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.auditing import run_audit
-from processors.pipeline import load
-from processors.services import Services
-from producers import Producer, ProducerSettings
-from producers.fleet import Fleet
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.producers.producer import Producer
+from headwater.producers.settings import ProducerSettings
+from headwater.testing.fleet import Fleet
 from tests.cli import headwater
 from tests.recomputed import views_differ
 from tests.waiting import until
 
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5)
-MAIN = [sys.executable, "-c", "from headwater.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from headwater.commands import main; main()"]
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
     publisher = services.publisher("test")
     check_waiting(services, events)
     publisher.drain()
-    report = run_audit(services)
+    report = run_audit(services.reader)
     assert report.exact, report
     assert (report.processed, report.in_lake, report.duplicates) == (events, events, 0)
     assert [origin.accepted for origin in report.origins] == [events]
@@ -104,20 +105,20 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
 
 def check_waiting(services: Services, events: int) -> None:
     """Before the publisher has added a file nothing is missing; unless a file is gone, of which each event is named."""
-    report = run_audit(services)
+    report = run_audit(services.reader)
     assert report.exact, report
     assert (report.in_lake, report.waiting, report.pending_rows) == (0, events, events)
     first = services.ledger.shards()[0].pending[0]
     key = first.uri.removeprefix(f"s3://{services.objects.bucket}/")
     body = services.objects.get(key)
     services.objects.delete(key)
-    broken = run_audit(services)
+    broken = run_audit(services.reader)
     assert (broken.exact, broken.missing, broken.waiting) == (False, first.rows, events - first.rows)
     services.objects.put(key, body)
 
 
 PIPELINE = """
-from processors.examples.flights import pipeline_with
+from headwater.processors.examples.flights import pipeline_with
 
 pipeline = pipeline_with({airports!r}, {planes!r})
 """
@@ -144,7 +145,7 @@ def test_flights(aws: Mapping[str, str], tmp_path: Path) -> None:
     assert process.wait(timeout=120) == 0
     services.publisher("test").drain()
 
-    assert run_audit(services).exact
+    assert run_audit(services.reader).exact
     hours = flights.assign(hour_start=flights["time_hour"]).groupby(["origin", "hour_start"])["dep_delay"]
     expected = {key: (len(group), group.mean()) for key, group in hours}
     found = {

@@ -12,14 +12,14 @@ import pytest
 
 from headwater.aws import Objects, client
 from headwater.clock import ManualClock, SystemClock
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.ledger import Ledger
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from sinks.catalog import open_table
-from sinks.maintenance import LEAST_AGE_MS
-from sinks.partitioning import Partitioning
-from sinks.rewriting import data_files
+from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.maintenance import LEAST_AGE_MS
+from headwater.sinks.lake.partitioning import Partitioning
+from headwater.sinks.lake.rewrite import data_files
 from tests.integration.test_main_job import start
 from tests.integration.test_maintenance import care
 from tests.lake import CONTRACT, aws, commit, ensured, publisher, seqs, settings, uploads
@@ -31,7 +31,7 @@ BUCKETS = 16
 BUCKETED = Partitioning("ts", "device", "day", BUCKETS)
 PIPELINE = """
 from headwater.contract import load_contract
-from processors.pipeline import Pipeline
+from headwater.processors.definition.pipeline import Pipeline
 
 pipeline = Pipeline("metric", load_contract({contract!r})).lake("metric", buckets={buckets})
 """

@@ -13,24 +13,25 @@ from headwater.clock import ManualClock, SystemClock
 from headwater.config import Settings
 from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.ledger import Ledger
-from sinks import maintenance, rewriting
-from sinks.catalog import open_catalog, open_table
-from sinks.compaction import Sizes
-from sinks.lakehealth import freshness, health
-from sinks.maintenance import LEAST_AGE_MS, Maintenance
-from sinks.rewriting import Order, data_files
+from headwater.sinks.lake import maintenance
+from headwater.sinks.lake import rewrite as rewriting
+from headwater.sinks.lake.catalog import open_catalog, open_table
+from headwater.sinks.lake.compaction import CompactionSizes
+from headwater.sinks.lake.health import freshness, health
+from headwater.sinks.lake.maintenance import LEAST_AGE_MS, Maintenance, MaintenanceSettings
+from headwater.sinks.lake.rewrite import SortOrder, data_files
 from tests.lake import aws, commit, ensured, new_ledger, publisher, settings, upload
 
 __all__ = ["aws", "settings"]
 
-SMALL = Sizes(target=8 << 20, small=4 << 20, fewest=2)
+SMALL = CompactionSizes(target=8 << 20, small=4 << 20, fewest=2)
 
 
 def care(settings: Settings, ledger: Ledger, clock: Any = None) -> Maintenance:
     objects = Objects(client("s3", settings), settings.bucket)
-    order, catalog = Order("device", "ts"), open_catalog(settings)
+    how, catalog = MaintenanceSettings(SortOrder("device", "ts"), SMALL), open_catalog(settings)
     reload = partial(open_table, settings, "metric", catalog)
-    return Maintenance("metric", reload, ledger, objects, clock or SystemClock(), order, SMALL)
+    return Maintenance("metric", reload, ledger, objects, clock or SystemClock(), how)
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:

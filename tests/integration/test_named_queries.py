@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import sqlglot
 
+from headwater.processors.services import Services
+from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.query import lake_query
 from infra.queries import named_queries
-from processors.services import Services
-from sinks.catalog import open_table
-from sinks.query import lake_query
 from tests.integration.test_lake_users import SETTINGS, aws, services
 from tests.named_queries import TRINO_ONLY, local_sql, parameters
 

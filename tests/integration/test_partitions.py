@@ -13,21 +13,21 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import BucketTransform
 from pyiceberg.types import StringType
 
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.errors import Retryable
 from headwater.ledger import Ledger
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.auditing import run_audit
-from processors.forgetting import forget
-from processors.pipeline import load
-from processors.references import ensure_initial
-from processors.services import Services
-from sinks.catalog import open_table
-from sinks.lakehealth import health
-from sinks.partitioning import Partitioning
-from sinks.query import lake_query
-from sinks.rewriting import data_files
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.erasure import forget
+from headwater.processors.references import ensure_initial
+from headwater.processors.services import Services
+from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.health import health
+from headwater.sinks.lake.partitioning import Partitioning
+from headwater.sinks.lake.query import lake_query
+from headwater.sinks.lake.rewrite import data_files
 from tests.integration.test_lake_users import SETTINGS, names, process, produce
 from tests.integration.test_maintenance import care
 from tests.lake import DAY, aws, commit, ensured, new_ledger, publisher, seqs, settings, uploads
@@ -152,7 +152,7 @@ def test_a_compaction_is_given_up_when_the_partitioning_changes_under_it(
         ensured(settings, partitioning=BUCKETED)
         raise Retryable("another writer was faster")
 
-    patch.setattr("sinks.maintenance.replace_files", overtaken)
+    patch.setattr("headwater.sinks.lake.maintenance.replace_files", overtaken)
     report = care(settings, ledger).compact()
     assert (report.groups, report.overtaken) == (0, 1)
     assert {file.spec_id for file in data_files(open_table(settings, "metric"))} == {0}
@@ -182,14 +182,14 @@ def test_a_pipeline_goes_on_in_another_partitioning_and_forgets_exactly(pipeline
     produce(after, 400, start_ms=1_790_000_000_000)
     process(after, 400)
     after.publisher("test").drain()
-    assert run_audit(after).exact
+    assert run_audit(after.reader).exact
     table = open_table(SETTINGS, "telemetry")
     assert {file.spec_id for file in data_files(table)} == {0, 1}
     gone = names(after)[3]
     rows = table.scan(EqualTo("device", gone)).to_arrow().num_rows
-    found = forget(after, gone, "test", lambda: None)
+    found = forget(after.erasure_ports, gone, "test", lambda: None)
     assert (found.left, found.rows) == ((), rows)
-    report = run_audit(after)
+    report = run_audit(after.reader)
     assert report.exact, report
     assert report.in_lake == 800 - rows
     table = open_table(SETTINGS, "telemetry")
@@ -197,3 +197,19 @@ def test_a_pipeline_goes_on_in_another_partitioning_and_forgets_exactly(pipeline
     assert {file.spec_id for file in data_files(table)} == {1}
     other = names(after)[0]
     assert {bucket(other, 4)} == {task.file.partition[1] for task in table.scan(EqualTo("device", other)).plan_files()}
+
+
+def test_a_commit_of_many_days_makes_few_files_which_compaction_divides(settings: Settings) -> None:
+    """The days beyond the bound share one file, of no partition; each row is read once before and after."""
+    ensured(settings, partitioning=BUCKETED)
+    ledger = new_ledger()
+    files = uploads(settings, "late", 0, 240, partitioning=BUCKETED, devices=DEVICES, days=40, max_files=6)
+    assert (len(files), sum(file.rows for file in files)) == (7, 240)
+    commit(ledger, "s", 1, files)
+    publisher(settings, ledger).drain()
+    assert len(data_files(open_table(settings, "metric"))) == 7
+    everything_is_read_by_others(settings, 240)
+    care(settings, ledger).compact()
+    everything_is_read_by_others(settings, 240)
+    table = open_table(settings, "metric")
+    assert {file.spec_id for file in data_files(table)} == {table.metadata.default_spec_id} == {0}

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
@@ -17,77 +17,39 @@ import pyarrow.compute as pc
 import pytest
 
 from headwater.aggregates import mean
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.commands.serving import open_reader
 from headwater.errors import Fenced, HeadwaterError, UsageError
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from headwater.serving.reading import ViewReader
-from processors import rebuildrows
-from processors.generations import Generation, Generations
-from processors.jobs import Cancelled, Jobs, Untold
-from processors.rebuilding import Rebuild, Rebuilt
-from processors.rebuildlake import LakePast
-from processors.rebuildstream import StreamPast
-from processors.services import Services
-from sinks.compaction import Sizes
+from headwater.processors.generations import Generation, Generations
+from headwater.processors.jobs import Cancelled, Jobs, NoProgress
+from headwater.processors.rebuild import generation_rows as rebuildrows
+from headwater.processors.rebuild.from_lake import LakePast
+from headwater.processors.rebuild.from_stream import StreamPast
+from headwater.processors.rebuild.rebuild import Rebuild, Rebuilt
+from headwater.processors.services import Services
+from headwater.sinks.lake.compaction import CompactionSizes
 from tests.cli import Ran, headwater
 from tests.rebuilding import (
     NEW,
     OLD,
     SETTINGS,
+    WRITES,
+    Killed,
     Live,
+    MortalServices,
     Told,
     check,
     committed,
     in_lake,
+    no_progress,
     of,
     produce,
     rebuild,
     settle,
     stored,
-    untold,
 )
 from tests.waiting import until
-
-
-class Killed(BaseException):
-    """The process ends here; nothing of it may catch this."""
-
-
-WRITES = ("put_item", "update_item", "delete_item", "put_object", "delete_object")
-
-
-class Mortal:
-    """A client of a process that is killed once a write has taken place, but not twice by one on the same object."""
-
-    def __init__(self, inner: Any, deaths: list[str]) -> None:
-        self._inner, self._deaths, self._before = inner, deaths, len(deaths)
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._inner, name)
-        if name not in WRITES:
-            return method
-
-        def call(**request: Any) -> Any:
-            if len(self._deaths) > self._before:
-                raise Killed  # another thread was
-            answer = method(**request)
-            said = f"{name} {request['Key']}" if "object" in name else name
-            if "object" in name and said in self._deaths:
-                return answer
-            self._deaths.append(said)
-            raise Killed
-
-        return call
-
-
-@dataclass(frozen=True)
-class MortalServices(Services):
-    """Services of a process that dies of its first write: dying before one is dying after the one before."""
-
-    deaths: list[str] = field(default_factory=list)
-
-    def client(self, service: str) -> Any:
-        return Mortal(super().client(service), self.deaths)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +87,7 @@ def services(aws: Mapping[str, str]) -> Services:
 def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Services) -> None:
     """Changed keys, windows and values; events all the while; whoever reads finds the old or the new, never a part."""
     new, told = Services(SETTINGS, NEW), list[int]()
-    reader = ViewReader(new)
+    reader = open_reader(new)
     first_page = reader.prefix("by_minute", "", limit=1)
     assert "events" in first_page["rows"][0]
 
@@ -141,13 +103,18 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
             produce(new, 300, 2)
             while in_lake(new) < before + 300:
                 new.publisher("test").drain()
-            care = new.maintenance(Sizes(fewest=2))
+            care = new.maintenance(CompactionSizes(fewest=2))
             assert care.compact().groups
             assert care.expire(1, new.clock.now_ms() + 1).kept > 2
             return super().pin()
 
     with Live(new):
-        done = Rebuild(new, "by_minute", Overtaken(new, settle(new)), Told(advance)).run()
+        done = Rebuild(
+            new.rebuild_ports,
+            "by_minute",
+            Overtaken(new.reader, new.views, settle(new)),
+            Told(advance),
+        ).run()
         assert (done.generation, done.version) == (2, 2)
         assert done.events >= 2_000
         assert set(told) == {len(first_page["rows"][0])} | {len(reader.prefix("by_minute", "", limit=1)["rows"][0])}
@@ -160,7 +127,7 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
     with pytest.raises(UsageError, match="earlier generation"):
         reader.prefix("by_minute", "", limit=1, after=first_page["next"])
     with pytest.raises(UsageError, match="version 2 is not in this pipeline, which has 1:"):
-        services.kept()
+        services.stores.kept_pipeline()
 
 
 def test_killed_after_every_write_and_called_again(services: Services) -> None:
@@ -171,7 +138,12 @@ def test_killed_after_every_write_and_called_again(services: Services) -> None:
             mortal = MortalServices(SETTINGS, NEW, deaths=deaths)
             produce(new, 10, attempt)
             with pytest.raises(Killed):
-                Rebuild(mortal, "by_device", LakePast(mortal, settle(services), most_slots=5), untold).run()
+                Rebuild(
+                    mortal.rebuild_ports,
+                    "by_device",
+                    LakePast(mortal.reader, mortal.views, settle(services), most_slots=5),
+                    no_progress,
+                ).run()
             if of(new, "by_device") == Generations(Generation(2, 2), retired_ms=ANY, last=2):
                 break
         else:
@@ -194,7 +166,12 @@ def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
 
     def given_up(events: int, _done: int) -> None:
         if events and of(new, "by_device").building:
-            Rebuild(new, "by_device", LakePast(new, settle(new)), untold).give_up()
+            Rebuild(
+                new.rebuild_ports,
+                "by_device",
+                LakePast(new.reader, new.views, settle(new)),
+                no_progress,
+            ).give_up()
 
     with Live(new):
         produce(new, 100, 0)
@@ -205,7 +182,7 @@ def test_cancelled_or_given_up_the_old_one_stays(services: Services) -> None:
         assert f"by_device@{number}" not in stored(new)
         check(new, "by_device")
         with pytest.raises(UsageError, match="not being built"):
-            Rebuild(new, "by_device", StreamPast(new), untold).give_up()
+            Rebuild(new.rebuild_ports, "by_device", StreamPast(new.reader, new.views), no_progress).give_up()
         with pytest.raises(Fenced):
             rebuild(new, "by_device", given_up)
         check(new, "by_device")
@@ -218,7 +195,7 @@ def test_cancelled_while_rows_are_written(services: Services, monkeypatch: pytes
     new, left = Services(SETTINGS, NEW), list[int]()
     monkeypatch.setattr(rebuildrows, "SLICE", 2)
 
-    class Impatient(Untold):
+    class Impatient(NoProgress):
         total = 0
 
         def phase(self, name: str, total: int | None = None, *, final: bool = False) -> None:
@@ -231,7 +208,12 @@ def test_cancelled_while_rows_are_written(services: Services, monkeypatch: pytes
 
     before = of(new, "by_device")
     with Live(new), pytest.raises(Cancelled):
-        Rebuild(new, "by_device", LakePast(new, settle(new)), Impatient()).run()
+        Rebuild(
+            new.rebuild_ports,
+            "by_device",
+            LakePast(new.reader, new.views, settle(new)),
+            Impatient(),
+        ).run()
     assert left
     assert of(new, "by_device").serving == before.serving
     assert f"by_device@{before.last + 1}" not in stored(new)
@@ -264,19 +246,23 @@ def test_a_column_that_a_step_has_added_since_is_not_silently_null(services: Ser
     added, view = Services(SETTINGS, pipeline), pipeline.definition("by_device", 3)
     assert view is not None
     settle(added)()
-    before, rows, past = of(added, "by_device"), in_lake(added), LakePast(added, settle(added))
+    before, rows, past = (
+        of(added, "by_device"),
+        in_lake(added),
+        LakePast(added.reader, added.views, settle(added)),
+    )
     message = f"{rows:,} rows of the lake are from before column half was added, and have none"
     with pytest.raises(UsageError, match=message):
         past.before(view)
-    added.maintenance(Sizes(fewest=2)).compact()
+    added.maintenance(CompactionSizes(fewest=2)).compact()
     with Live(added):
         produce(added, 100, 0)
         committed(added, rows + 100)
         added.publisher("test").drain()
         with pytest.raises(UsageError, match=message):
-            Rebuild(added, "by_device", past, untold).run()
+            Rebuild(added.rebuild_ports, "by_device", past, no_progress).run()
     assert of(added, "by_device") == replace(before, swept=before.serving.number - 1)
-    assert LakePast(added, settle(added), accept_missing=True).before(view)
+    assert LakePast(added.reader, added.views, settle(added), accept_missing=True).before(view)
 
 
 def test_by_the_commands(services: Services, aws: Mapping[str, str]) -> None:
@@ -320,7 +306,7 @@ def test_interrupted_it_says_how_to_go_on(services: Services, aws: Mapping[str, 
     new = Services(SETTINGS, NEW)
     jobs = Jobs(new.ledger, new.clock)
     environment = {**os.environ, **aws, "HEADWATER_PIPELINE": f"{__name__}:NEW"}
-    command = [sys.executable, "-c", "from headwater.cli import main; main()", "view", "rebuild", "by_device"]
+    command = [sys.executable, "-c", "from headwater.commands import main; main()", "view", "rebuild", "by_device"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
         # no processor runs
         until(
@@ -334,7 +320,7 @@ def test_interrupted_it_says_how_to_go_on(services: Services, aws: Mapping[str, 
     assert error.splitlines()[-1] == "interrupted: call it again to go on, or with --give-up to end it"
     assert "Traceback" not in error
     assert jobs.all()[0].state == "interrupted"
-    Rebuild(new, "by_device", LakePast(new, settle(new)), untold).give_up()
+    Rebuild(new.rebuild_ports, "by_device", LakePast(new.reader, new.views, settle(new)), no_progress).give_up()
 
 
 def test_two_at_once_do_the_work_of_one(services: Services) -> None:
@@ -362,12 +348,18 @@ def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
     """And where the stream has not everything any more, nothing is switched."""
     new = Services(SETTINGS, NEW)
     with Live(new):
-        done = Rebuild(new, "by_device", StreamPast(new), untold).run()
+        done = Rebuild(new.rebuild_ports, "by_device", StreamPast(new.reader, new.views), no_progress).run()
     check(new, "by_device")
     assert done.events == in_lake(new)
     assert not list(new.objects.dated("state/rebuilt/rebuild/"))
     trimmed, before = Trimmed(SETTINGS, NEW), of(new, "by_device")
-    again = Rebuild(trimmed, "by_device", StreamPast(trimmed), untold, take_over="test")
+    again = Rebuild(
+        trimmed.rebuild_ports,
+        "by_device",
+        StreamPast(trimmed.reader, trimmed.views),
+        no_progress,
+        take_over="test",
+    )
     with Live(new), pytest.raises(HeadwaterError, match=r"has 0 of the [0-9,]+ events of shard shardId"):
         again.run()
     assert of(new, "by_device").serving == before.serving
@@ -378,8 +370,8 @@ def test_from_the_stream_with_steps_as_they_are_now(services: Services) -> None:
 def test_shards_that_no_processor_touches_are_taken_over(services: Services) -> None:
     """Without a processor nothing begins, unless that is wanted."""
     new = Services(SETTINGS.model_copy(update={"commit_seconds": -9.0}), NEW)
-    past = LakePast(new, settle(new))
-    done = Rebuild(new, "by_device", past, untold, take_over="operator").run()
+    past = LakePast(new.reader, new.views, settle(new))
+    done = Rebuild(new.rebuild_ports, "by_device", past, no_progress, take_over="operator").run()
     assert done.shards == 2
     produce(new, 100, 1)
     with Live(Services(SETTINGS, NEW)):

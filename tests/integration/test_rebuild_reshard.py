@@ -7,19 +7,19 @@ from contextlib import contextmanager
 import pytest
 
 from headwater.aggregates import count, distinct, mean
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.generations import DOCUMENT, generations
-from processors.pipeline import Pipeline
-from processors.rebuilding import Past, Rebuild
-from processors.rebuildlake import LakePast
-from processors.rebuildstream import StreamPast
-from processors.recompute import batch_view, differences
-from processors.services import Services
-from processors.windows import tumbling
-from sinks.catalog import open_table
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.generations import DOCUMENT, generations
+from headwater.processors.rebuild.from_lake import LakePast
+from headwater.processors.rebuild.from_stream import StreamPast
+from headwater.processors.rebuild.rebuild import Past, Rebuild
+from headwater.processors.rebuild.recompute import batch_view, differences
+from headwater.processors.services import Services
+from headwater.sinks.lake.catalog import open_table
 from tests.kcl_servers import kinesis_local
-from tests.rebuilding import SETTINGS, Live, committed, produce, untold
+from tests.rebuilding import SETTINGS, Live, committed, no_progress, produce
 from tests.waiting import until
 
 PIPELINE = (
@@ -90,8 +90,8 @@ def test_rows_are_right_after_a_rebuild_under_splits_and_merges(services: Servic
             sent += 150
 
     pasts: dict[str, Past] = {
-        "minute": LakePast(services, publisher.drain, most_slots=20),
-        "total": StreamPast(services),
+        "minute": LakePast(services.reader, services.views, publisher.drain, most_slots=20),
+        "total": StreamPast(services.reader, services.views),
     }
     with Live(services):
         produce(services, 600, 0)
@@ -99,7 +99,7 @@ def test_rows_are_right_after_a_rebuild_under_splits_and_merges(services: Servic
         damage(services)
         for name, past in pasts.items():
             with meanwhile(chaos):
-                assert Rebuild(services, name, past, untold).run().generation == 2
+                assert Rebuild(services.rebuild_ports, name, past, no_progress).run().generation == 2
         committed(services, sent)
     publisher.drain()
     frame = open_table(SETTINGS, "reshards").scan().to_arrow().to_pandas()

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from headwater.aggregates import count
-from headwater.cli.replaying import Replay
 from headwater.errors import UsageError
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.references import ensure_initial
+from headwater.processors.replay.backfill import BackfillSource, BackfillTarget, backfill
+from headwater.processors.replay.chunk import ArrivalSpan
+from headwater.processors.replay.replay import Replay
+from headwater.processors.services import Services
+from headwater.producers.resending import Resender
+from headwater.sinks.lake.compaction import CompactionSizes
+from headwater.sinks.lake.query import lake_query
 from headwater.testing.kinesis import MemoryKinesis
-from processors.auditing import run_audit
-from processors.backfill import backfill
-from processors.pipeline import Pipeline, load
-from processors.references import ensure_initial
-from processors.replaying import Span
-from processors.services import Services
-from sinks.compaction import Sizes
-from sinks.query import lake_query
 from tests.cli import headwater, started
 from tests.integration.test_lake_users import FOREIGN, SETTINGS, aws, process, produce, read
 from tests.waiting import until
@@ -28,6 +30,10 @@ __all__ = ["aws"]
 
 EVENTS = 1_501
 COLUMNS = "device, ts, metric, value"
+
+
+def resender(services: Services, stream: str) -> Resender:
+    return Resender(services.kinesis, stream, services.pipeline.contract, services.clock)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +59,13 @@ def fill(services: Services, commits: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def span(services: Services) -> Span:
+def span(services: Services) -> ArrivalSpan:
     """All that has arrived so far."""
     now = services.clock.now_ms()
-    return Span(now - 3_600_000, now)
+    return ArrivalSpan(now - 3_600_000, now)
 
 
-def options(span: Span) -> list[str]:
+def options(span: ArrivalSpan) -> list[str]:
     start, stop = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (span.start_ms, span.stop_ms))
     return ["replay", "--into", "stream", "--from", start, "--to", stop]
 
@@ -101,12 +107,12 @@ def cancel(subject: str, aws: Mapping[str, str]) -> None:
 
 @pytest.mark.parametrize("source", ["lake", "stream"])
 def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_once(
-    services: Services, span: Span, aws: Mapping[str, str], source: str
+    services: Services, span: ArrivalSpan, aws: Mapping[str, str], source: str
 ) -> None:
     """By the audit of a pipeline that reads it; the rows are the same, that of others among them."""
     stream = f"from-{source}"
     arguments = [*options(span), "--source", source, "--stream", stream, "--json"]
-    document = f"replay-{Replay(services, span, source, stream).id}"
+    document = f"replay-{Replay(services.reader, span, source, stream).id}"
     first = started(*arguments, "--rate", "40", environment=aws)
     try:
         until(lambda: services.ledger.document(document)[0].get("events"), 120, lambda: f"events put; {first.poll()}")
@@ -124,18 +130,18 @@ def test_killed_or_cancelled_and_called_again_another_stream_has_every_event_onc
     assert (report["events"], report["put"]) == (EVENTS, EVENTS - before)
     assert report["left_out"] == ({"invalid": 1} if source == "stream" else {})
     settle = services.publisher("test").drain
-    assert Replay(services, span, source, stream).run(settle).put == 0
+    assert Replay(services.reader, span, source, stream).run(resender(services, stream), settle).put == 0
     target = reading(stream, f"from_{source}")
     process(target, EVENTS)
     target.publisher("test").drain()
-    audited = run_audit(target)
+    audited = run_audit(target.reader)
     assert audited.exact, audited
     assert sum(origin.accepted or 0 for origin in audited.origins) == audited.in_lake == EVENTS
     assert rows(f"from_{source}") == rows("telemetry")
     assert sum(int(str(row["events"])) for row in target.views.rows(target.view_specs[f"from_{source}"])) == EVENTS
 
 
-def test_onto_the_live_stream_nothing_changes(services: Services, span: Span, aws: Mapping[str, str]) -> None:
+def test_onto_the_live_stream_nothing_changes(services: Services, span: ArrivalSpan, aws: Mapping[str, str]) -> None:
     """Every event comes once more from the lake, once more from the stream, and is dropped as a copy."""
     before = rows("telemetry"), views(services)
     for source in ("lake", "stream"):
@@ -146,7 +152,7 @@ def test_onto_the_live_stream_nothing_changes(services: Services, span: Span, aw
     read(services, 2 * (EVENTS - 1), lambda counts: counts.get("duplicates", 0))
     services.publisher("test").drain()
     assert (rows("telemetry"), views(services)) == before
-    assert run_audit(services).exact
+    assert run_audit(services.reader).exact
 
 
 def test_copies_go_to_the_shards_that_know_the_events_also_after_a_reshard(aws: Mapping[str, str]) -> None:
@@ -162,18 +168,20 @@ def test_copies_go_to_the_shards_that_know_the_events_also_after_a_reshard(aws: 
     produce(services, 500, start_ms=1_790_300_000_000)
     process(services, 500)
     services.publisher("test").drain()
-    span = Span(services.clock.now_ms() - 3_600_000, services.clock.now_ms())
+    span = ArrivalSpan(services.clock.now_ms() - 3_600_000, services.clock.now_ms())
     for source in ("lake", "stream"):
-        found = Replay(services, span, source, stream).run(services.publisher("test").drain)
+        found = Replay(services.reader, span, source, stream).run(
+            resender(services, stream), services.publisher("test").drain
+        )
         assert (found.put, found.left_out) == (EVENTS + 499, {"foreign": 1})
     read(services, 2 * (EVENTS + 499), lambda counts: counts.get("duplicates", 0))
     services.publisher("test").drain()
-    report = run_audit(services)
+    report = run_audit(services.reader)
     assert report.exact, report
     assert report.in_lake == EVENTS + 500
 
 
-def test_a_snapshot_that_has_expired_is_replaced_by_the_present_one(services: Services, span: Span) -> None:
+def test_a_snapshot_that_has_expired_is_replaced_by_the_present_one(services: Services, span: ArrivalSpan) -> None:
     """Compaction and expiry between two calls: what comes twice is dropped."""
     killed = RuntimeError("killed")
 
@@ -182,16 +190,20 @@ def test_a_snapshot_that_has_expired_is_replaced_by_the_present_one(services: Se
             raise killed
 
     with pytest.raises(RuntimeError, match="killed"):
-        Replay(services, span, "lake", "again").run(services.publisher("test").drain, advance=die)
-    services.maintenance(Sizes(fewest=2)).compact()
+        Replay(services.reader, span, "lake", "again").run(
+            resender(services, "again"), services.publisher("test").drain, advance=die
+        )
+    services.maintenance(CompactionSizes(fewest=2)).compact()
     services.maintenance().expire(1, services.clock.now_ms())
-    found = Replay(services, span, "lake", "again").run(services.publisher("test").drain)
+    found = Replay(services.reader, span, "lake", "again").run(
+        resender(services, "again"), services.publisher("test").drain
+    )
     assert found.put == EVENTS
     assert found.events > EVENTS
     target = reading("again", "again")
     process(target, EVENTS)
     target.publisher("test").drain()
-    report = run_audit(target)
+    report = run_audit(target.reader)
     assert report.exact, report
     assert report.in_lake == EVENTS
 
@@ -204,7 +216,7 @@ def test_a_pipeline_with_a_mistake_is_followed_by_one_without(
 import pyarrow as pa
 import pyarrow.compute as pc
 from headwater.aggregates import count, max
-from processors.pipeline import Pipeline
+from headwater.processors.definition.pipeline import Pipeline
 
 def double(events):
     return pa.table({{"doubled": pc.multiply(events["value"], {factor}.0)}})
@@ -223,15 +235,16 @@ def double(events):
     process(wrong, EVENTS + 1)  # and the bad one
     environment = {**aws, "HEADWATER_PIPELINE": f"{tmp_path}/wrong.py:wrong"}
     shared = Services(SETTINGS, load(f"{tmp_path}/shared.py:shared"))
+    source_of = BackfillSource(wrong.stores, wrong.open_lake_table, wrong.publisher("test").drain)
     with pytest.raises(UsageError, match="needs views of its own: highest is wrong's"):
-        backfill(wrong, shared, "test", wrong.publisher("test").drain)
+        backfill(source_of, BackfillTarget(shared.stores, shared.prepare, shared.claim_shard), "test")
     done = headwater("replay", "--into", f"{tmp_path}/right.py:right", "--json", environment=environment)
     assert done.code == 0, done
     assert json.loads(done.out)["rows"] == EVENTS
     produce(services, 100, start_ms=1_790_400_000_000)
     process(right, 100)
     right.publisher("test").drain()
-    report = run_audit(right)
+    report = run_audit(right.reader)
     assert report.exact, report
     assert report.in_lake == EVENTS + 100
     sql = 'SELECT device, count(*) AS events, max(2 * value) AS doubled FROM "right" GROUP BY 1'
@@ -247,15 +260,17 @@ def double(events):
 def test_what_is_not_committed_is_not_replayed_in_silence(services: Services, aws: Mapping[str, str]) -> None:
     produce(services, 10, start_ms=1_790_500_000_000)
     now = services.clock.now_ms()
-    refused = headwater(*options(Span(now - 3_600_000, now)), environment=aws)
+    refused = headwater(*options(ArrivalSpan(now - 3_600_000, now)), environment=aws)
     refused.failed(1, "has not committed", "shardId-", "earlier --to")
     process(services, 10)
 
 
-def test_bad_input_is_one_line(services: Services, span: Span, aws: Mapping[str, str]) -> None:
+def test_bad_input_is_one_line(services: Services, span: ArrivalSpan, aws: Mapping[str, str]) -> None:
     def refused(start_ms: int, stop_ms: int, source: str, stream: str, words: str) -> None:
         with pytest.raises(UsageError, match=words):
-            Replay(services, Span(start_ms, stop_ms), source, stream).run(services.publisher("test").drain)
+            Replay(services.reader, ArrivalSpan(start_ms, stop_ms), source, stream).run(
+                resender(services, stream), services.publisher("test").drain
+            )
 
     now, hour, day, live = span.stop_ms, 3_600_000, 86_400_000, SETTINGS.stream
     refused(now, now, "lake", live, "--from is not before --to")

@@ -16,21 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from headwater.aggregates import Columns
+from headwater.aggregates.columns import Columns
 from headwater.clock import ManualClock
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.commands.serving import open_reader
 from headwater.config import GatewaySettings, ServeSettings, Settings
 from headwater.ledger import Commit
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from headwater.serving.app import create_app
-from headwater.serving.reading import ViewReader
+from headwater.processors.definition.loading import load
+from headwater.processors.jobs import Jobs
+from headwater.processors.services import Services
+from headwater.serving.api.app import create_app
+from headwater.sinks.views.slots import Upsert
 from headwater.web.auth import Authenticator
+from headwater.web.http_server import serve_in_thread
 from headwater.web.keys import KeyStore
-from headwater.web.serving import serving
-from processors.jobs import Jobs
-from processors.pipeline import load
-from processors.services import Services
-from sinks.views import Upsert
 
 START = 1_762_160_400_000
 MINUTE = 60_000
@@ -76,7 +76,7 @@ def services() -> Iterator[Services]:
 
 @pytest.fixture
 def url(services: Services) -> Iterator[str]:
-    with serving(create_app(ViewReader(services), ServeSettings(cache_seconds=0), None), 0) as found:
+    with serve_in_thread(create_app(open_reader(services), ServeSettings(cache_seconds=0), None), 0) as found:
         yield found
 
 
@@ -201,7 +201,7 @@ def test_a_key_for_views(services: Services) -> None:
     _, reader = store.create("reader", frozenset({"views"}))
     _, writer = store.create("writer", frozenset({"telemetry"}))
     authenticator = Authenticator(GatewaySettings(), store, None, services.clock)
-    with serving(create_app(ViewReader(services), ServeSettings(), authenticator), 0) as url:
+    with serve_in_thread(create_app(open_reader(services), ServeSettings(), authenticator), 0) as url:
         for headers, status in (
             ({}, 401),
             ({"Authorization": "Bearer nonsense"}, 401),
@@ -224,14 +224,14 @@ def test_a_job_is_seen_and_cancelled(services: Services, url: str) -> None:
         assert httpx.get(f"{url}/v1/jobs").json()["jobs"][0]["state"] == "cancelling"
     assert httpx.post(f"{url}/v1/jobs/{job['id']}/cancel").status_code == 409, "it has ended"
     assert httpx.post(f"{url}/v1/jobs/nobody/cancel").status_code == 404
-    reads = create_app(ViewReader(services), ServeSettings(controls=False), None)
-    with serving(reads, 0) as other:
+    reads = create_app(open_reader(services), ServeSettings(controls=False), None)
+    with serve_in_thread(reads, 0) as other:
         assert httpx.post(f"{other}/v1/jobs/{job['id']}/cancel").status_code == 403
 
 
 def test_schemathesis_finds_nothing(services: Services) -> None:
     """The OpenAPI document holds, whatever is asked; the endless event streams are left out."""
-    app = create_app(ViewReader(services), ServeSettings(), None)
+    app = create_app(open_reader(services), ServeSettings(), None)
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path_regex="/stream$")
     assert app.openapi()["openapi"].startswith("3.1")
     operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
@@ -257,7 +257,7 @@ def test_no_window_is_final_while_a_shard_waits_to_be_read() -> None:
             patch.setenv(name, value)
         provision(SETTINGS, shards=2)
         services = Services(SETTINGS, load(SETTINGS.pipeline), ManualClock(START))
-        reader = ViewReader(services)
+        reader = open_reader(services)
 
         def committed(shard: str, minutes: int, *, closed: bool = False) -> int | None:
             entry = services.ledger.claim(shard, "me", None, START)

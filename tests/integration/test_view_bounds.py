@@ -8,13 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headwater.aggregates import Columns, count, distinct, last
+from headwater.aggregates import count, distinct, last
+from headwater.aggregates.columns import Columns
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from processors.pipeline import Pipeline
-from processors.services import Services
-from sinks.views import Upsert, ViewSpec, ViewStore
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.services import Services
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.store import ViewStore
 from tests.views import version
 
 AGGREGATES = (count("n"), last("note", "newest"), distinct("device", "devices"))

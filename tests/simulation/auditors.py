@@ -1,25 +1,34 @@
 """What has to hold when a run is over, each by an auditor that knows only the truth and the end state."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headwater.codec.control import decode_control, is_control
-from processors.audit import audit
-from processors.worker import StateStore
-from sinks.deadletter import DeadLetters
-from sinks.views import ViewStore
+from headwater.codec import Control, Decoded, decode_record
+from headwater.errors import InvalidRecord
+from headwater.lineage.foreign import is_foreign
+from headwater.processors.audit.audit import audit
+from headwater.processors.audit.report import AuditReport
+from headwater.processors.shard.snapshots import StateStore
+from headwater.sinks.deadletter import DeadLetter, DeadLetters
+from headwater.sinks.views.store import ViewStore
+from tests.simulation.foreigners import ODD, inside
 from tests.simulation.ledgerguard import VIEWS
-from tests.simulation.system import POISON, STRANGE, STREAM, System
-from tests.simulation.workload import PIPELINE, Event
+from tests.simulation.strangers import STRANGE, with_times
+from tests.simulation.system import System
+from tests.simulation.workload import Event
 
 __all__ = ["AUDITORS", "findings"]
 
 Found = list[str]
+Identity = tuple[str, int]
+_CONTENT = ("device", "ts", "value", "n", "id")
 
 
 def findings(system: System, finished: bool) -> Found:
@@ -38,8 +47,8 @@ def findings(system: System, finished: bool) -> Found:
 
 
 def _lake(system: System) -> pa.Table:
-    names = ["device", "ts", "value", "_origin", "_seq", "zone"]
-    tables = [PIPELINE.lake_schema.empty_table().select(names)]
+    names = [*_CONTENT, "_origin", "_seq", "_arrived_at", "weight", "zone"]
+    tables = [system.after.lake_schema.empty_table().select(names)]
     for uri in _ours(system):
         body = system.objects.get(uri.removeprefix("s3://memory/"))
         table = pq.read_table(io.BytesIO(body), columns=names)
@@ -51,39 +60,92 @@ def _ours(system: System) -> list[str]:
     return [uri for uri in system.table.files if not uri.startswith(STRANGE)]
 
 
-def _kept(system: System) -> dict[tuple[str, int], Event]:
-    return {at: one for session in system.sessions for at, one in session.truth.items() if one.kept}
+def _rows(system: System) -> list[dict[str, Any]]:
+    """The lake's rows, event time in epoch ms."""
+    return with_times(_lake(system)).to_pylist()  # type: ignore[no-any-return]
 
 
-def _foreign(system: System) -> int:
-    return sum(
-        one.data.startswith(b'{"device": "f"') for shard in system.kinesis.shards(STREAM) for one in shard.records
-    )
+class Stream:
+    """What is in the stream, decoded: each shard's identities in order, and how often each event of others."""
+
+    def __init__(self, system: System) -> None:
+        contract = system.after.contract
+        self.shards: list[tuple[str, list[tuple[int, list[Identity]]]]] = []
+        """By shard, parents first: for each record the reference version that it announces, or 0, and its events."""
+        self.foreign = Counter[int]()
+        """How often each event of others is there, on a shard that it belongs to."""
+        self.buried: set[tuple[str, int]] = set()
+        """Where records lie of which each is one dead letter."""
+        for shard in sorted(system.shards(), key=lambda one: one.shard_id):
+            records = []
+            for record in system.records(shard):
+                mine = None if record.data in ODD else inside(record.data, shard)
+                if record.data in ODD or (mine is not None and not all(mine)):
+                    self.buried.add((shard.shard_id, record.number))
+                if record.data in ODD:
+                    continue
+                try:
+                    found = decode_record(record.data, contract)
+                except InvalidRecord:
+                    continue
+                if isinstance(found, Control):
+                    version = int(str(found.body["version"])) if found.kind == "reference" else 0
+                    records.append((version, list[Identity]()))
+                elif isinstance(found, Decoded):
+                    table = found.table if mine is None else found.table.filter(pa.array(mine))
+                    records.append((0, self._identities(found, table, contract.id is not None)))
+                    if table.num_rows and table["device"][0].as_py() == "f":
+                        self.foreign.update(table["n"].to_pylist())
+            self.shards.append((shard.shard_id, records))
+
+    @staticmethod
+    def _identities(found: Decoded, table: pa.Table, own: bool) -> list[Identity]:
+        if own:
+            return list(zip(table["device"].to_pylist(), table["id"].to_pylist(), strict=True))
+        return [(found.origin, found.first_seq + at) for at in range(found.total)] if found.origin else []
+
+    def by_origin(self) -> dict[str, set[int]]:
+        """The identities that are there, of whatever shard."""
+        found: dict[str, set[int]] = {}
+        for _, records in self.shards:
+            for _, events in records:
+                for origin, seq in events:
+                    found.setdefault(origin, set()).add(seq)
+        return found
 
 
 def _lake_is_truth(system: System) -> Found:
-    """Each event there once, as it was meant, and no other."""
-    table = _lake(system)
-    ts = table["ts"].cast(pa.int64()).to_pylist()
-    rows = zip(
-        table["_origin"].to_pylist(),
-        table["_seq"].to_pylist(),
-        table["device"].to_pylist(),
-        ts,
-        table["value"].to_pylist(),
-        strict=True,
-    )
-    own, foreign = Counter[tuple[str, int, str, int, int]](), 0
+    """Each event there once, as it was meant, under an identity of its own, and no other."""
+    truth, stream, rows = system.truth, Stream(system), _rows(system)
+    got = Counter[int](row["n"] for row in [*rows, *system.strangers.deleted])
+    found = [f"unknown event {n}" for n in got.keys() - truth.events.keys()]
     for row in rows:
-        if row[2] == "f":
-            foreign += 1
-        else:
-            own[row] += 1
-    want = Counter((*at, one.device, one.ts, one.value) for at, one in _kept(system).items())
-    found = [f"missing {row}" for row in want - own] + [f"too often or wrong {row}" for row in own - want]
-    if foreign != _foreign(system):
-        found.append(f"{foreign} foreign events in the lake, {_foreign(system)} in the stream")
-    return found
+        event = truth.events.get(row["n"])
+        if event is not None and any(row[name] != value for name, value in event.row.items()):
+            found.append(f"{row} is not as it was put: {event}")
+    for n, event in truth.events.items():
+        fewest, most = _times(system, stream, event)
+        if not fewest <= got[n] <= most:
+            found.append(f"{event}: {got[n]} times in the lake or deleted, not {fewest} to {most}")
+    taken = Counter((row["_origin"], row["_seq"]) for row in rows)
+    return found + [f"identity {at} has {times} rows" for at, times in taken.items() if times > 1]
+
+
+def _times(system: System, stream: Stream, event: Event) -> tuple[int, int]:
+    """How often an event may be in the lake: once, but for filters, strangers, and outboxes that were put back."""
+    truth, n = system.truth, event.n
+    if n in system.foreign:
+        times = stream.foreign[n]
+        if system.flavour.own:
+            return (min(times, 1),) * 2
+        # of an aggregate that is there twice the reader drops what it awaits
+        return min(times, 1) if n in system.foreigners.aggregated else times, times
+    if n in system.meter.clashed:
+        return 0, 0
+    if not event.kept:
+        return 0, 0
+    fewest = int(n in truth.accepted and n not in truth.lost)
+    return fewest, 2 if n in truth.doubled and not system.flavour.own else 1
 
 
 def _files(system: System) -> Found:
@@ -95,31 +157,29 @@ def _files(system: System) -> Found:
 
 
 def _views(system: System) -> Found:
-    """Both views over all kept events, computed here in plain Python."""
-    events = [(one.device, one.ts, one.value) for one in _kept(system).values()]
-    for shard in system.kinesis.shards(STREAM):
-        for record in shard.records:
-            if record.data.startswith(b'{"device": "f"'):
-                events.append(("f", int(record.data.split(b":")[2].split(b",")[0]), 7))
+    """Every view over the lake's rows, which are the truth's by another auditor, computed here in plain Python."""
     minutes: dict[tuple[str, int], tuple[int, int]] = {}
     ever: dict[str, tuple[int, int]] = {}
-    for device, ts, value in events:
-        at = device, ts // 60_000 * 60_000
+    by_zone = Counter[int | None]()
+    for row in [*_rows(system), *system.strangers.deleted]:
+        at = row["device"], row["ts"] // 60_000 * 60_000
         old = minutes.get(at, (0, 0))
-        minutes[at] = old[0] + 1, old[1] + value
-        before = ever.get(device, (0, -1))
-        ever[device] = before[0] + 1, max(before[1], value)
+        minutes[at] = old[0] + 1, old[1] + row["weight"]
+        before = ever.get(row["device"], (0, -1))
+        ever[row["device"]] = before[0] + 1, max(before[1], row["value"])
+        by_zone[row["zone"]] += 1
     store = ViewStore(system.dynamodb, VIEWS)
-    specs = {view.name: view.spec for view in PIPELINE.views}
+    specs = {view.name: view.spec for view in system.after.views}
     stored = {
         (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"])
         for row in store.rows(specs["by_minute"])
     }
     stored_ever = {row["device"]: (row["events"], row["highest"]) for row in store.rows(specs["ever"])}
-    by_zone = {row["zone"]: row["events"] for row in store.rows(specs["by_zone"])}
-    zones = dict(Counter(_lake(system)["zone"].to_pylist()))
+    stored_zones = {row["zone"]: row["events"] for row in store.rows(specs["by_zone"])}
     return (
-        _differ("by_minute", minutes, stored) + _differ("ever", ever, stored_ever) + _differ("by_zone", zones, by_zone)
+        _differ("by_minute", minutes, stored)
+        + _differ("ever", ever, stored_ever)
+        + _differ("by_zone", dict(by_zone), stored_zones)
     )
 
 
@@ -135,43 +195,65 @@ def _ms(iso: str) -> int:
 
 
 def _letters(system: System) -> Found:
-    """One letter for each event that broke its contract or failed in a function, and for each poison record."""
-    letters = list(DeadLetters(system.objects).list(PIPELINE.name))
-    dead = sum(one.dead for session in system.sessions for one in session.truth.values())
-    poison = sum(one.data == POISON for shard in system.kinesis.shards(STREAM) for one in shard.records)
-    got = Counter(letter.index is None for letter in letters)
-    found = []
-    if got[False] != dead:
-        found.append(f"{got[False]} letters of events, {dead} events are dead")
-    if got[True] != poison:
-        found.append(f"{got[True]} letters of records, {poison} records are poison")
+    """One letter for each event that broke its contract or failed in a function, and for each odd record too.
+
+    And each event under an identity of another's is in one that is of its record.
+    """
+    truth, buried = system.truth, Stream(system).buried
+    at = Counter[tuple[str, int]]()
+    events, others = 0, list[DeadLetter]()
+    for letter in DeadLetters(system.objects).list(system.after.name):
+        where = letter.shard_id, int(letter.sequence_number)
+        if where in buried:
+            at[where] += 1
+        elif letter.index is not None:
+            events += 1
+        else:
+            others.append(letter)
+    dead = [event.n for event in truth.events.values() if event.dead and event.n not in system.foreign]
+    fewest = sum(n in truth.accepted and n not in truth.lost for n in dead)
+    most = len(dead) + sum(n in truth.doubled for n in dead)
+    found = [f"{at[where]} letters of the record at {where}" for where in buried if at[where] != 1]
+    if not fewest <= events <= most:
+        found.append(f"{events} letters of events, {fewest} to {most} events are dead")
+    return found + _clashes(system, others)
+
+
+def _clashes(system: System, letters: list[DeadLetter]) -> Found:
+    clashed = system.meter.clashed
+    said = {json.loads(line)["n"] for letter in letters for line in letter.payload.splitlines()}
+    found = [f"a letter of event {n}, which is in nobody's place" for n in said - clashed]
+    # contents that another version of the contract has seen cannot be compared
+    if not system.world.fired["* upgrade"]:
+        found += [f"event {n} was dropped as a copy of another" for n in (clashed & system.truth.accepted) - said]
+    return found
+
+
+def _producers(system: System) -> Found:
+    """No failure that passes has ended a batch, and of two pipelines one has the table that both want."""
+    found, rivals = list(system.twins.alarms), system.rivals
+    if "rivals" in system.operations and (len(rivals.winners), len(rivals.refused)) != (1, 1):
+        found.append(f"of two rivals {sorted(rivals.winners)} have the table, {sorted(rivals.refused)} are refused")
     return found
 
 
 def _references(system: System) -> Found:
     """Each event is joined with the version that its shard had heard of where it stands for the first time."""
-    sealed = {batch.payload: (one.numbers.origin, batch) for one in system.sessions for batch in one.outbox.batches}
+    parents = {shard.shard_id: shard.parents for shard in system.shards()}
+    opened = {shard.shard_id for shard in system.shards() if shard.closed is None}
     ends: dict[str, int] = {}
-    want: dict[tuple[str, int], int] = {}
-    shards = sorted(system.kinesis.shards(STREAM), key=lambda shard: shard.shard_id)  # parents have smaller numbers
-    for shard in shards:
-        version = max((ends[parent] for parent in shard.parents), default=1)
-        for record in shard.records:
-            if record.data in sealed:
-                origin, batch = sealed[record.data]
-                for at in range(batch.first_seq, batch.first_seq + batch.count):
-                    want.setdefault((origin, at), version)
-            elif is_control(record.data):
-                control = decode_control(record.data)
-                if control.kind == "reference":
-                    version = max(version, int(str(control.body["version"])))
-        ends[shard.shard_id] = version
-    table = _lake(system).select(["_origin", "_seq", "zone"]).to_pylist()
-    got = {(row["_origin"], row["_seq"]): row["zone"] for row in table if row["zone"] is not None}
-    found = [
-        f"{at}: joined with version {zone}, not {want.get(at)}" for at, zone in got.items() if want.get(at) != zone
-    ]
-    behind = [shard.shard_id for shard in shards if shard.closed is None and ends[shard.shard_id] < system.published]
+    want: dict[Identity, int] = {}
+    for shard_id, records in Stream(system).shards:
+        version = max((ends[parent] for parent in parents[shard_id]), default=1)
+        for announced, events in records:
+            version = max(version, announced)
+            for at in events:
+                want.setdefault(at, version)
+        ends[shard_id] = version
+    got = {(row["_origin"], row["_seq"]): row["zone"] for row in _rows(system) if row["zone"] is not None}
+    wrong = {at: zone for at, zone in got.items() if want.get(at) != zone}
+    found = [f"{at}: joined with version {zone}, not {want.get(at)}" for at, zone in wrong.items()]
+    behind = sorted(shard_id for shard_id in opened if ends[shard_id] < system.published)
     return found + [f"{shard_id} never heard of version {system.published}" for shard_id in behind]
 
 
@@ -179,26 +261,50 @@ def _ledger(system: System) -> Found:
     return list(system.dynamodb.violations)
 
 
+def _exact(system: System, report: AuditReport) -> bool:
+    """Whether the audit says of everything that it is right, and of the rows that somebody deleted that they miss."""
+    deleted = Counter((row["_origin"], row["_seq"]) for row in system.strangers.deleted)
+    foreign = sum(times for (origin, _), times in deleted.items() if is_foreign(origin))
+    own = {at for at in deleted if not is_foreign(at[0])}
+    said = {
+        (one.origin, seq) for one in report.origins for start, stop in one.not_in_lake for seq in range(start, stop)
+    }
+    others = all(not (one.not_processed or one.unexpected or one.duplicates) for one in report.origins)
+    there = report.foreign.missing == foreign and not (report.foreign.duplicates or report.foreign.unexpected)
+    # after 30 days a session is forgotten, and with it what was deleted of it
+    named = said <= own if system.archive else said == own
+    return named and others and there
+
+
 def _audited(system: System) -> Found:
-    """The pipeline's own audit: no interval is missing, everything accepted was processed, and it never said else."""
+    """The pipeline's own audit: exact, with every identity of the stream processed, and it never said else."""
     entries = system.ledger.shards()
-    store = StateStore(PIPELINE, system.objects)
+    store = StateStore(system.after, system.objects)
     states = [store.load(entry) for entry in entries]
-    report = audit(PIPELINE.name, entries, states, _lake(system).to_batches())
+    report = audit(system.after.name, entries, states, _lake(system).to_batches())
     found = list(system.alarms)
-    if not report.exact:
+    if not _exact(system, report):
         found.append(f"not exact: {[one for one in report.origins if not one.exact]} {report.foreign}")
-    for session in system.sessions:
-        want = session.numbers.next_seq
-        got = sum(one.processed for one in report.origins if one.origin == session.numbers.origin)
-        told = sum(one.accepted or 0 for one in report.origins if one.origin == session.numbers.origin)
-        if want not in (got,) or told != want:
-            found.append(f"{session.numbers.origin}: {want} events, {got} processed, {told} told in receipts")
+    processed = Counter({one.origin: one.processed for one in report.origins})
+    told = Counter({one.origin: one.accepted or 0 for one in report.origins})
+    # only a session's own outbox remembers what no receipt has named yet
+    whole = not system.flavour.own and not any(one.restored for one in system.applications)
+    # and after 30 days the shards that go on forget a session with its receipts, those that have ended nothing
+    whole &= not system.archive
+    for origin, seqs in Stream(system).by_origin().items():
+        if system.archive and processed[origin] < len(seqs):
+            continue  # after 30 days an origin is forgotten: that the audit knows it is in `_exact`
+        complete = whole and any(origin in one.origins for one in system.applications)
+        if processed[origin] != len(seqs) or told[origin] > len(seqs) or (complete and told[origin] != len(seqs)):
+            found.append(
+                f"{origin}: {len(seqs)} events, {processed[origin]} processed, {told[origin]} told in receipts"
+            )
     return found
 
 
 AUDITORS: dict[str, Callable[[System], Found]] = {
     "ledger": _ledger,
+    "producers": _producers,
     "files": _files,
     "lake": _lake_is_truth,
     "views": _views,

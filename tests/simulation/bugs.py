@@ -1,4 +1,16 @@
-"""Bugs to plant, by name: mistakes that somebody could make in the code. The simulation has to find every one."""
+"""Bugs to plant, by name: mistakes that somebody could make in the code. The simulation has to find every one.
+
+What it does not model has a test that always goes the same way:
+
+- a fork: the child's session, thread and client (tests/unit/test_producer_processes.py)
+- own ids of many callers behind one gateway (tests/unit/test_gateway_tenants.py)
+- thousands of days in one record, items of DynamoDB and what else a record may hold (tests/unit/test_totality.py,
+  tests/unit/test_commit_bounds.py)
+- a dead event that comes back after a month (tests/unit/test_horizon.py), a shard that was quiet for as long
+  (tests/unit/test_retention.py, tests/unit/test_tip_rounds.py), a parent that nobody read (tests/unit/test_upstream.py)
+- reference tables of one name of two pipelines (tests/unit/test_reference_versions.py)
+- the pause before a shard starts again (tests/unit/test_embedded.py)
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,25 +18,45 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from headwater import sequence
+import pyarrow.compute as pc
+
+from headwater import ledger
 from headwater.codec import decode_record, encode_batch
 from headwater.errors import Retryable
 from headwater.ledger import Ledger, PendingFile
-from headwater.lineage import OriginSets
-from processors.operators.aggregate import ViewState
-from processors.runners.embedded import EmbeddedRunner
-from processors.runners.shardreader import ShardReader
-from processors.state import ShardState
-from processors.told import Told
-from processors.worker import ShardWorker
-from producers import controls
-from producers.writer import Writer
-from sinks import publisher
-from sinks.deadletter import DeadLetters
-from sinks.viewitems import Item
-from sinks.viewkeys import ViewKeys
-from tests.simulation.system import System
-from tests.simulation.workload import V1, V2
+from headwater.lineage.origins import HORIZON_MS, OriginSets
+from headwater.processors.audit.committed import Committed
+from headwater.processors.audit.receipts import ReceiptCoverage
+from headwater.processors.definition import claims
+from headwater.processors.engine import engine
+from headwater.processors.engine.controls import read_receipt
+from headwater.processors.engine.engine import Engine
+from headwater.processors.engine.state import ShardState
+from headwater.processors.operators.aggregate import ViewState
+from headwater.processors.operators.misplaced import Misplaced
+from headwater.processors.replay import replay
+from headwater.processors.replay.stream import from_stream
+from headwater.processors.runners import upstream
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.runners.shardreader import ShardReader
+from headwater.processors.shard import claiming, slots, worker
+from headwater.processors.shard.context import WorkerContext
+from headwater.processors.shard.snapshots import StateStore
+from headwater.processors.shard.worker import ShardWorker
+from headwater.producers import controls, failures
+from headwater.producers.outbox import Outbox
+from headwater.producers.restores import RestoreWatch
+from headwater.producers.sealing import Numbering
+from headwater.producers.sender import Sender
+from headwater.producers.writer import Writer
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.lake import publisher, standing
+from headwater.sinks.lake.standing import TableState
+from headwater.sinks.views.items import Item
+from headwater.sinks.views.keys import ViewKeys
+from headwater.stream import sequence, shards
+from tests.simulation.operator import Operator
+from tests.simulation.workload import SESSIONS
 
 __all__ = ["BUGS", "planted"]
 
@@ -39,8 +71,11 @@ _again = Writer._again_or_not
 _answered = Writer.answered
 _add = ViewKeys.add
 _iterator = ShardReader._iterator
-_plan = publisher.plan
-_shards = controls.open_shards
+_plan = standing.plan_files
+_shards = shards.open_shards
+_begin = Outbox._begin
+_settle = Sender._settle
+_from_table = OriginSets.from_table
 
 
 def _without(condition: str, instead: str) -> Patch:
@@ -107,10 +142,11 @@ def _elsewhere(self: Writer, one: Any, *args: Any) -> int:
 
 
 def _renamed(self: Writer, one: Any, *args: Any) -> int:
-    found: Any = decode_record(one.batch.payload, V2)
-    table = found.table.select(V1.arrow_schema.names)
-    payload = encode_batch(table, V1, origin=found.origin + "-again", first_seq=found.first_seq)
-    one.batch = replace(one.batch, payload=payload)
+    contract = SESSIONS.sloppy[0]
+    found: Any = decode_record(one.batch.payload, contract)
+    if found.origin is not None:
+        payload = encode_batch(found.table, contract, origin=found.origin + "-again", first_seq=found.first_seq)
+        one.batch = replace(one.batch, payload=payload)
     return _again(self, one, *args)
 
 
@@ -131,24 +167,23 @@ def _latest(self: ShardReader) -> str | None:
     return found
 
 
-def _trusting(entry: Any, since: Any, read_ms: int) -> int:
-    return len(entry.pending)
+def _trusting(entry: Any, since: Any, read_ms: int) -> list[int]:
+    return list(range(len(entry.pending)))
 
 
-def _once_seen(entry: Any, since: Any, read_ms: int) -> int:
-    return next((at for at, file in enumerate(entry.pending) if file.uri not in since), len(entry.pending))
+def _once_seen(entry: Any, since: Any, read_ms: int) -> list[int]:
+    return [at for at, file in enumerate(entry.pending) if file.uri in since]
 
 
-def _blind(pending: Any, present: Any) -> Any:
-    return _plan(pending, frozenset())
+def _blind(pending: Any, state: Any, attempts: Any) -> Any:
+    return _plan(pending, TableState(frozenset()), attempts)
 
 
-def _early_child(self: ShardWorker, parents: Any) -> ShardState:
-    entries = [entry for entry in map(self._ports.ledger.shard, parents) if entry is not None]
-    states = [self._states.load(entry) for entry in entries]
-    return (
-        states[0].child(self.pipeline, states[1] if len(states) > 1 else None) if states else ShardState(self.pipeline)
-    )
+def _early_child(context: WorkerContext, _shard_id: str, parents: Any) -> ShardState:
+    pipeline, store = context.pipeline, StateStore(context.pipeline, context.ports.objects)
+    entries = [entry for entry in map(context.ports.ledger.shard, parents) if entry is not None]
+    states = [store.load(entry) for entry in entries]
+    return states[0].child(pipeline, states[1] if len(states) > 1 else None) if states else ShardState(pipeline)
 
 
 def _first_version(self: ShardState, *args: Any) -> ShardState:
@@ -161,9 +196,9 @@ def _one_look(client: Any, stream: str, *args: Any, **options: Any) -> Any:
     return _shards(client, stream, *args, **options)[:1]
 
 
-def _at_once(self: System) -> None:
-    for session in self.sessions:
-        session.upgraded = True
+def _at_once(self: Operator) -> None:
+    for application in self.system.applications:
+        application.upgraded = True
 
 
 def _hopeful(self: ViewKeys, *args: Any) -> int:
@@ -171,6 +206,19 @@ def _hopeful(self: ViewKeys, *args: Any) -> int:
         return _add(self, *args)
     except Retryable:
         return 0
+
+
+def _numbers_again(self: Outbox, stream: str, new_origin: str) -> Numbering:
+    begun = _begin(self, stream, new_origin)
+    self._db.execute("insert or ignore into state values ('planted', ?)", (new_origin,))
+    (origin,) = self._db.execute("select value from state where name = 'planted'").fetchone()
+    found = self._db.execute("select next_seq from sessions where origin = ?", (origin,)).fetchone()
+    return Numbering(origin, int(found[0]) if found else 0, begun.next_batch)
+
+
+def _as_it_was(self: Ledger, item: str) -> Any:
+    answer = self._client.get_item(TableName=self._table, Key=self._key(item))
+    return ledger._plain(answer["Item"]) if "Item" in answer else None
 
 
 def _no_version(*_: Any) -> str:
@@ -181,13 +229,38 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
+def _elsewhere_again(*args: Any, own: bool, **options: Any) -> Any:
+    return from_stream(*args, own=not own, **options)
+
+
+def _told_all_the_same(self: Sender, outcome: Any) -> Any:
+    for one in outcome.failed:
+        self._receipts.add(one.batch)
+    return _settle(self, outcome)
+
+
+def _half_open(table: Any, horizon_ms: int = HORIZON_MS) -> OriginSets:
+    return _from_table(table.filter(pc.less(table["lo"], table["hi"])), horizon_ms)
+
+
+def _unguarded(self: Engine, control: Any, record: Any, effects: Any) -> None:
+    if control.kind == "reference":
+        self._new_reference(control.body)
+    elif control.kind == "receipt":
+        read_receipt(control.body).add_to(self.state.accepted, record.arrived_ms)
+
+
+def _not_looked_for(one: Engine, records: Any, _outside: Any) -> Any:
+    return [one.process(records)]
+
+
 BUGS: dict[str, list[Patch]] = {
     "the fence is skipped": [_without("epoch = :e AND #p = :op", "attribute_exists(pipeline)")],
     "a child forgets the identities": [(ShardState, "child", _childless)],
     "a merge takes one parent only": [(ShardState, "child", _one_parent)],
     "a child begins before its parents end": [
         (EmbeddedRunner, "_has_ended", lambda self, shard_id: self._running(shard_id)),
-        (ShardWorker, "_inherited", _early_child),
+        (claiming, "_inherited", _early_child),
     ],
     "identities are not in the snapshot": [(ShardState, "dumps", _unseen)],
     "open windows are not in the snapshot": [(ViewState, "load_tables", _nothing)],
@@ -203,14 +276,40 @@ BUGS: dict[str, list[Patch]] = {
     "an expired iterator goes on at the tip": [(ShardReader, "_iterator", _latest)],
     "published without reading back": [(publisher, "confirmed", _trusting)],
     "published after one sighting": [(publisher, "confirmed", _once_seen)],
-    "files are added without looking": [(publisher, "plan", _blind)],
+    "files are added without looking": [(publisher, "plan_files", _blind)],
     "versions are compared as unpadded text": [(sequence, "pad", lambda number: number)],
     "a child joins with the first reference version": [(ShardState, "child", _first_version)],
     "a reference version is announced on one shard": [(controls, "open_shards", _one_look)],
-    "producers take a contract before readers": [(System, "_upgrade", _at_once)],
+    "producers take a contract before readers": [(Operator, "_upgrade", _at_once)],
     "a view's row takes older slots": [(Item, "version", _no_version)],
     "a key that could not be listed counts as listed": [(ViewKeys, "add", _hopeful)],
-    "a receipt on one shard counts for all": [(Told, "everywhere", lambda _self, _origin, accepted, _at: accepted)],
+    "a receipt on one shard counts for all": [
+        (ReceiptCoverage, "passed_everywhere", lambda _self, _origin, accepted, _at: accepted)
+    ],
+    "an outbox takes up its numbers again": [(Outbox, "_begin", _numbers_again)],
+    "an outbox forgets what it has told nobody": [(Outbox, "unannounced", lambda _self: [])],
+    "what another engine rewrote is added again": [(TableState, "history", lambda _self, _before: (frozenset(), 0))],
+    "the same version by newer code is skipped": [(slots, "slot_version", lambda version, _epoch: version)],
+    "a publisher takes files whatever another took": [_without("taken = :t", "attribute_exists(pipeline)")],
+    "the ledger is read as it may have been": [(Ledger, "_get", _as_it_was)],
+    "a process that was restored goes on with its numbers": [(RestoreWatch, "seen", lambda _self: False)],
+    "other content under one identity is dropped as a copy": [(engine, "find_conflicts", _nothing)],
+    "sets of half-open intervals lose the highest number": [(OriginSets, "from_table", _half_open)],
+    "a record that the engine fails on stops its shard": [
+        (Engine, "_control", _unguarded),
+        (worker, "take_in_isolated", _not_looked_for),
+    ],
+    "a stream made again is read on": [(upstream, "_mismatch", lambda *_: "")],
+    "user records of another shard count": [(engine, "find_misplaced", lambda *_: Misplaced())],
+    "of two pipelines that start at once both have the table": [
+        (claims, "_claimed", lambda claim, _known: {"pipeline": claim.pipeline})
+    ],
+    "a batch given up is told as accepted": [(Sender, "_settle", _told_all_the_same)],
+    "a replay puts events where their identity says": [(replay, "from_stream", _elsewhere_again)],
+    "an expired token ends a batch for good": [
+        (failures, "_PERMANENT", failures._PERMANENT | {"ExpiredTokenException"})
+    ],
+    "rows of a session that all shards have forgotten are unexpected": [(Committed, "cutoff_ms", None)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.dynamodb import MemoryDynamoDB, Staleness
 from tests.simulation.world import World
 
 __all__ = ["LEDGER", "VIEWS", "GuardedDynamoDB"]
@@ -14,21 +14,20 @@ class GuardedDynamoDB(MemoryDynamoDB):
     """Positions never go back, epochs only up, a closed shard stays closed, and only its owner moves a shard."""
 
     def __init__(self, world: World) -> None:
-        super().__init__()
+        super().__init__(Staleness(seed=world.seed, unprocessed=0.1))
         self._world = world
         self.violations: list[str] = []
         self.create_table(TableName=LEDGER, KeySchema=[{"AttributeName": "pipeline"}, {"AttributeName": "item"}])
         self.create_table(TableName=VIEWS, KeySchema=[{"AttributeName": "pk"}, {"AttributeName": "sk"}])
 
-    def update_item(self, *, TableName: str, Key: dict[str, Any], **options: Any) -> dict[str, Any]:  # noqa: N803
+    def update_item(self, *, TableName: str, Key: dict[str, Any], **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         watched = TableName == LEDGER and Key["item"]["S"].startswith("shard#")
-        items = self._tables[TableName][1]
         at = tuple(part["S"] for part in Key.values())
-        old = items.get(at) if watched else None
+        old = self.stored(TableName, *at) if watched else None
         answer = super().update_item(TableName=TableName, Key=Key, **options)
-        new = items.get(at)
-        if watched and new:
-            self._check(old, new)  # an update makes a new item, so the old one is as it was
+        new = self.stored(TableName, *at) if watched else None
+        if new:
+            self._check(old, new)
         return answer
 
     def _check(self, old: dict[str, Any] | None, new: dict[str, Any]) -> None:

@@ -9,16 +9,21 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.simulation.auditors import findings
+from tests.simulation.operator import OPERATIONS as OPERATED
 from tests.simulation.patches import simulated
-from tests.simulation.system import OPERATIONS as OPERATED
 from tests.simulation.system import System
 from tests.simulation.world import FAULTS, World
 
-__all__ = ["OPERATIONS", "Result", "run_seed", "shrunk"]
+__all__ = ["OPERATIONS", "Result", "run_range", "run_seed", "shrunk"]
 
-OPERATIONS = (*dict.fromkeys(OPERATED), "resend", "stranger")
+OPERATIONS = (
+    *dict.fromkeys(OPERATED),
+    *("restore", "stranger", "meter", "own ids", "rewrite", "remake", "twins", "clash", "rivals", "months", "replay"),
+)
 _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000
 _USUAL = {
     "crash before": 0.004,
@@ -53,8 +58,8 @@ def run_seed(seed: int, without: Sequence[str] = (), *, traced: bool = False) ->
     world = World(seed, rates)
     start = world.now
     world.faults_until_ms = start + _FAULTY_MS
-    with simulated(world):
-        system = System(world, frozenset(OPERATIONS) - set(without))
+    with simulated(world), TemporaryDirectory(prefix="headwater-simulation-") as disk:
+        system = System(world, frozenset(OPERATIONS) - set(without), Path(disk))
         finished = system.run(start + _BOUND_MS)
         found = tuple(findings(system, finished))
     trace = tuple(world.trace) if traced or found else ()
@@ -83,10 +88,14 @@ def main() -> int:
         one = run_seed(int(first), traced=True)
         print("\n".join([*one.trace, *one.found, one.digest]))
         return 1 if one.found else 0
-    seeds = range(int(first), int(last))
+    return 1 if run_range(range(int(first), int(last)), given.jobs) else 0
+
+
+def run_range(seeds: range, jobs: int) -> list[int]:
+    """Run these seeds, say what happened, shrink the first that failed, and return those that did."""
     fired, failed = Counter[str](), list[Result]()
     began = time.monotonic()
-    with ProcessPoolExecutor(given.jobs) as pool:
+    with ProcessPoolExecutor(jobs) as pool:
         for done, result in enumerate(pool.map(partial(run_seed), seeds, chunksize=10), 1):
             fired += result.fired
             if result.found:
@@ -101,7 +110,7 @@ def main() -> int:
         print(f"\nseed {result.seed}: fails still without {', '.join(without) or 'nothing'}")
         print("\n".join([*best.trace[-60:], *best.found[:10]]))
     print(f"\n{len(seeds)} seeds, {len(failed)} failed{': ' + str([one.seed for one in failed]) if failed else ''}")
-    return 1 if failed else 0
+    return [one.seed for one in failed]
 
 
 if __name__ == "__main__":

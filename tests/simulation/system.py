@@ -1,64 +1,68 @@
 """The system of one seed: real runners, publishers and producers over services in memory, all on simulated time."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from headwater.config import Settings
-from headwater.errors import HeadwaterError
+from headwater.errors import UsageError
 from headwater.ledger import Ledger
+from headwater.processors.audit.audit import audit
+from headwater.processors.controls import ControlCheck
+from headwater.processors.definition.claims import REGISTRY, claim_names
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
+from headwater.processors.references import ReferenceLoader, ensure_initial
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.runners.pages import ReaderSettings
+from headwater.processors.shard.context import Ports
+from headwater.processors.shard.snapshots import StateStore
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.lake.publisher import Publisher
+from headwater.sinks.views.store import ViewStore
+from headwater.stream.shards import list_shards
 from headwater.testing.faults import client_error
 from headwater.testing.kinesis import MemoryKinesis
+from headwater.testing.memoryshards import MemoryShard, StoredRecord
 from headwater.testing.objects import MemoryObjects
-from processors.audit import audit
-from processors.pipeline import Pipeline
-from processors.references import ReferenceLoader, ensure_initial, publish
-from processors.runners.embedded import EmbeddedRunner
-from processors.runners.shardreader import ReaderSettings
-from processors.worker import Ports, StateStore
-from producers.controls import put_control
-from producers.receipts import Accepted
-from producers.sealing import SealedBatch
-from producers.writer import Writer, WriterSettings, put_records
-from sinks.deadletter import DeadLetters
-from sinks.publisher import Publisher
-from sinks.views import ViewStore
-from tests.simulation.catalog import MemoryTable, TableSession
+from tests.simulation.catalog import SimulatedTable, TableSession
+from tests.simulation.foreigners import Foreigners
 from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
-from tests.simulation.workload import BEFORE, PIPELINE, V2, Session, zones
+from tests.simulation.operator import PASSING, Operator
+from tests.simulation.producers import CONTROL_KEY, Application, Meter
+from tests.simulation.replayer import Replayer
+from tests.simulation.rivals import Rivals
+from tests.simulation.strangers import Strangers
+from tests.simulation.twins import Twins
+from tests.simulation.workload import OWN, SESSIONS, Event, Truth, zones
 from tests.simulation.world import Actor, Proxy, SimClock, TrueClock, World
 
-__all__ = ["OPERATIONS", "POISON", "STRANGE", "STREAM", "System"]
+__all__ = ["STREAM", "System"]
 
 STREAM = "s"
-STRANGE = "s3://strange/"
-"""Files of a writer that is not ours."""
-OPERATIONS = ("split", "split", "merge", "poison", "foreign", "upgrade", "reference")
-"""What an operator may do, each as often as it is named."""
-SPACE = 1 << 128
-POISON = b"\x00\x01 no record of anybody's"
 _SETTINGS = Settings(stream=STREAM, commit_seconds=8.0, view_flush_seconds=3.0)
 _READER = ReaderSettings(idle_seconds=2.0, backoff_seconds=1.0)
 _WATCH_MS = 3_000
-_PASSING = (HeadwaterError, ClientError, BotoCoreError)
 
 
-class _Never:
-    """An event that nobody sets, waited for in simulated time."""
+class _Stop:
+    """An event that only the runner itself sets, waited for in simulated time."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self._world, self._set = world, False
 
     def is_set(self) -> bool:
-        return False
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
 
     def wait(self, seconds: float) -> bool:
         self._world.sleep(seconds * 1000)
-        return False
+        return self._set
 
 
 class _FaultyKinesis:
@@ -71,6 +75,10 @@ class _FaultyKinesis:
         return getattr(self._inner, name)
 
     def put_records(self, **request: Any) -> Any:
+        if self._world.chance("denied"):
+            raise client_error("put_records", "KMSDisabledException", "simulated")
+        if self._world.chance("expired token"):
+            raise client_error("put_records", "ExpiredTokenException", "simulated")
         if self._world.chance("partial put"):
             count = len(request["Records"])
             self._inner.faults.partial(at for at in range(count) if self._world.random.random() < 0.5)
@@ -85,46 +93,132 @@ class _FaultyKinesis:
 class System:
     """Everything of one seed. `run` returns whether all of it finished."""
 
-    def __init__(self, world: World, operations: frozenset[str]) -> None:
+    def __init__(self, world: World, operations: frozenset[str], disk: Path) -> None:
         self.world = world
         self.operations = operations
+        random = world.random
+        self.flavour = OWN if random.random() < 0.3 and "own ids" in operations else SESSIONS
+        world.fired["* own ids"] += self.flavour.own
+        self.after = self.flavour.after
+        self.truth = Truth(world, self.flavour.own, random_ids=random.random() < 0.5)
+        self.foreign: dict[int, Event] = {}
+        """Events of writers that are not ours."""
         self.clock = SimClock(world)
         self.kinesis = MemoryKinesis(TrueClock(world), limits=False, reshard_seconds=1.0)
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=world.random.choice([1, 2, 2, 3]))
         self.dynamodb = GuardedDynamoDB(world)
         self.objects = MemoryObjects()
         self.objects.put("zones/1.csv", zones(1))
-        self.table = MemoryTable(world)
-        self.ledger = Ledger(self.dynamodb, LEDGER, PIPELINE.name)
-        self.sessions = [
-            Session(world, f"origin-{number}", lambda _: world.random.randrange(SPACE))
-            for number in range(world.random.choice([1, 2]))
+        self.table = SimulatedTable(world)
+        self.strangers = Strangers(world, self.table, self.objects)
+        self.ledger = Ledger(self.dynamodb, LEDGER, self.after.name)
+        self.applications = [
+            Application(
+                world,
+                self.truth,
+                self.flavour,
+                STREAM,
+                disk / f"outbox-{number}.db",
+                random.randint(5, 25),
+                operations,
+            )
+            for number in range(random.choice([1, 2]))
         ]
-        self.batches_each = world.random.randint(2, 6)
+        self.meter = Meter(world, self.truth, self.flavour, STREAM, disk / "meter.db", random.randint(3, 10))
+        self.meter.clash = random.random() < 0.3 and "clash" in operations
+        self.twins = Twins(world, self.truth, self.flavour, STREAM, random.randint(4, 10) * (random.random() < 0.5))
+        self.foreigners = Foreigners(world, STREAM, lambda: self.kinesis.shards(STREAM))
+        self.rivals = Rivals(world, self.dynamodb, _SETTINGS)
+        self.long = random.random() < 0.15 and "months" in operations
+        self.archive: dict[str, list[StoredRecord]] = {}
+        """The records of each shard before time went by."""
+        self.remade = random.random() < 0.15 and "remake" in operations
+        self._shards: list[MemoryShard] = []
+        """Those of the stream that was deleted."""
+        self.refusals = 0
+        """Processors that ended because they must not go on."""
         self.busy = 0
-        self.pipeline = BEFORE
+        self.pipeline = self.flavour.before
         """What processors are started with."""
-        self._running: dict[str, Pipeline] = {}
+        self.running: dict[str, Pipeline] = {}
         self.published = 1
         """The version of the reference table that was published, with nothing left to do."""
         self._incarnations = 0
         self.alarms = list[str]()
         """What was called missing while all went on."""
         self._watched_ms = world.now
+        self._states = dict[tuple[str, bytes | str | None], ShardState]()
+        """States as they were read for the last look, which nobody changes."""
 
     def run(self, until_ms: int) -> bool:
         for number in range(2):
             self._keep(f"processor-{number}", self._processor)
             self._keep(f"publisher-{number}", self._publisher)
-        for number, session in enumerate(self.sessions):
-            self._until_done(f"producer-{number}", partial(self._producer, session))
-        self._until_done("operator", self._operator)
+        for number, application in enumerate(self.applications):
+            self._until_done(f"producer-{number}", partial(self._producer, application))
+        if "meter" in self.operations and not self.flavour.own:
+            self._until_done("meter", lambda: self.meter.run(self.client()))
+        if self.twins.left and "twins" in self.operations:
+            self._until_done("twins", lambda: self.twins.run(self.client()) if self.twins.left else None)
+        for name in ("rival-0", "rival-1") if "rivals" in self.operations else ():
+            self._until_done(name, partial(self.rivals.start, name))
+        if "replay" in self.operations and self.world.random.random() < 0.4:
+            self._until_done("replayer", Replayer(self, STREAM).run)
+        self._until_done("operator", Operator(self, STREAM).run)
         if "stranger" in self.operations:
-            self._until_done("stranger", self._stranger)
+            self._until_done("stranger", self.strangers.append)
+        if "rewrite" in self.operations:
+            self._until_done("rewriter", self.strangers.rewrite)
         try:
-            return self.world.run(self._finished, until_ms)
+            if not self.world.run(self._finished, until_ms):
+                return False
+            return (not self.long or self._second_act()) and (not self.remade or self._third_act())
         finally:
             self.world.close()
+
+    def _second_act(self) -> bool:
+        """Forty days later: the stream has forgotten what it had, and producers go on."""
+        world = self.world
+        self.archive = {shard.shard_id: list(shard.records) for shard in self.kinesis.shards(STREAM)}
+        world.now += 40 * 86_400_000
+        world.faults_until_ms = world.now + 30_000
+        world.fired["* months"] += 1
+        world.note("* forty days later")
+        for number, application in enumerate(self.applications):
+            application.left = world.random.randint(3, 9)
+            self._until_done(f"producer-{number}", partial(self._producer, application))
+        return world.run(self._finished, world.now + 1_800_000)
+
+    def _third_act(self) -> bool:
+        """Somebody deletes the stream and makes another of its name: nothing of it may be taken for the first one's."""
+        world = self.world
+        self._shards = self.kinesis.shards(STREAM)
+        before = {entry.shard_id: entry.position for entry in self.ledger.shards()}
+        self.refusals = 0
+        self.kinesis.delete_stream(StreamName=STREAM)
+        self.kinesis.create_stream(StreamName=STREAM, ShardCount=world.random.choice([1, 2]))
+        world.fired["* remake"] += 1
+        world.note("* the stream is made again")
+        for _ in range(3):
+            self.kinesis.put_record(StreamName=STREAM, Data=b'{"device": "again"}', PartitionKey="x")
+        for number in range(2):
+            world.doomed |= {owner for owner in self.running if owner.startswith(f"processor-{number}")}
+        world.run(lambda: False, world.now + 120_000)
+        if {entry.shard_id: entry.position for entry in self.ledger.shards()} != before:
+            self.alarms.append("a stream made again was read as if it were the old one")
+        if not self.refusals:
+            self.alarms.append("no processor said that the stream was made again")
+        return True
+
+    def shards(self) -> list[MemoryShard]:
+        """The shards of the stream that this run is about, open and closed."""
+        return self._shards or self.kinesis.shards(STREAM)
+
+    def records(self, shard: MemoryShard) -> list[StoredRecord]:
+        """Every record that a shard has ever had."""
+        before = self.archive.get(shard.shard_id, [])
+        last = before[-1].number if before else 0
+        return [*before, *(one for one in shard.records if one.number > last)]
 
     # Who starts whom.
 
@@ -152,33 +246,37 @@ class System:
         self.world.spawn(name, job, again, delay_ms)
 
     def _note_end(self, actor: Actor) -> None:
-        self._running.pop(actor.process, None)
+        self.running.pop(actor.process, None)
+        self.refusals += isinstance(actor.error, UsageError)
         why = "crashed" if actor.crashed else f"ended: {actor.error!r}"
         self.world.note(f"{actor.name} {why}")
 
     # The processes.
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """A process's own client of the stream."""
         return Proxy(self.world, "kinesis", _FaultyKinesis(self.world, self.kinesis))
 
     def _processor(self, owner: str) -> None:
         world, pipeline = self.world, self.pipeline
-        self._running[owner] = pipeline
+        self.running[owner] = pipeline
         dynamodb = Proxy(world, "dynamodb", self.dynamodb)
         objects = Proxy(world, "s3", self.objects)
         ledger = Ledger(dynamodb, LEDGER, pipeline.name)
-        ensure_initial(pipeline, ledger, objects, self._source)
+        claim_names(pipeline, _SETTINGS, "memory", Ledger(dynamodb, LEDGER, REGISTRY))
+        ensure_initial(pipeline, ledger, objects, self.source)
         ports = Ports(
             ledger=ledger,
             objects=objects,
             views=ViewStore(dynamodb, VIEWS, clock=self.clock, chance=world.random.random),
             letters=DeadLetters(objects),
             references=ReferenceLoader(pipeline, objects),
+            check_control=ControlCheck(CONTROL_KEY, pipeline.name, ledger),
         )
-        runner = EmbeddedRunner(pipeline, self._client(), ports, _SETTINGS, self.clock, owner, _READER)
-        runner.run(_Never(world), discover_seconds=5.0)  # type: ignore[arg-type]
+        runner = EmbeddedRunner(pipeline, self.client(), ports, _SETTINGS, self.clock, owner, _READER)
+        runner.run(_Stop(world), discover_seconds=5.0)  # type: ignore[arg-type]
 
-    def _source(self, service: str) -> Any:
+    def source(self, service: str) -> Any:
         """The client by which a reference table's source is read."""
         bodies = self.objects.bodies
         return Proxy(
@@ -189,7 +287,7 @@ class System:
 
     def _publisher(self, owner: str) -> None:
         world = self.world
-        ledger = Ledger(Proxy(world, "dynamodb", self.dynamodb), LEDGER, PIPELINE.name)
+        ledger = Ledger(Proxy(world, "dynamodb", self.dynamodb), LEDGER, self.after.name)
 
         def port(_: str) -> Any:
             return Proxy(world, "catalog", TableSession(self.table))
@@ -198,151 +296,16 @@ class System:
         while True:
             try:
                 publisher.step()
-            except _PASSING as error:
+            except PASSING as error:
                 world.note(f"publisher will try again: {error}")
             world.sleep(4_000)
 
-    def _producer(self, session: Session) -> None:
-        world, client = self.world, self._client()
-        writer = Writer(WriterSettings(max_records=4, give_up_ms=1 << 40), world.random.random, STREAM)
-        for batch in session.outbox.batches:
-            if batch.batch_id not in session.outbox.confirmed:
-                writer.add(batch)
-        while len(session.outbox.batches) < self.batches_each or len(writer):
-            if len(session.outbox.batches) < self.batches_each and world.random.random() < 0.5:
-                for batch in session.seal():
-                    writer.add(batch)
-            self._send(session, writer, client)
-            world.sleep(world.random.randint(50, 6_000))
-            if world.random.random() < 0.2:
-                confirmed = session.outbox.confirmed
-                self._tell(session, [one for one in session.outbox.batches if one.batch_id in confirmed], client)
-        if "resend" in self.operations:  # an outbox restored from an older copy
-            for batch in session.outbox.batches:
-                if world.random.random() < 0.4:
-                    writer.add(batch)
-                    world.fired["* resend"] += 1
-        while len(writer):
-            self._send(session, writer, client)
-            world.sleep(world.random.randint(50, 12_000))
-        self._tell(session, session.outbox.batches, client)
-
-    def _tell(self, session: Session, batches: Sequence[SealedBatch], client: Any) -> None:
-        """A receipt of these, told again until every shard has it."""
-        accepted = Accepted(V2)
-        for batch in batches:
-            accepted.add_session(session.numbers.origin, batch.first_seq, batch.count)
-        for body in accepted.bodies():
-            for _ in range(20):
-                try:
-                    put_control(client, STREAM, "receipt", body, self.clock, self.world.random.random)
-                    break
-                except _PASSING as error:
-                    self.world.note(f"a receipt is told again: {error}")
-
-    def _send(self, session: Session, writer: Writer, client: Any) -> None:
-        batches = writer.request(self.world.now)
-        if not batches:
-            return
-        try:
-            entries = put_records(client, STREAM, batches)
-        except HeadwaterError as error:
-            writer.failed(error, self.world.now)
-            return
-        for one in writer.answered(entries, self.world.now).delivered:
-            if not ("resend" in self.operations and self.world.random.random() < 0.3):
-                session.outbox.confirmed.add(one.batch.batch_id)
-
-    def _put(self, client: Any, data: bytes) -> None:
-        key = str(self.world.random.randrange(SPACE))
-        for _ in range(50):
-            try:
-                client.put_record(StreamName=STREAM, Data=data, PartitionKey="x", ExplicitHashKey=key)
+    def _producer(self, application: Application) -> None:
+        while True:
+            application.run(self.client())
+            if not application.left:
                 return
-            except (ClientError, BotoCoreError):
-                self.world.sleep(500)
-
-    def _operator(self) -> None:
-        """Splits and merges, poison, foreign events, new versions of the contract and of the reference table."""
-        world, client = self.world, self._client()
-        for _ in range(world.random.randint(2, 7)):
-            world.sleep(world.random.randint(500, 12_000))
-            what = world.random.choice(OPERATIONS)
-            if what not in self.operations:
-                continue
-            world.note(f"* {what}")
-            world.fired[f"* {what}"] += 1
-            if what == "poison":
-                self._put(client, POISON)
-            elif what == "foreign":
-                ts = world.now
-                self._put(client, b'{"device": "f", "ts": %d, "value": 7}' % ts)
-            elif what == "upgrade":
-                self._upgrade()
-            elif what == "reference":
-                self._reference(client)
-            else:
-                self._reshard(what, client)
-
-    def _upgrade(self) -> None:
-        """Readers first: producers get the new contract when no reader with the old one is left."""
-        self.pipeline = PIPELINE
-        while old := {owner for owner, pipeline in self._running.items() if pipeline is BEFORE}:
-            self.world.doomed |= old
-            self.world.sleep(1000)
-        for session in self.sessions:
-            session.upgraded = True
-
-    def _reference(self, client: Any) -> None:
-        """A new version of the reference table, published again until it is."""
-        world = self.world
-        ledger = Ledger(Proxy(world, "dynamodb", self.dynamodb), LEDGER, PIPELINE.name)
-        objects = Proxy(world, "s3", self.objects)
-        version = self.published + 1
-        source = self.objects.put(f"zones/{version}.csv", zones(version))
-        announce = partial(put_control, client, STREAM, clock=self.clock, random=world.random.random)
-        for _ in range(20):
-            try:
-                publish(PIPELINE, "zones", source, ledger, objects, self._source, announce)
-            except _PASSING as error:
-                world.note(f"publishing zones {version} again: {error}")
-                world.sleep(2_000)
-            else:
-                self.published = version
-                return
-
-    def _stranger(self) -> None:
-        """Somebody else appends to the same table now and then."""
-        session = TableSession(self.table)
-        for number in range(self.world.random.randint(3, 12)):
-            self.world.sleep(self.world.random.randint(500, 15_000))
-            try:
-                session.paths()
-                self.world.sleep(self.world.random.randint(1, 900))
-                session.add([f"{STRANGE}{number}"])
-                self.world.fired["* stranger"] += 1
-            except HeadwaterError as error:
-                self.world.note(f"the stranger was too slow: {error}")
-
-    def _reshard(self, what: str, client: Any) -> None:
-        random = self.world.random
-        shards = sorted(
-            (one for one in self.kinesis.shards(STREAM) if one.closed is None), key=lambda shard: shard.start
-        )
-        try:
-            if what == "split":
-                one = shards[random.randrange(len(shards))]
-                middle = str((one.start + one.end) // 2)
-                client.split_shard(StreamName=STREAM, ShardToSplit=one.shard_id, NewStartingHashKey=middle)
-            elif len(shards) > 1:
-                at = random.randrange(len(shards) - 1)
-                client.merge_shards(
-                    StreamName=STREAM,
-                    ShardToMerge=shards[at].shard_id,
-                    AdjacentShardToMerge=shards[at + 1].shard_id,
-                )
-        except (ClientError, BotoCoreError) as error:
-            self.world.note(f"no reshard: {error}")
+            self.world.sleep(self.world.random.randint(50, 6_000))
 
     def _finished(self) -> bool:
         self._watch()
@@ -362,9 +325,13 @@ class System:
         if self.world.now - self._watched_ms < _WATCH_MS:
             return
         self._watched_ms = self.world.now
-        entries, store = self.ledger.shards(), StateStore(PIPELINE, self.objects)
-        listed = {one.shard_id: one.parents for one in self.kinesis.shards(STREAM)}
-        report = audit(PIPELINE.name, entries, [store.load(entry) for entry in entries], [], listed=listed)
+        entries, store = self.ledger.shards(), StateStore(self.after, self.objects)
+        known, self._states = self._states, {}
+        for entry in entries:
+            at = entry.shard_id, entry.state_key or entry.state
+            self._states[at] = known.get(at) or store.load(entry)
+        listed = {one.shard_id: one.parents for one in list_shards(self.kinesis, STREAM)}
+        report = audit(self.after.name, entries, list(self._states.values()), [], listed=listed)
         missing = [f"{one.origin} {one.not_processed}" for one in report.origins if one.not_processed]
         self.world.fired["* unread"] += report.unread > 0
         self.alarms += [f"at {self.world.now}: missing {', '.join(missing)}"] if missing else []

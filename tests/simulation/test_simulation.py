@@ -12,7 +12,19 @@ from tests.simulation.bugs import BUGS, planted
 from tests.simulation.run import OPERATIONS, run_seed
 from tests.simulation.world import FAULTS
 
-SEEDS = 500
+SEEDS = 60
+"""A seed takes about a second and a half of CPU; `make simulate` and `make nightly` have the long forms."""
+QUICK = (
+    "an outbox takes up its numbers again",
+    "files are added without looking",
+    "identities are not in the snapshot",
+    "of two pipelines that start at once both have the table",
+    "the same version by newer code is skipped",
+    "user records of another shard count",
+    "what another engine rewrote is added again",
+)
+"""Planted bugs that few seeds show: `make test` has these, `make test-bugs` all."""
+MOST = 500
 
 
 @pytest.mark.timeout(900)
@@ -48,9 +60,13 @@ def test_a_seed_is_the_same_run_in_another_process() -> None:
     assert said == {f"{[run_seed(seed).digest for seed in range(3)]}\n"}
 
 
-@pytest.mark.parametrize("name", BUGS)
+ALL_BUGS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in BUGS]
+
+
+@pytest.mark.parametrize("name", ALL_BUGS)
+@pytest.mark.timeout(3600)
 def test_a_planted_bug_is_found(name: str) -> None:
     with planted(name):
-        found = next((result for result in map(run_seed, range(SEEDS)) if result.found), None)
-    assert found is not None, f"{SEEDS} seeds did not show it"
+        found = next((result for result in map(run_seed, range(MOST)) if result.found), None)
+    assert found is not None, f"{MOST} seeds did not show it"
     print(f"{name}: seed {found.seed}, {found.found[0]}")

@@ -1,4 +1,8 @@
-"""What the producers of a run have to say, and what has become of it in the stream: the truth."""
+"""What a run is about: contracts, the pipeline before and after a deployment, and the truth about every event.
+
+The truth knows an event by a number of its own, in the field `n`, and nothing of identities: who gives an event its
+identity is under test.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,23 +11,22 @@ import pyarrow as pa
 
 from headwater import aggregates as agg
 from headwater.contract import Contract, Field
-from processors.pipeline import Pipeline, Reference
-from processors.windows import tumbling
-from producers.sealing import Numbers, SealedBatch, Sealer
-from producers.settings import ProducerSettings
+from headwater.contract.definition import OwnId
+from headwater.processors.definition.parts import Reference
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 from tests.simulation.world import World
 
-__all__ = ["BEFORE", "PIPELINE", "Event", "Outbox", "Session", "zones"]
+__all__ = ["OWN", "SESSIONS", "Event", "Flavour", "Truth", "zones"]
 
-_BASE = (Field("device", "string"), Field("ts", "timestamp"), Field("value", "long", maximum=1000))
-V1 = Contract("telemetry", 1, _BASE, key="device", time="ts")
-V2 = Contract("telemetry", 2, (*_BASE, Field("site", "string", required=False)), key="device", time="ts")
-_UNBOUND = (*_BASE[:2], Field("value", "long"))
-SLOPPY = {
-    V1: Contract("telemetry", 1, _UNBOUND, key="device", time="ts"),
-    V2: Contract("telemetry", 2, (*_UNBOUND, V2.fields[-1]), key="device", time="ts"),
-}
-"""A producer's that does not know the bound."""
+_BASE = (
+    Field("device", "string"),
+    Field("ts", "timestamp"),
+    Field("value", "long", maximum=1000),
+    Field("n", "long"),
+    Field("id", "long"),
+)
+_SITE = Field("site", "string", required=False)
 
 
 def _kept(table: pa.Table) -> pa.Array:
@@ -39,30 +42,65 @@ def zones(version: int) -> bytes:
     return b"device,zone\n" + b"".join(b"d%d,%d\n" % (device, version) for device in range(3))
 
 
-def _over(contract: Contract) -> Pipeline:
+def _weighed(code: int) -> Callable[[pa.Table], pa.Table]:
+    """What a version of the code makes of an event: another fold after each deployment."""
+    return lambda table: pa.table({"weight": pa.array([value * code for value in table["value"].to_pylist()])})
+
+
+def _over(contract: Contract, code: int) -> Pipeline:
     reference = Reference("zones", "s3://memory/zones/1.csv", key="device", columns={"zone": "long"})
     return (
         Pipeline("sim", contract)
         .where(_kept)
+        .map(_weighed(code), adds={"weight": "long"})
         .enrich(reference, on="device")
-        .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("value"))
+        .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("weight"))
         .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
         .view("by_zone", by=["zone"], spread=3, events=agg.count())
         .lake("telemetry", partition="hour")
     )
 
 
-BEFORE, PIPELINE = _over(V1), _over(V2)
-"""The pipeline with the contract's first version, and with the second, which readers take before producers do."""
+@dataclass(frozen=True)
+class Flavour:
+    """A contract in two versions, the pipelines over them, and the same for producers that do not know the bound."""
+
+    before: Pipeline
+    after: Pipeline
+    sloppy: tuple[Contract, Contract]
+
+    @property
+    def own(self) -> bool:
+        """Whether events have ids of their own."""
+        return self.after.contract.id is not None
+
+    def contract(self, upgraded: bool, sloppy: bool) -> Contract:
+        """What a producer is started with."""
+        return self.sloppy[upgraded] if sloppy else (self.after if upgraded else self.before).contract
+
+
+def _flavour(own: OwnId | None) -> Flavour:
+    unbound = tuple(Field("value", "long") if one.name == "value" else one for one in _BASE)
+
+    def contract(version: int, fields: tuple[Field, ...]) -> Contract:
+        return Contract("telemetry", version, fields, key="device", time="ts", id=own)
+
+    v1, v2 = contract(1, _BASE), contract(2, (*_BASE, _SITE))
+    return Flavour(_over(v1, 1), _over(v2, 2), (contract(1, unbound), contract(2, (*unbound, _SITE))))
+
+
+SESSIONS, OWN = _flavour(None), _flavour(OwnId("device", "id", partitions=4))
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event as it was meant."""
+    """One event as it was meant. `id` is its own where the contract has one, else of no account."""
 
     device: str
     ts: int
     value: int
+    n: int
+    id: int
 
     @property
     def dead(self) -> bool:
@@ -72,57 +110,31 @@ class Event:
     def kept(self) -> bool:
         return not self.dead and self.value != 13
 
+    @property
+    def row(self) -> dict[str, object]:
+        return {"device": self.device, "ts": self.ts, "value": self.value, "n": self.n, "id": self.id}
+
 
 @dataclass
-class Outbox:
-    """What survives a producer: sealed batches, and which of them were confirmed."""
+class Truth:
+    """Every event that somebody has put, and what may have become of it."""
 
-    batches: list[SealedBatch] = field(default_factory=list)
-    confirmed: set[int] = field(default_factory=set)
+    world: World
+    own: bool
+    random_ids: bool = False
+    """Ids of 64 random bits and the ends of their range, not numbers that count up."""
+    _edges: list[int] = field(default_factory=lambda: [(1 << 63) - 1, -(1 << 63), 0, -1, 1, (1 << 63) - 2])
+    events: dict[int, Event] = field(default_factory=dict)
+    accepted: set[int] = field(default_factory=set)
+    """`put` has returned, or the client would not rest until it had."""
+    lost: set[int] = field(default_factory=set)
+    """Those in no copy of an outbox that was put back: they may be gone."""
+    doubled: set[int] = field(default_factory=set)
+    """Those that a copy of an outbox had unsealed: they may be there again under another identity."""
 
-
-class Session:
-    """A producing session: numbers its events and seals them. `truth` has each by its identity."""
-
-    def __init__(self, world: World, name: str, place: Callable[[int], int]) -> None:
-        self._world = world
-        self.numbers = Numbers(name)
-        settings = ProducerSettings(max_events=8, receipts=False)
-        self._sealers = {
-            id(contract): Sealer(contract, settings, self.numbers, place) for contract in (V1, V2, *SLOPPY.values())
-        }
-        self.truth: dict[tuple[str, int], Event] = {}
-        self.upgraded = False
-        self.outbox = Outbox()
-
-    def seal(self) -> list[SealedBatch]:
-        """A few events more, sealed and in the outbox."""
-        random = self._world.random
-        sloppy = random.random() < 0.15
-        contract = V2 if self.upgraded else V1
-        contract = SLOPPY[contract] if sloppy else contract
-        events = [self._event(sloppy) for _ in range(random.randint(1, 5))]
-        columns = {
-            "device": pa.array([one.device for one in events]),
-            "ts": pa.array([one.ts for one in events], pa.int64()).cast(pa.timestamp("ms", "UTC")),
-            "value": pa.array([one.value for one in events], pa.int64()),
-            "site": pa.array([None for _ in events], pa.string()),
-        }
-        table = pa.table({one.name: columns[one.name] for one in contract.fields})
-        sealer = self._sealers[id(contract)]
-        for part in sealer.cut_table(table, 64, lambda _: None):
-            sealer.append(part, self._world.now)
-        made = []
-        for buffer in sealer.take(self._world.now, everything=True):
-            _, sealed = sealer.seal(buffer)
-            made += [batch for batch, _ in sealed]
-        first = made[0].first_seq
-        self.truth.update({(self.numbers.origin, first + at): one for at, one in enumerate(events)})
-        self.outbox.batches += made
-        return made
-
-    def _event(self, sloppy: bool) -> Event:
-        random = self._world.random
+    def event(self, sloppy: bool = False, device: str | None = None) -> Event:
+        """A new event; of contracts with own ids none that is dead, for it may come again under its id."""
+        random = self.world.random
         late = random.choice([0, 0, 0, 600_000, 4 * 3_600_000])
         value = random.randint(0, 600)
         if sloppy and random.random() < 0.4:
@@ -131,5 +143,15 @@ class Session:
             value = 666
         elif random.random() < 0.05:
             value = 13
-        ts = self._world.now - late - random.randint(0, 90_000)
-        return Event(f"d{random.randint(0, 2)}", ts, value)
+        if self.own and (value > 1000 or value == 666):
+            value = 1
+        n = len(self.events)
+        own_id = n
+        if self.random_ids:
+            own_id = random.getrandbits(64) - (1 << 63)
+            if self._edges and random.random() < 0.1:
+                own_id = self._edges.pop()
+        ts = self.world.now - late - random.randint(0, 90_000)
+        event = Event(device or f"d{random.randint(0, 2)}", ts, value, n, own_id)
+        self.events[n] = event
+        return event

@@ -14,6 +14,8 @@ from typing import Any
 from botocore.exceptions import ClientError, ReadTimeoutError
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from headwater.testing.dynamodb import Pages
+
 __all__ = ["FAULTS", "Actor", "Crash", "Proxy", "SimClock", "TrueClock", "World"]
 
 FAULTS = (
@@ -25,6 +27,8 @@ FAULTS = (
     "crash after",
     "pause",
     "partial put",
+    "denied",
+    "expired token",
     "expired iterator",
     "catalog loses",
     "catalog drops foreign",
@@ -43,6 +47,14 @@ _REFUSALS = {
 
 class Crash(BaseException):
     """The process dies here: nothing of the system may catch it."""
+
+
+class Standstill(BaseException):
+    """The process would run on for ever while no time goes by: a busy loop."""
+
+
+MOST_LOOKS = 200_000
+"""An actor looks at the clock so many times in one turn only when it spins."""
 
 
 @dataclass
@@ -80,8 +92,10 @@ class World:
         self._hub = getcurrent()
         self._dead: list[Actor] = []
         self.current: Actor | None = None
+        self._looks = 0
         self.doomed: set[str] = set()
         """Processes that are told to end: they die at their next call."""
+        self._closers: dict[str, list[Callable[[], None]]] = {}
 
     def spawn(
         self,
@@ -107,6 +121,9 @@ class World:
             actor.job()
         except Crash:
             actor.crashed = True
+        except Standstill:
+            actor.crashed = True
+            self.errors.append(f"{actor.name} runs on without waiting for anything")
         except Exception as error:  # what ends a process is looked at by whoever started it
             actor.error = error
         actor.ended = True
@@ -119,6 +136,11 @@ class World:
         self.fired[fault] += 1
         self.note(f"! {fault}")
         return True
+
+    def at_death(self, closer: Callable[[], None]) -> None:
+        """Have this done when the running process is dead: what an operating system takes back."""
+        assert self.current is not None
+        self._closers.setdefault(self.current.process, []).append(closer)
 
     def note(self, what: str) -> None:
         who = self.current.name if self.current else "world"
@@ -145,7 +167,7 @@ class World:
         return finished()
 
     def _turn(self, actor: Actor) -> None:
-        self.current = actor
+        self.current, self._looks = actor, 0
         actor.let.switch()
         self.current = None
         if not actor.ended:
@@ -156,10 +178,19 @@ class World:
         for one in gone:
             self.actors.remove(one)
             one.ended = True
+            one.crashed |= actor.crashed
             self._dead.append(one)
+            for closer in self._closers.pop(one.name, ()) if one.name == one.process else ():
+                closer()
         for one in gone:
             if one.on_end is not None:
                 one.on_end(one)
+
+    def looked(self) -> None:
+        """Count the running actor's looks at the clock: one that looks on and on while time stands spins."""
+        self._looks += 1
+        if self._looks > MOST_LOOKS and self.current is not None:
+            raise Standstill
 
     def close(self) -> None:
         """Stop whoever still runs, so that nothing of this world goes on in the next."""
@@ -168,11 +199,16 @@ class World:
                 actor.let.throw(GreenletExit)
         self.actors.clear()
         self._dead.clear()
+        for closers in self._closers.values():
+            for closer in closers:
+                closer()
+        self._closers.clear()
 
     def sleep(self, ms: float) -> None:
         """The running actor waits; others go on."""
         actor = self.current
-        assert actor is not None, "only actors sleep"
+        if actor is None:
+            raise GreenletExit  # the world is closing, and some `finally` waits for what will never come
         actor.wake_ms = self.now + max(1, round(ms))
         self._hub.switch()
 
@@ -215,6 +251,7 @@ class SimClock:
         self._world = world
 
     def now_ms(self) -> int:
+        self._world.looked()
         actor = self._world.current
         return self._world.now + (actor.skew_ms if actor else 0)
 
@@ -240,29 +277,13 @@ class Proxy:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
         if not callable(found) or name in ("uri", "get_paginator", "get_waiter") or name.startswith("_"):
-            return _Paged(self, found) if name == "get_paginator" else found
+            return self._pages if name == "get_paginator" else found
 
         def call(*args: Any, **request: Any) -> Any:
             return self._world.call(self._service, name, found, request, args)
 
         return call
 
-
-class _Paged:
-    """A paginator whose one request goes through the world."""
-
-    def __init__(self, proxy: Proxy, get_paginator: Callable[[str], Any]) -> None:
-        self._proxy = proxy
-        self._get = get_paginator
-
-    def __call__(self, operation: str) -> "_Pages":
-        return _Pages(self._proxy, operation, self._get(operation))
-
-
-class _Pages:
-    def __init__(self, proxy: Proxy, operation: str, paginator: Any) -> None:
-        self._proxy, self._operation, self._paginator = proxy, operation, paginator
-
-    def paginate(self, **request: Any) -> Any:
-        world, service = self._proxy._world, self._proxy._service
-        return world.call(service, self._operation, lambda **r: list(self._paginator.paginate(**r)), request, ())
+    def _pages(self, operation: str) -> Pages:
+        """A paginator each page of which is a call of its own."""
+        return Pages(getattr(self, operation))

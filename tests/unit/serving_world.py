@@ -10,18 +10,18 @@ import pyarrow as pa
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from headwater.aggregates import Columns
+from headwater.aggregates.columns import Columns
 from headwater.clock import Clock, ManualClock
+from headwater.commands.serving import open_reader
 from headwater.config import ServeSettings, Settings
 from headwater.ledger import Commit
-from headwater.serving.app import create_app
-from headwater.serving.reading import ViewReader
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.services import Services
+from headwater.serving.api.app import create_app
+from headwater.sinks.views.slots import Upsert
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.web.auth import Authenticator
-from processors.pipeline import Pipeline
-from processors.services import Services
-from sinks.views import Upsert
 
 __all__ = ["MINUTE", "START", "Failing", "World"]
 
@@ -87,7 +87,7 @@ class World(Services):
         self.views.write(spec, [upsert])
 
     def app(self, authenticator: Authenticator | None = None, **settings: Any) -> FastAPI:
-        return create_app(ViewReader(self), ServeSettings(**({"cache_seconds": 0} | settings)), authenticator)
+        return create_app(open_reader(self), ServeSettings(**({"cache_seconds": 0} | settings)), authenticator)
 
     def asking(self, authenticator: Authenticator | None = None, **settings: Any) -> TestClient:
         """A fault of the service, which the server would log with its traceback, is raised here."""

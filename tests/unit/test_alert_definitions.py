@@ -6,13 +6,13 @@ import pytest
 
 from headwater.aggregates import count, mean
 from headwater.errors import Retryable
-from processors.alerts import above
-from processors.alerts.lease import known_rules
-from processors.alerts.machine import State
-from processors.alerts.publishers import Refused
-from processors.alerts.service import Alerts
-from processors.alerts.store import Entry, alert_rows
-from processors.windows import tumbling
+from headwater.processors.alerts import above
+from headwater.processors.alerts.machine import State
+from headwater.processors.alerts.progress import known_rules
+from headwater.processors.alerts.publishers import Refused
+from headwater.processors.alerts.service import Alerts
+from headwater.processors.alerts.store import Entry, alert_rows
+from headwater.processors.definition.windows import tumbling
 from tests.unit.test_alert_leading import ONE
 from tests.unit.test_alert_service import START, Event, Killed, Plant, to
 
@@ -36,17 +36,17 @@ def test_a_rule_that_is_taken_out() -> None:
     plant, told = Plant(ONE), list[Event]()
     plant.lives({"dev-1": [99.0], "dev-2": [99.0, 20.0]})
     plant.read_to(0)
-    service = Alerts(plant, {"all": refuse}, "a")
+    service = Alerts(plant.alert_ports, {"all": refuse}, "a")
     service.turn()
     plant.read_to(2)
     service.turn()
     plant.clock.sleep(31)
     without = plant.having(NONE)
-    turn = Alerts(without, {"all": refuse}, "b").turn()
+    turn = Alerts(without.alert_ports, {"all": refuse}, "b").turn()
     assert turn is not None
     assert (turn.cleared, turn.waiting) == (1, 4)
     plant.clock.sleep(31)
-    service = Alerts(without, to(told), "c")
+    service = Alerts(without.alert_ports, to(told), "c")
     turn = service.turn()
     assert turn is not None
     assert (turn.published, turn.waiting) == (4, 0)
@@ -73,9 +73,9 @@ def test_a_new_rule_that_is_taken_out_at_once(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(plant.alerts, "save", dies)
     with pytest.raises(Killed):
-        Alerts(plant, to(told), "a").turn()
+        Alerts(plant.alert_ports, to(told), "a").turn()
     plant.clock.sleep(31)
-    Alerts(plant.having(NONE), to(told), "b").turn()
+    Alerts(plant.having(NONE).alert_ports, to(told), "b").turn()
     assert [kind for _, kind, _, _ in said(told)] == ["raised", "cleared"]
     assert (plant.alerts.entries("hot"), known_rules(plant.ledger)) == ({}, [])
 
@@ -85,15 +85,15 @@ def test_a_rule_that_is_put_back_is_new() -> None:
     plant, told = Plant(ONE), list[Event]()
     plant.lives({"dev-1": [99.0, 20.0]})
     plant.read_to(2)
-    Alerts(plant, to(told), "a").turn()
+    Alerts(plant.alert_ports, to(told), "a").turn()
     plant.clock.sleep(31)
-    Alerts(plant.having(NONE), to(told), "b").turn()
+    Alerts(plant.having(NONE).alert_ports, to(told), "b").turn()
     told.clear()
     plant.write("dev-1", 1000, 99.0)
     plant.write("dev-1", 5000, 99.0)
     plant.write("dev-1", 5001, 20.0)
     plant.read_to(5002)
-    turn = Alerts(plant, to(told), "c").turn()
+    turn = Alerts(plant.alert_ports, to(told), "c").turn()
     assert turn is not None
     assert (turn.behind, said(told)) == (0, [])
 
@@ -104,7 +104,7 @@ def test_a_view_whose_next_version_has_other_keys() -> None:
     plant.lives({"dev-1": [99.0, 99.0]})
     plant.alerts.save(Entry("hot", "dev-1|t", {"device": "dev-1", "metric": "t"}, State("firing", START, START, 99.0)))
     plant.alerts.save(Entry("hot", "dev-2|t", {"device": "dev-2", "metric": "t"}, State("pending", START, START, 99.0)))
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     for minute in (0, 1, 2):
         plant.read_to(minute)
         service.turn()
@@ -121,15 +121,15 @@ def test_a_rule_that_is_moved_to_another_view(is_down: bool) -> None:
     plant, told = Plant(BOTH.alert("hot", on="device_1m", when=above("mean", 30))), list[Event]()
     plant.lives({"dev-1": [99.0, 99.0]})
     plant.read_to(1)
-    Alerts(plant, to(told), "a").turn()
+    Alerts(plant.alert_ports, to(told), "a").turn()
     plant.clock.sleep(31)
     moved = plant.having(BOTH.alert("hot", on="metric_1m", when=above("mean", 30)))
     plant.read_to(2)
     if is_down:
-        Alerts(moved, {"all": refuse}, "b").turn()
+        Alerts(moved.alert_ports, {"all": refuse}, "b").turn()
         assert said(told) == [("hot", "raised", "device_1m", "09:01")]
         plant.clock.sleep(31)
-    Alerts(moved, to(told), "c").turn()
+    Alerts(moved.alert_ports, to(told), "c").turn()
     assert said(told) == [("hot", "raised", "device_1m", "09:01"), ("hot", "cleared", "device_1m", "09:01")]
     assert alert_rows("plant", moved.pipeline.alerts, moved.alerts) == []
     assert known_rules(plant.ledger) == ["hot"]

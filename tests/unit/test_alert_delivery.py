@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import Retryable
-from processors.alerts.publishers import BATCH, Refused
-from processors.alerts.service import Alerts
+from headwater.processors.alerts.publishers import BATCH, Refused
+from headwater.processors.alerts.service import Alerts
 from tests.unit.test_alert_leading import ONE
 from tests.unit.test_alert_service import Event, Plant
 
@@ -41,7 +41,7 @@ class Target:
 def started(targets: dict[str, Target]) -> tuple[Plant, Alerts]:
     plant = Plant(ONE)
     plant.read_to(0)
-    service = Alerts(plant, targets, "a")
+    service = Alerts(plant.alert_ports, targets, "a")
     service.turn()
     return plant, service
 
@@ -57,7 +57,7 @@ def test_one_that_is_refused_holds_up_no_other() -> None:
         plant.clock.sleep(10)
     assert target.requests < 10 + 8  # the one is tried after 10, 20, 40 … seconds
     again = Target()
-    done = Alerts(plant, {"bus": again}, "b")
+    done = Alerts(plant.alert_ports, {"bus": again}, "b")
     plant.clock.sleep(31)
     done.turn()
     assert len(target.took) == len({event["id"] for event in target.took}) == 99
@@ -113,7 +113,7 @@ def test_a_target_that_is_named_no_more_is_not_waited_for() -> None:
     plant.read_to(1)
     service.turn()
     plant.clock.sleep(31)
-    turn = Alerts(plant, {"pager": pager}, "b").turn()
+    turn = Alerts(plant.alert_ports, {"pager": pager}, "b").turn()
     assert turn is not None
     assert (turn.published, turn.waiting, len(pager.took)) == (1, 0, 1)
 

@@ -10,13 +10,12 @@ import pytest
 from headwater.aggregates import count, mean
 from headwater.clock import SystemClock
 from headwater.errors import Fenced, Retryable
-from processors.alerts import above, absent
-from processors.alerts.lease import Lease
-from processors.alerts.publishers import Refused
-from processors.alerts.service import Alerts, Turn
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
-from sinks.viewitems import ViewSpec
+from headwater.processors.alerts import above, absent
+from headwater.processors.alerts.publishers import Refused
+from headwater.processors.alerts.service import Alerts, Turn
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.sinks.views.items import ViewSpec
 from tests.unit.test_alert_service import HOT, PIPELINE, START, Event, Plant, expected, first_of_each, to
 
 ONE = (
@@ -29,28 +28,6 @@ ONE = (
 def judged_to(plant: Plant, rule: str = "hot") -> int:
     """The minute."""
     return int((plant.ledger.document("alerts")[0]["rules"][rule]["to"] - START) // 60_000)
-
-
-def test_a_lease_lasts_as_long_as_its_turn() -> None:
-    """It is renewed on the way; who was overtaken finds out at its next look, and writes nothing."""
-    plant = Plant()
-    lease, other = Lease(plant.ledger, plant.clock, "a"), Lease(plant.ledger, plant.clock, "b")
-    assert lease.take(30)
-    for _ in range(20):
-        plant.clock.sleep(11)
-        lease.hold()
-        assert other.take(30) is None
-    assert lease.take(30) is False
-    plant.clock.sleep(31)
-    assert other.take(30) is True
-    with pytest.raises(Fenced):
-        lease.hold()
-    with pytest.raises(Fenced):
-        lease.judged({})
-    lease.release()
-    assert other.take(30) is False
-    other.release()
-    assert lease.take(30) is True
 
 
 @pytest.mark.parametrize("each_seconds", [1, 12, 25])
@@ -71,7 +48,7 @@ def test_two_services_and_a_turn_longer_than_the_lease(each_seconds: int) -> Non
             depth -= 1
         return {}
 
-    services += [Alerts(plant, {"all": publish}, name) for name in "ab"]
+    services += [Alerts(plant.alert_ports, {"all": publish}, name) for name in "ab"]
     plant.lives({f"dev-{at:03}": [20.0] for at in range(200)})
     plant.read_to(0)
     services[0].turn()
@@ -87,7 +64,7 @@ def test_two_services_and_a_read_longer_than_the_lease() -> None:
     """The lease is renewed while the view is read: the other gets no chance, and the rule gets on."""
     plant, told = Plant(ONE, clock=SystemClock()), list[Event]()
     plant.read_to(0)
-    first, second = Alerts(plant, to(told), "a"), Alerts(plant, to(told), "b")
+    first, second = Alerts(plant.alert_ports, to(told), "a"), Alerts(plant.alert_ports, to(told), "b")
     first.turn()
     real = plant.views.at
 
@@ -129,7 +106,7 @@ def test_what_a_view_has_told_is_not_judged_again_for_another(monkeypatch: pytes
     monkeypatch.setattr(plant.views, "at", broken)
     plant.read_to(3)
     with pytest.raises(Retryable):
-        Alerts(plant, to(told), "a").turn()
+        Alerts(plant.alert_ports, to(told), "a").turn()
     assert (judged_to(plant), [event["data"]["rule"] for event in told]) == (3, ["hot"])
 
 
@@ -140,7 +117,7 @@ def test_two_leaders_that_take_turns_at_any_moment() -> None:
         plant, told = Plant(), list[Event]()
         plant.lives(HOT)
         plant.read_to(0)
-        Alerts(plant, to(told), "start").turn()
+        Alerts(plant.alert_ports, to(told), "start").turn()
         plant.read_to(6)
         plant.clock.sleep(31)
         left = moment
@@ -153,7 +130,7 @@ def test_two_leaders_that_take_turns_at_any_moment() -> None:
                 if left == -1 and not busy:
                     busy = True
                     plant.clock.sleep(31)
-                    Alerts(plant, to(told), "b").turn()
+                    Alerts(plant.alert_ports, to(told), "b").turn()
                     busy = False
                 return call(*positional, **request)
 
@@ -162,12 +139,12 @@ def test_two_leaders_that_take_turns_at_any_moment() -> None:
         for name in ("update_item", "delete_item", "get_item", "query", "batch_get_item"):
             setattr(plant.memory, name, stall(getattr(plant.memory, name)))
         try:
-            Alerts(plant, {"all": stall(to(told)["all"])}, "a").turn()
+            Alerts(plant.alert_ports, {"all": stall(to(told)["all"])}, "a").turn()
         except Fenced:
             assert left < 0
         busy = True
         plant.clock.sleep(31)
-        done = Alerts(plant, to(told), "c").turn()
+        done = Alerts(plant.alert_ports, to(told), "c").turn()
         assert done is not None
         assert done.waiting == 0
         assert first_of_each(told) == expected(HOT, 6), moment
@@ -183,7 +160,7 @@ def test_who_leads_again_knows_what_another_has_told() -> None:
             raise Retryable("no")
         return to(told)["all"](events)
 
-    first, second = Alerts(plant, {"all": publish}, "a"), Alerts(plant, {"all": publish}, "b")
+    first, second = Alerts(plant.alert_ports, {"all": publish}, "a"), Alerts(plant.alert_ports, {"all": publish}, "b")
     plant.lives({"dev-1": [99.0, 99.0, 20.0]})
     plant.read_to(1)
     first.turn()
@@ -203,6 +180,6 @@ def test_a_call_that_fails_lets_the_next_one_lead() -> None:
     real = plant.views.at
     plant.views.at = lambda *_: (_ for _ in ()).throw(Retryable("no"))  # type: ignore[method-assign]
     with pytest.raises(Retryable):
-        Alerts(plant, to(told), "first").once()
+        Alerts(plant.alert_ports, to(told), "first").once()
     plant.views.at = real  # type: ignore[method-assign]
-    assert Alerts(plant, to(told), "second").once() == Turn(raised=1, published=1, judged=1)
+    assert Alerts(plant.alert_ports, to(told), "second").once() == Turn(raised=1, published=1, judged=1)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import UsageError
-from processors.alerts import Rule, above, absent, below, falling, rising
-from processors.alerts.machine import CALM, Change, Episode, Reading, State, advance
-from processors.windows import hopping, tumbling
+from headwater.processors.alerts import Rule, above, absent, below, falling, rising
+from headwater.processors.alerts.machine import CALM, Change, Episode, Reading, State, advance
+from headwater.processors.definition.windows import hopping, tumbling
 
 MINUTE = 60_000
 ONE = tumbling("1m")

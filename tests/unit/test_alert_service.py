@@ -9,23 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.aggregates import Columns, count, first, mean
+from headwater.aggregates import count, first, mean
+from headwater.aggregates.columns import Columns
 from headwater.clock import Clock, ManualClock
 from headwater.config import Settings
 from headwater.errors import Fenced, Retryable, UsageError
-from headwater.ledger import Commit, ShardEntry, watermark_of
+from headwater.ledger import Commit, ShardEntry
+from headwater.processors.alerts import above, absent
+from headwater.processors.alerts.events import About, event_of
+from headwater.processors.alerts.machine import CALM, Reading, advance
+from headwater.processors.alerts.publishers import Publish, Refused
+from headwater.processors.alerts.service import Alerts, Turn
+from headwater.processors.alerts.store import alert_rows
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.services import Services
+from headwater.processors.watermark import watermark_of
+from headwater.sinks.views.slots import Upsert
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
-from processors.alerts import above, absent
-from processors.alerts.events import About, event_of
-from processors.alerts.machine import CALM, Reading, advance
-from processors.alerts.publishers import Publish, Refused
-from processors.alerts.service import Alerts, Turn
-from processors.alerts.store import alert_rows
-from processors.pipeline import Pipeline
-from processors.services import Services
-from processors.windows import tumbling
-from sinks.viewitems import Upsert
 
 START = 1_762_160_400_000
 MINUTE = 60_000
@@ -80,7 +82,7 @@ class Plant(Services):
     """One shard whose watermark the test moves, and rows that it writes."""
 
     memory: Memory
-    stream: MemoryKinesis
+    memory_stream: MemoryKinesis
     entry: ShardEntry
 
     def __init__(
@@ -89,21 +91,21 @@ class Plant(Services):
         clock = clock or ManualClock(START)
         super().__init__(settings or Settings(view_writers=1), pipeline, clock)
         object.__setattr__(self, "memory", Memory())
-        object.__setattr__(self, "stream", MemoryKinesis(clock, limits=False))
-        self.stream.create_stream(StreamName=self.settings.stream, ShardCount=1)
+        object.__setattr__(self, "memory_stream", MemoryKinesis(clock, limits=False))
+        self.memory_stream.create_stream(StreamName=self.settings.stream, ShardCount=1)
         object.__setattr__(self, "entry", self.ledger.claim("shardId-000000000000", "p", None, START))
 
     def having(self, pipeline: Pipeline) -> "Plant":
         """The same, under another definition."""
         other = Plant(pipeline, self.settings, self.clock)
-        for name in ("memory", "stream", "entry"):
+        for name in ("memory", "memory_stream", "entry"):
             object.__setattr__(other, name, getattr(self, name))
-        for name in ("ledger", "views", "alerts", "serving"):
+        for name in ("ledger", "views", "alerts", "serving", "stores", "stream_client", "kinesis"):
             other.__dict__.pop(name, None)
         return other
 
     def client(self, service: str) -> Any:
-        return {"dynamodb": self.memory, "kinesis": self.stream}[service]
+        return {"dynamodb": self.memory, "kinesis": self.memory_stream, "s3": None}[service]
 
     def write(self, device: str, minute: int, value: float, version: int = 1) -> None:
         spec = self.view_specs["device_1m"]
@@ -183,13 +185,13 @@ HOT: dict[str, Sequence[float | None]] = {
 def test_a_change_is_told_once(plant: Plant, told: list[Event]) -> None:
     """As a CloudEvents event; not again in later turns, nor by who leads later."""
     plant.lives(HOT)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     for minute in (0, 1, 3, 3, 4, 6):
         plant.read_to(minute)
         service.turn()
-    assert Alerts(plant, to(told), "b").turn() is None
+    assert Alerts(plant.alert_ports, to(told), "b").turn() is None
     plant.clock.sleep(31)
-    done = Alerts(plant, to(told), "c").turn()
+    done = Alerts(plant.alert_ports, to(told), "c").turn()
     assert done is not None
     assert (done.raised, done.cleared, done.published) == (0, 0, 0)
     assert [(event["type"].rpartition(".")[2], event["subject"]) for event in told] == [
@@ -209,9 +211,9 @@ def test_a_change_is_told_once(plant: Plant, told: list[Event]) -> None:
 def test_what_is_kept_of_it(plant: Plant, told: list[Event]) -> None:
     plant.lives(HOT)
     plant.read_to(4)
-    Alerts(plant, to(told), "a").turn()
+    Alerts(plant.alert_ports, to(told), "a").turn()
     plant.read_to(6)
-    Alerts(plant, to(told), "a").turn()
+    Alerts(plant.alert_ports, to(told), "a").turn()
     rows = alert_rows("plant", PIPELINE.alerts, plant.alerts)
     assert [(row["alert"], row["key"], row["state"], row["unpublished"]) for row in rows] == [
         ("silent", "dev-2", "firing", 0),
@@ -225,7 +227,7 @@ def test_late_data_and_a_rule_that_is_new(plant: Plant, told: list[Event]) -> No
     """Amended windows are not judged again. A new rule looks back as far as it takes to fire, and no further."""
     plant.lives({"dev-1": [99, 99, 20, 20, 20, 20, 31, 31], "dev-2": [20] * 8})
     plant.read_to(8)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     service.turn()
     assert [event["data"]["since"] for event in told] == ["2025-11-03T09:06:00.000Z"]
     for minute in range(8):
@@ -244,7 +246,7 @@ def test_what_a_target_refuses_waits(plant: Plant, told: list[Event]) -> None:
         raise Retryable("no")
 
     plant.lives(HOT)
-    service = Alerts(plant, {"all": refuse}, "a")
+    service = Alerts(plant.alert_ports, {"all": refuse}, "a")
     turns = []
     for minute in (0, 3, 4, 6):
         plant.read_to(minute)
@@ -256,7 +258,7 @@ def test_what_a_target_refuses_waits(plant: Plant, told: list[Event]) -> None:
         (1, 1, 0, 3),
     ]
     plant.clock.sleep(31)
-    done = Alerts(plant, to(told), "b").turn()
+    done = Alerts(plant.alert_ports, to(told), "b").turn()
     assert done is not None
     assert (done.published, done.waiting) == (3, 0)
     assert first_of_each(told) == expected(HOT, 6)
@@ -267,16 +269,16 @@ def test_paused_while_another_leads(plant: Plant, told: list[Event]) -> None:
     """One stalls in the middle of publishing, longer than its lease: the other tells the same under the same ids."""
     plant.lives(HOT)
     plant.read_to(0)
-    Alerts(plant, to(told), "a").turn()
+    Alerts(plant.alert_ports, to(told), "a").turn()
     plant.read_to(6)
 
     def stall(events: Sequence[Event]) -> Refused:
         plant.clock.sleep(31)
-        assert Alerts(plant, to(told), "b").turn() is not None
+        assert Alerts(plant.alert_ports, to(told), "b").turn() is not None
         return to(told)["all"](events)
 
     with pytest.raises(Fenced):
-        Alerts(plant, {"all": stall}, "a").turn()
+        Alerts(plant.alert_ports, {"all": stall}, "a").turn()
     assert len(told) == 3 + 2  # and the first request of the one that stalled
     assert first_of_each(told) == expected(HOT, 6)
 
@@ -286,7 +288,7 @@ def test_much_to_catch_up_with(plant: Plant, told: list[Event]) -> None:
     lives: dict[str, Sequence[float | None]] = {"dev-1": [31.0, 31.0, 20.0] * 200}
     plant.lives(lives)
     plant.read_to(0)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     service.turn()
     plant.read_to(600)
     turns = [service.turn() for _ in range(4)]
@@ -305,13 +307,13 @@ def test_a_stream_that_falls_silent(told: list[Event]) -> None:
         plant.read_to(3)
         for _ in range(6):
             plant.clock.sleep(120)
-            Alerts(plant, to(told), f"at {plant.clock.now_ms()}").turn()
+            Alerts(plant.alert_ports, to(told), f"at {plant.clock.now_ms()}").turn()
         assert [event["subject"] for event in told] == found
 
 
 def test_a_device_whose_data_come_later_than_allowed(plant: Plant, told: list[Event]) -> None:
     """Its silence ends when they are seen, and is not told anew while they come."""
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     plant.lives({"dev-1": [20.0] * 2, "dev-2": [20.0] * 40})
     for minute in range(40):
         plant.read_to(minute)
@@ -340,14 +342,14 @@ def test_killed_at_any_write(lives: dict[str, Sequence[float | None]], looks: se
     plant.lives(lives)
     crashes: Iterator[int] = iter(deaths)
     plant.read_to(0)
-    Alerts(plant, to(told), "start").turn()
+    Alerts(plant.alert_ports, to(told), "start").turn()
     for minute in sorted({*looks, 18}):
         plant.read_to(minute)
         for attempt in range(len(deaths) + 1):
             plant.clock.sleep(31)
             plant.memory.dies = next(crashes, None)
             try:
-                Alerts(plant, to(told), f"{minute}-{attempt}").turn()
+                Alerts(plant.alert_ports, to(told), f"{minute}-{attempt}").turn()
                 break
             except Killed:
                 continue
@@ -368,7 +370,7 @@ def test_refused_definitions() -> None:
         lambda: PIPELINE.alert("x", on="nowhere", when=above("mean", 1)),
         lambda: PIPELINE.alert("x", on="device_1m", when=above("said", 1)),
         lambda: PIPELINE.view("ever", by=["device"], n=count()).alert("x", on="ever", when=above("n", 1)),
-        lambda: Alerts(Plant(PIPELINE.map(lambda t: t, adds={"v": "double"}, pure=False)), {}, "a"),
+        lambda: Alerts(Plant(PIPELINE.map(lambda t: t, adds={"v": "double"}, pure=False)).alert_ports, {}, "a"),
     ):
         with pytest.raises(UsageError):
             wrong()
@@ -378,7 +380,7 @@ def test_a_pipeline_without_alerts() -> None:
     """The service waits: it may be deployed before the first rule."""
     plant = Plant(Pipeline("none", contract="telemetry"))
     plant.read_to(9)
-    assert Alerts(plant, {}, "a").turn() == Turn()
+    assert Alerts(plant.alert_ports, {}, "a").turn() == Turn()
 
 
 def test_a_shard_that_is_idle() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from headwater.cli.failures import explain
+from headwater.commands.failures import explain
 from headwater.config import Settings
 from headwater.errors import UsageError
-from processors.alerts.publishers import publish_to
+from headwater.processors.alerts.publishers import publish_to
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 import pytest
 
 from headwater.errors import UsageError
-from headwater.ledger import ShardEntry, watermark_of
-from processors.alerts import above, absent
-from processors.alerts.service import Alerts
-from processors.runners.embedded import list_shards
+from headwater.ledger import ShardEntry
+from headwater.processors.alerts import above, absent
+from headwater.processors.alerts.service import Alerts
+from headwater.processors.watermark import watermark_of
+from headwater.stream.shards import list_shards
 from tests.unit.test_alert_leading import ONE
 from tests.unit.test_alert_service import MINUTE, START, Event, Plant, to
 
@@ -50,16 +51,16 @@ def test_a_shard_that_nobody_has_read_yet_holds_it() -> None:
 
 def reshard(plant: Plant, shard_id: str) -> list[str]:
     """Split it; the ids of its children."""
-    (info,) = [one for one in list_shards(plant.stream, plant.settings.stream) if one.shard_id == shard_id]
+    (info,) = [one for one in list_shards(plant.memory_stream, plant.settings.stream) if one.shard_id == shard_id]
     middle = str((info.start + info.end) // 2)
-    plant.stream.split_shard(StreamName=plant.settings.stream, ShardToSplit=shard_id, NewStartingHashKey=middle)
-    return [one.shard_id for one in list_shards(plant.stream, plant.settings.stream) if shard_id in one.parents]
+    plant.memory_stream.split_shard(StreamName=plant.settings.stream, ShardToSplit=shard_id, NewStartingHashKey=middle)
+    return [one.shard_id for one in list_shards(plant.memory_stream, plant.settings.stream) if shard_id in one.parents]
 
 
 def test_alerts_over_a_reshard() -> None:
     """A device whose events are in a child that is read late: no false silence, and its breach is told."""
     plant, told = Plant(BOTH), list[Event]()
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     low, high = reshard(plant, A)
     plant.commit(plant.entry, 0, closed=True)
     first, second = (plant.ledger.claim(name, "p", None, START) for name in (low, high))
@@ -89,17 +90,19 @@ def test_alerts_over_a_reshard() -> None:
 def test_alerts_at_a_first_start() -> None:
     """Nothing is judged before every shard of the stream has been read."""
     plant, told = Plant(BOTH), list[Event]()
-    plant.stream.create_stream(StreamName="two", ShardCount=2)
+    plant.memory_stream.create_stream(StreamName="two", ShardCount=2)
     plant.settings.stream = "two"
     plant.lives({"x": [20.0], "y": [20.0] * 6})
     plant.read_to(6)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     done = service.turn()
     assert done is not None
     assert (done.judged, told) == (0, [])
     for minute in range(1, 6):
         plant.write("x", minute, 20.0)
-    second = next(one.shard_id for one in list_shards(plant.stream, "two") if one.shard_id != plant.entry.shard_id)
+    second = next(
+        one.shard_id for one in list_shards(plant.memory_stream, "two") if one.shard_id != plant.entry.shard_id
+    )
     plant.commit(plant.ledger.claim(second, "p", None, START), 6)
     done = service.turn()
     assert done is not None
@@ -109,7 +112,7 @@ def test_alerts_at_a_first_start() -> None:
 def test_a_clock_that_is_ahead() -> None:
     """One event from the future brings the watermark to it: windows are final no sooner than the time has come."""
     plant, told = Plant(BOTH), list[Event]()
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     entry = plant.entry
     plant.clock.sleep(120)
     for minute in range(40):

@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from headwater.aggregates import count, iso_ms, mean
+from headwater.aggregates import count, mean
+from headwater.aggregates.merging import iso_ms
 from headwater.errors import Fenced, UsageError
-from processors.alerts import Rule, above, absent
-from processors.alerts.events import About, event_of
-from processors.alerts.machine import Change, State
-from processors.alerts.readings import seen, starts
-from processors.alerts.service import Alerts
-from processors.alerts.store import Entry, alert_rows
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
-from sinks.viewitems import key_text
+from headwater.processors.alerts import Rule, above, absent
+from headwater.processors.alerts.events import About, event_of
+from headwater.processors.alerts.machine import Change, State
+from headwater.processors.alerts.readings import seen, starts
+from headwater.processors.alerts.service import Alerts
+from headwater.processors.alerts.store import Entry, alert_rows
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.sinks.views.items import key_text
 from tests.unit.test_alert_leading import ONE
 from tests.unit.test_alert_service import MINUTE, START, Event, Memory, Plant, to
 
@@ -52,7 +53,7 @@ def strict(pipeline: Pipeline) -> Plant:
 
 
 def documents(plant: Plant) -> int:
-    items = plant.memory.scan(TableName="headwater-ledger")["Items"]
+    items = plant.memory.scan(TableName="headwater-ledger", ConsistentRead=True)["Items"]
     return sum("/alerts/" in item["pipeline"]["S"] for item in items)
 
 
@@ -69,7 +70,7 @@ def test_any_key_that_a_view_can_have(key: str) -> None:
     plant, told = strict(ONE), list[Event]()
     plant.lives({key: [99.0, 20.0], "dev-1": [20.0, 99.0]})
     plant.read_to(0)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     service.turn()
     plant.read_to(2)
     service.turn()
@@ -89,7 +90,7 @@ def test_what_no_item_can_hold_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
         return real(Entry(entry.rule, entry.key, {"big": "x" * 500_000}, entry.state) if entry.key == "big" else entry)
 
     monkeypatch.setattr(plant.alerts, "save", save)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     for minute in range(4):
         plant.read_to(minute)
         service.turn()
@@ -106,7 +107,7 @@ def test_many_changes_of_a_key_are_small() -> None:
         list[Event](),
     )
     plant.read_to(0)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     service.turn()
     plant.lives({"k" * 900: [99.0, 20.0] * 120})
     plant.read_to(240)
@@ -120,7 +121,7 @@ def test_many_changes_of_a_key_are_small() -> None:
 def test_what_never_fired_is_not_kept() -> None:
     """Sessions: new keys in each minute, each with one breach."""
     plant, told = Plant(TWO), list[Event]()
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     plant.read_to(0)
     service.turn()
     for minute in range(1, 30):
@@ -139,7 +140,7 @@ def test_what_has_been_cleared_is_kept_for_a_week() -> None:
     plant, told = Plant(ONE), list[Event]()
     plant.lives({"dev-1": [99.0, 20.0], "dev-2": [99.0, 99.0]})
     plant.read_to(0)
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     service.turn()
     plant.read_to(2)
     service.turn()
@@ -158,7 +159,7 @@ def test_the_list_after_a_brief_breach() -> None:
     """The last episode stays; what is about to fire has none yet; a run that has ended is no longer listed."""
     plant, told = Plant(TWO), list[Event]()
     plant.lives({"dev-1": [99.0, 99.0, 20.0, 99.0, 20.0, 20.0], "dev-2": [20.0, 20.0, 20.0, 99.0]})
-    service = Alerts(plant, to(told), "a")
+    service = Alerts(plant.alert_ports, to(told), "a")
     found = {}
     for minute in (0, 3, 4, 5, 6):
         plant.read_to(minute)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from headwater.errors import UsageError
-from processors.alerts import Rule, above
-from processors.alerts.events import About, event_of
-from processors.alerts.machine import Change
-from processors.alerts.publishers import publish_to
-from processors.examples.tickets import Tickets, alert_in
-from processors.windows import tumbling
+from headwater.processors.alerts import Rule, above
+from headwater.processors.alerts.events import About, event_of
+from headwater.processors.alerts.machine import Change
+from headwater.processors.alerts.publishers import publish_to
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.examples.tickets import Tickets, alert_in
 
 RULE = Rule("hot", "device_1m", tumbling("1m"), above("mean", 30), summary="too hot")
 RAISED, CLEARED = (
@@ -95,7 +95,7 @@ def test_a_ticket_is_the_same_in_every_order(aws: Any) -> None:
         dynamodb.create_table(TableName=f"t{at}", BillingMode="PAY_PER_REQUEST", **keys)
         tickets = Tickets(None, dynamodb, "", f"t{at}")
         assert sum(tickets.handle(event) for event in order) == 2
-        (item,) = dynamodb.scan(TableName=f"t{at}")["Items"]
+        (item,) = dynamodb.scan(TableName=f"t{at}", ConsistentRead=True)["Items"]
         found.append({name: value["S"] for name, value in item.items()})
     assert found == [found[0]] * len(found)
     assert found[0] == {
@@ -134,7 +134,7 @@ def test_a_message_that_the_table_refuses_takes_no_other_along(aws: Any) -> None
     tickets = Tickets(sqs, Strict(), url, "t")
     for _ in range(5):
         tickets.poll(0)
-    assert {item["ticket"]["S"] for item in dynamodb.scan(TableName="t")["Items"]} == wanted
+    assert {item["ticket"]["S"] for item in dynamodb.scan(TableName="t", ConsistentRead=True)["Items"]} == wanted
     left = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
     assert left == {"ApproximateNumberOfMessages": "3"}
     is_down = True

@@ -7,10 +7,10 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.lineage import IntervalSet
-from processors.audit import audit
-from processors.pipeline import Pipeline
-from processors.state import ShardState
+from headwater.lineage.intervals import IntervalSet
+from headwater.processors.audit.audit import audit
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
 
 PIPELINE = Pipeline("p", "telemetry").lake("t")
 events = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), max_size=20)

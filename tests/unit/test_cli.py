@@ -12,9 +12,9 @@ import typer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headwater import cli
-from headwater.cli.failures import explain
-from sinks.viewitems import key_parts, key_text
+from headwater import commands as cli
+from headwater.commands.failures import explain
+from headwater.sinks.views.items import key_parts, key_text
 from tests.cli import headwater
 
 CLOSED = {
@@ -78,6 +78,15 @@ def test_missing_credentials_are_said(arguments: list[str]) -> None:
     headwater(*arguments).failed(1, "no credentials")
 
 
+def test_produce_says_that_credentials_are_missing(tmp_path: Path) -> None:
+    """A person waits: the producer's two minutes of trying are for services."""
+    file = tmp_path / "readings.ndjson"
+    file.write_text('{"device": "d", "metric": "m", "ts": "2026-03-01T12:00:00Z", "value": 1.0}\n')
+    headwater("produce", str(file), "--contract", "telemetry", timeout=30).failed(
+        1, "no credentials", "AWS_ACCESS_KEY_ID"
+    )
+
+
 def test_check_exits_1_on_an_incompatible_change(tmp_path: Path) -> None:
     """Faults are the answer, so they are on stdout."""
     text = (
@@ -103,9 +112,20 @@ def test_show_gives_a_table_json_and_a_json_schema() -> None:
     assert json.loads(headwater("contract", "show", "telemetry", "--json-schema").out)["type"] == "object"
 
 
+def test_show_names_the_own_id(tmp_path: Path) -> None:
+    """What numbers the events is the first thing that a newcomer looks for."""
+    file = tmp_path / "orders.yaml"
+    fields = "fields:\n  - {name: order, type: string}\n  - {name: n, type: long}\n  - {name: at, type: timestamp}\n"
+    file.write_text(f"name: orders\nversion: 1\nkey: order\ntime: at\nid: {{origin: order, seq: n}}\n{fields}")
+    shown = headwater("contract", "show", str(file)).out
+    assert "events have an id of their own: order and n" in shown
+    assert "key, id: origin" in shown
+    assert json.loads(headwater("contract", "show", str(file), "--json").out)["id"]["seq"] == "n"
+
+
 def test_a_reader_that_goes_away_is_no_failure_to_speak_of() -> None:
     """`headwater … | head -0` is quiet."""
-    code = "from headwater.cli import main; main()"
+    code = "from headwater.commands import main; main()"
     command = f'{sys.executable} -c "{code}" contract show flights --json-schema | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr == ""
@@ -113,7 +133,8 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """`--help` stays quick because the commands import what they need when they run."""
-    code = "import sys, headwater.cli; print([m for m in ('boto3', 'pyarrow', 'pandas', 'duckdb') if m in sys.modules])"
+    heavy = ("boto3", "pyarrow", "pandas", "duckdb")
+    code = f"import sys, headwater.commands; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 

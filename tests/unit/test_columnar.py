@@ -185,5 +185,36 @@ def test_frames_without_size_are_read_and_truncated_ones_refused() -> None:
     with pytest.raises(InvalidRecord, match="too early"):
         decode_record(whole_lines, CONTRACT)
     for whole in (frame, zstandard.compress(lines(rows(300)))):
+        assert decode(whole + whole).total == 600
+        for more in (b"x", whole[:-3]):
+            with pytest.raises(InvalidRecord):
+                decode_record(whole + more, CONTRACT)
+
+
+def uncompressed(batches: int) -> tuple[bytes, list[int]]:
+    """A stream of as many batches, and where each message of it ends."""
+    sink, one = pa.BufferOutputStream(), table(10)
+    ends = []
+    with pa.ipc.new_stream(sink, one.schema) as writer:
+        for _ in range(batches):
+            writer.write_table(one)
+            ends.append(sink.tell())
+    return sink.getvalue().to_pybytes(), ends
+
+
+def test_a_stream_that_was_cut_anywhere_is_refused() -> None:
+    """Between two messages, too, where Arrow's reader sees nothing amiss: all rows or an error, never some of them."""
+    data, ends = uncompressed(3)
+    assert decode(data).total == 30
+    for cut in {*range(1, len(data), 7), *ends, *(end + 4 for end in ends), len(data) - 1, len(data) - 8}:
         with pytest.raises(InvalidRecord):
-            decode_record(whole + whole, CONTRACT)
+            decode_record(data[:cut], CONTRACT)
+
+
+def test_what_comes_behind_the_end_of_a_stream_is_not_dropped() -> None:
+    """Zeros are padding; anything else would be rows that nobody reads."""
+    data, _ = uncompressed(1)
+    assert decode(data + b"\0" * 8).total == 10
+    for more in (data, b"x", b"\0" * 8 + b"x"):
+        with pytest.raises(InvalidRecord, match="behind its end mark"):
+            decode_record(data + more, CONTRACT)

@@ -6,10 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater import sequence
 from headwater.errors import UsageError
 from headwater.ledger import PendingFile, ShardEntry
-from sinks.compaction import Found, Sizes, TableFile, could_be_committed, orphans, plan_groups
+from headwater.sinks.lake.compaction import (
+    CompactionSizes,
+    StoredObject,
+    TableFile,
+    could_be_committed,
+    find_orphans,
+    plan_groups,
+)
+from headwater.stream import sequence
 
 FILES = st.lists(
     st.builds(TableFile, st.uuids().map(str), st.sampled_from("abc"), st.integers(1, 150), st.integers(1, 9)),
@@ -26,7 +33,7 @@ def test_groups_take_each_small_file_that_is_not_pending_at_most_once(
     pending = set(
         data.draw(st.lists(st.sampled_from([file.path for file in files]), unique=True) if files else st.just([]))
     )
-    sizes = Sizes(target=data.draw(st.integers(100, 300)), small=100, fewest=data.draw(st.integers(2, 6)))
+    sizes = CompactionSizes(target=data.draw(st.integers(100, 300)), small=100, fewest=data.draw(st.integers(2, 6)))
     groups = plan_groups(files, pending, sizes)
     taken = [file for group in groups for file in group.files]
     assert len({file.path for file in taken}) == len(taken)
@@ -45,18 +52,18 @@ def test_groups_take_each_small_file_that_is_not_pending_at_most_once(
 def test_what_was_joined_is_left_alone() -> None:
     """Twenty small files become one, and that is no candidate any more."""
     files = [TableFile(str(n), "d", 10, 1) for n in range(20)]
-    (group,) = plan_groups(files, set(), Sizes(target=256, small=128))
+    (group,) = plan_groups(files, set(), CompactionSizes(target=256, small=128))
     assert group.rows == 20
     joined = TableFile("joined", "d", group.bytes, group.rows)
-    assert plan_groups([joined], set(), Sizes(target=256, small=128)) == []
+    assert plan_groups([joined], set(), CompactionSizes(target=256, small=128)) == []
     with pytest.raises(UsageError, match="compaction"):
-        Sizes(target=1, small=2)
+        CompactionSizes(target=1, small=2)
 
 
 def test_small_files_of_an_earlier_partitioning_are_rewritten_however_few() -> None:
     """Nothing joins them any more. Large ones stay."""
     small, large = TableFile("a", "old d", 10, 1, earlier=True), TableFile("b", "old d", 200, 9, earlier=True)
-    sizes = Sizes(target=256, small=128)
+    sizes = CompactionSizes(target=256, small=128)
     assert [group.files for group in plan_groups([small, large], set(), sizes)] == [(small,)]
     assert plan_groups([small, large], {"a"}, sizes) == []
 
@@ -136,14 +143,14 @@ def test_no_orphan_is_ever_needed(parts: list[list[int]]) -> None:
     world = World()
     for what in before:
         world.act(what)
-    found = [Found(uri, 1, at) for uri, at in world.objects.items()]
+    found = [StoredObject(uri, 1, at) for uri, at in world.objects.items()]
     listed_at = world.now
     for what in a:
         world.act(what)
     entries = [world.entry]
     for what in b:
         world.act(what)
-    gone = orphans(found, entries, world.current | world.older, listed_at + 1)
+    gone = find_orphans(found, entries, world.current | world.older, listed_at + 1)
     for one in gone:
         for what in c[:1]:
             world.act(what)
@@ -160,11 +167,11 @@ def test_a_dead_processor_s_files_are_orphans_only_once_it_is_fenced() -> None:
     world = World()
     world.write()
     (uri,) = world.objects
-    found = [Found(uri, 7, 0)]
+    found = [StoredObject(uri, 7, 0)]
     assert could_be_committed(uri, {"shard-1": [world.entry]})
-    assert orphans(found, [world.entry], set(), 10**15) == []
+    assert find_orphans(found, [world.entry], set(), 10**15) == []
     world.claim()
-    assert orphans(found, [world.entry], set(), 10**15) == found
+    assert find_orphans(found, [world.entry], set(), 10**15) == found
     other = ShardEntry("q", "shard-1", 1, "other pipeline, same table")
-    assert orphans(found, [world.entry, other], set(), 10**15) == []
-    assert orphans(found, [world.entry], set(), 0) == []
+    assert find_orphans(found, [world.entry, other], set(), 10**15) == []
+    assert find_orphans(found, [world.entry], set(), 0) == []

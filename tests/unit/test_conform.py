@@ -151,7 +151,8 @@ def test_the_edges_of_integers() -> None:
         for name, low, high in (("n", -(2**63), 2**63 - 1), ("i", -(2**31), 2**31 - 1)):
             columns = {"n": pa.array([0])} | {name: pa.array([edge])}
             found = conform(contract, good_table(**columns))
-            assert bool(found.invalid) != (low <= edge <= high), (name, edge)
+            exact = abs(edge) < 2**53  # beyond it a float may be another number's rounding
+            assert bool(found.invalid) != (low <= edge <= high and exact), (name, edge)
     for value in (2**63, 2**64 - 1):
         found = conform(contract, good_table(n=pa.array([value, 1], pa.uint64())))
         assert [row.index for row in found.invalid] == [0]

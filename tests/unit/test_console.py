@@ -3,31 +3,42 @@
 from dataclasses import replace
 from typing import Any
 
-from headwater.console.alerts import alert_cells, alerts_said
-from headwater.console.audit import audit_badge, audit_lines
-from headwater.console.charts import heat_text, rate_options, shard_options, view_options
-from headwater.console.flow import hop_words
-from headwater.console.letters import letters_said
-from headwater.console.lettersread import Letters
-from headwater.console.overview import Findings, Hop, TableState, Totals, hops, rates, shard_rows, totals_of, waiting
-from headwater.console.shards import shard_cells
-from headwater.console.theme import COLD, HOT, UNKNOWN, WARM
-from headwater.console.views import plain
-from headwater.console.words import age, figure, letter_text, ranges, short
 from headwater.ledger import PendingFile, ShardEntry
-from processors.audit import AuditReport, ForeignAudit, OriginAudit
-from processors.shards.edge import heat_document, read_samples
-from processors.shards.heat import Sample
-from processors.shards.topology import Shard, Topology
-from sinks.deadletter import DeadLetter
+from headwater.processors.audit.report import AuditReport, ForeignAudit, OriginAudit
+from headwater.processors.scaling.heat import Sample
+from headwater.processors.scaling.readings import heat_document, read_samples
+from headwater.processors.scaling.topology import Topology
+from headwater.serving.console.alerts import alert_cells, alerts_summary
+from headwater.serving.console.audit import audit_badge, audit_rows
+from headwater.serving.console.charts import heat_text, rate_options, shard_options, view_options
+from headwater.serving.console.flow import hop_texts
+from headwater.serving.console.formatting import age, figure, letter_text, ranges, short
+from headwater.serving.console.letter_reader import Letters
+from headwater.serving.console.letters import letters_summary
+from headwater.serving.console.overview import (
+    Hop,
+    Observations,
+    TableFigures,
+    Totals,
+    hops,
+    rates,
+    shard_rows,
+    sum_totals,
+    waiting_since,
+)
+from headwater.serving.console.shards import shard_cells
+from headwater.serving.console.theme import COLD, HOT, UNKNOWN, WARM
+from headwater.serving.console.views import cell_text
+from headwater.sinks.deadletter import DeadLetter
+from headwater.stream.shards import Shard
 
 HALF = 1 << 127
 TOPOLOGY = Topology(
     "s",
     (
         Shard("shardId-000000000000", 0, 2 * HALF - 1, closed=True),
-        Shard("shardId-000000000001", 0, HALF - 1, parent="shardId-000000000000"),
-        Shard("shardId-000000000002", HALF, 2 * HALF - 1, parent="shardId-000000000000"),
+        Shard("shardId-000000000001", 0, HALF - 1, parents=("shardId-000000000000",)),
+        Shard("shardId-000000000002", HALF, 2 * HALF - 1, parents=("shardId-000000000000",)),
     ),
 )
 
@@ -53,20 +64,20 @@ ENTRIES = [
     entry("shardId-000000000002", 21, updated_ms=58_000),
 ]
 SAMPLE = Sample("shardId-000000000001", 60_000, 60, 500_000, 10, 300, lag_ms={"p": 1_500})
-FOUND = Findings(
+FOUND = Observations(
     at_ms=60_000,
     entries=ENTRIES,
     topology=TOPOLOGY,
     samples={SAMPLE.shard_id: SAMPLE},
-    table=TableState(rows=128, files=3, snapshot_ms=55_000),
+    table=TableFigures(rows=128, files=3, snapshot_ms=55_000),
     since={FILE.uri: 48_000},
     letters=0,
     views=2,
 )
 
 
-def hops_of(found: Findings) -> dict[str, Hop]:
-    return {hop.name: hop for hop in hops(found, [totals_of(found.entries, found.table.rows, found.at_ms)])}
+def hops_of(found: Observations) -> dict[str, Hop]:
+    return {hop.name: hop for hop in hops(found, [sum_totals(found.entries, found.table.rows, found.at_ms)])}
 
 
 def test_hops_and_shards() -> None:
@@ -95,23 +106,23 @@ def test_where_nothing_waits_nothing_is_behind() -> None:
     """However long ago the last commit was."""
     calm = replace(SAMPLE, lag_ms={"p": 0})
     found = hops_of(replace(FOUND, at_ms=900_000, since={}, samples={calm.shard_id: calm}))
-    assert [hop_words(found[name])[1] for name in ("stream", "lake files", "views")] == ["up to date"] * 3
-    assert {hop_words(found[name])[1] for name in ("processor", "table", "dead letters")} == {""}
+    assert [hop_texts(found[name])[1] for name in ("stream", "lake files", "views")] == ["up to date"] * 3
+    assert {hop_texts(found[name])[1] for name in ("processor", "table", "dead letters")} == {""}
 
 
 def test_dead_letters_are_amiss_while_they_wait() -> None:
-    assert not hops_of(FOUND)["dead letters"].amiss
+    assert not hops_of(FOUND)["dead letters"].needs_attention
     some = hops_of(replace(FOUND, letters=3))["dead letters"]
-    assert (some.amiss, some.note) == (True, "3 wait")
+    assert (some.needs_attention, some.note) == (True, "3 wait")
 
 
 def test_a_file_waits_since_it_was_seen_first() -> None:
     """Other commits of its shard make it no younger; what is not pending any more is forgotten."""
-    first = waiting({}, ENTRIES, 60_000)
+    first = waiting_since({}, ENTRIES, 60_000)
     assert first == {FILE.uri: 50_000}
     later = [replace(ENTRIES[1], updated_ms=70_000, pending=(FILE, replace(FILE, uri="s3://b/l")))]
-    assert waiting(first, later, 71_000) == {FILE.uri: 50_000, "s3://b/l": 70_000}
-    assert waiting(first, [ENTRIES[2]], 71_000) == {}
+    assert waiting_since(first, later, 71_000) == {FILE.uri: 50_000, "s3://b/l": 70_000}
+    assert waiting_since(first, [ENTRIES[2]], 71_000) == {}
 
 
 class Documents(dict[str, tuple[dict[str, Any], int]]):
@@ -158,7 +169,13 @@ def test_figures_are_rounded_and_have_no_exponent() -> None:
         "0.0001234",
         "-12.500",
     ]
-    assert [plain(value) for value in (329.03060327606875, None, "k", True, [1])] == ["329.03", "", "k", "true", "[1]"]
+    assert [cell_text(value) for value in (329.03060327606875, None, "k", True, [1])] == [
+        "329.03",
+        "",
+        "k",
+        "true",
+        "[1]",
+    ]
 
 
 def test_a_cut_payload_says_so() -> None:
@@ -167,11 +184,11 @@ def test_a_cut_payload_says_so() -> None:
     assert letter_text(letter, 1_000) == "x" * 200
 
 
-def test_letters_beyond_those_shown_are_said() -> None:
+def test_letters_beyond_those_shown_are_counted() -> None:
     one = DeadLetter("s", "1", None, "r", None, None, b"", "c", 0)
-    assert letters_said(Letters((one,) * 200, 300), None) == "300 wait, the first 200 are shown"
-    assert letters_said(Letters((one,) * 200, 1_000, more=True), None).startswith("1,000 or more wait")
-    assert letters_said(None, (3, 300)) == "sending: 3 of 300 …"
+    assert letters_summary(Letters((one,) * 200, 300), None) == "300 wait, the first 200 are shown"
+    assert letters_summary(Letters((one,) * 200, 1_000, more=True), None).startswith("1,000 or more wait")
+    assert letters_summary(None, (3, 300)) == "sending: 3 of 300 …"
 
 
 def alert(number: int) -> dict[str, object]:
@@ -180,8 +197,8 @@ def alert(number: int) -> dict[str, object]:
     return {"alert": "a", "state": state, "unpublished": 0, **more}
 
 
-def test_alerts_beyond_those_shown_are_said() -> None:
-    assert alerts_said([alert(number) for number in range(300)]) == "2 firing; the first 200 of 300 are shown"
+def test_alerts_beyond_those_shown_are_counted() -> None:
+    assert alerts_summary([alert(number) for number in range(300)]) == "2 firing; the first 200 of 300 are shown"
     assert alert_cells(alert(0))[4] == "123,456,789"
 
 
@@ -198,14 +215,14 @@ def report(*origins: OriginAudit) -> AuditReport:
 def test_the_audits_lines_add_up() -> None:
     """Gaps come second, the origin's whole name and all of its gaps with the cell; foreign events have a line."""
     found = report(EXACT, GAPS)
-    lines = list(audit_lines(found))
+    lines = list(audit_rows(found))
     assert lines[0] == ("others, without an identity", "1", "–", "5", "0", "0", "4", "0")
     assert lines[1][:2] == (("aaaaaa…aaaaa", "a" * 32), ("3: 3, 7–8", "3: 3, 7–8"))
     assert lines[2][1:3] == (("0", ""), "–")
     assert sum(int(str(line[3])) for line in lines) == found.processed
     assert sum(int(str(line[6])) for line in lines) == found.in_lake
     many = report(*(replace(GAPS, origin=f"{number:032x}") for number in range(600)))
-    lines = list(audit_lines(many))
+    lines = list(audit_rows(many))
     assert lines[-1][0] == "100 further origins"
     assert sum(int(str(line[3])) for line in lines) == many.processed
 

@@ -13,8 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from headwater.clock import ManualClock
 from headwater.config import GatewaySettings
-from headwater.console.gate import CONTENT_SECURITY_POLICY, Gate
-from headwater.console.origins import Origins
+from headwater.serving.console.gate import CONTENT_SECURITY_POLICY, LoginGate
+from headwater.serving.console.origins import OriginCheck
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
@@ -62,7 +62,7 @@ def page(text: str) -> Any:
 
 
 @pytest.fixture
-def gate(store: KeyStore, clock: ManualClock) -> Gate:
+def gate(store: KeyStore, clock: ManualClock) -> LoginGate:
     app = Starlette(
         routes=[
             Route("/", lambda _: page("the page")),
@@ -72,11 +72,11 @@ def gate(store: KeyStore, clock: ManualClock) -> Gate:
             Mount("/", Starlette(routes=[Route("/{rest:path}", lambda _: page("the page's"))])),
         ]
     )
-    return Gate(app, Authenticator(GatewaySettings(), store, None, clock), others=OTHERS, seconds=0.05)
+    return LoginGate(app, Authenticator(GatewaySettings(), store, None, clock), api_paths=OTHERS, seconds=0.05)
 
 
 @pytest.fixture
-def client(gate: Gate) -> TestClient:
+def client(gate: LoginGate) -> TestClient:
     return TestClient(gate, "http://localhost", follow_redirects=False)
 
 
@@ -177,7 +177,7 @@ async def _a_while() -> None:
     await asyncio.sleep(0.2)
 
 
-def test_acts_ask_anew(gate: Gate, store: KeyStore, key: str) -> None:
+def test_acts_ask_anew(gate: LoginGate, store: KeyStore, key: str) -> None:
     """What is remembered of a key is good enough to look, not to act."""
     cookies = f"headwater_key={key}"
     assert asyncio.run(gate.refusal(cookies)) is None
@@ -197,7 +197,7 @@ def test_signing_out_takes_the_cookie_back(client: TestClient, key: str) -> None
 
 
 @pytest.mark.parametrize(("host", "secure"), [("localhost", False), ("127.0.0.1:8785", False), ("views.example", True)])
-def test_the_cookie_goes_over_tls_but_on_this_machine(gate: Gate, key: str, host: str, secure: bool) -> None:
+def test_the_cookie_goes_over_tls_but_on_this_machine(gate: LoginGate, key: str, host: str, secure: bool) -> None:
     answer = TestClient(gate, f"http://{host}", follow_redirects=False).post("/login", data={"key": key})
     assert ("Secure" in answer.headers["set-cookie"]) is secure
 
@@ -218,7 +218,7 @@ def inner() -> Any:
 
 def test_other_pages_may_not_talk_to_it(inner: Any) -> None:
     """Sockets and changes come from the host's own pages, or from no browser."""
-    client = TestClient(Origins(inner, loopback=False), "http://views.example:8080")
+    client = TestClient(OriginCheck(inner, loopback=False), "http://views.example:8080")
     own, other = {"origin": "http://views.example:8080"}, {"origin": "http://evil.example"}
     assert client.get("/", headers=other).status_code == 200
     assert client.post("/").status_code == client.post("/", headers=own).status_code == 200
@@ -232,9 +232,38 @@ def test_other_pages_may_not_talk_to_it(inner: Any) -> None:
         assert socket.receive_text() == "in"
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://views.example:99999", "://", "views.example:8080", "null"])
+def test_an_origin_that_is_none_is_refused_and_no_fault(inner: Any, origin: str) -> None:
+    """A header that cannot be read names no page of ours."""
+    client = TestClient(OriginCheck(inner, loopback=False), "http://views.example:8080")
+    assert client.post("/", headers={"origin": origin}).status_code == 403
+
+
+def test_the_scheme_counts_and_a_port_may_be_left_out(inner: Any) -> None:
+    """A page without TLS is not the one with it; a load balancer may have ended TLS."""
+    secure = TestClient(OriginCheck(inner, loopback=False), "https://views.example")
+    assert secure.post("/", headers={"origin": "https://views.example"}).status_code == 200
+    assert secure.post("/", headers={"origin": "https://views.example:443"}).status_code == 200
+    assert secure.post("/", headers={"origin": "http://views.example"}).status_code == 403
+    behind = TestClient(OriginCheck(inner, loopback=False), "http://views.example")
+    forwarded = {"x-forwarded-proto": "https"}
+    assert behind.post("/", headers={"origin": "https://views.example"} | forwarded).status_code == 200
+    assert behind.post("/", headers={"origin": "http://views.example"} | forwarded).status_code == 403
+    assert behind.post("/", headers={"origin": "http://views.example"}).status_code == 200
+
+
+def test_a_polled_socket_is_a_socket(inner: Any) -> None:
+    """socket.io begins with GETs: a page elsewhere may not read events with the visitor's cookie."""
+    client = TestClient(OriginCheck(inner, loopback=False), "http://views.example:8080")
+    polled = "/_nicegui_ws/socket.io/?transport=polling"
+    assert client.get(polled, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.get(polled, headers={"origin": "http://views.example:8080"}).status_code == 404
+    assert client.get(polled).status_code == 404
+
+
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1:8785", "[::1]:8785", "127.9.9.9", "a.localhost"])
 def test_loopback_names_are_taken(inner: Any, host: str) -> None:
-    client = TestClient(Origins(inner, loopback=True), "http://localhost")
+    client = TestClient(OriginCheck(inner, loopback=True), "http://localhost")
     assert client.get("/", headers={"host": host}).status_code == 200
 
 
@@ -243,6 +272,6 @@ def test_loopback_names_are_taken(inner: Any, host: str) -> None:
 )
 def test_without_keys_other_names_are_refused(inner: Any, host: str) -> None:
     """A page whose name is pointed to this machine after it was loaded has that name as its host."""
-    client = TestClient(Origins(inner, loopback=True), "http://localhost")
+    client = TestClient(OriginCheck(inner, loopback=True), "http://localhost")
     assert client.get("/", headers={"host": host}).status_code == 403
-    assert TestClient(Origins(inner, loopback=False)).get("/", headers={"host": host}).status_code == 200
+    assert TestClient(OriginCheck(inner, loopback=False)).get("/", headers={"host": host}).status_code == 200

@@ -14,29 +14,29 @@ from starlette.testclient import TestClient
 
 from headwater.aws import Objects
 from headwater.clock import ManualClock
+from headwater.commands.serving import _with_short_timeouts, open_reader, open_sources
 from headwater.config import GatewaySettings, ServeSettings, Settings
-from headwater.console import shared as shared_module
-from headwater.console.collector import Collector, Looking
-from headwater.console.jobs import cancel_words
-from headwater.console.lettersread import LetterBox, Letters
-from headwater.console.overview import TableState
-from headwater.console.questions import Question
-from headwater.console.shared import Shared
-from headwater.console.words import letter_name
 from headwater.errors import UsageError
-from headwater.serving.app import create_app
-from headwater.serving.reading import ViewReader
+from headwater.processors.definition.loading import load
+from headwater.processors.jobs import Jobs
+from headwater.processors.scaling.heat import Sample
+from headwater.processors.scaling.readings import heat_document
+from headwater.processors.services import Services
+from headwater.serving.api.app import create_app
+from headwater.serving.console import state as state_module
+from headwater.serving.console.collector import Collector
+from headwater.serving.console.controls import Controls
+from headwater.serving.console.jobs import cancel_summary
+from headwater.serving.console.letter_reader import CachedLetterStore, Letters
+from headwater.serving.console.overview import TableFigures
+from headwater.serving.console.polling import Poll
+from headwater.serving.console.state import ConsoleState
+from headwater.sinks.deadletter import DeadLetter
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
-from processors.jobs import Jobs
-from processors.pipeline import load
-from processors.services import Services
-from processors.shards.edge import heat_document
-from processors.shards.heat import Sample
-from sinks.deadletter import DeadLetter
 
 SHARD = "shardId-000000000000"
 
@@ -120,9 +120,17 @@ def plant() -> Plant:
     return Plant()
 
 
-def run(work: Callable[[Shared], Coroutine[Any, Any, Any]], plant: Plant) -> Any:
+def collector_of(plant: Plant) -> Collector:
+    return Collector(open_sources(plant))
+
+
+def controls_of(plant: Plant) -> Controls:
+    return Controls(plant.stores, plant.stream_client, enabled=plant.settings.serve.controls)
+
+
+def run(work: Callable[[ConsoleState], Coroutine[Any, Any, Any]], plant: Plant) -> Any:
     async def main() -> Any:
-        return await work(Shared(Collector(plant), plant.clock))
+        return await work(ConsoleState(collector_of(plant), controls_of(plant), plant.clock))
 
     return asyncio.run(main())
 
@@ -144,14 +152,14 @@ def test_an_error_stays_until_that_question_is_answered(pool: ThreadPoolExecutor
         return found
 
     async def main() -> list[Any]:
-        bad, good = Question("bad", ask, 2, clock, pool), Question("good", lambda: 7, 2, clock, pool)
+        bad, good = Poll("bad", ask, 2, clock, pool), Poll("good", lambda: 7, 2, clock, pool)
         said = []
         for _ in range(3):
             clock.sleep(10)
-            bad.ask_if_due()
-            good.ask_if_due()
-            await asyncio.gather(bad.ask(), good.ask())
-            said.append((bad.answer, bad.age_ms(), bad.error))
+            bad.refresh_if_due()
+            good.refresh_if_due()
+            await asyncio.gather(bad.refresh(), good.refresh())
+            said.append((bad.value, bad.age_ms(), bad.error))
         return said
 
     assert asyncio.run(main()) == [(1, 0, ""), (1, 10_000, "RuntimeError: denied"), (2, 0, "")]
@@ -168,10 +176,10 @@ def test_one_that_takes_long_is_asked_for_seldom(pool: ThreadPoolExecutor) -> No
             raise RuntimeError("denied")
 
     async def main() -> None:
-        question = Question("audit", ask, 60, clock, pool, share=0.1)
+        poll = Poll("audit", ask, 60, clock, pool, max_share=0.1)
         for _ in range(50):
-            question.ask_if_due()
-            while question.running:
+            poll.refresh_if_due()
+            while poll.is_running:
                 await asyncio.sleep(0.001)
             clock.sleep(10)
 
@@ -188,24 +196,24 @@ def test_one_that_hangs_keeps_none_of_the_others(plant: Plant, monkeypatch: pyte
         hanging.wait(20)
 
     monkeypatch.setattr(Collector, "audit", audit)
-    monkeypatch.setattr(Collector, "look_at_table", lambda _: TableState())
+    monkeypatch.setattr(Collector, "table_state", lambda _: TableFigures())
 
-    async def work(shared: Shared) -> None:
+    async def work(state: ConsoleState) -> None:
         for _ in range(3):
-            shared.ask_what_is_due()
-            await asyncio.gather(shared.overview.ask(), shared.letters.ask(), shared.alerts.ask())
+            state.refresh_due()
+            await asyncio.gather(state.overview.refresh(), state.letters.refresh(), state.alerts.refresh())
             plant.clock.sleep(70)
-        assert (shared.audit.running, shared.audit.answer) == (True, None)
-        assert shared.overview.at_ms == 1_140_000
+        assert (state.audit.is_running, state.audit.value) == (True, None)
+        assert state.overview.at_ms == 1_140_000
         hanging.set()
-        await shared.audit.ask()
+        await state.audit.refresh()
 
     run(work, plant)
     assert len(calls) == 1
 
 
 def test_nothing_is_asked_while_no_page_is_open(plant: Plant) -> None:
-    async def work(_: Shared) -> int:
+    async def work(_: ConsoleState) -> int:
         await asyncio.sleep(0.05)
         return plant.tables.requests
 
@@ -218,9 +226,9 @@ def test_a_look_is_few_requests_however_many_shards_there_are(plant: Plant) -> N
         plant.ledger.claim(shard, "me", None, 1)
         sample = Sample(shard, 1_000_000, 60, 10, 1, 5.0, lag_ms={"p": 2_000})
         plant.ledger.put_document(heat_document(shard), {"sample": sample.to_json()}, 0)
-    collector = Collector(plant)
+    collector = collector_of(plant)
     before = plant.tables.requests
-    found = collector.look()
+    found = collector.overview()
     assert plant.tables.requests - before == 2
     assert [row.lag_ms for row in found.shards] == [2_000, 2_000]
     assert found.hops[0].per_second == 10
@@ -228,22 +236,22 @@ def test_a_look_is_few_requests_however_many_shards_there_are(plant: Plant) -> N
 
 def test_rates_are_sent_every_ten_seconds_and_have_gaps(plant: Plant) -> None:
     """Where nobody looked there is no line."""
-    collector = Collector(plant)
+    collector = collector_of(plant)
     for seconds in (0, 2, 8, 2, 300):
         plant.clock.sleep(seconds)
-        points = collector.look().points
+        points = collector.overview().points
     assert [at for at, _ in points] == [1_000_000, 1_010_000, 1_311_999, 1_312_000]
     assert points[2][1] == {}
 
 
 def test_letters_that_wait_are_read_once(plant: Plant) -> None:
     plant.bury(30)
-    collector = Collector(plant)
-    assert [len(collector.letters().shown), plant.counted.read] == [30, 30]
+    collector = collector_of(plant)
+    assert [len(collector.letters().shown), plant.counted.read] == [30, 1]
     plant.bury(1, first=30)
     found = collector.letters()
-    assert [found.waiting, len(found.shown), plant.counted.read] == [31, 31, 31]
-    assert collector.look().hops[-1].amiss
+    assert [found.waiting, len(found.shown), plant.counted.read] == [31, 31, 2]
+    assert collector.overview().hops[-1].needs_attention
 
 
 def test_all_letters_are_sent_not_only_those_shown(plant: Plant) -> None:
@@ -255,7 +263,7 @@ def test_all_letters_are_sent_not_only_those_shown(plant: Plant) -> None:
         heard.append((sent, of))
         plant.bury(1, first=1_000 + sent)
 
-    assert Collector(plant).redrive(None, told) == 300
+    assert controls_of(plant).redrive(None, told) == 300
     assert sorted(plant.sent()) == sorted(letter(number).payload for number in range(300))
     assert heard[-1] == (300, 300)
     assert len(list(plant.letters.list(plant.pipeline.name))) == 300
@@ -264,13 +272,13 @@ def test_all_letters_are_sent_not_only_those_shown(plant: Plant) -> None:
 def test_letters_are_sent_once_however_often_it_is_pressed(plant: Plant) -> None:
     plant.bury(250)
 
-    async def work(shared: Shared) -> list[Any]:
-        await shared.letters.ask()
-        both = await asyncio.gather(shared.redrive(None), shared.redrive(None), return_exceptions=True)
+    async def work(state: ConsoleState) -> list[Any]:
+        await state.letters.refresh()
+        both = await asyncio.gather(state.redrive(None), state.redrive(None), return_exceptions=True)
         assert isinstance(both[1], UsageError)
-        assert shared.redriving is None
-        assert shared.letters.answer == Letters()
-        return [both[0], await shared.redrive(None)]
+        assert state.redriving is None
+        assert state.letters.value == Letters()
+        return [both[0], await state.redrive(None)]
 
     assert run(work, plant) == [250, 0]
     assert len(plant.sent()) == 250
@@ -278,10 +286,10 @@ def test_letters_are_sent_once_however_often_it_is_pressed(plant: Plant) -> None
 
 def test_chosen_letters_are_those_that_still_wait(plant: Plant) -> None:
     plant.bury(5)
-    names = [letter_name(letter(number)) for number in (1, 3)]
+    names = [letter(number).name for number in (1, 3)]
 
-    async def work(shared: Shared) -> list[int]:
-        return [await shared.redrive(names), await shared.redrive(names)]
+    async def work(state: ConsoleState) -> list[int]:
+        return [await state.redrive(names), await state.redrive(names)]
 
     assert run(work, plant) == [2, 0]
     assert sorted(plant.sent()) == [b"poison 1", b"poison 3"]
@@ -289,20 +297,24 @@ def test_chosen_letters_are_those_that_still_wait(plant: Plant) -> None:
 
 def test_a_letter_that_cannot_be_sent_stops_the_sending_and_stays(plant: Plant) -> None:
     plant.bury(5)
-    put, calls = plant.memory_kinesis.put_record, []
+    put, calls = plant.memory_kinesis.put_records, []
 
     def fails(**request: Any) -> Any:
         calls.append(1)
-        if len(calls) == 3:
-            raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "PutRecord")
-        return put(**request)
+        if len(calls) == 2:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "PutRecords")
+        if len(calls) > 2:
+            return put(**request)
+        first = put(**request | {"Records": request["Records"][:2]})["Records"]
+        slow = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "slow down"}
+        return {"FailedRecordCount": 3, "Records": [*first, slow, slow, slow]}
 
-    plant.memory_kinesis.put_record = fails  # type: ignore[method-assign]
+    plant.memory_kinesis.put_records = fails  # type: ignore[method-assign]
 
-    async def work(shared: Shared) -> int:
+    async def work(state: ConsoleState) -> int:
         with pytest.raises(ClientError):
-            await shared.redrive(None)
-        return await shared.redrive(None)
+            await state.redrive(None)
+        return await state.redrive(None)
 
     assert run(work, plant) == 3
     assert len(plant.sent()) == 5
@@ -311,18 +323,18 @@ def test_a_letter_that_cannot_be_sent_stops_the_sending_and_stays(plant: Plant) 
 def test_a_listing_is_as_of_its_beginning() -> None:
     objects = Counted()
     objects.put("a/1", b"1")
-    box = LetterBox(objects)
+    box = CachedLetterStore(objects)
     listed = box.list("a/")
     objects.put("a/2", b"2")
     assert list(listed) == ["a/1"]
 
 
 def test_a_console_that_only_reads_sends_nothing_again() -> None:
-    collector = Collector(Plant(controls=False))
+    controls = controls_of(Plant(controls=False))
     with pytest.raises(UsageError, match="HEADWATER_SERVE_CONTROLS"):
-        collector.redrive([], lambda *_: None)
+        controls.redrive([], lambda *_: None)
     with pytest.raises(UsageError, match="HEADWATER_SERVE_CONTROLS"):
-        collector.cancel([])
+        controls.cancel([])
 
 
 def test_each_job_is_cancelled_by_itself(plant: Plant) -> None:
@@ -332,9 +344,9 @@ def test_each_job_is_cancelled_by_itself(plant: Plant) -> None:
         ended = jobs.all()[0].id
     with jobs.run("replay", "of b", "me"):
         running = jobs.all()[0].id
-        assert list(Collector(plant).cancel([ended, "nonsense", running])) == [ended, "nonsense"]
+        assert list(controls_of(plant).cancel([ended, "nonsense", running])) == [ended, "nonsense"]
         assert jobs.get(running).cancel
-    assert cancel_words([ended, running], {ended: "it is done"}) == f"{running} asked to end; it is done"
+    assert cancel_summary([ended, running], {ended: "it is done"}) == f"{running} asked to end; it is done"
 
 
 def test_looking_gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,22 +355,22 @@ def test_looking_gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     settings = Settings()
-    config = Looking(settings, load(settings.pipeline)).ledger._client.meta.config
+    config = _with_short_timeouts(Services(settings, load(settings.pipeline))).ledger._client.meta.config
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (2, 8, 2)
 
 
 def test_there_is_a_thread_for_every_question_and_some_for_acts(plant: Plant) -> None:
-    async def work(shared: Shared) -> int:
-        return len(shared.questions)
+    async def work(state: ConsoleState) -> int:
+        return len(state.polls)
 
-    assert run(work, plant) + 4 <= shared_module._THREADS
+    assert run(work, plant) + 4 <= state_module._THREADS
 
 
 def test_unknown_paths_of_the_api_are_its_own(plant: Plant) -> None:
     """Problem details, and behind the key: not the console's page of what is not found."""
     store = KeyStore(plant.tables, plant.settings.gateway.keys_table, plant.clock)
     app = create_app(
-        ViewReader(plant), plant.settings.serve, Authenticator(GatewaySettings(), store, None, plant.clock)
+        open_reader(plant), plant.settings.serve, Authenticator(GatewaySettings(), store, None, plant.clock)
     )
     app.mount("/", SimpleNamespace(__call__=None))  # type: ignore[arg-type]
     client = TestClient(app)

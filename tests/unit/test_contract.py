@@ -21,6 +21,7 @@ from headwater.contract import (
     parse_contract,
     validate_row,
 )
+from headwater.contract.parsing import shipped
 from headwater.errors import InvalidContract, InvalidEvent, UsageError
 from tests.contracts import EVERYTHING, GOOD, NOON
 
@@ -207,3 +208,8 @@ def test_an_event_that_breaks_the_contract_is_refused_in_one_line(field: str, va
         validate_row(EVERYTHING, GOOD | {field: value})
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_docstring_names_every_shipped_contract() -> None:
+    """Who reads the help learns all of them."""
+    assert all(f"`{name}`" in str(load_contract.__doc__) for name in shipped())

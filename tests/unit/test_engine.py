@@ -11,18 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater import sequence
-from headwater.aggregates import count, distinct, first, last, max, mean, merge, min, quantile, sum, values, variance
+from headwater.aggregates import count, distinct, first, last, max, mean, min, quantile, sum, variance
+from headwater.aggregates.merging import merge, values
 from headwater.codec import encode_batch, encode_control, encode_kpl
 from headwater.contract import parse_contract
 from headwater.errors import UsageError
-from headwater.records import StreamRecord
-from processors.engine import Engine
-from processors.operators.enrich import ReferenceTable
-from processors.pipeline import Pipeline, Reference
-from processors.recompute import batch_view, differences
-from processors.state import ShardState
-from processors.windows import hopping, tumbling
+from headwater.processors.definition.parts import Reference
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import hopping, tumbling
+from headwater.processors.engine.engine import Engine
+from headwater.processors.engine.state import ShardState
+from headwater.processors.operators.enrich import ReferenceTable
+from headwater.processors.rebuild.recompute import batch_view, differences
+from headwater.stream import sequence
+from headwater.stream.record import StreamRecord
 
 POISON = [
     b"\x00\x01",

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.contract import conform, load_contract
-from producers.fleet import Fleet
+from headwater.testing.fleet import Fleet
 
 TELEMETRY = load_contract("telemetry")
 

@@ -6,9 +6,9 @@ import pytest
 
 from headwater.aggregates import count
 from headwater.errors import UsageError
-from processors.forgetting import forget
-from processors.generations import DOCUMENT, Generation, Generations
-from processors.pipeline import Pipeline
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.erasure import forget
+from headwater.processors.generations import DOCUMENT, Generation, Generations
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World
 
@@ -28,4 +28,4 @@ def test_rows_of_another_generation_are_dropped_first(one: Generations, said: st
     services = services_of(World(350_000, PIPELINE), PIPELINE)
     services.ledger.put_document(DOCUMENT, {"total": asdict(one)}, 0)
     with pytest.raises(UsageError, match=said):
-        forget(services, "dev-1", "me", lambda: None)
+        forget(services.erasure_ports, "dev-1", "me", lambda: None)

@@ -190,7 +190,7 @@ def test_origin_and_seq_by_the_client(gateway: Served) -> None:
 
 def test_events_with_ids_of_their_own(gateway: Served) -> None:
     """A key is needless, an origin is an error."""
-    body = json.dumps({"id": "e1", "ts": 1})
+    body = json.dumps({"id": "e1", "ts": 1762160400000})
     assert gateway.post(body, to="own", Idempotency_Key="k").json() == {"accepted": 1, "rejected": 0, "in": "stream"}
     refused = gateway.post(body, to="own", Headwater_Origin="o", Headwater_Seq="0")
     assert (refused.status_code, refused.json()["type"]) == (400, "urn:headwater:problem:invalid-header")
@@ -248,7 +248,7 @@ def test_the_buffer_is_bounded_and_the_answer_is_503() -> None:
             thread.start()
         while len(answers) < 20:
             time.sleep(0.01)
-            assert found.gateway.lanes["telemetry"].stats.buffered_bytes <= size
+            assert found.gateway.writers["telemetry"].stats.buffered_bytes <= size
         stream.gate.set()
         for thread in threads:
             thread.join()
@@ -289,7 +289,7 @@ def test_shutdown_drains(tmp_path: Path) -> None:
 def test_an_outbox_that_cannot_be_written_takes_nothing(tmp_path: Path) -> None:
     """No 2xx, no 500, and not ready; well again when the disk is."""
     with served(outbox=str(tmp_path)) as found:
-        box = found.gateway.lanes["telemetry"]._producer._outbox
+        box = found.gateway.writers["telemetry"]._producer._sender.outbox
         assert box is not None
         pages = box._db.execute("pragma page_count").fetchone()[0]
         box._db.execute(f"pragma max_page_count = {pages}")

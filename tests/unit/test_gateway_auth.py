@@ -1,8 +1,13 @@
 """Who may write what, and how much: keys in the table, tokens of an issuer, limits."""
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -15,15 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
+from headwater.commands.local.embedded import EmbeddedAws
 from headwater.config import GatewaySettings
 from headwater.contract import load_contract
-from headwater.errors import UsageError
-from headwater.local.embedded import EmbeddedAws
+from headwater.errors import BufferFull, UsageError
+from headwater.producers.gateway.bodies import BodyLimits, parse_body
+from headwater.rates import Bucket
 from headwater.web.auth import JwtVerifier
 from headwater.web.keys import KeyStore
-from headwater.web.limits import Bucket
 from tests.cli import headwater
-from tests.gateway import TELEMETRY, event, served
+from tests.gateway import TELEMETRY, Served, event, served
+from tests.producer_stream import FakeStream
 
 FLIGHTS = load_contract("flights")
 ISSUER, AUDIENCE = "https://issuer.test", "headwater"
@@ -97,12 +104,109 @@ def test_rate_and_quota(store: KeyStore) -> None:
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:headwater:problem:rate-limited")
         clock.advance(1_000 * int(refused.headers["retry-after"]))
         assert found.post(BODY, **bearer(fast)).status_code == 200
-        assert [found.post(BODY, **bearer(quota)).status_code for _ in range(3)] == [200, 200, 429]
+        assert [found.post(BODY, **bearer(quota)).status_code for _ in range(2)] == [200, 429], "10 of 15, 5 are left"
+        assert found.post(json.dumps([event()] * 5), **bearer(quota)).status_code == 200
     with served(store=store, clock=clock, auth="keys") as another:
         refused = another.post(BODY, **bearer(quota))
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:headwater:problem:quota-exceeded")
         clock.advance(1_000 * int(refused.headers["retry-after"]))
         assert another.post(BODY, **bearer(quota)).status_code == 200
+
+
+class OneAtATime:
+    """A client whose calls happen one after the other: moto reads and writes an item in two steps, DynamoDB in one."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._lock = client, threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(**given: Any) -> Any:
+            with self._lock:
+                return getattr(self._client, name)(**given)
+
+        return call
+
+
+def together(gateways: Sequence[Served], count: int, body: str, **headers: str) -> list[int]:
+    """Statuses of requests that are all under way before any of them has sent the end of its body."""
+    begun, ending = list[int](), threading.Event()
+
+    def halves(number: int) -> Iterator[bytes]:
+        yield body[:10].encode()
+        begun.append(number)
+        ending.wait(60)
+        yield body[10:].encode()
+
+    def post(number: int) -> int:
+        return gateways[number % len(gateways)].post(halves(number), **headers).status_code
+
+    with ThreadPoolExecutor(count) as pool:
+        answers = [pool.submit(post, number) for number in range(count)]
+        while len(begun) < count:
+            time.sleep(0.01)
+        ending.set()
+        return [answer.result() for answer in answers]
+
+
+def test_a_rate_holds_for_requests_at_the_same_time(store: KeyStore) -> None:
+    """One request goes into debt, however many came in before it was counted."""
+    _, text = store.create("rate", frozenset({"*"}), events_per_second=5, burst=5)
+    body = json.dumps([event()] * 1_000)
+    with served(store=store, clock=ManualClock(), auth="keys") as found:
+        statuses = together([found], 20, body, **bearer(text))
+        assert sorted(set(statuses)) == [200, 429]
+        assert statuses.count(200) == 1
+        assert len(found.values()) == 1_000
+
+
+def test_a_quota_holds_for_requests_at_the_same_time_on_two_gateways(store: KeyStore) -> None:
+    """Never an event more than the quota; what one gateway reserves and does not use the other has later."""
+    _, text = store.create("quota", frozenset({"*"}), events_per_day=1_000)
+    store = KeyStore(OneAtATime(store._client), store._table, ManualClock())
+    clock, small, large = ManualClock(), json.dumps([event()] * 60), json.dumps([event()] * 900)
+    with (
+        served(store=store, clock=clock, auth="keys") as one,
+        served(store=store, clock=clock, auth="keys") as two,
+    ):
+        statuses = together([one, two], 20, small, **bearer(text))
+        taken = 60 * statuses.count(200)
+        assert 900 <= taken <= 1_000
+        assert len(one.values()) + len(two.values()) == taken
+        assert set(statuses) == {200, 429}
+    with served(store=store, clock=clock, auth="keys") as later:
+        assert later.post(large, **bearer(text)).status_code == 429
+        rest = json.dumps([event()] * (1_000 - taken))
+        assert later.post(rest, **bearer(text)).status_code == 200, "given back when the others ended"
+        refused = later.post(json.dumps([event()]), **bearer(text))
+        assert refused.json()["type"] == "urn:headwater:problem:quota-exceeded"
+
+
+def test_what_is_not_written_is_not_charged(store: KeyStore) -> None:
+    """Bodies that cannot be read cost no quota, nor does a request that finds the buffer full."""
+    _, text = store.create("quota", frozenset({"*"}), events_per_second=10, burst=10, events_per_day=10)
+    stream = FakeStream()
+    stream.gate.clear()
+    ten = json.dumps([event(unit=f"{n:010000d}") for n in range(10)])
+    bounds: dict[str, Any] = {"max_buffer_bytes": 2 << 20, "wait_seconds": 0.05, "answer_seconds": 20}
+    clock = ManualClock()
+    with served(stream, store=store, clock=clock, auth="keys", **bounds) as found:
+        assert [found.post("[{", **bearer(text)).status_code for _ in range(3)] == [400] * 3
+        clock.advance(10_000)
+        fill(found, ten)
+        assert found.post(ten, **bearer(text)).status_code == 503
+        stream.gate.set()
+        clock.advance(10_000)
+        assert found.post(json.dumps([event()] * 10), **bearer(text)).status_code == 200
+
+
+def fill(found: Served, body: str) -> None:
+    """Put events into the buffer until it takes no more; what the sender seals meanwhile makes room, until it waits."""
+    rows = parse_body(body.encode(), "json", TELEMETRY, BodyLimits())
+    for _ in range(2):
+        with suppress(BufferFull):
+            while True:
+                found.gateway.writers["telemetry"].put(rows, None, None)
+        assert found.stream.asked.wait(60)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 50)), max_size=50))
@@ -162,6 +266,42 @@ def test_tokens() -> None:
         assert status(long) == 200
         clock.advance(60_000)
         assert status(long) == 401, "believed no longer than it holds"
+
+
+CLAIMS = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti", "headwater_contracts", "headwater_id_prefixes")
+ODD: tuple[Any, ...] = (
+    10**400,
+    -(10**400),
+    math.inf,
+    -math.inf,
+    math.nan,
+    None,
+    True,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    2**63,
+    -1,
+)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_no_claim_makes_a_5xx(claim: str) -> None:
+    """Numbers that no float holds, infinities, and types that a claim does not have: refused, or of no harm."""
+    clock, issuer = ManualClock(), Issuer()
+    settings = GatewaySettings(jwt_issuer=ISSUER, jwt_audience=AUDIENCE)
+    verifier = JwtVerifier(settings, clock, issuer.fetch)
+    with served(verifier=verifier, clock=clock) as found:
+        for value in ODD:
+            now = clock.now_ms() // 1000
+            body = {"iss": ISSUER, "aud": AUDIENCE, "sub": "s", "exp": now + 600, "headwater_contracts": "*"}
+            payload = json.dumps(body | {claim: value}).encode()
+            token = jwt.PyJWS().encode(payload, issuer.key, "ES256", {"kid": "one"})
+            status = found.post(b"[]", **bearer(token)).status_code
+            assert status in (200, 401, 403), (claim, value)
+            assert status == 401 or claim not in ("exp", "aud", "iss"), value
 
 
 def test_a_token_without_audience_is_a_wrong_setting() -> None:

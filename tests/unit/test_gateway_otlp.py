@@ -2,11 +2,14 @@
 
 import json
 import logging
+import random
+import string
 from collections.abc import Iterator
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+from google.protobuf.json_format import MessageToJson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
@@ -120,7 +123,7 @@ def gauge(value: float, ns: int = 1_700_000_000_000_000_000) -> ExportMetricsSer
 def test_grpc() -> None:
     """The SDK's gRPC exporter; a request that is refused is an error of its client, not lost in silence."""
     with served(contracts=(METRICS, LOGS, SPANS), grpc_port=0) as found:
-        address = f"127.0.0.1:{found.gateway.grpc_port}"
+        address = f"127.0.0.1:{found.app.state.grpc_port}"
         traces = TracerProvider(resource=RESOURCE)
         exporter = GrpcSpanExporter(address, insecure=True)
         traces.add_span_processor(SimpleSpanProcessor(exporter))
@@ -131,24 +134,78 @@ def test_grpc() -> None:
         with grpc.insecure_channel(address) as channel:
             metrics = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
             with pytest.raises(grpc.RpcError) as refused:
-                metrics.Export(nested(40), timeout=20)
+                metrics.Export(ExportMetricsServiceRequest.FromString(b"\x52\x01x"), timeout=20)
             assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-            answer = metrics.Export(gauge(float("nan")), timeout=20)
+            answer = metrics.Export(nested(40), timeout=20)
         assert answer.partial_success.rejected_data_points == 1
 
 
 def test_partial_success(gateway: Served) -> None:
     """A point that the contract cannot hold is counted and named, the others are taken."""
     request = gauge(1.0)
-    for value, ns in ((float("nan"), 1), (2.0, 2**64 - 1)):
+    for value, ns in ((3.0, 1), (2.0, 2**64 - 1)):
         request.resource_metrics.append(gauge(value, ns).resource_metrics[0])
     answer = gateway.client.post("/v1/metrics", content=request.SerializeToString(), headers={"content-type": PROTOBUF})
     assert (answer.status_code, answer.headers["content-type"]) == (200, PROTOBUF)
     partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
     assert partial.rejected_data_points == 2
-    assert "1: field value" in partial.error_message
+    assert "1: field ts" in partial.error_message
     (row,) = rows(gateway, METRICS)
     assert (row["value"], row["service"]) == (1.0, "unknown_service")
+
+
+def test_numbers_that_no_column_holds_are_kept_as_text(gateway: Served) -> None:
+    """NaN and infinities of a gauge, spelled as OTLP's JSON does."""
+    request = gauge(1.0)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        request.resource_metrics.append(gauge(value).resource_metrics[0])
+    in_json = MessageToJson(request).encode()
+    assert b'"NaN"' in in_json
+    for content, kind in ((request.SerializeToString(), PROTOBUF), (in_json, "application/json")):
+        gateway.stream.records.clear()
+        answer = gateway.client.post("/v1/metrics", content=content, headers={"content-type": kind})
+        assert answer.status_code == 200
+        found = [(row["value"], row["value_text"]) for row in rows(gateway, METRICS)]
+        assert found == [(1.0, None), (None, "NaN"), (None, "Infinity"), (None, "-Infinity")]
+
+
+def log_record(body: str) -> dict[str, Any]:
+    return {"timeUnixNano": "1772366400000000000", "body": {"stringValue": body}}
+
+
+def logs_request(*records: dict[str, Any]) -> bytes:
+    return json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).encode()
+
+
+HUGE = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=3_000_000))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [log_record(HUGE), {**log_record("x"), "traceId": "no hex"}, {**log_record("x"), "severityNumber": {}}],
+    ids=["too large", "no hex", "another type"],
+)
+def test_one_bad_item_costs_only_itself(gateway: Served, bad: dict[str, Any]) -> None:
+    """Exporters drop a request that is refused, with all that is good in it."""
+    body = logs_request(*(log_record(f"small {at}") for at in range(5)), bad)
+    answer = gateway.client.post("/v1/logs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert answer.json()["partialSuccess"]["rejectedLogRecords"] == "1"
+    assert [row["body"] for row in rows(gateway, LOGS)] == [f"small {at}" for at in range(5)]
+
+
+def test_content_with_nothing_known_in_it_is_no_success(gateway: Served) -> None:
+    """A sender would believe that its events are safe."""
+    old = {"resourceSpans": [{"instrumentationLibrarySpans": [{"spans": [{"name": "n"}]}]}]}
+    headers = {"content-type": "application/json"}
+    assert gateway.client.post("/v1/logs", content=b'{"message":"hello"}', headers=headers).status_code == 400
+    answer = gateway.client.post("/v1/traces", content=json.dumps(old).encode(), headers=headers)
+    assert answer.json()["partialSuccess"]["rejectedSpans"] == "1"
+    assert "instrumentationLibrarySpans" in answer.json()["partialSuccess"]["errorMessage"]
+    unknown = gateway.client.post("/v1/traces", content=b"\x52\x01x", headers={"content-type": PROTOBUF})
+    assert unknown.status_code == 400
+    for empty in (b"{}", b'{"resourceSpans": []}'):
+        assert gateway.client.post("/v1/traces", content=empty, headers=headers).json() == {}
 
 
 def test_a_retry_of_an_exporter_has_the_same_identity(gateway: Served) -> None:
@@ -196,7 +253,7 @@ def test_bounds(gateway: Served) -> None:
     many = gauge(1.0)
     for _ in range(500):
         many.resource_metrics.append(gauge(1.0).resource_metrics[0])
-    cases = {400: nested(40), 413: many, 200: nested(20)}
+    cases = {413: many, 200: nested(20)}
     for status, request in cases.items():
         answer = gateway.client.post(
             "/v1/metrics", content=request.SerializeToString(), headers={"content-type": PROTOBUF}

@@ -9,12 +9,12 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.cli import jobs as jobs_command
 from headwater.clock import ManualClock
+from headwater.commands import jobs as jobs_command
 from headwater.errors import HeadwaterError, UsageError
 from headwater.ledger import Ledger
+from headwater.processors.jobs import DOCUMENT, LOST_MS, Cancelled, Jobs, NoSuchJob
 from headwater.testing.dynamodb import MemoryDynamoDB
-from processors.jobs import DOCUMENT, LOST_MS, Cancelled, Jobs, NoSuchJob
 
 SECOND = 1_000
 

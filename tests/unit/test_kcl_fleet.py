@@ -14,11 +14,11 @@ import pytest
 from headwater.clock import ManualClock, SystemClock
 from headwater.config import KclSettings, Settings
 from headwater.errors import HeadwaterError, UsageError
-from processors.runners import kcldaemon
-from processors.runners.kclhttp import serving
-from processors.runners.kcllogs import from_daemon, from_shard
-from processors.runners.kclproperties import FleetNames, foreign_endpoint, properties, render
-from processors.runners.kclstatus import INITIALIZED, FleetStatus
+from headwater.processors.runners.kcl import fleet as kcldaemon
+from headwater.processors.runners.kcl.health import serving
+from headwater.processors.runners.kcl.logs import from_daemon, from_shard
+from headwater.processors.runners.kcl.properties import FleetNames, foreign_endpoint, properties, render
+from headwater.processors.runners.kcl.status import INITIALIZED, FleetStatus
 
 SHARD = "shardId-000000000003"
 
@@ -174,17 +174,6 @@ class _Client:
         region_name = "us-east-1"
 
 
-class _Services:
-    def __init__(self, **kcl: Any) -> None:
-        self.settings = Settings(stream="s", kcl=KclSettings(http_port=-1, shutdown_seconds=1, **kcl))
-        self.clock = SystemClock()
-        self.kinesis = _Client()
-        self.pipeline = type("P", (), {"name": "p"})
-
-    def client(self, _service: str) -> _Client:
-        return _Client()
-
-
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A fleet whose daemon is the shell script of the test."""
@@ -193,12 +182,14 @@ def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(kcldaemon, "seed_leases", lambda *_: 0)
     monkeypatch.setattr(kcldaemon, "_PAUSES", (0.01,))
 
-    def make(script: str, workers: int = 1, **kcl: Any) -> tuple[kcldaemon.Fleet, io.StringIO]:
+    def make(script: str, workers: int = 1, **kcl: Any) -> tuple[kcldaemon.KclFleet, io.StringIO]:
         path = tmp_path / "daemon.sh"
         path.write_text(script)
         monkeypatch.setattr(kcldaemon, "daemon_command", lambda *_, **__: ["/bin/sh", str(path)])
         out = io.StringIO()
-        return kcldaemon.Fleet(_Services(**kcl), workers, out), out  # type: ignore[arg-type]
+        settings = Settings(stream="s", kcl=KclSettings(http_port=-1, shutdown_seconds=1, **kcl))
+        clients = kcldaemon.FleetClients(_Client(), _Client())
+        return kcldaemon.KclFleet("p", settings, clients, SystemClock(), "owner", workers, out), out
 
     return make
 

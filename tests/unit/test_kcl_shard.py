@@ -1,7 +1,6 @@
 """One shard under the KCL, in memory: ledger first, checkpoint second, gaps read, fenced workers silent."""
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,22 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater import sequence
 from headwater.clock import ManualClock
 from headwater.codec import decode_record, encode_batch
 from headwater.codec.decoded import Decoded
 from headwater.config import KclSettings, Settings
-from headwater.errors import Fenced, Retryable
+from headwater.errors import Fenced, Retryable, UsageError
 from headwater.ledger import Ledger
-from headwater.records import StreamRecord
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.ports import StreamClient
+from headwater.processors.runners.kcl.gap import Resume, plan_resume
+from headwater.processors.runners.kcl.shard import KclShard
+from headwater.processors.shard.context import Ports, WorkerContext
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.views.store import ViewStore
+from headwater.stream import sequence
+from headwater.stream.record import StreamRecord
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.objects import MemoryObjects
-from processors.pipeline import Pipeline
-from processors.runners.kclgap import Resume, resume
-from processors.runners.kclshard import KclShard, Source
-from processors.worker import Ports
-from sinks.deadletter import DeadLetters
-from sinks.views import ViewStore
 
 PIPELINE = Pipeline("unit", contract="telemetry").lake("unit", partition=None)
 SHARD = "shardId-000000000000"
@@ -40,6 +40,7 @@ class Stream:
         self.records: list[StreamRecord] = []
         self.parents: tuple[str, ...] = ()
         self.reads = 0
+        self.created = 1_762_160_400
 
     def add(self, number: int, origin: str = "o") -> StreamRecord:
         body = encode_batch(_rows(number), PIPELINE.contract, origin=origin, first_seq=number * 10)
@@ -47,17 +48,21 @@ class Stream:
         self.records.append(record)
         return record
 
+    def describe_stream_summary(self, **_: Any) -> dict[str, Any]:
+        created = datetime.fromtimestamp(self.created, UTC)
+        return {"StreamDescriptionSummary": {"StreamCreationTimestamp": created, "RetentionPeriodHours": 24}}
+
     def list_shards(self, **_: Any) -> dict[str, Any]:
         parents = dict(zip(("ParentShardId", "AdjacentParentShardId"), self.parents, strict=False))
         keys = {"HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "99"}}
         shards = [{"ShardId": one} for one in self.parents] + [{"ShardId": SHARD} | parents]
         return {"Shards": [shard | keys for shard in shards]}
 
-    def get_shard_iterator(self, *, ShardIteratorType: str, **where: Any) -> dict[str, str]:  # noqa: N803
+    def get_shard_iterator(self, *, ShardIteratorType: str, **where: Any) -> dict[str, str]:  # noqa: N803 (boto3's name)
         after = int(where["StartingSequenceNumber"]) if ShardIteratorType == "AFTER_SEQUENCE_NUMBER" else 0
         return {"ShardIterator": str(after)}
 
-    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803
+    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         self.reads += 1
         found = [one for one in self.records if int(one.sequence_number) > int(ShardIterator)][:2]
         return {
@@ -100,7 +105,7 @@ class Machine:
         self.objects = MemoryObjects()
         self.settings = Settings(stream="s", commit_seconds=60, kcl=KclSettings(**kcl))
 
-    def shard(self, owner: str = "one") -> KclShard:
+    def shard(self, shard_id: str = SHARD, owner: str = "one") -> KclShard:
         ports = Ports(
             ledger=self.ledger,
             objects=self.objects,
@@ -108,11 +113,12 @@ class Machine:
             letters=DeadLetters(self.objects),
             references=lambda _name, _uri: pytest.fail("no references here"),
         )
-        return KclShard(PIPELINE, Source(self.stream, "s"), ports, self.settings, self.clock, owner)
+        context = WorkerContext(PIPELINE, ports, self.settings, self.clock, owner)
+        return KclShard.claim(context, StreamClient(self.stream, "s"), shard_id)
 
     def started(self, checkpoint: str | None = "TRIM_HORIZON", owner: str = "one") -> KclShard:
-        shard = self.shard(owner)
-        shard.initialize(SHARD, checkpoint)
+        shard = self.shard(owner=owner)
+        shard.resume(checkpoint)
         return shard
 
     @property
@@ -303,7 +309,7 @@ numbers = st.integers(1, 10**55)
 @given(position=st.one_of(st.just(0), numbers), checkpoint=numbers, adopt=st.booleans())
 def test_resume_loses_nothing(position: int, checkpoint: int, adopt: bool) -> None:
     """Whatever the two say: delivery begins after the checkpoint, so all between ledger and checkpoint is read."""
-    plan = resume(sequence.pad(str(position)), str(checkpoint), adopt=adopt)
+    plan = plan_resume(sequence.pad(str(position)), str(checkpoint), adopt=adopt)
     if checkpoint <= position:
         assert plan == Resume()
     elif position == 0 and adopt:
@@ -312,70 +318,34 @@ def test_resume_loses_nothing(position: int, checkpoint: int, adopt: bool) -> No
         assert plan == Resume(until=sequence.pad(str(checkpoint)))
 
 
-def test_adapter_speaks_the_protocol() -> None:
-    """amazon_kclpy's loop over text streams: aggregates come back together, checkpoints are asked for."""
-    kcl = pytest.importorskip("amazon_kclpy.kcl")
-    from processors.runners.kcl import LogContext, ShardProcessor
-
-    m = Machine()
-    rows = [json.dumps({"device": "d", "metric": "m", "ts": 1_762_160_400_000, "value": float(i)}) for i in range(3)]
-    delivered = [_delivered("11", i, row.encode()) for i, row in enumerate(rows)]
-    delivered.append(_delivered("12", 0, m.stream.add(12).data))
-    lines = [
-        {"action": "initialize", "shardId": SHARD, "sequenceNumber": "TRIM_HORIZON", "subSequenceNumber": 0},
-        {"action": "processRecords", "records": delivered, "millisBehindLatest": 3},
-        {"action": "shutdownRequested"},
-        {"action": "checkpoint", "sequenceNumber": "12", "subSequenceNumber": None, "error": None},
-    ]
-    out = io.StringIO()
-    processor = ShardProcessor(m.shard, LogContext("w", "t"))
-    source = io.StringIO("".join(json.dumps(line) + "\n" for line in lines))
-    kcl.KCLProcess(processor, source, out, io.StringIO()).run()
-    said = [json.loads(line) for line in out.getvalue().splitlines() if line]
-    assert [one["action"] for one in said] == ["status", "status", "checkpoint", "status"]
-    assert said[2]["sequenceNumber"] == "12"
-    assert m.counts == m.counts | {"foreign": 3, "events": 13, "lake": 13, "records": 2}
-
-
-def test_adapter_ends_the_process_on_an_error() -> None:
-    """amazon_kclpy alone would report the records as processed."""
-    kcl = pytest.importorskip("amazon_kclpy.kcl")
-    from processors.runners.kcl import LogContext, ShardProcessor
-
-    def broken() -> KclShard:
-        raise ValueError("no")
-
-    line = {"action": "initialize", "shardId": SHARD, "sequenceNumber": None, "subSequenceNumber": 0}
-    source = io.StringIO(json.dumps(line) + "\n")
-    out = io.StringIO()
-    with pytest.raises(SystemExit):
-        kcl.KCLProcess(ShardProcessor(broken, LogContext("w", "t")), source, out, io.StringIO()).run()
-    assert out.getvalue() == ""
-
-
 def test_aggregates_keep_their_rows_places() -> None:
     """Put together again, an aggregate decodes as it would have from the stream."""
     pytest.importorskip("amazon_kclpy")
     from amazon_kclpy.messages import Record
 
-    from processors.runners.kcl import stream_records
+    from headwater.processors.runners.kcl.processor import stream_records
 
-    rows = [json.dumps({"device": f"d{i}", "metric": "m", "ts": 0, "value": 1.0}).encode() for i in range(4)]
-    parts = [Record(_delivered("5", i, row)) for i, row in enumerate(rows)]
-    single = Record(_delivered("6", 0, rows[0]))
+    rows = [
+        json.dumps({"device": f"d{i}", "metric": "m", "ts": 1_762_160_400_000, "value": 1.0}).encode() for i in range(4)
+    ]
+    parts = [Record(delivered_record("5", i, row)) for i, row in enumerate(rows)]
+    single = Record(delivered_record("6", 0, rows[0]))
     found = stream_records(SHARD, [*parts, single])
-    assert [(one.sequence_number, one.arrived_ms) for one in found] == [("5", 99), ("6", 99)]
+    assert [(one.sequence_number, one.arrived_ms) for one in found] == [
+        ("5", 1_762_160_400_099),
+        ("6", 1_762_160_400_099),
+    ]
     decoded = decode_record(found[0].data, PIPELINE.contract)
     assert isinstance(decoded, Decoded)
     assert decoded.table["device"].to_pylist() == ["d0", "d1", "d2", "d3"]
     assert found[1].data == rows[0]
 
 
-def _delivered(number: str, sub: int, data: bytes) -> dict[str, Any]:
+def delivered_record(number: str, sub: int, data: bytes) -> dict[str, Any]:
     return {
         "sequenceNumber": number,
         "subSequenceNumber": sub,
-        "approximateArrivalTimestamp": 99,
+        "approximateArrivalTimestamp": 1_762_160_400_099,
         "partitionKey": "k",
         "data": base64.b64encode(data).decode(),
         "action": "record",
@@ -395,3 +365,15 @@ def _rows(number: int) -> pa.Table:
         plain = pa.int64() if pa.types.is_timestamp(one.type) else one.type
         columns[one.name] = pa.array(values, plain).cast(one.type)
     return pa.table(columns)
+
+
+def test_a_stream_made_again_is_refused_before_the_shard_is_claimed() -> None:
+    """Its sequence numbers begin anew: the ledger's position is of another stream."""
+    machine = Machine()
+    machine.started()
+    machine.stream.created += 3600
+    with pytest.raises(UsageError, match="was deleted and made again"):
+        machine.started(owner="two")
+    entry = machine.ledger.shard(SHARD)
+    assert entry is not None
+    assert entry.owner == "one"

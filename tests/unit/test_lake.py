@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import UsageError
-from sinks import lake
-from sinks.lake import LakeBuffer, LakeFile
-from sinks.partitioning import Partitioning
+from headwater.sinks.lake import buffer as lake
+from headwater.sinks.lake.buffer import LakeBuffer, LakeFile
+from headwater.sinks.lake.partitioning import MIXED_METADATA, Partitioning
 
 SCHEMA = pa.schema(
     [
@@ -206,3 +206,22 @@ def test_unknown_partitions_are_refused() -> None:
         filled("day", buckets=1)
     with pytest.raises(UsageError, match="key value is a double: only text and whole numbers have buckets"):
         LakeBuffer(SCHEMA, Partitioning("ts", "value", "day", 4))
+
+
+@given(st.integers(1, 8), st.sampled_from([None, 4]), st.lists(ROWS, min_size=1, max_size=3))
+def test_files_are_bounded_whatever_the_dates(most: int, buckets: int | None, groups: list[list[Row]]) -> None:
+    """Every row is in one file; beyond the bound the smallest partitions share one, which says so."""
+    buffer = LakeBuffer(SCHEMA, Partitioning("ts", "device", "hour", buckets), max_files=most)
+    first = 0
+    for rows in groups:
+        buffer.append(table(rows, first))
+        buffer._write_group() if buffer._waiting else None
+        first += len(rows)
+    files = buffer.seal()
+    assert len(files) <= most + 1
+    assert sorted(seq for file in files for seq in read(file)["_seq"].to_pylist()) == list(range(first))
+    mixed = [MIXED_METADATA in (pq.ParquetFile(io.BytesIO(file.body)).metadata.metadata or {}) for file in files]
+    assert sum(mixed) <= 1
+    for file, several in zip(files, mixed, strict=True):
+        hours = {ts.strftime(NAMES["hour"]) for ts in read(file)["ts"].to_pylist()}
+        assert several or hours == {file.partition}

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import Fenced, HeadwaterError, UsageError
-from processors.runners.lambdaevents import check_mapping
-from sinks.deadletter import DeadLetters
+from headwater.processors.runners.serverless.events import check_mapping
+from headwater.sinks.deadletter import DeadLetters
+from tests.kpl import aggregate
 from tests.lambda_world import CHILD, PARENT, Died, Step, World, _message, killer, steps
 
 
@@ -268,7 +269,7 @@ def test_past_the_trouble_parts_are_whole_again() -> None:
     world = World()
     world.stream.limit = 10_000
     event = world.stream.event(*[world.stream.put() for _ in range(30)])
-    assert [world.invoke(event, dies_in=30), world.invoke(event, dies_in=30)] == [None, None]
+    assert [world.invoke(event, dies_in=36), world.invoke(event, dies_in=36)] == [None, None]
     assert world.invoke(event) == []
     world.check(*range(1, 31))
     entry = world.ledger.shard(PARENT)
@@ -367,3 +368,28 @@ def test_mappings() -> None:
     for mapping, name in wrong:
         (line,) = check_mapping(mapping)
         assert name in line
+
+
+def test_a_stream_made_again_is_refused_by_a_new_container() -> None:
+    """Nothing of it is committed under the old one's positions."""
+    world = World()
+    first = world.stream.put()
+    world.invoke(world.stream.event(first))
+    second = world.stream.put()
+    world.stream.created += 3600
+    world.containers = [world.container()]
+    with pytest.raises(UsageError, match="was deleted and made again"):
+        world.invoke(world.stream.event(second))
+    world.check(1)
+
+
+def test_of_a_misplaced_aggregate_only_what_the_shard_owns_counts() -> None:
+    """A KPL that knew the shard sends the others again, to theirs; this one owns the hash keys 0 to 9."""
+    world = World()
+    number = world.stream.put()
+    rows = [b'{"device": "d", "metric": "m", "ts": 1762160400000, "value": %d}' % value for value in range(2)]
+    world.stream.records[PARENT][0]["Data"] = aggregate(("a", rows[0], 5), ("b", rows[1], 10))
+    assert world.invoke(world.stream.event(number)) == []
+    entry = world.ledger.shard(PARENT)
+    assert entry is not None
+    assert (entry.counts["lake"], entry.counts["misplaced"]) == (1, 1)

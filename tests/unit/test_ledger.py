@@ -8,9 +8,9 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
 
-from headwater import sequence
-from headwater.errors import Fenced
-from headwater.ledger import Commit, Ledger, PendingFile
+from headwater.errors import Fenced, Retryable
+from headwater.ledger import Commit, Ledger, PendingFile, ShardEntry
+from headwater.stream import sequence
 from headwater.testing.dynamodb import MemoryDynamoDB
 
 TABLE: dict[str, Any] = {
@@ -34,6 +34,20 @@ def dynamodb(request: pytest.FixtureRequest) -> Iterator[Any]:
         )
         client.create_table(**TABLE)
         yield client
+
+
+class Twice:
+    """A client that sends each update a second time, as botocore does when the answer was lost."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def update_item(self, **request: Any) -> Any:
+        self._client.update_item(**request)
+        return self._client.update_item(**request)
 
 
 class Lost:
@@ -106,17 +120,59 @@ def test_a_lost_answer_is_settled_by_reading_back(dynamodb: Any) -> None:
     assert (second.epoch, second.owner) == (2, "other")
 
 
+def test_a_twin_of_the_same_name_is_another_owner(dynamodb: Any) -> None:
+    """A process that goes on twice from one snapshot has one name: each claim fences the one before all the same."""
+
+    class Between:
+        """A client whose first claim is overtaken by the twin's, before its answer or its refusal is there."""
+
+        def __init__(self, *, before: bool, lost: bool) -> None:
+            self.turns, self.before, self.lost = 1, before, lost
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(dynamodb, name)
+
+        def _write(self, write: Any, request: dict[str, Any]) -> Any:
+            first, self.turns = self.turns, 0
+            if first and self.before:
+                twins.append(Ledger(dynamodb, "ledger", "p").claim("s1", "me", None, 1))
+            answer = write(**request)
+            if first and not self.before:
+                twins.append(Ledger(dynamodb, "ledger", "p").claim("s1", "me", None, 1))
+            if first and self.lost:
+                raise ReadTimeoutError(endpoint_url="test")
+            return answer
+
+        def update_item(self, **request: Any) -> Any:
+            return self._write(dynamodb.update_item, request)
+
+        def put_item(self, **request: Any) -> Any:
+            return self._write(dynamodb.put_item, request)
+
+    twins: list[ShardEntry] = []
+    for before, lost in [(False, False), (True, False), (False, True)] * 2:
+        ours = Ledger(Between(before=before, lost=lost), "ledger", "p").claim("s1", "me", None, 1)
+        assert ours.epoch == twins[-1].epoch + 1
+        with pytest.raises(Fenced):
+            Ledger(dynamodb, "ledger", "p").commit(twins[-1], change("7"))
+
+
+def test_a_claim_that_was_sent_twice_is_one(dynamodb: Any) -> None:
+    ledger = Ledger(Twice(dynamodb), "ledger", "p")
+    assert [ledger.claim("s1", "me", None, 1).epoch for _ in range(2)] == [1, 2]
+
+
 def test_files_are_taken_once(dynamodb: Any) -> None:
     ledger = Ledger(dynamodb, "ledger", "p")
     entry = ledger.commit(ledger.claim("s1", "me", None, 1), change("7", "a", "b", "c"))
-    ledger.take(entry, 2)
+    ledger.take(entry, [0, 1])
     ledger.commit(entry, change("9", "d"))
     current = ledger.shard("s1")
     assert current is not None
     assert [file.uri for file in current.pending] == ["c", "d"]
     assert current.taken == 2
     with pytest.raises(Fenced, match="another publisher"):
-        ledger.take(entry, 1)
+        ledger.take(entry, [0])
 
 
 def test_documents_change_only_from_the_revision_read(dynamodb: Any) -> None:
@@ -127,3 +183,51 @@ def test_documents_change_only_from_the_revision_read(dynamodb: Any) -> None:
         ledger.put_document("d", {"a": 2}, 0)
     assert ledger.put_document("d", {"a": 3}, 1) == 2
     assert ledger.document("d") == ({"a": 3}, 2)
+
+
+def test_the_same_document_of_another_writer_is_not_taken_for_our_own(dynamodb: Any) -> None:
+    """Two that count on from one number write the same, and one has to count again. A write sent twice is one."""
+    one, other = Ledger(dynamodb, "ledger", "p"), Ledger(Twice(dynamodb), "ledger", "p")
+    assert one.put_document("count", {"n": 1}, 0) == 1
+    with pytest.raises(Fenced):
+        other.put_document("count", {"n": 1}, 0)
+    assert other.put_document("count", {"n": 2}, 1) == 2
+
+
+def test_a_change_is_made_on_what_others_wrote(dynamodb: Any) -> None:
+    """The function is called again with the newer document, and no writer's change is lost."""
+    one, other = Ledger(dynamodb, "ledger", "p"), Ledger(dynamodb, "ledger", "p")
+    seen: list[dict[str, Any]] = []
+
+    def add(document: dict[str, Any]) -> dict[str, Any]:
+        seen.append(document)
+        if len(seen) == 1:
+            other.change("notes", lambda theirs: {**theirs, "b": 2})
+        return {**document, "a": 1}
+
+    assert one.change("notes", add) == {"a": 1, "b": 2}
+    assert seen == [{}, {"b": 2}]
+    assert one.document("notes") == ({"a": 1, "b": 2}, 2)
+
+
+def test_a_change_may_leave_the_document_alone(dynamodb: Any) -> None:
+    """None writes nothing, and what the function raises reaches the caller."""
+    ledger = Ledger(dynamodb, "ledger", "p")
+    assert ledger.change("notes", lambda _: None) == {}
+    assert ledger.document("notes") == ({}, 0)
+    with pytest.raises(ZeroDivisionError):
+        ledger.change("notes", lambda _: {"a": 1 // 0})
+    assert ledger.document("notes") == ({}, 0)
+
+
+def test_a_document_that_never_stands_still_is_retryable(dynamodb: Any) -> None:
+    """The loop is bounded, and says which document it was."""
+    ledger = Ledger(dynamodb, "ledger", "p")
+
+    def race(document: dict[str, Any]) -> dict[str, Any]:
+        _, rev = ledger.document("notes")
+        ledger.put_document("notes", {"rev": rev}, rev)
+        return {**document, "mine": True}
+
+    with pytest.raises(Retryable, match="document notes of pipeline p keeps changing"):
+        ledger.change("notes", race)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
+from headwater.stream.hashkeys import HASH_SPACE
 from headwater.testing.kinesis import MemoryKinesis
-from headwater.testing.memoryshards import HASH_SPACE
 from tests.streams import memory_stream
 
 FIRST = "shardId-000000000000"

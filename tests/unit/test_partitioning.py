@@ -13,12 +13,12 @@ from pyiceberg.types import LongType, StringType
 
 from headwater.contract import parse_contract
 from headwater.errors import UsageError
-from processors.pipeline import Pipeline
-from sinks.lake import LakeBuffer
-from sinks.partitioning import BUCKET, MOST_BUCKETS, Bucket, Partitioning, buckets_of
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.sinks.lake.buffer import LakeBuffer
+from headwater.sinks.lake.partitioning import BUCKET_METADATA, MAX_BUCKETS, KeyBucket, Partitioning, buckets_of
 from tests.unit.test_lake import NOON, ROWS, SCHEMA, Row, filled, read, table
 
-BUCKETS = st.integers(2, MOST_BUCKETS)
+BUCKETS = st.integers(2, MAX_BUCKETS)
 TEXT = st.text(st.characters(codec="utf-8"))
 
 
@@ -60,7 +60,7 @@ def test_each_row_is_in_the_file_of_its_bucket(rows: list[Row], unit: str | None
         keys = list(zip(own["device"].to_pylist(), own["ts"].to_pylist(), strict=True))
         assert keys == sorted(keys)
         footer = pq.ParquetFile(io.BytesIO(file.body)).metadata
-        assert Bucket.loads(footer.metadata[BUCKET]) == Bucket("device", file.bucket or 0, buckets)
+        assert KeyBucket.loads(footer.metadata[BUCKET_METADATA]) == KeyBucket("device", file.bucket or 0, buckets)
 
 
 def test_a_file_holds_the_keys_of_its_bucket_only() -> None:
@@ -77,8 +77,8 @@ def test_a_bucket_of_many_lies_in_one_of_few(key: str, buckets: int, times: int)
     """Where the few divide the many; else it cannot be told."""
     key = key.encode(errors="replace").decode()
     (number,) = buckets_of(pa.array([key]), buckets * times).tolist()
-    assert Bucket("device", number, buckets * times).among(buckets) == buckets_of(pa.array([key]), buckets)[0]
-    assert Bucket("device", number, buckets * times).among(buckets * times + 1) is None
+    assert KeyBucket("device", number, buckets * times).among(buckets) == buckets_of(pa.array([key]), buckets)[0]
+    assert KeyBucket("device", number, buckets * times).among(buckets * times + 1) is None
 
 
 def test_a_pipeline_says_how_its_table_is_divided() -> None:
@@ -94,4 +94,4 @@ def test_a_pipeline_says_how_its_table_is_divided() -> None:
     with pytest.raises(UsageError, match="key k is a double: only text and whole numbers have buckets"):
         Pipeline("p", contract).lake("x", buckets=8)
     with pytest.raises(UsageError, match="2 to 1,024 buckets"):
-        LakeBuffer(SCHEMA, Partitioning("ts", "device", "day", MOST_BUCKETS + 1))
+        LakeBuffer(SCHEMA, Partitioning("ts", "device", "day", MAX_BUCKETS + 1))

@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from bench.placement import adaptive, by_key_hash
 from headwater.errors import HeadwaterError
-from producers.placement import HASH_SPACE, Placement, ShardRange
+from headwater.producers.placement import Placement
+from headwater.stream.hashkeys import HASH_SPACE
+from headwater.stream.shards import Shard
 
 
-def ranges(*starts: int) -> list[ShardRange]:
+def ranges(*starts: int) -> list[Shard]:
     ends = [*starts[1:], HASH_SPACE]
-    return [ShardRange(f"s{i}", start, end - 1) for i, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    return [Shard(f"s{i}", start, end - 1) for i, (start, end) in enumerate(zip(starts, ends, strict=True))]
 
 
-def even(count: int) -> list[ShardRange]:
+def even(count: int) -> list[Shard]:
     return ranges(*[i * HASH_SPACE // count for i in range(count)])
 
 
@@ -71,7 +73,7 @@ def test_a_reshard_keeps_what_is_outstanding_and_hands_shares_on() -> None:
 
 def test_a_shard_map_with_a_gap_is_refused() -> None:
     with pytest.raises(HeadwaterError, match="gap or overlap"):
-        Placement([ShardRange("a", 0, 5), ShardRange("b", 7, HASH_SPACE - 1)], random.Random(1).random)
+        Placement([Shard("a", 0, 5), Shard("b", 7, HASH_SPACE - 1)], random.Random(1).random)
 
 
 def test_one_key_with_two_fifths_of_the_load_heats_no_shard() -> None:

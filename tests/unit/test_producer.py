@@ -3,35 +3,32 @@
 import random
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pandas as pd
 import pyarrow as pa
 import pytest
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 from moto import mock_aws
 
-import producers
 from headwater.clock import ManualClock
-from headwater.errors import BufferFull, HeadwaterError, InvalidEvent, UsageError
-from producers.controls import put_control
-from producers.producer import Producer, ProducerSettings, Receipt
-from producers.receipts import Accepted
+from headwater.codec.control import decode_control, is_signed
+from headwater.errors import HeadwaterError, InvalidEvent, UsageError
+from headwater.producers.controls import put_control
+from headwater.producers.producer import Producer
+from headwater.producers.receipts import PendingReceipts
+from headwater.producers.settings import ProducerSettings, Receipt, Runtime
 from tests.producer_stream import FakeStream, client_error
-from tests.producing import QUICK, SMALL, TELEMETRY, event, fleet
+from tests.producing import QUICK, TELEMETRY, event, fleet
 from tests.unit.test_sealing import OWN
-
-
-def test_the_package_names_the_producer() -> None:
-    assert producers.Producer is Producer
-    assert producers.Receipt is Receipt
 
 
 def test_every_event_arrives_once_and_its_future_says_where() -> None:
     stream = FakeStream()
-    with Producer("s", TELEMETRY, client=stream, settings=QUICK, random=random.Random(1)) as producer:
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK, runtime=Runtime(random=random.Random(1))) as producer:
         origin = producer.origin
         futures = producer.put_batch(fleet(1_050))
         one = producer.put(event())
@@ -87,7 +84,9 @@ def test_an_invalid_row_is_named_and_nothing_of_its_table_accepted() -> None:
 
 def test_an_event_larger_than_a_record_is_refused_at_once() -> None:
     noise = random.Random(1).randbytes(1 << 20).hex()
-    with Producer("s", TELEMETRY, client=FakeStream(), settings=QUICK) as producer:
+    fields = [replace(one, max_bytes=8 << 20) if one.name == "unit" else one for one in TELEMETRY.fields]
+    wide = replace(TELEMETRY, fields=tuple(fields))
+    with Producer("s", wide, client=FakeStream(), settings=QUICK) as producer:
         with pytest.raises(InvalidEvent, match="bytes in a record, which holds 1048576"):
             producer.put(event(unit=noise * 2))
         assert producer.put(event(unit="x" * (1 << 21))).result(10)
@@ -130,73 +129,6 @@ def test_a_stream_that_takes_nothing_is_given_up_after_its_time() -> None:
         producer.close()
 
 
-@pytest.fixture
-def stuck() -> Iterator[FakeStream]:
-    """A stream that answers only once `gate` is set."""
-    stream = FakeStream()
-    stream.gate.clear()
-    yield stream
-    stream.gate.set()
-
-
-def pour(producer: Producer, events: int) -> "list[Future[Receipt]]":
-    """Events that do not compress, one by one."""
-    return [producer.put(event(unit=random.randbytes(500).hex())) for _ in range(events)]
-
-
-def test_memory_is_bounded_and_raise_raises(stuck: FakeStream) -> None:
-    settings = replace(SMALL, when_full="raise")
-    with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
-        with pytest.raises(BufferFull, match="for a buffer of 40000 bytes; cut it"):
-            producer.put_batch(fleet(5_000))
-        assert producer.stats.accepted == 0
-        with pytest.raises(BufferFull, match="buffer of 40000 bytes is full"):
-            pour(producer, 2_000)
-        assert producer.stats.buffered_bytes <= 40_000
-        accepted = producer.stats.accepted
-        stuck.gate.set()
-    assert len(stuck.identities(TELEMETRY)) == accepted
-
-
-def test_drop_drops_with_a_count(stuck: FakeStream) -> None:
-    settings = replace(SMALL, when_full="drop")
-    with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
-        futures = pour(producer, 500)
-        stuck.gate.set()
-    stats = producer.stats
-    assert stats.dropped > 0
-    assert stats.accepted + stats.dropped == 500
-    assert sum(isinstance(future.exception(0), BufferFull) for future in futures) == stats.dropped
-    assert len(stuck.identities(TELEMETRY)) == stats.accepted == stats.delivered
-
-
-def test_block_gives_up_in_time(stuck: FakeStream) -> None:
-    settings = replace(SMALL, block_seconds=0.1)
-    with Producer("s", TELEMETRY, client=stuck, settings=settings) as producer:
-        with pytest.raises(BufferFull, match=r"full, for 0\.1 s"):
-            pour(producer, 2_000)
-        assert producer.stats.buffered_bytes <= 40_000
-        accepted = producer.stats.accepted
-        stuck.gate.set()
-    assert len(stuck.identities(TELEMETRY)) == accepted
-
-
-def test_block_waits_for_room(stuck: FakeStream) -> None:
-    with Producer("s", TELEMETRY, client=stuck, settings=SMALL) as producer:
-        opens = threading.Timer(0.3, stuck.gate.set)
-        opens.start()
-        pour(producer, 2_000)
-        opens.join()
-    assert len(stuck.identities(TELEMETRY)) == 2_000
-
-
-def test_a_table_larger_than_the_buffer_flows_through_it() -> None:
-    stream = FakeStream()
-    with Producer("s", TELEMETRY, client=stream, settings=SMALL) as producer:
-        producer.put_batch(fleet(20_000))
-    assert sorted(seq for _, seq in stream.identities(TELEMETRY)) == list(range(20_000))
-
-
 def test_many_threads_share_a_producer() -> None:
     stream = FakeStream([{0}, "lost", {0}])
     with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
@@ -229,9 +161,59 @@ def test_receipts_tell_what_was_accepted() -> None:
     assert [body["intervals"] for body in bodies] == [{producer.origin: [[0, 250]]}, {producer.origin: [[250, 300]]}]
 
 
+@pytest.mark.parametrize("outbox", [False, True])
+def test_a_batch_that_failed_is_in_no_receipt(outbox: bool, tmp_path: Path) -> None:
+    """Whatever fails for good and whatever passes: the receipts name the delivered events, and no other."""
+    stream = FakeStream([client_error("KMSDisabledException"), set(), client_error("ExpiredTokenException"), "lost"])
+    box = tmp_path / "outbox.db" if outbox else None
+    producer = Producer("s", TELEMETRY, client=stream, settings=QUICK, outbox=box)
+    assert producer.put(event()).exception(60)
+    for _ in range(3):
+        assert producer.put(event()).result(60)
+    with pytest.raises(HeadwaterError, match="KMSDisabledException"):
+        producer.close()
+    told = {
+        (origin, seq)
+        for control in stream.controls(TELEMETRY)
+        for origin, spans in control.body["intervals"].items()  # type: ignore[attr-defined]
+        for start, stop in spans
+        for seq in range(start, stop)
+    }
+    assert told == set(stream.identities(TELEMETRY)) == {(producer.origin, seq) for seq in (1, 2, 3)}
+
+
+PASSING = [
+    client_error("ExpiredTokenException"),
+    client_error("UnrecognizedClientException"),
+    client_error("InvalidSignatureException"),
+    client_error("RequestExpired", 403),
+    NoCredentialsError(),
+    CredentialRetrievalError(provider="metadata", error_msg="timed out"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_credentials_that_come_back_cost_no_event(error: Exception) -> None:
+    stream = FakeStream([error] * 3)
+    with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
+        assert producer.put(event()).result(60)
+
+
+def test_credentials_that_were_not_there_at_the_start_are_looked_for_again() -> None:
+    """boto3 looks for credentials when a client is made: one made without never has any."""
+    bare, whole = FakeStream(), FakeStream()
+    bare.always = NoCredentialsError()
+    made = iter([bare, bare, whole])
+    with Producer("s", TELEMETRY, client=lambda: next(made), settings=QUICK) as producer:
+        assert producer.put(event()).result(60)
+    assert whole.identities(TELEMETRY) == [(producer.origin, 0)]
+
+
 def test_receipts_of_own_ids_name_the_devices() -> None:
     stream = FakeStream()
-    table = pa.table({"device": ["a", "b", "a"], "seq": [5, 7, 6], "ts": pa.array([1, 2, 3])})
+    table = pa.table(
+        {"device": ["a", "b", "a"], "seq": [5, 7, 6], "ts": pa.array([1, 2, 3], pa.timestamp("ms", "UTC"))}
+    )
     with Producer("s", OWN, client=stream, settings=QUICK) as producer:
         producer.put_batch(table)
     (control,) = stream.controls(OWN)
@@ -249,9 +231,9 @@ def test_formats_without_identity_have_no_receipts(form: str) -> None:
 
 
 def test_large_receipts_are_cut() -> None:
-    accepted = Accepted(OWN)
+    accepted = PendingReceipts(OWN)
     devices = pa.array([f"device-{n:06d}" for n in range(20_000)])
-    accepted.add_own(pa.table({"device": devices, "seq": range(20_000), "ts": range(20_000)}))
+    accepted.add_own_ids(pa.table({"device": devices, "seq": range(20_000), "ts": range(20_000)}))
     bodies = list(accepted.bodies())
     assert len(bodies) > 1
     assert all(len(str(body)) < 500_000 for body in bodies)
@@ -316,7 +298,8 @@ class Resharding(FakeStream):
         self.listed += 1
         half = 1 << 127
         spans = [("parent", 0, 2 * half - 1)] if self.listed == 1 else [("l", 0, half - 1), ("r", half, 2 * half - 1)]
-        closed = {"ShardId": "old", "SequenceNumberRange": {"EndingSequenceNumber": "9"}}
+        keys = {"StartingHashKey": "0", "EndingHashKey": "0"}
+        closed = {"ShardId": "old", "HashKeyRange": keys, "SequenceNumberRange": {"EndingSequenceNumber": "9"}}
         return {
             "Shards": [closed]
             + [
@@ -360,7 +343,8 @@ def test_boto3_is_called_as_it_wants() -> None:
         "kinesis", region_name="us-east-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
     client.create_stream(StreamName="s", ShardCount=3)
-    with Producer("s", TELEMETRY, client=client, settings=QUICK) as producer:
+    key = b"k" * 32
+    with Producer("s", TELEMETRY, client=client, settings=QUICK, control_key=key) as producer:
         producer.put_batch(fleet(500))
     records = []
     for shard in client.list_shards(StreamName="s")["Shards"]:
@@ -368,7 +352,9 @@ def test_boto3_is_called_as_it_wants() -> None:
             "ShardIterator"
         ]
         records.append([record["Data"] for record in client.get_records(ShardIterator=start)["Records"]])
-    assert all(any(b"receipt" in data for data in shard) for shard in records)
+    receipts = [decode_control(data) for shard in records for data in shard if b"receipt" in data]
+    assert len(receipts) == 3
+    assert all(is_signed(receipt, key) for receipt in receipts)
     assert sum(b"$headwater" not in data for shard in records for data in shard) == 5
     with pytest.raises(HeadwaterError, match="stream gone: ResourceNotFoundException"):
         Producer("gone", TELEMETRY, client=client).__enter__().put_batch(fleet(5))[0].result(10)

@@ -1,15 +1,29 @@
 """A producer with an outbox: what is in it after delivery, failure and another run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from headwater.clock import SystemClock
 from headwater.errors import HeadwaterError, UsageError
-from producers.producer import Producer, ProducerSettings
+from headwater.producers.outbox import Outbox
+from headwater.producers.producer import Producer
+from headwater.producers.settings import ProducerSettings, Runtime
 from tests.producer_stream import FakeStream, client_error
-from tests.producing import QUICK, TELEMETRY, event, fleet
+from tests.producing import QUICK, SMALL, TELEMETRY, event, fleet
 from tests.unit.test_sealing import OWN
+
+
+class Hurrying(SystemClock):
+    """A clock on which the pause of five seconds is over soon."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() * 20
+
+    def monotonic_ms(self) -> int:
+        return self.now_ms()
 
 
 @pytest.fixture
@@ -17,15 +31,21 @@ def outbox(tmp_path: Path) -> Path:
     return tmp_path / "outbox.db"
 
 
-def test_the_outbox_is_empty_after_delivery_and_goes_on_counting(outbox: Path) -> None:
-    stream = FakeStream()
+def test_the_outbox_is_empty_after_delivery_and_each_opening_is_a_session(outbox: Path) -> None:
+    """Numbers are never taken up again, whatever has become of the file in between."""
+    stream, origins = FakeStream(), list[str]()
     for _ in range(2):
         with Producer("s", TELEMETRY, client=stream, settings=QUICK, outbox=outbox) as producer:
             producer.put_batch(fleet(150))
             producer.put(event())
-    assert sorted(stream.identities(TELEMETRY)) == [(producer.origin, seq) for seq in range(302)]
+            origins.append(producer.origin)
+    assert len(set(origins)) == 2
+    assert sorted(stream.identities(TELEMETRY)) == sorted((one, seq) for one in origins for seq in range(151))
     intervals = [control.body["intervals"] for control in stream.controls(TELEMETRY)]
-    assert intervals == [{producer.origin: [[0, 151]]}, {producer.origin: [[151, 302]]}]
+    assert intervals == [{origin: [[0, 151]]} for origin in origins]
+    left = Outbox(outbox, "s", TELEMETRY, "another")
+    assert (left.left(), left.accepted(), left.unannounced()) == (0, 302, [])
+    left.close()
 
 
 def test_what_failed_stays_in_the_outbox_and_is_sent_by_the_next_run(outbox: Path) -> None:
@@ -41,7 +61,8 @@ def test_what_failed_stays_in_the_outbox_and_is_sent_by_the_next_run(outbox: Pat
         again.put(event())
     taken = {record["Data"]: record["ExplicitHashKey"] for record in stream.records}
     assert refused.items() <= taken.items()
-    assert sorted(stream.identities(TELEMETRY)) == [(producer.origin, seq) for seq in range(151)]
+    wanted = [(producer.origin, seq) for seq in range(150)] + [(again.origin, 0)]
+    assert sorted(stream.identities(TELEMETRY)) == sorted(wanted)
     assert again.stats.delivered == 151
 
 
@@ -77,11 +98,48 @@ def test_tables_with_narrow_dictionaries_share_a_batch(tmp_path: Path) -> None:
     killed = Producer("s", TELEMETRY, client=FakeStream(), settings=settings, outbox=tmp_path / "outbox.db")
     for frame in frames:
         killed.put_batch(frame)
-    assert killed._outbox is not None
-    killed._outbox.close()  # as a death leaves it: not one event sealed
+    assert killed._sender.outbox is not None
+    killed._sender.outbox.close()  # as a death leaves it: not one event sealed
     revived = FakeStream()
     with Producer("s", TELEMETRY, client=revived, settings=settings, outbox=tmp_path / "outbox.db"):
         pass
     for found in (stream, revived):
         assert len(found.identities(TELEMETRY)) >= 200
         assert {seq for _, seq in found.identities(TELEMETRY)} == set(range(200))
+
+
+def test_an_outbox_is_tried_for_as_long_as_it_is_open(outbox: Path) -> None:
+    """Longer than `delivery_seconds`: flush says so, memory is freed, and the stream gets all when it is back."""
+    stream = FakeStream()
+    stream.always = client_error("ExpiredTokenException")
+    settings = replace(SMALL, delivery_seconds=0.2, when_full="raise")
+    clock = Hurrying()
+    producer = Producer("s", TELEMETRY, client=stream, settings=settings, outbox=outbox, runtime=Runtime(clock))
+    futures = []
+    for _ in range(3):
+        futures += [producer.put(event(unit="u" * 500)) for _ in range(20)]
+        with pytest.raises(HeadwaterError, match=r"ExpiredTokenException.*events stay in the outbox"):
+            producer.flush(60)
+        assert producer.stats.buffered_bytes < 20_000
+    assert not any(future.done() for future in futures)
+    stream.always = None
+    producer.flush(60)
+    assert {future.result(0).origin for future in futures} == {producer.origin}
+    producer.close()
+    assert sorted(stream.identities(TELEMETRY)) == [(producer.origin, seq) for seq in range(60)]
+    assert (producer.stats.delivered, producer.stats.failed) == (60, 0)
+
+
+def test_what_is_not_delivered_at_close_fails_its_future_and_stays(outbox: Path) -> None:
+    stream = FakeStream()
+    stream.always = client_error("ExpiredTokenException")
+    settings = replace(QUICK, delivery_seconds=0.1)
+    producer = Producer("s", TELEMETRY, client=stream, settings=settings, outbox=outbox)
+    future = producer.put(event())
+    with pytest.raises(HeadwaterError, match=r"ExpiredTokenException.*1 events stay in the outbox"):
+        producer.close()
+    assert "it stays in the outbox" in str(future.exception(0))
+    stream.always = None
+    with Producer("s", TELEMETRY, client=stream, settings=settings, outbox=outbox):
+        pass
+    assert stream.identities(TELEMETRY) == [(producer.origin, 0)]

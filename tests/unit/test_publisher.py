@@ -10,12 +10,13 @@ from greenlet import getcurrent, greenlet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater import sequence
 from headwater.clock import ManualClock
 from headwater.errors import CommitUnknown, Fenced, HeadwaterError, Retryable
 from headwater.ledger import Commit, Ledger, PendingFile, ShardEntry
+from headwater.sinks.lake.publisher import Publisher, confirmed
+from headwater.sinks.lake.standing import FilePlan, TableState, plan_files
+from headwater.stream import sequence
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.publisher import Plan, Publisher, confirmed, plan
 
 LEDGER: dict[str, Any] = {
     "TableName": "ledger",
@@ -36,6 +37,7 @@ class Catalog:
 
     def __init__(self, fates: Iterable[str] = ()) -> None:
         self.files: list[str] = []
+        self.added: set[str] = set()
         self.version = 0
         self.foreign = 0
         self._fates = deque(fates)
@@ -44,6 +46,7 @@ class Catalog:
     def time_passes(self) -> None:
         """Commits that were on their way land."""
         self.files = [path for path in self.files if path not in self._overtaken]
+        self.added -= self._overtaken
         self.version += bool(self._overtaken)
         self._overtaken.clear()
 
@@ -62,6 +65,7 @@ class Catalog:
         if fate == "lost":
             return
         self.files += paths
+        self.added |= set(paths)
         if fate == "overtaken":
             self._overtaken |= set(paths)
         if fate == "unknown":
@@ -75,12 +79,13 @@ class Port:
         self._catalog = catalog
         self._version = -1
 
-    def paths(self) -> set[str]:
+    def read(self) -> TableState:
         self._version = self._catalog.version
-        return set(self._catalog.files)
+        return TableState(set(self._catalog.files), set(self._catalog.added), 0, self._version)
 
-    def add(self, paths: Sequence[str]) -> None:
+    def add(self, paths: Sequence[str]) -> dict[str, str]:
         self._catalog.commit(self._version, paths)
+        return {}
 
 
 class Hooked:
@@ -147,16 +152,18 @@ def check_once(catalog: Catalog, ledger: Ledger, uris: Sequence[str]) -> None:
 def test_plan_adds_what_the_table_lacks_once_each() -> None:
     """In the ledger's order; a path that two shards name is added once."""
     files = [file("b"), file("a"), file("b"), file("c")]
-    assert plan(files, {"s3://b/a", "s3://else"}) == Plan(("s3://b/b", "s3://b/c"), frozenset({"s3://b/a"}))
+    assert plan_files(files, TableState({"s3://b/a", "s3://else"}), {}) == FilePlan(
+        ("s3://b/b", "s3://b/c"), frozenset({"s3://b/a"})
+    )
 
 
-def test_only_a_confirmed_head_is_taken() -> None:
-    """The ledger takes out from the front: an unconfirmed file keeps what stands behind it."""
+def test_only_what_was_found_twice_is_confirmed() -> None:
+    """The first sighting lies a second back; a file that was not found keeps none that stands behind it."""
     entry = ShardEntry("p", "s", 1, "o", pending=(file("a"), file("b"), file("c")))
     since = {"s3://b/a": 0, "s3://b/b": 4_001, "s3://b/c": 0}
-    assert confirmed(entry, since, 5_000) == 1
-    assert confirmed(entry, since, 5_001) == 3
-    assert confirmed(entry, {}, 5_000) == 0
+    assert confirmed(entry, since, 5_000) == [0, 2]
+    assert confirmed(entry, since, 5_001) == [0, 1, 2]
+    assert confirmed(entry, {}, 5_000) == []
 
 
 def test_a_file_leaves_the_ledger_when_found_again_in_the_next_step() -> None:
@@ -198,9 +205,9 @@ def test_many_files_are_taken_in_writes_that_dynamodb_accepts() -> None:
     sizes: list[int] = []
 
     class Measured(Ledger):
-        def take(self, entry: ShardEntry, count: int) -> None:
-            sizes.append(count)
-            super().take(entry, count)
+        def take(self, entry: ShardEntry, places: Sequence[int]) -> None:
+            sizes.append(len(places))
+            super().take(entry, places)
 
     settle(publisher(Measured(ledger._client, "ledger", "p"), catalog, clock), catalog, clock)
     check_once(catalog, ledger, uris)
@@ -238,32 +245,6 @@ def test_a_commit_with_a_lost_answer_is_not_repeated() -> None:
     settle(steps, catalog, clock)
     check_once(catalog, ledger, uris)
     assert (steps.rows_published, catalog.version) == (10, 1)
-
-
-def test_the_lease_has_one_holder_until_it_runs_out() -> None:
-    """The other one does nothing, and takes over when the first has stopped."""
-    ledger, catalog, clock = new_ledger(), Catalog(), ManualClock()
-    commit(ledger, "s1", 1, "a")
-    first, second = publisher(ledger, catalog, clock, "first"), publisher(ledger, catalog, clock, "second")
-    assert first.step().leader
-    clock.advance(59_999)
-    assert not second.step().leader
-    clock.advance(1)
-    assert second.step().leader
-    assert not first.step().leader
-
-
-def test_a_lease_given_back_is_free_at_once() -> None:
-    """And nobody gives back what another has taken since."""
-    ledger, catalog, clock = new_ledger(), Catalog(), ManualClock()
-    commit(ledger, "s1", 1, "a")
-    first, second = publisher(ledger, catalog, clock, "first"), publisher(ledger, catalog, clock, "second")
-    first.release()
-    assert first.step().leader
-    first.release()
-    assert second.step().leader
-    first.release()
-    assert not first.step().leader
 
 
 def test_drain_ends_with_an_empty_ledger_or_says_why_not() -> None:

@@ -1,19 +1,22 @@
 """What becomes of a rebuild that is cancelled, given up, killed or called twice: who serves, and what is left."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from headwater.errors import Fenced, UsageError
-from processors.generations import DOCUMENT, NOTES, Generation, Generations, generations
-from processors.jobs import Cancelled, Jobs, Progress, Untold
-from processors.operators.aggregate import Partial
-from processors.rebuilding import Build, Rebuild
-from processors.rebuildrows import SLICE, write
-from processors.worker import ShardWorker
-from sinks.viewitems import ViewSpec
+from headwater.processors.generations import DOCUMENT, NOTES, Generation, Generations, generations
+from headwater.processors.jobs import Cancelled, Jobs, NoProgress, Progress
+from headwater.processors.operators.aggregate import Partial
+from headwater.processors.rebuild.generation_rows import SLICE, write
+from headwater.processors.rebuild.rebuild import Build, Rebuild
+from headwater.processors.shard.context import WorkerContext
+from headwater.processors.shard.worker import ShardWorker
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.store import ViewStore, WriteReport
 from tests.rebuilding import Told
 from tests.unit.test_rebuild_seam import NEW, Files, services_of
 from tests.unit.test_rollups import PIPELINE, SETTINGS, World
@@ -58,14 +61,13 @@ def rebuild(world: World, past: Files | None = None, progress: Progress | None =
     def goes_on(_events: int, _done: int) -> None:
         world.read()
 
-    return Rebuild(services_of(world), VIEW, past or Files(world), progress or Told(goes_on))
+    return Rebuild(services_of(world).rebuild_ports, VIEW, past or Files(world), progress or Told(goes_on))
 
 
 def names(world: World) -> set[str]:
     """The generations that the table has rows of."""
-    items = (
-        item for page in world.dynamodb.get_paginator("scan").paginate(TableName="views") for item in page["Items"]
-    )
+    pages = world.dynamodb.get_paginator("scan").paginate(TableName="views", ConsistentRead=True)
+    items = (item for page in pages for item in page["Items"])
     return {item["pk"]["S"].partition("#")[0].partition("@@")[0] for item in items if "slots" in item}
 
 
@@ -74,7 +76,7 @@ def a_job(world: World) -> Iterator[Progress]:
     """A job that lets the world go on, too."""
     with Jobs(world.ledger, world.clock).run("rebuild", VIEW, "me") as told:
 
-        class Both(Untold):
+        class Both(NoProgress):
             def __call__(self, events: int, done: int) -> None:
                 world.read()
                 told(events, done)
@@ -90,20 +92,23 @@ def cancel(world: World) -> None:
     jobs.cancel(jobs.all()[0].id, "you")
 
 
-def test_rows_are_written_some_at_a_time_and_who_runs_it_is_told_between() -> None:
+def test_rows_are_written_some_at_a_time_and_progress_is_reported_between() -> None:
     """So a cancel ends it within a second, and not after the last of 200,000 rows."""
     sizes, told = list[int](), list[int]()
 
-    class Views:
-        def write(self, _view: ViewSpec, upserts: list[object]) -> None:
+    class Views(ViewStore):
+        def __init__(self) -> None:
+            pass
+
+        def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> WriteReport:
             assert len(told) == len(sizes)
             sizes.append(len(upserts))
+            return WriteReport()
 
-    services: Any = type("", (), {"views": Views()})
     view = NEW.definition(VIEW, 2)
     assert view is not None
     partials = [Partial((f"{at}",), None, None, 0, "1", b"") for at in range(2 * SLICE + 1)]
-    write(services, view.spec, partials, lambda _: "s", told.append)
+    write(Views(), view.spec, partials, lambda _: "s", told.append)
     assert (sizes, told) == ([SLICE, SLICE, 1], [SLICE, 2 * SLICE, 2 * SLICE + 1])
 
 
@@ -118,7 +123,7 @@ def test_a_cancel_is_heard_at_the_last_moment_before_the_switch(world: World) ->
 def test_after_the_switch_a_cancel_is_refused(world: World) -> None:
     refused = list[str]()
 
-    class Late(Untold):
+    class Late(NoProgress):
         def __init__(self, inner: Progress) -> None:
             self._inner = inner
 
@@ -156,7 +161,7 @@ def test_a_new_shard_is_refused_to_a_deployment_that_lacks_the_version(world: Wo
         (child, *_) = sorted(one.shard_id for one in world.kinesis.shards("s") if one.shard_id not in parents)
         world.crash()
         with pytest.raises(UsageError, match=f"shard {child} is for a newer deployment: .*version 2"):
-            ShardWorker(PIPELINE, child, world.ports(), SETTINGS, world.clock, "old").claim()
+            ShardWorker.claim(WorkerContext(PIPELINE, world.ports(), SETTINGS, world.clock, "old"), child)
 
     rebuild(world, Hooked(world, split)).run()
     world.read_all()

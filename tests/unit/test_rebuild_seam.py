@@ -2,24 +2,24 @@
 
 import io
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.aggregates import count, distinct, mean
-from processors.generations import DOCUMENT, Serving
-from processors.jobs import Progress
-from processors.operators.aggregate import ViewState
-from processors.pipeline import Pipeline, View
-from processors.rebuilding import Build, Rebuild
-from processors.rebuildlake import fold
-from processors.services import Services
-from processors.windows import tumbling
-from processors.worker import upsert
-from sinks.compaction import committed_to, shard_of
+from headwater.processors.definition.parts import View
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.generations import DOCUMENT
+from headwater.processors.jobs import Progress
+from headwater.processors.operators.aggregate import ViewState
+from headwater.processors.rebuild.from_lake import fold
+from headwater.processors.rebuild.rebuild import Build, Rebuild
+from headwater.processors.services import Services
+from headwater.processors.shard.slots import upsert
+from headwater.sinks.lake.compaction import commit_position, shard_of
 from tests.rebuilding import Told
 from tests.unit.test_rollups import PIPELINE, PLACES, SCRIPTS, SETTINGS, STEPS, World
 
@@ -47,7 +47,7 @@ class Files:
     ) -> int:
         world, state = self._world, ViewState(build.view, 0)
         named = [file.uri for entry in world.ledger.shards() for file in entry.pending]
-        past = [uri for uri in named if committed_to(uri) <= build.positions.get(shard_of(uri) or "", "")]
+        past = [uri for uri in named if commit_position(uri) <= build.positions.get(shard_of(uri) or "", "")]
         wanted = {*build.view.by, *(one.field for one in build.view.aggregates), PIPELINE.contract.time}
         rows = 0
         for number, uri in enumerate(past, 1):
@@ -57,21 +57,19 @@ class Files:
         return rows
 
 
+class WorldServices(Services):
+    """Services of a process that works on the world's stores."""
+
+    def __init__(self, world: World, pipeline: Pipeline) -> None:
+        super().__init__(SETTINGS, pipeline, world.clock)
+        ports = world.ports()
+        given = {"kinesis": world.kinesis, "ledger": world.ledger, "objects": world.objects, "ports": ports}
+        self.__dict__.update(given, views=ports.views)
+
+
 def services_of(world: World, pipeline: Pipeline = NEW) -> Services:
     """Of a process that rebuilds the world's views."""
-    serving = Serving(world.ledger, pipeline, world.clock)
-    found = SimpleNamespace(
-        settings=SETTINGS,
-        pipeline=pipeline,
-        clock=world.clock,
-        kinesis=world.kinesis,
-        ledger=world.ledger,
-        objects=world.objects,
-        ports=world.ports(),
-        views=world.ports().views,
-        serving=serving,
-    )
-    return cast(Services, found)
+    return WorldServices(world, pipeline)
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,7 +90,7 @@ def test_every_event_is_in_the_rebuilt_rows_once(
         STEPS[what](world, place)
         world.read()
 
-    done = Rebuild(services, name, Files(world), Told(goes_on)).run()
+    done = Rebuild(services.rebuild_ports, name, Files(world), Told(goes_on)).run()
     for what, place in steps:
         STEPS[what](world, place)
     world.read_all()

@@ -11,12 +11,14 @@ from headwater.codec import encode_batch
 from headwater.contract import parse_contract
 from headwater.errors import HeadwaterError, UsageError
 from headwater.ledger import Commit
-from processors.generations import DOCUMENT, Serving, generations
-from processors.pipeline import Pipeline
-from processors.rebuilding import Rebuild
-from processors.rebuildstream import StreamPast
-from processors.state import ShardState
-from processors.worker import StateStore, unique_events
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
+from headwater.processors.generations import DOCUMENT, Serving, generations, unique_events
+from headwater.processors.rebuild.from_stream import StreamPast
+from headwater.processors.rebuild.rebuild import Rebuild
+from headwater.processors.shard.snapshots import StateStore
+from headwater.stream.hashkeys import HASH_SPACE
+from tests.kpl import aggregate
 from tests.rebuilding import Told
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World
@@ -58,7 +60,12 @@ class Stream(World):
     def rebuilt(self) -> int:
         """By the view that was built anew, how many events there are."""
         services = services_of(self, self.pipeline)
-        done = Rebuild(services, "total", StreamPast(services), Told(lambda *_: self.read())).run()
+        done = Rebuild(
+            services.rebuild_ports,
+            "total",
+            StreamPast(services.reader, services.views),
+            Told(lambda *_: self.read()),
+        ).run()
         assert done.events == sum(unique_events(one.counts) for one in self.ledger.shards())
         (row,) = services.views.rows(Serving(self.ledger, self.pipeline, self.clock).view("total").spec)
         return int(str(row["n"]))
@@ -98,7 +105,7 @@ def test_a_key_that_is_itself_the_origin_and_was_forgotten_does_not_come_back() 
 def test_events_without_an_identity_are_refused_when_some_are_not_in_the_lake() -> None:
     """Which ones, the stream does not say. While all are there, they are counted."""
     world = Stream(NUMBERED)
-    event = {"device": "d", "metric": "m", "ts": "2026-01-01T00:00:00Z", "value": 1.5}
+    event = {"device": "d", "metric": "m", "ts": "2025-11-03T09:00:00Z", "value": 1.5}
     world.kinesis.put_record(StreamName="s", Data=json.dumps(event).encode(), PartitionKey="x")
     world.put(0)
     world.read_all()
@@ -132,3 +139,16 @@ def test_a_stream_that_keeps_events_for_longer_than_states_remember_is_refused()
     with pytest.raises(HeadwaterError, match="for longer than it is known which were forgotten"):
         world.rebuilt()
     assert world.serving == 1
+
+
+def test_user_records_of_another_shard_count_where_they_belong() -> None:
+    """An aggregate that the KPL put on the wrong shard for some of its user records, and those again."""
+    world = Stream(NUMBERED)
+    now = world.clock.now_ms()
+    bodies = [json.dumps({"device": "k", "metric": "m", "ts": now, "value": float(at)}).encode() for at in range(3)]
+    keys = [0, 1, HASH_SPACE - 1]
+    users = [("k", body, key) for body, key in zip(bodies, keys, strict=True)]
+    for data, key in [(aggregate(*users), keys[0]), (bodies[2], keys[2])]:
+        world.kinesis.put_record(StreamName="s", Data=data, PartitionKey="k", ExplicitHashKey=str(key))
+    world.read_all()
+    assert world.rebuilt() == len(bodies)

@@ -14,11 +14,12 @@ from headwater.aggregates import count, sum
 from headwater.codec import encode_batch, encode_kpl
 from headwater.contract import parse_contract
 from headwater.ledger import ShardEntry
-from headwater.records import StreamRecord
-from processors.audit import AuditReport, audit
-from processors.engine import Engine
-from processors.pipeline import Pipeline
-from processors.state import ShardState
+from headwater.processors.audit.audit import audit
+from headwater.processors.audit.report import AuditReport
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.engine import Engine
+from headwater.processors.engine.state import ShardState
+from headwater.stream.record import StreamRecord
 
 START = 1_762_160_400_000
 CONTRACT = parse_contract(

@@ -8,26 +8,27 @@ from itertools import pairwise
 import pyarrow as pa
 import pytest
 
-from headwater.cli.replaying import Replay
 from headwater.clock import ManualClock
 from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.config import Settings
 from headwater.contract import load_contract, parse_contract
 from headwater.errors import UsageError
 from headwater.ledger import Ledger
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.replay.backfill import waits
+from headwater.processors.replay.chunk import HASH_KEY, ArrivalSpan, ReplayChunk, slices
+from headwater.processors.replay.replay import Replay
+from headwater.processors.replay.stream import from_stream
+from headwater.processors.runners.pages import records_of
+from headwater.processors.services import Services
+from headwater.producers.lanes import lane_hash_key, lane_of, origin_hash_key
+from headwater.producers.resending import Resender
 from headwater.rates import Pace
-from headwater.records import StreamRecord
+from headwater.stream.hashkeys import HASH_SPACE
+from headwater.stream.record import StreamRecord
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.kinesis import MemoryKinesis
-from headwater.testing.memoryshards import HASH_SPACE
-from processors.backfill import slices, waits
-from processors.pipeline import Pipeline
-from processors.replaying import HASH_KEY, Chunk, Span, from_stream
-from processors.runners.shardreader import records_of
-from processors.services import Services
-from producers.direct import origin_hash_key
-from producers.resending import Resender
-from producers.sealing import lane_hash_key, lane_of
+from tests.kpl import aggregate
 from tests.streams import memory_stream
 
 CONTRACT = load_contract("telemetry")
@@ -41,7 +42,7 @@ STEP_MS = 30_000
 
 
 def events(count: int) -> pa.Table:
-    ts = pa.array([1_790_000_000_000 + at for at in range(count)], pa.timestamp("ms", "UTC"))
+    ts = pa.array([1_762_000_000_000 + at for at in range(count)], pa.timestamp("ms", "UTC"))
     return pa.table({"device": ["d"] * count, "metric": ["m"] * count, "ts": ts, "value": [1.0] * count})
 
 
@@ -63,7 +64,7 @@ def kinesis(clock: ManualClock) -> MemoryKinesis:
     for at in range(RECORDS):
         data = encode_batch(events(5), CONTRACT, origin="session", first_seq=5 * at)
         if at % 10 == 9:
-            data = json.dumps({"device": "d", "metric": "json", "ts": 1_790_000_000_000, "value": float(at)}).encode()
+            data = json.dumps({"device": "d", "metric": "json", "ts": 1_762_000_000_000, "value": float(at)}).encode()
         key = str(HASH_SPACE * (7 * at % RECORDS) // RECORDS)
         made.put_record(StreamName="s", PartitionKey="p", ExplicitHashKey=key, Data=data)
         if at == 20:
@@ -75,7 +76,7 @@ def kinesis(clock: ManualClock) -> MemoryKinesis:
     return made
 
 
-def found(chunks: list[Chunk]) -> Counter[tuple[str, int]]:
+def found(chunks: list[ReplayChunk]) -> Counter[tuple[str, int]]:
     """How often each identity is there."""
     return Counter((row["_origin"], row["_seq"]) for one in chunks for row in one.rows.to_pylist())
 
@@ -83,8 +84,8 @@ def found(chunks: list[Chunk]) -> Counter[tuple[str, int]]:
 def test_all_of_a_span_and_nothing_else_over_a_split_and_a_merge(kinesis: MemoryKinesis, clock: ManualClock) -> None:
     """From records 10 to 49; from whichever chunk on it is called again, it reads the rest."""
     source, began = services(kinesis, clock), clock.now_ms() - RECORDS * STEP_MS
-    span = Span(began + 10 * STEP_MS, began + 50 * STEP_MS)
-    chunks = list(from_stream(source, span, {}, own=False))
+    span = ArrivalSpan(began + 10 * STEP_MS, began + 50 * STEP_MS)
+    chunks = list(from_stream(source.reader, span, {}, own=False))
     wanted = {("session", 5 * at + i) for at in range(10, 50) if at % 10 != 9 for i in range(5)}
     once = found(chunks)
     assert {one for one in once if one[0] == "session"} == wanted
@@ -93,13 +94,13 @@ def test_all_of_a_span_and_nothing_else_over_a_split_and_a_merge(kinesis: Memory
     assert all(origin.startswith("s:shardId-") for origin in foreign)
     assert set(once.values()) == {1}
     for at, chunk in enumerate(chunks):
-        rest = list(from_stream(source, span, json.loads(json.dumps(chunk.position)), own=False))
+        rest = list(from_stream(source.reader, span, json.loads(json.dumps(chunk.position)), own=False))
         assert found(rest) == found(chunks[at + 1 :])
 
 
 def test_onto_its_own_stream_an_event_goes_to_the_shard_it_was_on(kinesis: MemoryKinesis, clock: ManualClock) -> None:
     source, began = services(kinesis, clock), clock.now_ms() - RECORDS * STEP_MS
-    chunks = list(from_stream(source, Span(began, clock.now_ms()), {}, own=True))
+    chunks = list(from_stream(source.reader, ArrivalSpan(began, clock.now_ms()), {}, own=True))
     shards = {one["ShardId"]: one["HashKeyRange"] for one in kinesis.list_shards(StreamName="s")["Shards"]}
     was = dict[int, str]()
     for record in stored(kinesis, "s"):
@@ -113,6 +114,24 @@ def test_onto_its_own_stream_an_event_goes_to_the_shard_it_was_on(kinesis: Memor
     assert sum(one.left_out.get("foreign", 0) for one in chunks) == RECORDS // 10
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_user_records_of_another_shard_are_not_put_again(clock: ManualClock, own: bool) -> None:
+    """A KPL put them with those of a shard that was split, and again where they belong; one of the others, too."""
+    kinesis = memory_stream(2, clock, reshard_seconds=0)
+    rows = [{"device": "d", "n": at, "ts": 1_762_000_000_000} for at in range(3)]
+    bodies, keys = [json.dumps(row).encode() for row in rows], [0, 1, HASH_SPACE - 1]
+    users = [("k", body, key) for body, key in zip(bodies, keys, strict=True)]
+    for data, key in [(aggregate(*users), 0), (bodies[2], keys[2]), (bodies[0], keys[0])]:
+        kinesis.put_record(StreamName="s", Data=data, PartitionKey="k", ExplicitHashKey=str(key))
+    clock.advance(STEP_MS)
+    source = Services(Settings(stream="s"), Pipeline("p", contract=OWN_IDS).lake("p"), clock)
+    source.__dict__["kinesis"] = kinesis
+    chunks = list(from_stream(source.reader, ArrivalSpan(clock.now_ms() - 2 * STEP_MS, clock.now_ms()), {}, own=own))
+    assert found(chunks) == {("d", 0): 1, ("d", 1): 1, ("d", 2): 1}
+    goes = {row["_seq"]: row[HASH_KEY] for one in chunks for row in one.rows.to_pylist()}
+    assert goes == ({0: "0", 1: "0", 2: str(HASH_SPACE // 2)} if own else dict.fromkeys(range(3), ""))
+
+
 def stored(kinesis: MemoryKinesis, stream: str) -> Iterator[StreamRecord]:
     """Every record."""
     for shard in kinesis.list_shards(StreamName=stream)["Shards"]:
@@ -124,14 +143,14 @@ def stored(kinesis: MemoryKinesis, stream: str) -> Iterator[StreamRecord]:
 def test_what_the_retention_has_overtaken_is_refused(kinesis: MemoryKinesis, clock: ManualClock) -> None:
     """Between two calls, and in the middle of one."""
     source, day = services(kinesis, clock), 86_400_000
-    span = Span(clock.now_ms() - RECORDS * STEP_MS, clock.now_ms())
-    chunks = from_stream(source, span, {}, own=False)
+    span = ArrivalSpan(clock.now_ms() - RECORDS * STEP_MS, clock.now_ms())
+    chunks = from_stream(source.reader, span, {}, own=False)
     first = next(chunks)
     clock.advance(day)
     with pytest.raises(UsageError, match="stream s keeps records for 24 h"):
         list(chunks)
     with pytest.raises(UsageError, match="take them from the lake"):
-        list(from_stream(source, span, first.position, own=False))
+        list(from_stream(source.reader, span, first.position, own=False))
 
 
 def test_a_replay_leaves_room_for_live_traffic(clock: ManualClock) -> None:
@@ -155,13 +174,14 @@ def test_a_slow_replay_is_told_of_every_second_and_can_be_cancelled(kinesis: Mem
     slow, dynamodb, told, unsaved = services(kinesis, clock), MemoryDynamoDB(), list[int](), list[int]()
     dynamodb.create_table(TableName="ledger", KeySchema=[{"AttributeName": name} for name in ("pipeline", "item")])
     slow.__dict__["ledger"] = Ledger(dynamodb, "ledger", "p")
-    replay = Replay(slow, Span(clock.now_ms() - RECORDS * STEP_MS, clock.now_ms()), "stream", "other")
+    replay = Replay(slow.reader, ArrivalSpan(clock.now_ms() - RECORDS * STEP_MS, clock.now_ms()), "stream", "other")
 
     def advance(events: int, _: int) -> None:
         told.append(clock.now_ms())
         unsaved.append(events - slow.ledger.document(f"replay-{replay.id}")[0].get("events", 0))
 
-    done = replay.run(lambda: None, rate=5, advance=advance)
+    resender = Resender(kinesis, "other", slow.pipeline.contract, clock, 5)
+    done = replay.run(resender, lambda: None, rate=5, advance=advance)
     assert done.events == 5 * (RECORDS - RECORDS // 10) + RECORDS // 10
     assert max(after - before for before, after in pairwise(told)) <= 3_000  # a page of a shard takes some, too
     assert max(unsaved) <= 2 * 5 * 5 + 5  # what goes in five seconds, what is read for five more, and a record
@@ -218,7 +238,7 @@ def owner(shards: list[dict[str, dict[str, str]]], key: int) -> str:
 
 def test_events_with_ids_of_their_own_go_where_their_producer_sends_them(clock: ManualClock) -> None:
     kinesis, devices = memory_stream(4, clock), [f"device-{at % 20}" for at in range(100)]
-    ts = pa.array([1_790_000_000_000] * 100, pa.timestamp("ms", "UTC"))
+    ts = pa.array([1_762_000_000_000] * 100, pa.timestamp("ms", "UTC"))
     resender = Resender(kinesis, "s", OWN_IDS, clock)
     resender.put(pa.table({"device": devices, "n": list(range(100)), "ts": ts}), None, None)
     resender.settle()

@@ -11,25 +11,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headwater import sequence
 from headwater.aggregates import count
 from headwater.clock import SystemClock
 from headwater.config import Settings
 from headwater.ledger import Ledger, ShardEntry
+from headwater.processors.audit.audit import audit
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.runners.pages import ReaderSettings
+from headwater.processors.scaling.readings import heat_document
+from headwater.processors.shard.context import Ports
+from headwater.processors.shard.snapshots import StateStore
+from headwater.producers.producer import Producer
+from headwater.producers.settings import ProducerSettings, Runtime
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.views.store import ViewStore
+from headwater.stream import sequence
+from headwater.stream.hashkeys import HASH_SPACE
 from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.fleet import Fleet
 from headwater.testing.kinesis import MemoryKinesis
-from headwater.testing.memoryshards import HASH_SPACE, MemoryShard
+from headwater.testing.memoryshards import MemoryShard
 from headwater.testing.objects import MemoryObjects
-from processors.audit import audit
-from processors.pipeline import Pipeline
-from processors.runners.embedded import EmbeddedRunner
-from processors.runners.shardreader import ReaderSettings
-from processors.shards.edge import heat_document
-from processors.worker import Ports, StateStore
-from producers import Producer, ProducerSettings
-from producers.fleet import Fleet
-from sinks.deadletter import DeadLetters
-from sinks.views import ViewStore
 
 PIPELINE = Pipeline("reshard", contract="telemetry").view("n", by=["metric"], n=count()).lake("telemetry")
 
@@ -113,7 +116,7 @@ def test_nothing_is_lost_or_doubled_while_shards_are_split_and_merged(seed: int)
     stack, draw = Stack(2), random.Random(seed)
     tables = list(Fleet(devices=20, seed=seed).batches(6_000, 100))
     options = ProducerSettings(max_events=50, linger_ms=10)
-    with Producer("s", "telemetry", client=stack.kinesis, settings=options, random=draw) as producer:
+    with Producer("s", "telemetry", client=stack.kinesis, settings=options, runtime=Runtime(random=draw)) as producer:
         sent = pa.concat_tables([table.select(COLUMNS) for table in tables])
         for number, table in enumerate(tables[:-5]):
             producer.put_batch(table)
@@ -206,7 +209,8 @@ def test_new_batches_stay_off_a_shard_that_refuses(refusing: bool, monkeypatch: 
     monkeypatch.setattr(kinesis, "put_records", refuse)
     rows = next(Fleet(devices=5).batches(4_000, 4_000))
     settings = ProducerSettings(max_events=20, linger_ms=5, receipts=False)
-    with Producer("s", "telemetry", client=kinesis, settings=settings, random=random.Random(1)) as producer:
+    runtime = Runtime(random=random.Random(1))
+    with Producer("s", "telemetry", client=kinesis, settings=settings, runtime=runtime) as producer:
         for at in range(0, 4_000, 400):
             producer.put_batch(rows.slice(at, 400))
             producer.flush()

@@ -15,18 +15,21 @@ from headwater.codec import encode_batch
 from headwater.config import Settings
 from headwater.errors import Fenced
 from headwater.ledger import Ledger
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.generations import Serving
+from headwater.processors.rebuild.recompute import batch_view, differences, enriched
+from headwater.processors.runners.pages import ReaderSettings
+from headwater.processors.runners.shardreader import ReaderStatus, ShardReader
+from headwater.processors.shard.context import Ports, WorkerContext
+from headwater.processors.shard.worker import ShardWorker
+from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.views.rows import ViewSettings
+from headwater.sinks.views.store import ViewStore
+from headwater.stream.shards import list_shards
 from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.testing.fleet import Fleet
 from headwater.testing.objects import MemoryObjects
-from processors.generations import Serving
-from processors.pipeline import Pipeline
-from processors.recompute import batch_view, differences, enriched
-from processors.runners.embedded import list_shards
-from processors.runners.shardreader import ReaderSettings, ReaderStatus, ShardReader
-from processors.windows import tumbling
-from processors.worker import Ports, ShardWorker
-from producers.fleet import Fleet
-from sinks.deadletter import DeadLetters
-from sinks.views import ViewSettings, ViewStore
 from tests.streams import memory_stream
 
 MINUTE = tumbling("1m")
@@ -110,12 +113,11 @@ class World:
             if (entry and entry.closed) or not all(one and one.closed for one in parents):
                 continue
             if shard.shard_id not in self.readers:
-                worker = ShardWorker(
-                    self.pipeline, shard.shard_id, self.ports(), SETTINGS, self.clock, f"o{len(self.gone)}"
-                )
+                context = WorkerContext(self.pipeline, self.ports(), SETTINGS, self.clock, f"o{len(self.gone)}")
+                worker = ShardWorker.claim(context, shard.shard_id, shard.parents, (shard.start, shard.end))
                 settings_, status = ReaderSettings(max_records=2), ReaderStatus(shard.shard_id)
                 self.readers[shard.shard_id] = ShardReader(self.kinesis, "s", worker, self.clock, settings_, status)
-                self.readers[shard.shard_id].start(list(shard.parents))
+                self.readers[shard.shard_id].start()
             found |= self.readers[shard.shard_id].step() != 0
         return found
 

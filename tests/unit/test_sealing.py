@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.contract import Contract, load_contract, parse_contract
 from headwater.errors import UsageError
-from producers.fleet import Fleet
-from producers.sealing import HASH_SPACE, Chunk, Numbers, Part, SealedBatch, Sealer, lane_hash_key, lane_of
-from producers.settings import ProducerSettings
+from headwater.producers.lanes import lane_hash_key, lane_of
+from headwater.producers.sealing import BatchSlice, EventGroup, Numbering, SealedBatch, Sealer
+from headwater.producers.settings import ProducerSettings
+from headwater.stream.hashkeys import HASH_SPACE
+from headwater.testing.fleet import Fleet
 
 TELEMETRY = load_contract("telemetry")
 OWN = parse_contract(
@@ -33,10 +35,10 @@ fields:
 
 
 def sealer(settings: ProducerSettings | None = None, contract: Contract = TELEMETRY) -> Sealer:
-    return Sealer(contract, settings or ProducerSettings(), Numbers("origin"), lambda _: 77)
+    return Sealer(contract, settings or ProducerSettings(), Numbering("origin"), lambda _: 77)
 
 
-def put_table(subject: Sealer, table: pa.Table, now: int = 0) -> list[Part]:
+def put_table(subject: Sealer, table: pa.Table, now: int = 0) -> list[EventGroup]:
     parts = subject.cut_table(table, table.nbytes, lambda count: count)
     for part in parts:
         subject.append(part, now)
@@ -47,8 +49,8 @@ def put_row(subject: Sealer, row: dict[str, object], now: int = 0) -> None:
     subject.append(subject.cut_row(row, 500, None), now)
 
 
-def seal_all(subject: Sealer) -> list[tuple[SealedBatch, list[Chunk]]]:
-    return [pair for buffer in subject.take(0, everything=True) for pair in subject.seal(buffer)[1]]
+def seal_all(subject: Sealer) -> list[tuple[SealedBatch, list[BatchSlice]]]:
+    return [pair for buffer in subject.take(0, everything=True) for pair in subject.seal(buffer)]
 
 
 def read(batch: SealedBatch, contract: Contract = TELEMETRY) -> pa.Table:
@@ -92,7 +94,7 @@ def test_what_does_not_fit_a_record_is_halved_and_parts_know_their_pieces() -> N
     assert all(batch.size <= 20_000 for batch, _ in pairs)
     assert pa.concat_tables([read(batch) for batch, _ in pairs]).equals(table)
     for part in parts:
-        assert sum(chunk.count for _, chunks in pairs for chunk in chunks if chunk.part is part) == part.count
+        assert sum(one.count for _, slices in pairs for one in slices if one.group is part) == part.count
 
 
 def test_an_event_that_no_record_holds_is_found_before_it_is_accepted() -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from headwater.aggregates import last, max, mean
 from headwater.config import GatewaySettings
-from headwater.serving.answers import json_text
-from headwater.serving.reading import ViewReader
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.serving.api.answers import json_text
+from headwater.serving.api.reading import ViewReader
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
 from tests.unit.serving_world import World
 
 VIEW = Pipeline("p", "telemetry").view(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headwater.serving.cache import Cache
+from headwater.serving.api.cache import Cache
 
 
 class Table:

@@ -7,10 +7,10 @@ import pytest
 from headwater.aggregates import count, distinct, first, last, max, mean, min, quantile, sum
 from headwater.config import GatewaySettings
 from headwater.errors import UsageError
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
 from tests.unit.serving_world import World
 
 EMPTY = Pipeline("p", "telemetry")
@@ -82,7 +82,7 @@ def test_views_and_event_streams_say_what_they_are() -> None:
     paths = document(World(EMPTY.view("v", by=["device"], n=count())))["paths"]
     assert list(paths["/v1/views/v/stream"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
     views = paths["/v1/views"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert views == {"$ref": "#/components/schemas/ViewRows"}
+    assert views == {"$ref": "#/components/schemas/ViewList"}
 
 
 def test_how_a_key_is_sent() -> None:

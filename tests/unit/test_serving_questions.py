@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from headwater.aggregates import count
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
 from tests.unit.serving_world import World
 
 VIEW = (

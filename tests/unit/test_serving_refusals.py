@@ -10,11 +10,11 @@ from starlette.testclient import TestClient
 from headwater.aggregates import count
 from headwater.config import GatewaySettings
 from headwater.errors import Throttled
-from headwater.serving.reading import ViewReader
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.serving.api.reading import ViewReader
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
-from processors.pipeline import Pipeline
-from processors.windows import tumbling
 from tests.unit.serving_world import World
 
 VIEW = Pipeline("p", "telemetry").view("v", by=["device"], window=tumbling("1m"), n=count())

@@ -6,16 +6,16 @@ import botocore.client
 import pytest
 
 from headwater.clock import ManualClock
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.commands.serving import open_service
 from headwater.config import Settings
 from headwater.contract import load_contract
 from headwater.errors import UsageError
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
-from headwater.serving.server import make_service
+from headwater.processors.definition.loading import load
+from headwater.processors.services import Services
+from headwater.producers.gateway.server import make_gateway
 from infra.permissions import ROLES
-from processors.pipeline import load
-from processors.services import Services
-from producers.gateway.server import make_gateway
 
 CLOCK = ManualClock(1_762_160_400_000)
 
@@ -55,14 +55,14 @@ def granted(service: str) -> set[tuple[str, str]]:
 
 
 def test_what_the_query_api_asks_at_its_start_is_granted(settings: Settings, asked: set[tuple[str, str]]) -> None:
-    make_service(Services(settings, load(settings.pipeline), CLOCK), console=False)
+    open_service(Services(settings, load(settings.pipeline), CLOCK), console=False)
     assert ("dynamodb:GetItem", "keys") in asked
     assert asked <= granted("serve")
 
 
 def test_what_the_gateway_asks_at_its_start_is_granted(settings: Settings, asked: set[tuple[str, str]]) -> None:
-    for lane in make_gateway(settings, load_contract("telemetry"), CLOCK).lanes.values():
-        lane.close()
+    for writer in make_gateway(settings, load_contract("telemetry"), CLOCK).writers.values():
+        writer.close()
     assert {("dynamodb:GetItem", "keys"), ("kinesis:ListShards", "")} <= asked
     assert asked <= granted("gateway")
 
@@ -70,7 +70,7 @@ def test_what_the_gateway_asks_at_its_start_is_granted(settings: Settings, asked
 def test_a_table_of_keys_that_is_not_there(settings: Settings) -> None:
     lacking = settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"keys_table": "none"})})
     with pytest.raises(UsageError, match="there is no table none"):
-        make_service(Services(lacking, load(settings.pipeline), CLOCK), console=False)
+        open_service(Services(lacking, load(settings.pipeline), CLOCK), console=False)
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_settings_that_cannot_be(name: str, value: str, monkeypatch: pytest.Monk
     monkeypatch.setenv(f"HEADWATER_SERVE_{name.upper()}", value)
     settings = Settings()
     with pytest.raises(UsageError, match=f"HEADWATER_SERVE_{name.upper()}"):
-        make_service(Services(settings, load(settings.pipeline), CLOCK), console=False)
+        open_service(Services(settings, load(settings.pipeline), CLOCK), console=False)

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from headwater.clock import ManualClock
 from headwater.errors import Fenced, HeadwaterError, Retryable, UsageError
 from headwater.ledger import Ledger
+from headwater.processors.scaling.apply import Applier
+from headwater.processors.scaling.autoscale import Policy
+from headwater.processors.scaling.heat import Sample
+from headwater.processors.scaling.load import LoadCurve, even_load
+from headwater.processors.scaling.plan import Goal, Plan, make_plan
+from headwater.processors.scaling.pricing import Usage, load_prices
+from headwater.processors.scaling.readings import read_topology
+from headwater.processors.scaling.service import Autoscaler, AutoscalerInputs, Readers
+from headwater.processors.scaling.topology import Layout, Topology, even_layout
 from headwater.testing.dynamodb import MemoryDynamoDB
-from processors.shards.apply import Applier
-from processors.shards.autoscale import Policy
-from processors.shards.edge import read_topology
-from processors.shards.heat import Sample
-from processors.shards.load import LoadCurve, even_load
-from processors.shards.plan import Goal, Plan, make_plan
-from processors.shards.pricing import Usage, load_prices
-from processors.shards.service import Autoscaler, Readers
-from processors.shards.topology import Layout, Topology, even_layout
 from tests.streams import memory_stream
 from tests.unit.test_shards_plan import curves
 
@@ -197,8 +197,8 @@ def autoscaler(setup: Setup, owner: str, load: list[float]) -> Autoscaler:
             for shard in topology.open
         }
 
-    sources = (samples, PRICES, Readers())
-    return Autoscaler(setup.stream, setup.ledger, setup.clock, owner, "s", Policy(), sources)
+    inputs = AutoscalerInputs(samples, PRICES, Readers())
+    return Autoscaler(setup.stream, setup.ledger, setup.clock, owner, "s", Policy(), inputs)
 
 
 def test_the_autoscaler_scales_out_and_in_and_explains_itself() -> None:

@@ -10,15 +10,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headwater.cli.shards import register
 from headwater.clock import ManualClock
+from headwater.commands.shards import register
 from headwater.config import Settings
 from headwater.errors import UsageError
 from headwater.ledger import Ledger
+from headwater.processors.scaling.heat import sample_of
+from headwater.processors.scaling.readings import heat_document
+from headwater.processors.scaling.tracker import HeatTracker
 from headwater.testing.dynamodb import MemoryDynamoDB
-from processors.operators.heat import HeatTracker
-from processors.shards.edge import heat_document
-from processors.shards.heat import sample_of
 from tests.streams import memory_stream
 
 app = typer.Typer()
@@ -70,7 +70,7 @@ def test_wrong_input_is_one_line(trace: str, tmp_path: Path) -> None:
 
 
 class Stub:
-    """What `_services` gives: a stream, a ledger with measurements, CloudWatch with one number a metric."""
+    """What `open_services` gives: a stream, a ledger with measurements, CloudWatch with one number a metric."""
 
     def __init__(self) -> None:
         self.settings, self.clock = Settings(), ManualClock()
@@ -100,8 +100,8 @@ class Stub:
 
 def test_see_plan_apply(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stub, out = Stub(), str(tmp_path / "plan.json")
-    monkeypatch.setattr("headwater.cli.shards._services", lambda: stub)
-    monkeypatch.setattr("headwater.cli.shards.SystemClock", lambda: stub.clock)
+    monkeypatch.setattr("headwater.commands.shards.open_services", lambda: stub)
+    monkeypatch.setattr("headwater.commands.shards.SystemClock", lambda: stub.clock)
     assert len(json.loads(call("shards", "map", "--json"))["shards"]) == 2
     assert "2 open of 2 shards" in call("shards", "map")
     heat = json.loads(call("shards", "heat", "--json"))["shards"]
@@ -117,7 +117,7 @@ def test_see_plan_apply(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_cloudwatch_gives_samples_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.cli.shards._services", Stub)
+    monkeypatch.setattr("headwater.commands.shards.open_services", Stub)
     (row, _) = json.loads(call("shards", "heat", "--cloudwatch", "--json"))["shards"]
     assert row["sample"]["bytes_s"] == 30e6 / 300
     assert row["sample"]["events_s"] == 0

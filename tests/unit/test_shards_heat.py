@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
-from headwater.records import StreamRecord
-from processors.operators.heat import HeatTracker
-from processors.shards.edge import read_topology
-from processors.shards.heat import heat, sample_from_json, sample_of
-from processors.shards.load import from_samples
-from processors.shards.topology import Topology, hash_key
+from headwater.processors.scaling.heat import heat, sample_from_json, sample_of
+from headwater.processors.scaling.load import from_samples
+from headwater.processors.scaling.readings import read_topology
+from headwater.processors.scaling.topology import Topology
+from headwater.processors.scaling.tracker import HeatTracker
+from headwater.stream.hashkeys import hash_key_of
+from headwater.stream.record import StreamRecord
 from tests.streams import memory_stream
 
 
@@ -72,7 +73,7 @@ def test_records_and_the_keys_of_their_events_are_seen_together() -> None:
     }
     assert tracker.heavy() == [("pump-3", 3, 0.75), ("pump-4", 1, 0.25)]
     bins = tracker.bins()
-    hot = hash_key("pump-3") * len(bins) >> 128
+    hot = hash_key_of("pump-3") * len(bins) >> 128
     assert bins[hot] == pytest.approx((106 + 1_008 / len(bins)) / 1_114)
     assert sum(bins) == pytest.approx(1)
 
@@ -113,7 +114,7 @@ def test_a_heavy_key_is_a_point_only_where_it_places_its_records() -> None:
         spread.places([f"batch-{second}-{i}" for i in range(100)], [1_000] * 100)
     name = shards.open[0].shard_id
     point = from_samples(shards, {name: sample_of(name, keyed, {})}).points
-    assert [(p.key, p.position) for p in point] == [("hot", hash_key("hot"))]
+    assert [(p.key, p.position) for p in point] == [("hot", hash_key_of("hot"))]
     assert point[0].bytes_s == pytest.approx(40_000, rel=0.05)
     curve = from_samples(shards, {name: sample_of(name, spread, {})})
     assert curve.points == ()

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import HeadwaterError, UsageError
-from processors.shards.calls import Step, layouts, reshard, seconds, updates
-from processors.shards.cover import over
-from processors.shards.limits import HASH_SPACE, LIMITS
-from processors.shards.load import LoadCurve, Point, even_load
-from processors.shards.plan import Goal, Plan, cap_of, make_plan, plan_from_json
-from processors.shards.pricing import Usage, load_prices
-from processors.shards.topology import Layout, even_layout, parse, widths
+from headwater.processors.scaling.calls import Step, layouts, reshard, seconds, updates
+from headwater.processors.scaling.limits import LIMITS
+from headwater.processors.scaling.load import LoadCurve, Point, even_load
+from headwater.processors.scaling.packing import over
+from headwater.processors.scaling.plan import Goal, Plan, cap_of, make_plan, plan_from_json
+from headwater.processors.scaling.pricing import Usage, load_prices
+from headwater.processors.scaling.topology import Layout, even_layout, parse, widths
+from headwater.stream.hashkeys import HASH_SPACE
 
 PRICES = load_prices()
 MB = 1e6

@@ -7,13 +7,14 @@ import pytest
 
 from headwater.clock import ManualClock
 from headwater.errors import UsageError
-from processors.shards.autoscale import Memory, Policy, forecast, remember
-from processors.shards.calls import updates
-from processors.shards.pricing import load_prices
-from processors.shards.scalers import EvenSplits, Fixed, OnDemandMode, Ours
-from processors.shards.simulate import Outcome, World, simulate
-from processors.shards.topology import even_layout, hash_key
-from processors.shards.trace import Trace, read_trace, write_trace
+from headwater.processors.scaling.autoscale import Memory, Policy, forecast, remember
+from headwater.processors.scaling.calls import updates
+from headwater.processors.scaling.pricing import load_prices
+from headwater.processors.scaling.scalers import EvenSplits, Fixed, OnDemandMode, Ours
+from headwater.processors.scaling.simulate import SimulationResult, World, simulate
+from headwater.processors.scaling.topology import even_layout
+from headwater.processors.scaling.trace import Trace, read_trace, write_trace
+from headwater.stream.hashkeys import hash_key_of
 from tests.streams import memory_stream
 
 PRICES = load_prices()
@@ -31,7 +32,7 @@ def day(
     return Trace(step, spread, spread / 5e4, total / 8, ("hot",) if hot else (), alone, alone / 5e4)
 
 
-def conserved(outcome: Outcome, trace: Trace) -> bool:
+def conserved(outcome: SimulationResult, trace: Trace) -> bool:
     offered = trace.totals()[0].sum() * trace.step
     found = outcome.taken.sum() + outcome.dropped.sum() + outcome.waiting[-1]
     return bool(found == pytest.approx(offered, rel=1e-6))
@@ -68,7 +69,7 @@ def test_the_model_agrees_with_a_stream_that_enforces_its_limits() -> None:
     stream = memory_stream(4, clock)
     draw = np.random.default_rng(2)
     for _ in range(120):
-        keys = [int(part) << 96 for part in draw.integers(0, 1 << 32, 100)] + [hash_key("hot")] * 75
+        keys = [int(part) << 96 for part in draw.integers(0, 1 << 32, 100)] + [hash_key_of("hot")] * 75
         for some in (keys[0::2], keys[1::2]):
             records = [{"Data": bytes(19_999), "PartitionKey": "-", "ExplicitHashKey": str(key)} for key in some]
             stream.put_records(StreamName="s", Records=records)

@@ -6,9 +6,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headwater.ledger import ShardEntry
-from processors.audit import OriginAudit, audit
-from processors.pipeline import Pipeline
-from processors.state import ShardState
+from headwater.processors.audit.audit import audit
+from headwater.processors.audit.report import OriginAudit
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
 
 PIPELINE = Pipeline("p", "telemetry").lake("t")
 STEP_MS = 1_000

@@ -7,17 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.aggregates import count, merge, values
+from headwater.aggregates import count
+from headwater.aggregates.merging import merge, values
 from headwater.clock import ManualClock
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.errors import UsageError
-from headwater.local.embedded import EmbeddedAws
-from headwater.local.provision import provision
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.definition.windows import tumbling
+from headwater.processors.services import Services
+from headwater.sinks.views.slots import Upsert
 from headwater.testing.dynamodb import MemoryDynamoDB
-from processors.pipeline import Pipeline
-from processors.services import Services
-from processors.windows import tumbling
-from sinks.views import Upsert
 from tests.views import AGGREGATES, VIEW, memory, rows_of, store, upsert
 
 KEEP_MS = 120_000
@@ -27,7 +28,7 @@ ENDS_MS = 120_000 + KEEP_MS
 
 
 def items(dynamodb: MemoryDynamoDB) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = dynamodb.scan(TableName="views")["Items"]
+    found: list[dict[str, Any]] = dynamodb.scan(TableName="views", ConsistentRead=True)["Items"]
     return found
 
 

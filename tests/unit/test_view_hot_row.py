@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from headwater.aggregates import merge, values
+from headwater.aggregates.merging import merge, values
 from headwater.clock import ManualClock
 from headwater.errors import Throttled
 from headwater.testing.dynamodb import MemoryDynamoDB

@@ -13,13 +13,14 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from greenlet import getcurrent, greenlet
 
-from headwater.aggregates import merge, values
+from headwater.aggregates.merging import merge, values
 from headwater.clock import ManualClock
 from headwater.errors import Retryable
+from headwater.sinks.views.cache import RowCache
+from headwater.sinks.views.items import Item, part_key
+from headwater.sinks.views.rows import ViewSettings
+from headwater.sinks.views.store import ViewStore
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.viewcache import RowCache
-from sinks.viewitems import Item, part_key
-from sinks.views import ViewSettings, ViewStore
 from tests.views import AGGREGATES, VIEW, memory, rows_of, store, upsert
 
 SHARDS = [f"shardId-{number:012d}/0" for number in range(4)]
@@ -67,7 +68,7 @@ class Client:
         return call
 
     def get_paginator(self, operation: str) -> Any:
-        def pages(*, PaginationConfig: Any = None, **request: Any) -> Any:  # noqa: N803
+        def pages(*, PaginationConfig: Any = None, **request: Any) -> Any:  # noqa: N803 (boto3's name)
             for item in getattr(self, operation)(**request)["Items"]:
                 yield {"Items": [item]}
 
@@ -85,9 +86,9 @@ class SharedCache(RowCache):
         give_way()
         super().put(at, item)
 
-    def listed(self, at: tuple[str, str], birth: int) -> None:
+    def mark_listed(self, at: tuple[str, str], birth: int) -> None:
         give_way()
-        super().listed(at, birth)
+        super().mark_listed(at, birth)
 
 
 class Run:
@@ -154,7 +155,7 @@ class Run:
 
     def check(self) -> None:
         """Each row is listed, each slot that a row or a part names is there, and no slot lies where no reader looks."""
-        items = self.dynamodb.scan(TableName="views")["Items"]
+        items = self.dynamodb.scan(TableName="views", ConsistentRead=True)["Items"]
         places = {(item["pk"]["S"], item["sk"]["S"]) for item in items}
         stored = {item["pk"]["S"]: Item.read(item) for item in rows_of(self.dynamodb) if "slots" in item}
         found = store(self.dynamodb)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from headwater.clock import ManualClock
 from headwater.errors import Throttled
+from headwater.sinks.views.items import MAX_KEY_BYTES, ViewSpec
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.viewitems import LONGEST_KEY, ViewSpec
 from tests.views import AGGREGATES, VIEW, memory, rows_of, store, upsert
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -100,9 +100,9 @@ class Counting:
 
     def get_paginator(self, operation: str) -> Any:
         def pages(**request: Any) -> Any:
-            answer = getattr(self._client, operation)(**request)
-            self.read[operation] += len(answer["Items"])
-            yield answer
+            for page in self._client.get_paginator(operation).paginate(**request):
+                self.read[operation] += len(page["Items"])
+                yield page
 
         return type("Paginator", (), {"paginate": staticmethod(pages)})
 
@@ -212,13 +212,15 @@ def test_a_key_is_kept_as_long_as_its_rows(steps: list[tuple[int, int, int | Non
     for writer, minute, keep_ms in steps:
         writers[writer].write(replace(VIEW, keep_ms=keep_ms), [upsert("a", SHARDS[writer], 1, minute * MINUTE)])
     for _ in range(30):
-        for item in dynamodb.scan(TableName="views")["Items"]:
+        for item in dynamodb.scan(TableName="views", ConsistentRead=True)["Items"]:
             if "expires" in item and int(item["expires"]["N"]) * 1000 <= clock.now_ms():
                 dynamodb.delete_item(TableName="views", Key={"pk": item["pk"], "sk": item["sk"]})
         if rows_of(dynamodb):
             assert list(store(dynamodb, clock).keys(VIEW)) == ["a"]
         elif clock.now_ms() > 28 * DAY and all(keep_ms for _, _, keep_ms in steps):
-            assert dynamodb.scan(TableName="views")["Items"] == [], "a key goes a day after its rows"
+            assert dynamodb.scan(TableName="views", ConsistentRead=True)["Items"] == [], (
+                "a key goes a day after its rows"
+            )
         clock.advance(DAY)
 
 
@@ -243,8 +245,8 @@ def test_a_key_is_put_once_a_day() -> None:
 
 def test_a_key_that_is_too_long_is_refused_before_its_row_is_written(caplog: pytest.LogCaptureFixture) -> None:
     dynamodb = memory()
-    report = store(dynamodb).write(VIEW, [upsert("é" * 512, SHARDS[0], 1), upsert("a" * LONGEST_KEY, SHARDS[0], 1)])
+    report = store(dynamodb).write(VIEW, [upsert("é" * 512, SHARDS[0], 1), upsert("a" * MAX_KEY_BYTES, SHARDS[0], 1)])
     assert (report.refused, report.written) == (1, 1)
-    assert list(store(dynamodb).keys(VIEW)) == ["a" * LONGEST_KEY]
+    assert list(store(dynamodb).keys(VIEW)) == ["a" * MAX_KEY_BYTES]
     assert len(rows_of(dynamodb)) == 1
     assert "at most 1,023 bytes" in caplog.records[0].reason  # type: ignore[attr-defined]

@@ -11,10 +11,10 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.aggregates import merge, values
+from headwater.aggregates.merging import merge, values
 from headwater.errors import Throttled, UsageError
+from headwater.sinks.views.items import Item, ViewSpec, part_key, part_of
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.viewitems import Item, ViewSpec, part_key, part_of
 from tests.views import AGGREGATES, SPREAD, VIEW, memory, rows_of, store, upsert
 
 SHARDS = [f"shardId-{number:012d}/0" for number in range(7)]
@@ -179,7 +179,7 @@ def test_a_key_is_removed_with_its_parts() -> None:
     dynamodb.delete_item(TableName="views", Key={"pk": {"S": "v#b"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})
     assert store(dynamodb).partitions(VIEW, "device", "b") == {"v#b"}
     store(dynamodb).remove(VIEW, "device", "b")
-    assert dynamodb.scan(TableName="views")["Items"] == []
+    assert dynamodb.scan(TableName="views", ConsistentRead=True)["Items"] == []
 
 
 def test_a_view_is_dropped_with_its_parts_and_no_other() -> None:
@@ -204,10 +204,12 @@ def test_what_a_batch_leaves_unread_is_read_again() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(dynamodb, name)
 
-        def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803
+        def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803 (boto3's name)
             ((table, request),) = RequestItems.items()
             some, rest = request["Keys"][: self.at_once], request["Keys"][self.at_once :]
-            answer = dynamodb.batch_get_item(RequestItems={table: {"Keys": some}}) if some else {"Responses": {}}
+            answer = (
+                dynamodb.batch_get_item(RequestItems={table: {**request, "Keys": some}}) if some else {"Responses": {}}
+            )
             return answer | {"UnprocessedKeys": {table: {"Keys": rest}} if rest else {}}
 
     expected = values(AGGREGATES, merge(AGGREGATES, [upsert("a", shard, 2).partial for shard in SHARDS]))

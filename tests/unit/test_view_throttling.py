@@ -8,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.aggregates import merge, values
+from headwater.aggregates.merging import merge, values
 from headwater.aws import client
 from headwater.clock import ManualClock
 from headwater.config import Settings
 from headwater.errors import Retryable, Throttled
-from sinks.views import Upsert, ViewSettings, ViewStore
+from headwater.sinks.views.rows import ViewSettings
+from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.store import ViewStore
 from tests.dynamodb_server import LOST, DynamoServer, dynamodb_server
 from tests.views import AGGREGATES, VIEW, memory, store, upsert
 

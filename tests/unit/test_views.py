@@ -9,10 +9,11 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.aggregates import merge, values
+from headwater.aggregates.merging import merge, values
 from headwater.errors import Throttled, UsageError
+from headwater.sinks.views.items import ViewSpec
+from headwater.sinks.views.slots import Upsert
 from headwater.testing.dynamodb import MemoryDynamoDB
-from sinks.views import Upsert, ViewSpec
 from tests.views import AGGREGATES, SPREAD, VIEW, memory, store, upsert
 
 upserts = st.builds(upsert, st.sampled_from("ab"), st.sampled_from(["s1/0", "s1/9", "s2/0"]), st.integers(1, 20))
@@ -50,9 +51,9 @@ def test_a_plain_reader_finds_final_values() -> None:
     """What DynamoDB holds has the merged values as plain attributes."""
     dynamodb = memory()
     store(dynamodb).write(VIEW, [upsert("a", "s1/0", 2), upsert("a", "s2/0", 3)])
-    item = dynamodb.get_item(TableName="views", Key={"pk": {"S": "v#a"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})[
-        "Item"
-    ]
+    item = dynamodb.get_item(
+        TableName="views", Key={"pk": {"S": "v#a"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}}, ConsistentRead=True
+    )["Item"]
     assert item["n"] == {"N": "7"}
     assert Decimal(item["total"]["N"]) == Decimal("2.25")
     assert item["device"] == {"S": "a"}

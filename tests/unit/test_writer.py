@@ -3,13 +3,20 @@
 from typing import Any
 
 import pytest
-from botocore.exceptions import NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import (
+    CredentialRetrievalError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import HeadwaterError, Retryable, Throttled
-from producers.sealing import SealedBatch
-from producers.writer import Writer, WriterSettings, classify
+from headwater.producers.failures import aws_error
+from headwater.producers.sealing import SealedBatch
+from headwater.producers.writer import Writer, WriterSettings
 from tests.producer_stream import client_error
 
 OK = {"ShardId": "s", "SequenceNumber": "1"}
@@ -130,10 +137,35 @@ def test_what_cannot_pass_fails_at_once_and_lets_the_lane_go_on() -> None:
     subject.add(batch(0, lane=3))
     subject.add(batch(1, lane=3))
     assert [one.batch_id for one in subject.request(0)] == [0]
-    outcome = subject.failed(classify(client_error("ResourceNotFoundException"), "orders"), 0)
+    outcome = subject.failed(aws_error(client_error("ResourceNotFoundException"), "orders"), 0)
     assert [one.batch.batch_id for one in outcome.failed] == [0]
     assert "orders" in str(outcome.failed[0].error)
     assert [one.batch_id for one in subject.request(0)] == [1]
+
+
+@given(st.integers(1, 12), st.integers(0, 11))
+def test_a_record_that_the_stream_refuses_takes_no_other_with_it(count: int, bad: int) -> None:
+    """A request is refused as a whole for one record's sake: the others are delivered, that one fails."""
+    subject, bad = writer(), bad % count
+    for number in range(count):
+        subject.add(batch(number, lane=number % 3 or None))
+    delivered, failed, now = list[int](), list[int](), 0
+    for _ in range(10 * count):
+        request = subject.request(now)
+        if not request:
+            break
+        if any(one.batch_id == bad for one in request):
+            outcome = subject.failed(aws_error(client_error("ValidationException"), "orders"), now)
+        else:
+            outcome = subject.answered([OK] * len(request), now)
+        delivered += [one.batch.batch_id for one in outcome.delivered]
+        failed += [one.batch.batch_id for one in outcome.failed]
+        now = max(now, subject.due_ms() or 0)
+    assert failed == [bad]
+    assert sorted(delivered) == [number for number in range(count) if number != bad]
+    for lane in (1, 2):
+        mine = [number for number in delivered if number % 3 == lane]
+        assert mine == sorted(mine)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +180,21 @@ def test_what_cannot_pass_fails_at_once_and_lets_the_lane_go_on() -> None:
         (client_error("ResourceNotFoundException"), HeadwaterError),
         (client_error("AccessDeniedException"), HeadwaterError),
         (client_error("ValidationException"), HeadwaterError),
-        (client_error("ExpiredTokenException"), HeadwaterError),
-        (NoCredentialsError(), HeadwaterError),
+        (client_error("KMSDisabledException"), HeadwaterError),
+        (ParamValidationError(report="no such parameter"), HeadwaterError),
+        (client_error("ExpiredTokenException"), Retryable),
+        (client_error("ExpiredToken"), Retryable),
+        (client_error("RequestExpired"), Retryable),
+        (client_error("InvalidSignatureException"), Retryable),
+        (client_error("UnrecognizedClientException"), Retryable),
+        (client_error("NobodyHasHeardOfThis"), Retryable),
+        (NoCredentialsError(), Retryable),
+        (CredentialRetrievalError(provider="metadata", error_msg="timed out"), Retryable),
+        (MetadataRetrievalError(error_msg="unreachable"), Retryable),
     ],
 )
 def test_errors_say_what_comes_next(error: Exception, kind: type[HeadwaterError]) -> None:
-    found = classify(error, "orders")
+    found = aws_error(error, "orders")
     assert isinstance(found, kind)
     assert isinstance(found, Retryable) == issubclass(kind, Retryable)
     assert "orders" in str(found)

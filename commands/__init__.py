@@ -1,0 +1,91 @@
+"""Define the command `headwater`. Every failure is one line on stderr, what and where; the exit code is 2 for wrong
+usage, else 1, and 130 for an interrupt.
+
+HEADWATER_DEBUG=1 shows tracebacks. The commands import what they need when they run, so that `--help` is quick.
+"""
+
+import contextlib
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from headwater.commands import alerts, audit, data, gateway, jobs, lake, names, replay, run, serving, shards, views
+from headwater.commands import lake_upkeep as lakecare
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="headwater",
+    help="Exactly-once streaming on Amazon Kinesis: from the application to Parquet on S3 and views in DynamoDB.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for part in (run, audit, data, gateway, serving, views, lake, lakecare, replay, shards, alerts, jobs, names):
+    part.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from headwater import __version__
+
+        sys.stdout.write(f"headwater {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    # eager, so that it is answered before a missing command is complained about
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    del version
+
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command that the arguments name, and end the process: the entry point.
+
+    SIGTERM is as Ctrl-C, but for commands that say otherwise.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or 1
+        # the interpreter flushes once more at its end, and would complain
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        return 1  # whoever read our output has gone: nothing to say, and nobody to say it to
+    except (KeyboardInterrupt, typer.Abort):
+        status = _INTERRUPTED
+    except jobs.Interrupted as error:
+        sys.stderr.write(f"interrupted: {error}\n")
+        return _INTERRUPTED
+    except Exception as error:
+        from headwater.commands.failures import explain
+        from headwater.config import debugging
+
+        if debugging():
+            raise
+        text, status = explain(error)
+        if text:
+            sys.stderr.write(f"headwater: {text}\n")
+    if status == _INTERRUPTED:  # typer makes this of a KeyboardInterrupt
+        sys.stderr.write("interrupted\n")
+    return status if isinstance(status, int) else 0

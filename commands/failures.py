@@ -1,0 +1,87 @@
+"""Explain an error to the person at the terminal: one line, and the exit code."""
+
+from typing import Any
+
+from headwater.errors import HeadwaterError, UsageError
+
+__all__ = ["explain"]
+
+_HINTS = {
+    "ResourceNotFoundException": "is it there? `headwater up` makes it; settings are HEADWATER_… variables",
+    "NoSuchBucket": "is it there? `headwater up` makes it; settings are HEADWATER_… variables",
+    "EntityNotFoundException": "is it there? `headwater up` makes it; settings are HEADWATER_… variables",
+    "UnrecognizedClientException": "check the credentials",
+    "InvalidClientTokenId": "check the credentials",
+    "InvalidAccessKeyId": "check the credentials",
+    "SignatureDoesNotMatch": "check the credentials",
+    "ExpiredToken": "the credentials have expired",
+    "ExpiredTokenException": "the credentials have expired",
+    "AccessDenied": "the credentials do not allow it",
+    "AccessDeniedException": "the credentials do not allow it",
+}
+
+_EXTRAS = {"pyiceberg": "lake", "duckdb": "lake", "pandas": "pandas", "moto": "local"}
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Return one line for stderr and the exit code: 2 when the command or its input is wrong, else 1."""
+    if isinstance(error, UsageError):
+        return _line(error), 2
+    if isinstance(error, HeadwaterError):
+        return _line(error), 1
+    if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
+        context = getattr(error, "ctx", None)
+        path = context.command_path.removeprefix("headwater").strip() if context else ""
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # its message is the help text
+            return error.format_message(), 2
+        return f"{path + ': ' if path else ''}{_text(error.format_message())}", 2
+    return _of_library(error)
+
+
+def _of_library(error: Exception) -> tuple[str, int]:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        name = str(error.name).split(".")[0]
+        return f"this needs {name}: pip install 'headwater[{_EXTRAS[name]}]'", 1
+    module = type(error).__module__.split(".")[0]
+    if module == "pydantic_core":
+        return _settings(error), 2
+    if module in ("botocore", "boto3"):
+        return _aws(error), 1
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 1
+    if module in ("pyiceberg", "pyarrow", "duckdb") or isinstance(error, OSError):
+        return f"{type(error).__name__}: {_line(error)}", 1
+    return f"unexpected {type(error).__name__}: {_line(error)} (HEADWATER_DEBUG=1 shows where)", 1
+
+
+def _settings(error: Any) -> str:
+    faults = [
+        f"HEADWATER_{'_'.join(map(str, one['loc'])).upper()}={one.get('input')!r}: {one['msg']}"
+        for one in error.errors(include_url=False)
+    ]
+    return "; ".join(map(_text, faults))
+
+
+def _aws(error: Any) -> str:
+    """Return a line that names the service's operation and endpoint, as far as botocore says them."""
+    from botocore import exceptions as aws
+
+    if isinstance(error, aws.ClientError):
+        found = error.response.get("Error", {})
+        code = str(found.get("Code", "error"))
+        hint = f" ({_HINTS[code]})" if code in _HINTS else ""
+        return f"AWS {error.operation_name}: {code}: {_text(str(found.get('Message', '')))}{hint}"
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
+        return "AWS: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (aws configure)"
+    if isinstance(error, aws.ConnectionError | aws.HTTPClientError):
+        return f"AWS cannot be reached: {_line(error)} (AWS_ENDPOINT_URL and the network decide where)"
+    return f"AWS: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    return _text(str(error)) or type(error).__name__
+
+
+def _text(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""Run everything on one machine: an embedded AWS on loopback, the demo and `headwater up`."""

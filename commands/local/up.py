@@ -1,0 +1,116 @@
+"""Run the embedded AWS and every service in one process."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from threading import Event, Thread
+from typing import Any
+
+from headwater.clock import Clock
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.commands.local.provision import provision
+from headwater.commands.serving import open_service
+from headwater.config import Settings
+from headwater.errors import HeadwaterError
+from headwater.processors.alerts.publishers import publish_to
+from headwater.processors.alerts.service import Alerts
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.runners.embedded import EmbeddedRunner
+from headwater.processors.services import Services, new_owner
+from headwater.producers.controls import put_control
+from headwater.producers.gateway.asgi import create_app
+from headwater.producers.gateway.server import make_gateway
+from headwater.web.http_server import serve_in_thread
+
+__all__ = ["Up"]
+
+
+class Up:
+    """Run `headwater up`. When `running` yields, everything is there and every shard's reader has started."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        clock: Clock,
+        shards: int,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._pipeline, self._say = pipeline, say or (lambda _: None)
+        changes: dict[str, Any] = {"commit_seconds": min(settings.commit_seconds, 10.0), "publish_seconds": 5.0}
+        gateway = settings.gateway
+        if "auth" not in gateway.model_fields_set:
+            gateway = gateway.model_copy(update={"auth": "none"})  # on loopback, and nothing here is worth a key
+        serve = settings.serve
+        if "auth" not in serve.model_fields_set:
+            serve = serve.model_copy(update={"auth": "none"})
+        changes |= {"serve": serve.model_copy(update={"host": "127.0.0.1"})}
+        changes |= {"gateway": gateway.model_copy(update={"host": "127.0.0.1"})}
+        self._settings = settings.model_copy(update=changes)
+        self._clock = clock
+        self._shards = shards
+        self._errors: list[str] = []
+
+    @contextmanager
+    def running(self) -> Iterator[dict[str, Any]]:
+        """Run everything while the block runs; yield the endpoints and the settings for other commands."""
+        stop = Event()
+        with ExitStack() as stack:
+            self._say("starting an embedded AWS; all of it takes half a minute …")
+            aws = stack.enter_context(EmbeddedAws())
+            aws.use()
+            self._say(f"making stream {self._settings.stream}, tables, bucket and database …")
+            provision(self._settings, shards=self._shards)
+            services = Services(self._settings, self._pipeline, self._clock)
+            services.prepare()
+            runner = EmbeddedRunner(
+                self._pipeline, services.kinesis, services.ports, self._settings, self._clock, new_owner()
+            )
+            stream = self._settings.stream
+            announce = partial(put_control, services.kinesis, stream, key=services.control_key(stream))
+            loop = services.publish_loop(new_owner(), announce)
+            loop.prepare()
+            alerts = Alerts(services.alert_ports, publish_to(self._settings.alerts_to, services.client), new_owner())
+            jobs = {
+                "process": lambda: runner.run(stop),
+                "publish": lambda: loop.run(stop),
+                "alerts": lambda: alerts.run(stop, self._settings.alerts_seconds),
+            }
+            threads = [
+                Thread(target=self._guarded, args=(name, job), name=name, daemon=True) for name, job in jobs.items()
+            ]
+            stack.callback(self._end, stop, threads)
+            self._say("starting processor, publisher and alerts …")
+            for thread in threads:
+                thread.start()
+            self._say("starting API, console and gateway …")
+            web = stack.enter_context(serve_in_thread(open_service(services), self._settings.serve.port))
+            gateway = make_gateway(self._settings, self._pipeline.contract, self._clock)
+            app = create_app(gateway)
+            url = stack.enter_context(serve_in_thread(app, gateway.settings.port))
+            grpc = {} if app.state.grpc_port < 0 else {"otlp_grpc": f"127.0.0.1:{app.state.grpc_port}"}
+            yield {
+                "aws": aws.endpoint,
+                "gateway": url,
+                **grpc,
+                "api": f"{web}/v1/views",
+                "console": web,
+                "stream": self._settings.stream,
+                "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": self._settings.pipeline},
+            }
+
+    def check(self) -> None:
+        """Raise HeadwaterError with what a service died of."""
+        if self._errors:
+            raise HeadwaterError(self._errors[0])
+
+    def _guarded(self, name: str, job: Any) -> None:
+        try:
+            job()
+        except Exception as error:  # told to whoever watches
+            self._errors.append(f"{name}: {type(error).__name__}: {error}")
+
+    def _end(self, stop: Event, threads: list[Thread]) -> None:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=30)

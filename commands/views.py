@@ -1,0 +1,204 @@
+"""Define the commands on materialized views: view get, list, versions and rebuild."""
+
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.commands.options import Json
+from headwater.errors import HeadwaterError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from headwater.processors.rebuild.rebuild import Past, Rebuilt
+    from headwater.processors.services import Services
+    from headwater.sinks.views.items import ViewSpec
+
+__all__ = ["register"]
+
+_GO_ON = "call it again to go on, or with --give-up to end it"
+_DROP = "call it again to drop the rest"
+view = typer.Typer(help="Read and rebuild materialized views in DynamoDB.", no_args_is_help=True)
+
+
+class RebuildSource(StrEnum):
+    """Name where a rebuild reads what was before."""
+
+    lake = "lake"
+    stream = "stream"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(view, name="view")
+
+
+@view.command("get")
+def view_get(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    key: Annotated[
+        str | None, typer.Argument(help="The row's key; several columns as A|B. None for a view over all keys.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the rows of one key, by window. Exits 1 when there is none."""
+    from headwater.commands.output import print_rows
+
+    services, spec = _view(name)
+    from headwater.sinks.views.items import key_parts
+
+    parts = [] if key is None else key_parts(key)
+    if len(parts) != len(spec.by):
+        keyed = f"keyed by {' and '.join(spec.by)}" if spec.by else "over all keys"
+        raise UsageError(f"view {name} is {keyed}: give {'|'.join(spec.by).upper() or 'no key'}")
+    rows = services.views.windows(spec, parts)
+    if not rows:
+        raise HeadwaterError(f"view {name} has no row" + ("" if key is None else f" for {key!r}"))
+    print_rows(rows, as_json=as_json, empty="")
+
+
+@view.command("list")
+def view_list(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print at most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List rows of a view, by key and window."""
+    from headwater.commands.output import print_rows
+
+    services, spec = _view(name)
+    rows = list(services.views.rows(spec, prefix, limit=limit))
+    print_rows(rows, as_json=as_json, empty=f"view {name} has no rows" + (f" below {prefix!r}" if prefix else ""))
+
+
+@view.command("versions")
+def view_versions(as_json: Json = False) -> None:
+    """List the views, the version and generation of each that serves, and what is being built."""
+    from headwater.commands.output import print_rows
+    from headwater.commands.services import open_services
+    from headwater.processors.generations import DOCUMENT, generations
+
+    services = open_services()
+    document, _ = services.ledger.document(DOCUMENT)
+    rows = [
+        {
+            "view": name,
+            "version": one.serving.version,
+            "generation": one.serving.number,
+            "building": one.building and one.building.version,
+            "to_drop": len(one.retired),
+        }
+        for name, one in generations(document, services.pipeline).items()
+    ]
+    print_rows(rows, as_json=as_json, empty=f"pipeline {services.pipeline.name} has no views")
+
+
+@view.command("rebuild")
+def view_rebuild(
+    name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
+    version: Annotated[
+        int | None, typer.Option(help="Of the definition; by default the highest that the pipeline has.")
+    ] = None,
+    source: Annotated[RebuildSource, typer.Option(help="Of the events so far.")] = RebuildSource.lake,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Begin on shards that no processor touches, too.")
+    ] = False,
+    accept_missing: Annotated[
+        bool, typer.Option("--accept-missing", help="Rows from before a step added a column have no value in it.")
+    ] = False,
+    give_up: Annotated[bool, typer.Option("--give-up", help="End one that was begun: the old rows stay.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a view anew beside the one that serves, switch in one write, drop the old. Killed, call it again."""
+    from headwater.commands.output import print_json
+    from headwater.commands.services import open_services
+
+    services = open_services()
+    _spec(services, name)
+    if give_up:
+        _give_up(services, name)
+        return
+    found = _rebuild(services, name, version, source, take_over=take_over, accept_missing=accept_missing)
+    if as_json:
+        print_json(asdict(found))
+        return
+    sys.stdout.write(f"view {found.view}: version {found.version} serves, {_built(found, source)}\n")
+
+
+def _rebuild(
+    services: "Services",
+    name: str,
+    version: int | None,
+    source: RebuildSource,
+    *,
+    take_over: bool,
+    accept_missing: bool,
+) -> "Rebuilt":
+    from headwater.commands.jobs import as_job
+    from headwater.processors.rebuild.rebuild import Rebuild
+    from headwater.processors.services import new_owner
+
+    owner = new_owner() if take_over else None
+    job = as_job(services, "rebuild", f"view {name} from the {source.value}", f"rebuilding {name}", left=_GO_ON)
+    with _publisher_of(services, source) as publish_step, job as progress:
+
+        def step_and_report() -> None:
+            publish_step()
+            progress(0, 0)  # so that a cancel is heard while files wait for a publisher
+
+        past = _past(services, source, step_and_report, accept_missing)
+        return Rebuild(services.rebuild_ports, name, past, progress, take_over=owner).run(version)
+
+
+def _give_up(services: "Services", name: str) -> None:
+    from headwater.commands.jobs import as_job
+    from headwater.processors.rebuild.rebuild import Rebuild
+
+    with as_job(services, "rebuild", f"view {name}, given up", f"giving up {name}", left=_DROP) as progress:
+        past = _past(services, RebuildSource.lake, lambda: None, False)
+        dropped = Rebuild(services.rebuild_ports, name, past, progress).give_up()
+    sys.stdout.write(f"view {name}: given up, {dropped:,} items of it dropped\n")
+
+
+def _built(found: "Rebuilt", source: RebuildSource) -> str:
+    dropped = f"{found.dropped:,} items of the old one dropped"
+    if found.only_dropped:
+        return f"since an earlier call; {dropped}. Call it again to build it anew"
+    return f"with {found.events:,} events of {found.shards} shards from the {source.value}; {dropped}"
+
+
+def _publisher_of(services: "Services", source: RebuildSource) -> "AbstractContextManager[Callable[[], None]]":
+    """Make the publisher's steps that a lake's reader needs."""
+    from headwater.commands.services import publishing
+
+    return publishing(services) if source is RebuildSource.lake else nullcontext(lambda: None)
+
+
+def _past(
+    services: "Services", source: RebuildSource, publish_step: "Callable[[], None]", accept_missing: bool
+) -> "Past":
+    if source is RebuildSource.stream:
+        from headwater.processors.rebuild.from_stream import StreamPast
+
+        return StreamPast(services.reader, services.views, services.check_control)
+    from headwater.processors.rebuild.from_lake import LakePast
+
+    return LakePast(services.reader, services.views, publish_step, accept_missing=accept_missing)
+
+
+def _view(name: str) -> "tuple[Services, ViewSpec]":
+    from headwater.commands.services import open_services
+
+    services = open_services()
+    return services, _spec(services, name)
+
+
+def _spec(services: "Services", name: str) -> "ViewSpec":
+    """Return how a view is stored. Raises UsageError when there is no such view."""
+    return services.serving.view(name).spec

@@ -1,0 +1,90 @@
+"""Find a contract's fields in an event that others wrote: by path, by earlier name, and the rest by the policy. Pure.
+
+Here an event is any JSON object; what comes out is what `validate_row` takes. Values are not looked at.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.contract.definition import Contract, Field
+from headwater.contract.values import jsonable, shown
+from headwater.errors import InvalidEvent
+
+__all__ = ["select_row"]
+
+_ABSENT = object()
+
+
+def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the event's values by the contract's field names; absent ones are left out.
+
+    A field with a `path` is looked for there, all others under their names. What no field takes is refused with
+    InvalidEvent, left out, or kept as JSON in the field for it, as the contract's `unknown` says.
+
+    >>> from headwater.contract import parse_contract
+    >>> contract = parse_contract('''
+    ... {name: c, version: 1, key: user, time: at, unknown: ignore, fields: [
+    ...   {name: user, type: string, from: detail.user.id}, {name: at, type: timestamp, from: time}]}''', "here")
+    >>> select_row(contract, {"time": "2026-03-01T12:00:00Z", "detail": {"user": {"id": "u"}}, "x": 1})
+    {'user': 'u', 'at': '2026-03-01T12:00:00Z'}
+    """
+    if not contract.selects:
+        return event
+    found: dict[str, Any] = {}
+    taken: list[tuple[str, ...]] = []
+    for field in contract.fields:
+        if field.name == contract.unknown:
+            continue
+        for path in _places(field):
+            value = _at(event, path)
+            if value is not _ABSENT:
+                found[field.name] = value
+                taken.append(path)
+                break
+    if contract.unknown == "ignore":
+        return found
+    rest = _without(event, taken)
+    if rest and contract.unknown == "refuse":
+        name = _first(rest)
+        raise InvalidEvent(f"field {shown(name)} is not in contract {contract.name} v{contract.version}")
+    if rest:
+        found[contract.unknown] = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=jsonable)
+    return found
+
+
+def _places(field: Field) -> list[tuple[str, ...]]:
+    return [field.path] if field.path else [(name,) for name in (field.name, *field.was)]
+
+
+def _at(event: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        if not isinstance(event, Mapping) or name not in event:
+            return _ABSENT
+        event = event[name]
+    return event
+
+
+def _without(event: Mapping[str, Any], taken: list[tuple[str, ...]]) -> dict[str, Any]:
+    """Return what is left of an event; an object of which all was taken is not."""
+    whole = {path[0] for path in taken if len(path) == 1}
+    within: dict[str, list[tuple[str, ...]]] = {}
+    for path in taken:
+        if len(path) > 1:
+            within.setdefault(path[0], []).append(path[1:])
+    left: dict[str, Any] = {}
+    for name, value in event.items():
+        if name in whole:
+            continue
+        if name in within:
+            value = _without(value, within[name])
+            if not value:
+                continue
+        left[name] = value
+    return left
+
+
+def _first(rest: Mapping[str, Any]) -> str:
+    """Return the path of the first value in a rest, with points."""
+    name, value = next(iter(rest.items()))
+    return f"{name}.{_first(value)}" if isinstance(value, Mapping) and value else str(name)

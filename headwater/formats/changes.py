@@ -1,0 +1,203 @@
+"""Decode records of changed rows: DynamoDB's, Debezium's and those of the AWS Database Migration Service."""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from headwater.codec.jsonrows import event_texts
+from headwater.codec.records import Decoder
+from headwater.codec.rows import Row
+from headwater.errors import InvalidRecord
+
+__all__ = ["debezium", "dms", "dynamodb_changes"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = date(1970, 1, 1)
+_PRECISIONS = {"MILLISECOND": 1_000, "MICROSECOND": 1}
+"""Microseconds in the unit of ApproximateCreationDateTime."""
+_MICROS = {
+    "io.debezium.time.Timestamp": 1_000,
+    "io.debezium.time.MicroTimestamp": 1,
+    "org.apache.kafka.connect.data.Timestamp": 1_000,
+}
+
+
+def dynamodb_changes() -> Decoder:
+    """Return a decoder of DynamoDB's change records in a Kinesis data stream: a row for each change.
+
+    A row has `eventID`, `eventName` (INSERT, MODIFY or REMOVE), `tableName`, `awsRegion`, `at` (when it happened),
+    `keys`, `new` and `old` (plain values, `{}` where the record has no image), `item` (the new image, else the old one,
+    else the keys) and `sizeBytes`. Numbers are int or Decimal, exactly; sets are sorted lists
+    (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/kds.html).
+    """
+    return _dynamodb
+
+
+def _dynamodb(data: bytes) -> list[Row]:
+    return [_change(_object(text)) for text in event_texts(data.strip())]
+
+
+def _change(found: dict[str, Any]) -> Row:
+    change = found.get("dynamodb")
+    if not isinstance(change, dict) or "eventName" not in found:
+        raise InvalidRecord("no change record of DynamoDB: it has an eventName and dynamodb")
+    images = [{name: _attribute(one, 32) for name, one in (change.get(kind) or {}).items()} for kind in _IMAGES]
+    keys, new, old = images
+    unit = _PRECISIONS.get(str(change.get("ApproximateCreationDateTimePrecision", "MILLISECOND")))
+    stamp = change.get("ApproximateCreationDateTime")
+    if unit is None or isinstance(stamp, bool) or not isinstance(stamp, int):
+        raise InvalidRecord("no change record of DynamoDB: its time is none")
+    named = {name: found.get(name) for name in ("eventID", "eventName", "tableName", "awsRegion", "userIdentity")}
+    at = _EPOCH + timedelta(microseconds=stamp * unit)
+    more = {"at": at, "keys": keys, "new": new, "old": old, "item": new or old or keys}
+    return named | more | {"sizeBytes": change.get("SizeBytes")}
+
+
+_IMAGES = ("Keys", "NewImage", "OldImage")
+
+
+def _attribute(value: Any, depth: int) -> Any:
+    """Return the plain value of an attribute; DynamoDB nests up to 32 levels."""
+    if not isinstance(value, dict) or len(value) != 1 or depth < 0:
+        raise InvalidRecord("an attribute that is none of DynamoDB's")
+    ((kind, content),) = value.items()
+    try:
+        if kind == "M":
+            return {name: _attribute(one, depth - 1) for name, one in content.items()}
+        if kind == "L":
+            return [_attribute(one, depth - 1) for one in content]
+        if kind == "NULL":
+            return None
+        if kind in ("NS", "SS", "BS"):
+            return sorted(_SCALARS[kind[0]](one) for one in content)
+        return _SCALARS[kind](content)
+    except (KeyError, AttributeError, TypeError, ValueError, InvalidOperation) as error:
+        raise InvalidRecord(f"an attribute of the type {kind[:8]} that cannot be read") from error
+
+
+def _number(text: str) -> int | Decimal:
+    found = Decimal(text)
+    if not found.is_finite():
+        raise ValueError(text)
+    return int(found) if found == found.to_integral_value() and found.adjusted() < 40 else found
+
+
+def _typed(kind: type) -> Any:
+    def read(value: object) -> object:
+        if not isinstance(value, kind):
+            raise TypeError(type(value).__name__)
+        return value
+
+    return read
+
+
+_SCALARS: dict[str, Any] = {
+    "S": _typed(str),
+    "N": _number,
+    "BOOL": _typed(bool),
+    "B": lambda text: base64.b64decode(text, validate=True),
+}
+
+
+def debezium() -> Decoder:
+    """Return a decoder of Debezium's change events in JSON, with or without their schema: a row for each change.
+
+    A row is the envelope (`op`, `before`, `after`, `source`, `ts_ms`, `transaction`) with `row`, the values after the
+    change, or before a deletion, and `deleted`. With the schema, decimals, dates and times in `before`, `after` and
+    `row` are values; without it they are as Debezium writes them. A tombstone and a heartbeat have no events
+    (https://debezium.io/documentation/reference/stable/connectors/postgresql.html).
+
+    >>> debezium()(b'{"before": {"id": 1}, "after": null, "op": "d", "ts_ms": 1772366400100}')[0]["row"]
+    {'id': 1}
+    """
+    return _debezium
+
+
+def _debezium(data: bytes) -> list[Row]:
+    rows: list[Row] = []
+    for text in event_texts(data.strip()):
+        found = _object(text)
+        schema = None
+        if found.keys() == {"schema", "payload"}:
+            schema, found = found["schema"], found["payload"]
+        if found is None or (isinstance(found, dict) and found.keys() <= {"ts_ms"}):
+            continue
+        if not isinstance(found, dict) or "op" not in found:
+            raise InvalidRecord("no change event of Debezium: it has an op, before and after")
+        row = dict(found)
+        for name in ("before", "after"):
+            row[name] = _typed_row(found.get(name), _fields(schema, name))
+        deleted = found["op"] == "d"
+        rows.append(row | {"row": row["before"] if deleted else row["after"], "deleted": deleted})
+    return rows
+
+
+def _fields(schema: Any, name: str) -> dict[str, Any]:
+    """Return the schemas of the fields of `before` or `after`, by name."""
+    for part in _list(schema, "fields"):
+        if isinstance(part, dict) and part.get("field") == name:
+            return {str(one.get("field")): one for one in _list(part, "fields") if isinstance(one, dict)}
+    return {}
+
+
+def _list(schema: Any, name: str) -> list[Any]:
+    found = schema.get(name) if isinstance(schema, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _typed_row(row: Any, fields: Mapping[str, Any]) -> Any:
+    if not isinstance(row, dict):
+        return row
+    return {name: value if value is None else _typed_value(value, fields.get(name, {})) for name, value in row.items()}
+
+
+def _typed_value(value: Any, schema: Mapping[str, Any]) -> Any:
+    kind = schema.get("name")
+    try:
+        if kind == "org.apache.kafka.connect.data.Decimal":
+            unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
+            return Decimal(unscaled).scaleb(-int(schema["parameters"]["scale"]))
+        if kind in _MICROS:
+            return _EPOCH + timedelta(microseconds=value * _MICROS[kind])
+        if kind == "io.debezium.time.NanoTimestamp":
+            return _EPOCH + timedelta(microseconds=value // 1_000)
+        if kind in ("io.debezium.time.Date", "org.apache.kafka.connect.data.Date"):
+            return _DAY + timedelta(days=value)
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        raise InvalidRecord(f"a value of {kind} that cannot be read: {str(value)[:40]}") from error
+    return value
+
+
+def dms() -> Decoder:
+    """Return a decoder of the AWS Database Migration Service: a row for each changed row, with `data` and `metadata`.
+
+    Records about tables (`record-type` control) have no events
+    (https://docs.aws.amazon.com/dms/latest/userguide/CHAP_Target.Kinesis.html).
+
+    >>> dms()(b'{"metadata": {"record-type": "control", "operation": "create-table"}}')
+    []
+    """
+    return _dms
+
+
+def _dms(data: bytes) -> list[Row]:
+    rows: list[Row] = []
+    for text in event_texts(data.strip()):
+        found = _object(text)
+        metadata = found.get("metadata")
+        if not isinstance(metadata, dict) or "record-type" not in metadata:
+            raise InvalidRecord("no record of the Database Migration Service: its metadata has a record-type")
+        if metadata["record-type"] != "control":
+            rows.append(found)
+    return rows
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    # floats are read as Decimal nowhere: JSON numbers of databases are doubles, or text
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise InvalidRecord("not a JSON object")
+    return found

@@ -1,0 +1,121 @@
+"""Decode InfluxDB's line protocol, which Telegraf writes by default
+(https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/)."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from headwater.codec.records import Decoder
+from headwater.codec.rows import ARRIVAL, Row, Unread
+from headwater.errors import InvalidRecord, UsageError
+
+__all__ = ["influx"]
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LINE = re.compile(r'(?:="(?:\\.|[^"\\])*+"(?=[, \r\n]|\Z)|[^\n])++', re.DOTALL)
+_MEASUREMENT = re.compile(r"(?:\\.|[^, \\])+")
+_NAME = re.compile(r"(?:\\.|[^,= \\])+")
+_TEXT = re.compile(r'"((?:\\.|[^"\\])*+)"', re.DOTALL)
+_BARE = re.compile(r"[^, ]+")
+_ESCAPED = re.compile(r"\\([,= \"\\])")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}[iu]")
+_BOOLEANS = {"t": True, "true": True, "f": False, "false": False}
+_STAMP = re.compile(r"-?[0-9]{1,19}")
+
+
+def influx(*, precision: str = "ns") -> Decoder:
+    """Return a decoder of line protocol: a row for each line with `measurement`, `tags`, `fields` and `time`.
+
+    `precision` is the unit of timestamps: s, ms, us or ns. A line without one takes its record's arrival. A line that
+    is none is a dead letter by itself. Raise UsageError for another precision.
+
+    >>> row = influx()(b"weather,city=Bern temp=7.5,ok=t 1772366400000000000")[0]
+    >>> row["measurement"], row["tags"], row["fields"], row["time"].isoformat()
+    ('weather', {'city': 'Bern'}, {'temp': 7.5, 'ok': True}, '2026-03-01T12:00:00+00:00')
+    """
+    if precision not in _PER_SECOND:
+        raise UsageError(f"influx: precision {precision!r} is none of {', '.join(_PER_SECOND)}")
+
+    def decode(data: bytes) -> list[Row | Unread]:
+        return [_row(line, precision) for line in _lines(data.decode())]
+
+    return decode
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines that are no comments; a line break in a quoted text ends none."""
+    lines = (found[0].strip(" \r") for found in _LINE.finditer(text))
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _row(line: str, precision: str) -> Row | Unread:
+    try:
+        return _parsed(line, precision)
+    except InvalidRecord as error:
+        return Unread(str(error), line.encode())
+
+
+def _parsed(line: str, precision: str) -> Row:
+    found, at = _take(_MEASUREMENT, line, 0, "a measurement")
+    tags: dict[str, str] = {}
+    while line[at : at + 1] == ",":
+        name, at = _take(_NAME, line, at + 1, "a tag")
+        at = _expect(line, at, "=")
+        value, at = _take(_NAME, line, at, "a tag's value")
+        tags[_plain(name)] = _plain(value)
+    at = _expect(line, at, " ")
+    fields: dict[str, object] = {}
+    while True:
+        name, at = _take(_NAME, line, at, "a field")
+        at = _expect(line, at, "=")
+        fields[_plain(name)], at = _field(line, at)
+        if line[at : at + 1] != ",":
+            break
+        at += 1
+    return {"measurement": _plain(found), "tags": tags, "fields": fields, "time": _time(line[at:].strip(), precision)}
+
+
+def _field(line: str, at: int) -> tuple[object, int]:
+    text = _TEXT.match(line, at)
+    if text:
+        return re.sub(r'\\(["\\])', r"\1", text[1]), text.end()
+    bare, at = _take(_BARE, line, at, "a field's value")
+    if _NUMBER.fullmatch(bare):
+        return float(bare), at
+    if _WHOLE.fullmatch(bare):
+        return int(bare[:-1]), at
+    if bare.lower() in _BOOLEANS:
+        return _BOOLEANS[bare.lower()], at
+    raise InvalidRecord(f"no line protocol: {bare[:40]} is no value")
+
+
+def _time(text: str, precision: str) -> object:
+    if not text:
+        return ARRIVAL
+    if not _STAMP.fullmatch(text):
+        raise InvalidRecord(f"no line protocol: {text[:40]} is no timestamp")
+    try:
+        # microseconds are the most that a datetime holds, and a timestamp column milliseconds
+        return _EPOCH + timedelta(microseconds=int(text) * 10**6 // _PER_SECOND[precision])
+    except OverflowError:
+        raise InvalidRecord(f"no line protocol: the time {text} is beyond the year 9999") from None
+
+
+def _take(pattern: re.Pattern[str], line: str, at: int, what: str) -> tuple[str, int]:
+    found = pattern.match(line, at)
+    if not found:
+        raise InvalidRecord(f"no line protocol: {what} is missing")
+    return found[0], found.end()
+
+
+def _expect(line: str, at: int, sign: str) -> int:
+    if line[at : at + 1] != sign:
+        raise InvalidRecord(f"no line protocol: {sign!r} is missing")
+    while sign == " " and line[at + 1 : at + 2] == " ":
+        at += 1
+    return at + 1
+
+
+def _plain(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text)

@@ -1,0 +1,249 @@
+"""Take an OTLP export request apart into its items: log records, spans, metrics, each with its resource and scope.
+
+A request is read in one pass where it can be. Where not, each item is read by itself, so that one with invalid UTF-8,
+an id that is no hexadecimal or nesting without end costs only itself. Fields as in opentelemetry-proto's .proto files.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from headwater.codec.rows import Unread, one_line
+from headwater.errors import InvalidRecord
+from headwater.formats.framing import take_uvarint
+
+__all__ = ["SIGNALS", "Signal", "has_unknown_fields", "item_request", "parse_json", "parse_protobuf", "snake"]
+
+
+class Signal(NamedTuple):
+    """Hold the names of a signal's request: its message, and the JSON names of its lists at each level."""
+
+    request: Any
+    resources: str
+    scopes: str
+    items: str
+
+
+SIGNALS = {
+    "otel_metrics": Signal(ExportMetricsServiceRequest, "resourceMetrics", "scopeMetrics", "metrics"),
+    "otel_logs": Signal(ExportLogsServiceRequest, "resourceLogs", "scopeLogs", "logRecords"),
+    "otel_spans": Signal(ExportTraceServiceRequest, "resourceSpans", "scopeSpans", "spans"),
+}
+"""Kinds of items by the shipped contract that holds the rows."""
+_IDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
+_HEX = re.compile(r"[0-9a-fA-F]*")
+_LENGTH_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}
+_LIST, _ITEMS = 1, 2
+"""The numbers of a request's list of resources, and of the list within a resource and within a scope."""
+
+
+def parse_protobuf(body: bytes, contract: str) -> list[Message | Unread]:
+    """Return requests that together hold the body's items, and what cannot be read of it.
+
+    Raise InvalidRecord when the body is no export request at all, or nothing that is known is in it.
+    """
+    signal = SIGNALS[contract]
+    try:
+        whole: Message = signal.request.FromString(body)
+    except DecodeError:
+        return list(_protobuf_items(body, signal))
+    if not _has_items(whole, signal) and has_unknown_fields(whole):
+        raise InvalidRecord(f"nothing in it is known as {signal.items} of OTLP")
+    return [whole]
+
+
+def parse_json(body: bytes, contract: str, nesting: int) -> list[Message | Unread]:
+    """Return requests that together hold the items of a body in OTLP's JSON, whose ids are hexadecimal.
+
+    A list that is not OTLP's (of another version, or misspelt) is an Unread of its own. Raise InvalidRecord when the
+    body is no export request at all, or nothing that is known is in it.
+    """
+    signal = SIGNALS[contract]
+    try:
+        found = json.loads(body.decode(), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecord(f"not an OTLP request in JSON: {one_line(error)}") from None
+    if not isinstance(found, dict):
+        raise InvalidRecord("not an OTLP request in JSON: the body is no JSON object")
+    unread = list(_unknown_parts(found, signal))
+    if found and _named(found, signal.resources) is None:
+        raise InvalidRecord(f"not an OTLP request in JSON: it has no {signal.resources}")
+    try:
+        return [_from_json(found, signal, nesting), *unread]
+    except InvalidRecord:
+        return [*_json_items(found, signal, nesting), *unread]
+
+
+def _has_items(request: Any, signal: Signal) -> bool:
+    resources = getattr(request, snake(signal.resources))
+    return any(getattr(scope, snake(signal.items)) for one in resources for scope in getattr(one, snake(signal.scopes)))
+
+
+def _from_json(found: dict[str, Any], signal: Signal, nesting: int) -> Message:
+    made: Message = signal.request()
+    try:
+        ParseDict(
+            _with_ids(found, 2 * nesting + 20), made, ignore_unknown_fields=True, max_recursion_depth=2 * nesting + 20
+        )
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, ParseError) as error:
+        raise InvalidRecord(f"not an OTLP request in JSON: {one_line(error)[:200]}") from None
+    return made
+
+
+def _with_ids(value: Any, depth: int) -> Any:
+    """Return the value with hexadecimal ids in base64, as protobuf's own JSON has bytes."""
+    if not depth:
+        raise ValueError("nested too deeply")
+    if isinstance(value, list):
+        return [_with_ids(one, depth - 1) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _id(name, one) if name in _IDS and isinstance(one, str) else _with_ids(one, depth - 1)
+        for name, one in value.items()
+    }
+
+
+def _id(name: str, text: str) -> str:
+    if not _HEX.fullmatch(text) or len(text) % 2:
+        raise ValueError(f"{name} {text[:40]!r} is not hexadecimal")
+    return base64.b64encode(bytes.fromhex(text)).decode()
+
+
+def _no_number(token: str) -> Any:
+    raise ValueError(f"{token} is not a JSON number: OTLP writes it as text")
+
+
+def _json_items(found: dict[str, Any], signal: Signal, nesting: int) -> Iterator[Message | Unread]:
+    """Read each item in a request of its own."""
+    for resource in _dicts(_named(found, signal.resources)):
+        shared = {name: value for name, value in resource.items() if name not in _spellings(signal.scopes)}
+        for scope in _dicts(_named(resource, signal.scopes)):
+            of_scope = {name: value for name, value in scope.items() if name not in _spellings(signal.items)}
+            for item in _list(_named(scope, signal.items)):
+                one = {signal.resources: [shared | {signal.scopes: [of_scope | {signal.items: [item]}]}]}
+                try:
+                    yield _from_json(one, signal, nesting)
+                except InvalidRecord as error:
+                    yield Unread(str(error), json.dumps(one).encode())
+
+
+def _unknown_parts(found: dict[str, Any], signal: Signal) -> Iterator[Unread]:
+    """Yield the lists beside those that are known, such as `instrumentationLibrarySpans` of OTLP before 0.19."""
+
+    def strangers(part: dict[str, Any], known: str) -> Iterator[Unread]:
+        for name, value in part.items():
+            if isinstance(value, list) and value and name not in _spellings(known):
+                text = json.dumps({name: value}).encode()
+                yield Unread(f"{name[:60]} is no list of OTLP in its place: {known} is", text)
+
+    yield from strangers(found, signal.resources)
+    for resource in _dicts(_named(found, signal.resources)):
+        yield from strangers({name: one for name, one in resource.items() if name != "entityRefs"}, signal.scopes)
+        for scope in _dicts(_named(resource, signal.scopes)):
+            yield from strangers(scope, signal.items)
+
+
+def has_unknown_fields(message: Message) -> bool:
+    """Return True when a message has fields, at any depth, that its definition does not know."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    return bool(known.ByteSize() < message.ByteSize())
+
+
+def item_request(signal: Signal, resource: Any, scope: Any, item: Any) -> bytes:
+    """Return one item as a request of its own, in protobuf, so that it can be sent again."""
+    made = signal.request()
+    its_resource = getattr(made, snake(signal.resources)).add()
+    its_resource.resource.CopyFrom(resource.resource)
+    its_resource.schema_url = resource.schema_url
+    its_scope = getattr(its_resource, snake(signal.scopes)).add()
+    its_scope.scope.CopyFrom(scope.scope)
+    its_scope.schema_url = scope.schema_url
+    getattr(its_scope, snake(signal.items)).add().CopyFrom(item)
+    return bytes(made.SerializeToString())
+
+
+def snake(name: str) -> str:
+    """Return the name of a field in protobuf for its name in JSON."""
+    return re.sub(r"([A-Z])", r"_\1", name).lower()
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    return name, snake(name)
+
+
+def _named(part: dict[str, Any], name: str) -> Any:
+    return next((part[one] for one in _spellings(name) if one in part), None)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in _list(value) if isinstance(one, dict)]
+
+
+def _protobuf_items(body: bytes, signal: Signal) -> Iterator[Message | Unread]:
+    """Read each item in a request of its own, which has the bytes of its resource and scope but for other items."""
+    for number, resource in _fields(body):
+        if number != _LIST:
+            continue
+        shared = b"".join(_field(at, one) for at, one in _fields(resource) if at != _ITEMS)
+        for at, scope in _fields(resource):
+            if at != _ITEMS:
+                continue
+            of_scope = b"".join(_field(at, one) for at, one in _fields(scope) if at != _ITEMS)
+            for at_item, item in _fields(scope):
+                if at_item == _ITEMS:
+                    one = _field(_LIST, shared + _field(_ITEMS, of_scope + _field(_ITEMS, item)))
+                    try:
+                        yield signal.request.FromString(one)
+                    except DecodeError as error:
+                        yield Unread(f"not OTLP in protobuf: {one_line(error)[:200]}", one)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and content of each length-delimited field of a message; numbers of other kinds are passed over.
+
+    Raise InvalidRecord where it is no message.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = take_uvarint(data, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, at = take_uvarint(data, at)
+            if length > len(data) - at:
+                raise InvalidRecord("not an OTLP request in protobuf: it is cut")
+            yield number, data[at : at + length]
+            at += length
+        elif kind == 0:
+            _, at = take_uvarint(data, at)
+        elif kind in _FIXED and at + _FIXED[kind] <= len(data):
+            at += _FIXED[kind]
+        else:
+            raise InvalidRecord("not an OTLP request in protobuf")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _uvarint(number << 3 | _LENGTH_DELIMITED) + _uvarint(len(content)) + content
+
+
+def _uvarint(value: int) -> bytes:
+    out = []
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

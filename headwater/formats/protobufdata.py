@@ -1,0 +1,133 @@
+"""Decode Protobuf messages by a descriptor set, as `protoc --descriptor_set_out` writes it.
+
+Each row has the message's fields under their names in the .proto file: numbers as they are, enums by name, nested
+messages as mappings, repeated fields as lists, timestamps as times; a field that is absent is left out where the
+message can tell.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from headwater.codec.records import Decoder
+from headwater.codec.rows import MAX_EVENTS, Row
+from headwater.errors import InvalidRecord, UsageError
+from headwater.formats.framing import take_uvarint, unframed
+
+__all__ = ["protobuf"]
+
+_FRAMINGS = ("none", "glue", "confluent", "delimited")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def protobuf(descriptors: bytes | str | Path, message: str, *, framing: str = "none", index: int = 0) -> Decoder:
+    """Return a decoder of one Protobuf message type.
+
+    `descriptors` is a FileDescriptorSet with all imports (`protoc --include_imports --descriptor_set_out=FILE`), its
+    bytes or its path, and `message` the full name of the type, such as `shop.Order`. `framing` is "none" for one
+    message a record, "delimited" for many with their lengths before them, "glue" or "confluent" for the frame of a
+    schema registry, behind which the number of the type in its file must be `index`. Raise UsageError for what cannot
+    be read.
+    """
+    if framing not in _FRAMINGS:
+        raise UsageError(f"protobuf: framing {framing!r} is none of {', '.join(_FRAMINGS)}")
+    made = _message_class(descriptors, message)
+
+    def one(data: bytes) -> Row:
+        try:
+            return _row(made.FromString(data))
+        except DecodeError as error:
+            raise InvalidRecord(f"not a {message} in Protobuf: {' '.join(str(error).split())[:200]}") from None
+
+    def decode(data: bytes) -> list[Row]:
+        if framing == "delimited":
+            return [one(piece) for piece in _delimited(data)]
+        if framing != "none":
+            data = _behind_index(unframed(data, framing).message, framing, index)
+        return [one(data)]
+
+    return decode
+
+
+def _message_class(descriptors: bytes | str | Path, message: str) -> Any:
+    try:
+        data = descriptors if isinstance(descriptors, bytes) else Path(descriptors).read_bytes()
+        pool = descriptor_pool.DescriptorPool()
+        for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
+            pool.Add(file)
+        return message_factory.GetMessageClass(pool.FindMessageTypeByName(message))
+    except OSError as error:
+        raise UsageError(f"protobuf: {descriptors!s:.200}: {error.strerror or error}") from None
+    except (DecodeError, TypeError) as error:
+        raise UsageError(f"protobuf: no descriptor set with all its imports: {error}") from None
+    except KeyError:
+        raise UsageError(f"protobuf: the descriptor set has no message {message}") from None
+
+
+def _delimited(data: bytes) -> list[bytes]:
+    pieces: list[bytes] = []
+    at = 0
+    while at < len(data):
+        length, at = take_uvarint(data, at)
+        if length > len(data) - at:
+            raise InvalidRecord("a message that is cut")
+        pieces.append(data[at : at + length])
+        at += length
+        if len(pieces) > MAX_EVENTS:
+            raise InvalidRecord(f"more than {MAX_EVENTS} events")
+    return pieces
+
+
+def _behind_index(data: bytes, framing: str, wanted: int) -> bytes:
+    """Take off the number of the message type in its file; Confluent writes a list of numbers, zero for the first."""
+    found, at = take_uvarint(data, 0)
+    if framing == "confluent" and found:
+        count = found >> 1  # lists of Confluent's are zigzag numbers
+        if count != 1:
+            raise InvalidRecord("a message of a type within a type, which the decoder was not made for")
+        found, at = take_uvarint(data, at)
+        found >>= 1
+    if found != wanted:
+        raise InvalidRecord(f"a message of the type number {found} of its file; the decoder is made for {wanted}")
+    return data[at:]
+
+
+def _row(message: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            inner = kind.fields_by_name["value"]
+            row[field.name] = {str(key): _value(inner, one) for key, one in value.items()}
+        elif _is_repeated(field):
+            row[field.name] = [_value(field, one) for one in value]
+        else:
+            row[field.name] = _value(field, value)
+    return row
+
+
+def _is_repeated(field: Any) -> bool:
+    found = getattr(field, "is_repeated", None)  # `label` is on its way out
+    return bool(found) if found is not None else field.label == FieldDescriptor.LABEL_REPEATED
+
+
+def _value(field: Any, value: Any) -> Any:
+    if field.enum_type is not None:
+        known: Mapping[int, Any] = field.enum_type.values_by_number
+        return known[value].name if value in known else value
+    if field.message_type is None:
+        return value
+    if field.message_type.full_name == "google.protobuf.Timestamp":
+        # seconds and nanoseconds; a timedelta refuses what no datetime holds
+        return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+    if field.message_type.full_name.startswith("google.protobuf.") and field.message_type.name.endswith("Value"):
+        return value.value if hasattr(value, "value") else _row(value)
+    return _row(value)

@@ -1,1 +1,0 @@
-"""Everything on one machine: an embedded AWS on loopback, the demo and `headwater up`."""

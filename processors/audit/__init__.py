@@ -1,0 +1,1 @@
+"""Compare what producers sent, what was processed and what is stored, event by event."""

@@ -1,0 +1,100 @@
+"""Check a pipeline's parts where they are defined, so that what cannot run is refused before a record is read.
+
+Each check raises UsageError with one line that names the part, the column and what is possible instead.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from headwater.aggregates import Aggregate
+from headwater.errors import UsageError
+from headwater.processors.alerts import Rule
+from headwater.processors.definition.parts import View
+
+__all__ = ["check_aggregates", "check_alert", "check_columns", "check_names", "refuse_unknown"]
+
+JUDGED_WITHIN_MS = 600_000
+"""Time that an alert's view keeps its rows at least beyond the allowed lateness and what a rule looks back at: for
+commits, turns and short pauses."""
+_NOT_IN_NAMES = frozenset("@/{}?#")
+_OF_NUMBERS = frozenset({"sum", "mean", "variance", "quantile"})
+_OF_ANY_COLUMN = frozenset({"min", "max", "first", "last"})
+"""Their values are of the column's type."""
+
+
+def refuse_unknown(what: str, unknown: Iterable[str], known: Sequence[str]) -> None:
+    """Raise UsageError for the first unknown option, with the known name that is most like it."""
+    for option in unknown:
+        near = difflib.get_close_matches(option, known, 1, 0.6)
+        more = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+        raise UsageError(f"{what} has no option {option!r}: {more}")
+
+
+def check_columns(where: str, columns: Iterable[str], schema: pa.Schema) -> None:
+    """Refuse a column that the schema does not have, and one text where a list of columns belongs."""
+    if isinstance(columns, str):
+        raise UsageError(f"{where}: {columns!r} is to be a list of columns: [{columns!r}]")
+    for column in columns:
+        if column not in schema.names:
+            near = difflib.get_close_matches(str(column), schema.names, 1, 0.6)
+            more = f", did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"{where} has no column {column!r}; it has {schema.names}{more}")
+
+
+def check_names(view: str, columns: Sequence[str]) -> None:
+    """Refuse names that a URL or a row could not hold: a view's name is a part of a path, and rows have `final`."""
+    refused = sorted(_NOT_IN_NAMES & set(view))
+    if refused or view != view.strip():
+        why = repr(refused[0]) if refused else "blanks at its ends"
+        raise UsageError(f"a view cannot be named {view!r}: a name has no {why}")
+    if "final" in columns:
+        raise UsageError(f"view {view}: 'final' is what rows say of their windows; give the column another name")
+
+
+def check_aggregates(view: str, aggregates: Mapping[str, object], options: Sequence[str], schema: pa.Schema) -> None:
+    """Refuse what is no aggregate, and an aggregate of a column whose type it cannot take in.
+
+    Without this check the first record would be refused by the aggregate's state, and the shard would restart for ever.
+    """
+    for name, aggregate in aggregates.items():
+        if not isinstance(aggregate, Aggregate):
+            refuse_unknown(f"view {view}", [name], options)
+            continue
+        if aggregate.field is None:
+            continue
+        check_columns(f"view {view}: {name}={aggregate.function}({aggregate.field!r})", [aggregate.field], schema)
+        if aggregate.function in _OF_NUMBERS:
+            kind = schema.field(aggregate.field).type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+                raise UsageError(
+                    f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of numbers or "
+                    f"booleans (int, long, float, double, boolean), and {aggregate.field!r} is {_type_name(kind)}"
+                )
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """Return the type by its name in contracts."""
+    return "timestamp" if pa.types.is_timestamp(kind) else "date" if pa.types.is_date(kind) else str(kind)
+
+
+def check_alert(rule: Rule, view: View, schema: pa.Schema, lateness_ms: int) -> None:
+    """Refuse a rule over a column that is no number, and one whose rows would be gone before it is judged."""
+    numbers = [one.name for one in view.aggregates if _is_number(one, schema)]
+    if rule.when.kind != "absent" and rule.when.column not in numbers:
+        raise UsageError(f"alert {rule.name}: {rule.when.column!r} is no number in view {view.name}; it has {numbers}")
+    needed = lateness_ms + rule.lookback_ms + JUDGED_WITHIN_MS
+    if view.keep_ms is not None and view.keep_ms < needed:
+        raise UsageError(
+            f"alert {rule.name}: view {view.name} keeps rows for {view.keep_ms / 1000:g} s, and to be judged they "
+            f"have to be there for {needed / 1000:g} s: give it a longer keep"
+        )
+
+
+def _is_number(aggregate: Aggregate, schema: pa.Schema) -> bool:
+    """Return True when the aggregate's values are numbers."""
+    if aggregate.field is None or aggregate.function not in _OF_ANY_COLUMN:
+        return True
+    kind = schema.field(aggregate.field).type
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

@@ -1,0 +1,391 @@
+"""Define a pipeline: one readable object that a user writes in one file.
+
+    pipeline = (
+        Pipeline("telemetry", contract="telemetry", allowed_lateness="2m")
+        .enrich(Reference("devices", "devices.csv", key="device", columns={"site": "string"}), on="device")
+        .map(fahrenheit, adds={"value_f": "double"})
+        .view("device_1m", by=["device"], window=tumbling("1m"), events=count(), mean=mean("value"))
+        .alert("hot", on="device_1m", when=above("mean", 30, clear=28), for_="2m")
+        .lake("telemetry", partition="day")
+    )
+
+The definition says what is computed, never where: streams, tables and buckets come from the settings, threads and
+clocks from the runner. Nothing here opens a connection or reads a record.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Never
+
+import pyarrow as pa
+
+from headwater.aggregates import Aggregate
+from headwater.arguments import check_arguments, duration_ms, shown
+from headwater.codec import Decoder
+from headwater.contract import Contract, load_contract
+from headwater.errors import UsageError
+from headwater.processors.alerts import Condition, Rule
+from headwater.processors.definition.checks import (
+    check_aggregates,
+    check_alert,
+    check_columns,
+    check_names,
+    refuse_unknown,
+)
+from headwater.processors.definition.naming import check_column_types, check_name, check_table_name
+from headwater.processors.definition.parts import Enrich, Lake, Map, Reference, Step, View, Where
+from headwater.processors.definition.windows import Window
+from headwater.sinks.lake.partitioning import Partitioning
+
+__all__ = ["Pipeline"]
+
+_OPTIONS = ("name", "contract", "allowed_lateness", "max_future")
+_WINDOW = "a window, such as tumbling('1m')"
+_VIEW_OPTIONS = ("by", "window", "keep", "version", "spread")
+IDENTITY = pa.schema(
+    [
+        pa.field("_origin", pa.string(), nullable=False),
+        pa.field("_seq", pa.int64(), nullable=False),
+        pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, init=False)
+class Pipeline:
+    """Hold the definition of a pipeline. It is immutable: every method returns a new pipeline.
+
+    `name` is the pipeline's name in the ledger, in S3 keys and in metrics. `contract` is a contract, the path of a
+    contract file, or the name of a shipped one. `allowed_lateness` is how far the watermark stays behind the highest
+    event time: an event counts as late for a window that ended before the watermark, and amends it. `max_future`
+    bounds how far an event time ahead of its record's arrival moves the watermark. Both are durations such as
+    `"90s"`, `"2m"`, `"1h"`.
+
+    Raises UsageError for an option that there is not, and for a duration or a contract that cannot be read.
+
+    >>> from headwater.aggregates import count, mean
+    >>> from headwater.processors.definition.windows import tumbling
+    >>> pipeline = (
+    ...     Pipeline("plant", contract="telemetry", allowed_lateness="2m")
+    ...     .view("device_1m", by=["device"], window=tumbling("1m"), events=count(), mean=mean("value"))
+    ...     .lake("plant", partition="day")
+    ... )
+    >>> [view.name for view in pipeline.views]
+    ['device_1m']
+    >>> Pipeline("plant", contract="telemetry", alowed_lateness="10m")
+    Traceback (most recent call last):
+    headwater.errors.UsageError: pipeline plant has no option 'alowed_lateness': did you mean 'allowed_lateness'?
+    """
+
+    name: str
+    contract: Contract
+    lateness_ms: int
+    max_future_ms: int
+    steps: tuple[Step, ...]
+    views: tuple[View, ...]
+    newer: tuple[View, ...]
+    """Further versions of views that are in `views`: see `headwater view rebuild`."""
+    alerts: tuple[Rule, ...]
+    lake_table: Lake | None
+    decoder: Decoder | None
+    """Reads what others write on the stream; None for JSON. Batches of headwater's own are read in any case."""
+
+    def __init__(
+        self,
+        name: str,
+        contract: Contract | str | Path,
+        allowed_lateness: str = "2m",
+        max_future: str = "1h",
+        **unknown: Never,  # a type checker refuses any; at run time the refusal names the nearest known option
+    ) -> None:
+        check_arguments(Pipeline.__init__, locals(), contract="a Contract, the name of a shipped one or a path")
+        check_name("pipeline", name)
+        refuse_unknown(f"pipeline {name}", unknown, _OPTIONS)
+        self._set(
+            name=name,
+            contract=contract if isinstance(contract, Contract) else load_contract(contract),
+            lateness_ms=duration_ms(allowed_lateness),
+            max_future_ms=duration_ms(max_future),
+            steps=(),
+            views=(),
+            newer=(),
+            alerts=(),
+            lake_table=None,
+            decoder=None,
+        )
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _with(self, **changes: Any) -> "Pipeline":
+        made = object.__new__(Pipeline)
+        made._set(**({one.name: getattr(self, one.name) for one in fields(self)} | changes))
+        return made
+
+    @property
+    def lake_to(self) -> Lake:
+        """Return the lake table; raise UsageError for a pipeline without one.
+
+        >>> Pipeline("plant", contract="telemetry").lake("plant").lake_to.table
+        'plant'
+        """
+        if self.lake_table is None:
+            raise UsageError(f"pipeline {self.name} writes to no lake table: add .lake('NAME')")
+        return self.lake_table
+
+    @property
+    def lake_partitioning(self) -> Partitioning:
+        """Return how the lake table is partitioned, by the contract's time and key."""
+        return Partitioning(self.contract.time, self.contract.key, self.lake_to.partition, self.lake_to.buckets)
+
+    @cached_property
+    def added(self) -> pa.Schema:
+        """Return the columns that enrichments and functions add, in order.
+
+        >>> Pipeline("plant", contract="telemetry").map(lambda events: events, adds={"rank": "int"}).added.names
+        ['rank']
+        """
+        return pa.schema([field for step in self.steps for field in step.adds()])
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Return the contract's columns and the added ones, as views and functions see them.
+
+        >>> Pipeline("plant", contract="telemetry").map(lambda events: events, adds={"rank": "int"}).schema.names[-1]
+        'rank'
+        """
+        return pa.schema([*self.contract.arrow_schema, *self.added])
+
+    @cached_property
+    def lake_schema(self) -> pa.Schema:
+        """Return the lake table's columns: those of `schema`, required ones not nullable, and the identity.
+
+        >>> Pipeline("plant", contract="telemetry").lake("plant").lake_schema.names[-3:]
+        ['_origin', '_seq', '_arrived_at']
+        """
+        own = [pa.field(one.name, one.arrow_type, nullable=not one.required) for one in self.contract.fields]
+        return pa.schema([*own, *self.added, *IDENTITY])
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Return the reference tables that steps join with, each once.
+
+        >>> devices = Reference("devices", "devices.csv", key="device", columns={"site": "string"})
+        >>> [one.name for one in Pipeline("plant", contract="telemetry").enrich(devices, on="device").references]
+        ['devices']
+        """
+        return tuple({step.reference.name: step.reference for step in self.steps if isinstance(step, Enrich)}.values())
+
+    @property
+    def pure(self) -> bool:
+        """Return True when no function is declared impure: then views may be written ahead of the commit.
+
+        >>> Pipeline("plant", contract="telemetry").map(lambda events: events, adds={"rank": "int"}, pure=False).pure
+        False
+        """
+        return all(step.pure for step in self.steps if isinstance(step, Map))
+
+    def decode(self, decoder: Decoder) -> "Pipeline":
+        """Read the records that others write by a decoder instead of as JSON.
+
+        `decoder` is one of `headwater.formats`, or a function that takes the bytes of a record, or of one user record
+        of a KPL aggregate, without gzip, zlib or zstd, and returns its events: a `pyarrow.Table` with the contract's
+        columns, or a list of mappings that the contract's `from` paths are looked up in. It must be pure. What it
+        raises makes the record a dead letter with that reason; events that break the contract are dead letters by
+        themselves. Raise UsageError when the decoder cannot be called.
+
+        >>> import pyarrow as pa
+        >>> def readings(data):
+        ...     device, ts, value = data.decode().split()
+        ...     return [{"device": device, "metric": "m", "ts": int(ts), "value": float(value)}]
+        >>> Pipeline("plant", contract="telemetry").decode(readings).decoder(b"a 1772366400000 1.5")[0]["value"]
+        1.5
+        """
+        if not callable(decoder):
+            raise UsageError(f"pipeline {self.name}: {shown(decoder)} is no function of bytes")
+        for_contract = getattr(decoder, "for_contract", None)  # of CSV, whose text has no types of its own
+        return self._with(decoder=for_contract(self.contract) if for_contract else decoder)
+
+    def enrich(self, reference: Reference, *, on: str, prefix: str = "") -> "Pipeline":
+        """Join each event with the row of a reference table whose key equals the event's column `on`.
+
+        The reference's columns are appended, named with `prefix` in front, and null where no row matches. Raises
+        UsageError for a column that there is not, or that there would be twice.
+
+        >>> devices = Reference("devices", "devices.csv", key="device", columns={"site": "string"})
+        >>> Pipeline("plant", contract="telemetry").enrich(devices, on="device").schema.names[-1]
+        'site'
+        """
+        check_arguments(Pipeline.enrich, locals())
+        check_columns(f"pipeline {self.name}, enrich from {reference.name},", [on], self.schema)
+        return self._adding(Enrich(reference, on, prefix))
+
+    def map(
+        self, function: Callable[[Any], Any], *, adds: Mapping[str, str], pandas: bool = False, pure: bool = True
+    ) -> "Pipeline":
+        """Append columns that a function computes from the events.
+
+        `function` gets a `pyarrow.Table` of the columns so far (with `pandas=True` a DataFrame) and returns one with
+        as many rows that has the columns in `adds`; these are named with their types as in a contract. It must treat
+        each row by itself: how events are cut into tables is not defined. An event on which it raises goes to the dead
+        letters. Say `pure=False` when it may give another answer for the same event: then views are written only after
+        the commit. Raises UsageError for an unknown type and a column that is there already.
+
+        >>> import pyarrow as pa, pyarrow.compute as pc
+        >>> def fahrenheit(events):
+        ...     return pa.table({"value_f": pc.add(pc.multiply(events["value"], 1.8), 32)})
+        >>> Pipeline("plant", contract="telemetry").map(fahrenheit, adds={"value_f": "double"}).schema.names[-1]
+        'value_f'
+        """
+        check_arguments(Pipeline.map, locals(), adds="a mapping of columns to types, such as {'value_f': 'double'}")
+        check_column_types(f"pipeline {self.name}", adds)
+        if pandas and importlib.util.find_spec("pandas") is None:
+            raise UsageError("map: a function of DataFrames needs pandas: pip install 'headwater[pandas]'")
+        return self._adding(Map(function, dict(adds), pandas, pure))
+
+    def where(self, function: Callable[[pa.Table], Any]) -> "Pipeline":
+        """Keep the events for which a function says true.
+
+        `function` gets a `pyarrow.Table` and returns a boolean for each row, as an array, a Series or a list; null
+        counts as false. The other events are counted as filtered and are in no later step, view or lake table.
+
+        >>> import pyarrow.compute as pc
+        >>> warm = Pipeline("plant", contract="telemetry").where(lambda events: pc.greater(events["value"], 20))
+        >>> len(warm.steps)
+        1
+        """
+        check_arguments(Pipeline.where, locals(), function="a function that takes a table and returns booleans")
+        return self._adding(Where(function))
+
+    def view(
+        self,
+        name: str,
+        *,
+        by: Sequence[str],
+        window: Window | None = None,
+        keep: str | None = None,
+        version: int = 1,
+        spread: int = 1,
+        **aggregates: Aggregate,
+    ) -> "Pipeline":
+        """Add a materialized view: a row per key and, with a window, per window of event time.
+
+        `by` are the key's columns, which may be empty; each further argument names a value of the row. `keep` is for
+        how long after its window's end a row stays, for ever when left out. The same name again in a higher `version`
+        is the definition that is to follow: processors maintain it, too, once `headwater view rebuild` begins.
+        `spread`, 1 to 100, is the number of DynamoDB partitions for rows that many shards feed: see "Hot rows" in
+        docs/views.md.
+
+        Raises UsageError for an unknown column or option, and for an aggregate that the column's type does not allow:
+        sum, mean, variance and quantile need numbers or booleans.
+
+        >>> from headwater.aggregates import count, max
+        >>> from headwater.processors.definition.windows import tumbling
+        >>> plant = Pipeline("plant", contract="telemetry")
+        >>> hourly = plant.view("hourly", by=["device"], window=tumbling("1h"), keep="30d", n=count(), top=max("value"))
+        >>> [aggregate.name for aggregate in hourly.views[0].aggregates]
+        ['n', 'top']
+        """
+        check_arguments(Pipeline.view, locals(), by="a list of columns, such as ['device']", window=_WINDOW)
+        before = [view for view in self.definitions if view.name == name]
+        if before and version <= before[-1].version:
+            raise UsageError(
+                f"pipeline {self.name} has two views named {name}: one that is to follow it needs a version above "
+                f"{before[-1].version}"
+            )
+        check_names(name, [*by, *aggregates])
+        if not aggregates:
+            raise UsageError(f"view {name} has no aggregate: add one, as in events=count()")
+        check_columns(f"pipeline {self.name}, view {name},", by, self.schema)
+        check_aggregates(name, aggregates, _VIEW_OPTIONS, self.schema)
+        named = tuple(replace(aggregate, name=output) for output, aggregate in aggregates.items())
+        view = View(name, tuple(by), named, window, self._keep_ms(name, keep, window), version, spread)
+        for rule in (rule for rule in self.alerts if rule.view == name):
+            if view.window != rule.window:
+                raise UsageError(f"view {name}: version {version} needs the window that alert {rule.name} is over")
+            check_alert(rule, view, self.schema, self.lateness_ms)
+        return self._with(newer=(*self.newer, view)) if before else self._with(views=(*self.views, view))
+
+    def _keep_ms(self, view: str, keep: str | None, window: Window | None) -> int | None:
+        keep_ms = None if keep is None else duration_ms(keep)
+        if keep_ms is not None and window is None:
+            raise UsageError(f"view {view} has no window, so its rows have no end to count keep={keep!r} from")
+        if keep_ms is not None and keep_ms < self.lateness_ms:
+            raise UsageError(f"view {view}: keep={keep!r} is less than the lateness that the pipeline allows")
+        return keep_ms
+
+    @property
+    def definitions(self) -> tuple[View, ...]:
+        """Return the views in all their versions."""
+        return (*self.views, *self.newer)
+
+    def definition(self, name: str, version: int) -> View | None:
+        """Return a view in a version; None when the pipeline does not have it.
+
+        >>> from headwater.aggregates import count
+        >>> plant = Pipeline("plant", contract="telemetry").view("devices", by=["device"], events=count())
+        >>> plant.definition("devices", 1).by
+        ('device',)
+        >>> plant.definition("devices", 2) is None
+        True
+        """
+        check_arguments(Pipeline.definition, locals())
+        return next((view for view in self.definitions if (view.name, view.version) == (name, version)), None)
+
+    def having(self, views: Sequence[View]) -> "Pipeline":
+        """Return the same pipeline with these views instead of its own."""
+        check_arguments(Pipeline.having, locals())
+        return self._with(views=tuple(views), newer=())
+
+    def alert(self, name: str, *, on: str, when: Condition, for_: str | None = None, summary: str = "") -> "Pipeline":
+        """Add a rule over the final windows of the view `on`, which must have been added before.
+
+        An episode begins once the condition `when` has held for the duration `for_` of event time (from the first
+        breach on when left out), and ends when the value is clear. `summary` is a sentence for people. Raises
+        UsageError for a view or column that there is not, and for rows that would be gone before they are judged.
+
+        >>> from headwater.aggregates import mean
+        >>> from headwater.processors.alerts import above
+        >>> from headwater.processors.definition.windows import tumbling
+        >>> plant = Pipeline("plant", contract="telemetry")
+        >>> plant = plant.view("device_1m", by=["device"], window=tumbling("1m"), mean=mean("value"))
+        >>> str(plant.alert("hot", on="device_1m", when=above("mean", 30, clear=28), for_="2m").alerts[0].when)
+        'mean above 30 (until 28)'
+        """
+        check_arguments(Pipeline.alert, locals(), when="a condition, such as above('mean', 30)")
+        views = [view for view in self.definitions if view.name == on]
+        if not views or views[0].window is None:
+            raise UsageError(f"alert {name}: {on!r} is no view with windows of pipeline {self.name}")
+        if any(view.window != views[0].window for view in views):
+            raise UsageError(f"alert {name}: the versions of view {on} have different windows")
+        if any(rule.name == name for rule in self.alerts):
+            raise UsageError(f"pipeline {self.name} has two alerts named {name}")
+        rule = Rule(name, on, views[0].window, when, 0 if for_ is None else duration_ms(for_), summary)
+        for view in views:
+            check_alert(rule, view, self.schema, self.lateness_ms)
+        return self._with(alerts=(*self.alerts, rule))
+
+    def lake(self, table: str, *, partition: str | None = "day", buckets: int | None = None) -> "Pipeline":
+        """Write every kept event to this Iceberg table, which is made when it is not there.
+
+        `partition` is hour, day or month of event time, None for no partition by time; `buckets` adds so many
+        partitions by the key's hash. Raises UsageError for a partition that the key's type does not allow.
+
+        >>> Pipeline("plant", contract="telemetry").lake("plant", partition="hour").lake_to.partition
+        'hour'
+        """
+        check_arguments(Pipeline.lake, locals())
+        check_table_name(table)
+        made = self._with(lake_table=Lake(table, partition, buckets))
+        made.lake_partitioning.check(self.schema.field(self.contract.key).type)
+        return made
+
+    def _adding(self, step: Step) -> "Pipeline":
+        for field in step.adds():
+            if field.name in self.schema.names:
+                raise UsageError(f"pipeline {self.name}: column {field.name} is there already; give a prefix")
+        return self._with(steps=(*self.steps, step))

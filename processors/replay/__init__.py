@@ -1,0 +1,1 @@
+"""Read events again from the lake or the stream, to replay them or to fill a new pipeline."""

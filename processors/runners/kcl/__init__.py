@@ -1,0 +1,1 @@
+"""Run shards under the Kinesis Client Library, through its MultiLangDaemon."""

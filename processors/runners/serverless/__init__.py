@@ -1,0 +1,1 @@
+"""Run shards inside a Lambda function that Kinesis invokes."""

@@ -1,0 +1,41 @@
+"""Store snapshots of a shard's state: small ones in the ledger item, others in S3.
+
+What a snapshot contains is the business of `state`; this module only knows where the bytes lie.
+"""
+
+from headwater.ledger import ShardEntry
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.state import ShardState
+from headwater.stores import ObjectStore
+
+__all__ = ["INLINE_STATE", "StateStore"]
+
+INLINE_STATE = 64 * 1024
+"""Bytes up to which a snapshot lives in the ledger item. A DynamoDB item holds 400 KB, pending files included."""
+
+
+class StateStore:
+    """Load and store the snapshots that ledger entries name."""
+
+    def __init__(self, pipeline: Pipeline, objects: ObjectStore) -> None:
+        self._pipeline = pipeline
+        self._objects = objects
+
+    def load(self, entry: ShardEntry) -> ShardState:
+        """Return the state that the entry's commit left; a fresh one when there was no commit."""
+        body = self._objects.get(entry.state_key) if entry.state_key else entry.state
+        return ShardState.loads(self._pipeline, body) if body else ShardState(self._pipeline)
+
+    def store(
+        self, entry: ShardEntry, position: str, body: bytes, *, inline: bool = True
+    ) -> tuple[bytes | None, str | None]:
+        """Return what a commit at `position` has to name: the snapshot itself, or the S3 key it was written to.
+
+        `inline` says that the ledger item has room for a small one.
+        """
+        if inline and len(body) <= INLINE_STATE:
+            return body, None
+        # the key names epoch and position, so no owner ever overwrites the snapshot of another
+        key = f"state/{self._pipeline.name}/{entry.shard_id}/{entry.epoch:08d}-{position}.bin"
+        self._objects.put(key, body)
+        return None, key

@@ -1,0 +1,88 @@
+"""Make the service, which is the query API and the console with it, and serve it."""
+
+import gc
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from headwater.aws import client
+from headwater.clock import Clock
+from headwater.config import ServeSettings, Settings
+from headwater.errors import UsageError
+from headwater.serving.api.app import create_app
+from headwater.serving.api.reading import ViewReader
+from headwater.serving.console.gate import LoginGate
+from headwater.serving.console.mount import mount_console
+from headwater.serving.console.origins import OriginCheck, is_loopback
+from headwater.serving.console.state import ConsoleState
+from headwater.web.auth import Authenticator, JwtVerifier
+from headwater.web.http_server import bound_socket, run_server
+from headwater.web.keys import KeyStore
+from headwater.web.protocol import bounded_protocol
+
+__all__ = ["check_settings", "make_service", "serve"]
+
+_API_PATHS = ("/v1/", "/v1", "/health", "/openapi.json")
+
+
+def make_service(settings: Settings, clock: Clock, reader: ViewReader, console: ConsoleState | None) -> Any:
+    """Return the ASGI app of the query API, with the console unless `console` is None. UsageError for bad settings."""
+    wanted = settings.serve
+    check_settings(wanted)
+    authenticator = _authenticator(settings, clock) if wanted.auth == "keys" else None
+    app: Any = create_app(reader, wanted, authenticator)
+    if console is not None:
+        gate = LoginGate(app, authenticator, api_paths=_API_PATHS, seconds=settings.gateway.key_seconds)
+        mount_console(app, console, gate)
+        app = gate
+    return OriginCheck(app, loopback=authenticator is None)
+
+
+def check_settings(wanted: ServeSettings) -> None:
+    """Raise UsageError for settings that cannot be, before anything is opened."""
+    if wanted.auth == "none" and not is_loopback(wanted.host):
+        raise UsageError(f"HEADWATER_SERVE_AUTH=none is for loopback only, not for {wanted.host}")
+    for name, holds, needed in (
+        ("max_streams", wanted.max_streams >= 1, "at least 1"),
+        ("port", 0 <= wanted.port <= 65_535, "0 to 65535"),
+        ("cache_seconds", math.isfinite(wanted.cache_seconds) and wanted.cache_seconds >= 0, "0 or more"),
+    ):
+        if not holds:
+            raise UsageError(f"HEADWATER_SERVE_{name.upper()}={getattr(wanted, name)} cannot be: it is {needed}")
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(wanted, name)
+        if path and not Path(path).is_file():
+            raise UsageError(f"HEADWATER_SERVE_{name.upper()}: there is no file {path}")
+    if wanted.tls_key and not wanted.tls_certificate:
+        raise UsageError("HEADWATER_SERVE_TLS_KEY needs HEADWATER_SERVE_TLS_CERTIFICATE beside it")
+
+
+def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
+    # short, since a person waits for the answer and asks again
+    once_more = {"mode": "standard", "total_max_attempts": 2}
+    dynamodb = client("dynamodb", settings, connect_timeout=2, read_timeout=5, retries=once_more)
+    store = KeyStore(dynamodb, settings.gateway.keys_table, clock)
+    store.check()
+    verifier = JwtVerifier(settings.gateway, clock) if settings.gateway.jwt_issuer else None
+    return Authenticator(settings.gateway, store, verifier, clock)
+
+
+def serve(app: Any, settings: Settings, started: Callable[[str], object]) -> None:
+    """Serve until SIGTERM, then finish the requests under way. Calls `started` with the URL."""
+    wanted = settings.serve
+    tls: dict[str, Any] = {}
+    if wanted.tls_certificate:
+        tls = {"ssl_certfile": wanted.tls_certificate, "ssl_keyfile": wanted.tls_key or None}
+    config = uvicorn.Config(
+        app, http=bounded_protocol(), log_level="warning", access_log=False, timeout_graceful_shutdown=5, **tls
+    )
+    with bound_socket(wanted.host, wanted.port) as (listener, authority):
+        # what the imports made stays for good: a collection that looks through it stops all answers for 0.1 s
+        gc.freeze()
+        try:
+            run_server(config, listener, lambda: started(f"{'https' if tls else 'http'}://{authority}"))
+        finally:
+            gc.unfreeze()

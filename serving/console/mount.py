@@ -1,0 +1,16 @@
+"""Put the console on a FastAPI app."""
+
+from fastapi import FastAPI
+from nicegui import ui
+
+from headwater.serving.console.gate import LoginGate
+from headwater.serving.console.page import console_page
+from headwater.serving.console.state import ConsoleState
+
+__all__ = ["mount_console"]
+
+
+def mount_console(app: FastAPI, state: ConsoleState, gate: LoginGate) -> None:
+    """Serve the page at `/`. Once in a process, since NiceGUI has one set of pages. The app's own routes go first."""
+    ui.page("/", title="headwater")(console_page(state, gate.refusal, keys=gate.keys))
+    ui.run_with(app, title="headwater", dark=None, show_welcome_message=False)

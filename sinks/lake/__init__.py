@@ -1,0 +1,1 @@
+"""Keep the lake: Parquet files in Iceberg tables, published, maintained and queried."""

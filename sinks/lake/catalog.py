@@ -1,0 +1,328 @@
+"""Open, create and evolve Iceberg tables in the Glue Data Catalog, and append files to them, through pyiceberg.
+
+Of the sinks, only this module and `rewrite` change a table. What to append is decided by the publisher.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from pyiceberg.catalog.glue import GlueCatalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    ResolveError,
+    ValidationError,
+)
+from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table, TableProperties
+from pyiceberg.table.snapshots import ancestors_of
+
+from headwater.aws import client
+from headwater.config import Settings
+from headwater.errors import Retryable, UsageError
+from headwater.sinks.lake.ancestry import Ancestry, named_files
+from headwater.sinks.lake.datafiles import UNPARTITIONED, describe
+from headwater.sinks.lake.partitioning import Partitioning
+from headwater.sinks.lake.specs import evolve_partitioning, partition_spec
+from headwater.sinks.lake.standing import Paths, TableState
+
+__all__ = ["IcebergTable", "append_files", "ensure_table", "open_catalog", "open_table", "table_names"]
+
+PROPERTIES = {
+    "write.parquet.compression-codec": "zstd",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    "commit.manifest-merge.enabled": "true",
+    # A commit overtaken by another must fail and be decided anew, never be sent again on top: see `publisher.py`.
+    "commit.retry.num-retries": "0",
+}
+log = logging.getLogger("headwater.lake")
+
+_ATTEMPTS = 5
+_FOOTERS = 8
+"""Files whose footers are read at a time."""
+_UNREAD = 5
+"""Times that a file is tried whose object gives an error, before it is refused."""
+_UNFIT = (ValueError, TypeError, NotImplementedError, ArithmeticError, KeyError, ResolveError)
+"""What pyarrow and pyiceberg raise for a file that they cannot read or enter."""
+
+
+class _Glue:
+    """Send UpdateTable once, and all else as boto3 does.
+
+    When an answer is lost and botocore sends the update again, Glue refuses the second (the version has moved on by
+    the first), and pyiceberg takes that for a failed commit and deletes the manifests that the first one made current.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._glue = client("glue", settings)
+        self._once = client("glue", settings, retries={"mode": "standard", "total_max_attempts": 1})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._once if name == "update_table" else self._glue, name)
+
+
+class _Catalog(GlueCatalog):  # type: ignore[misc]  # pyiceberg is not looked into
+    """Give pyarrow boto3's credentials of the moment: pyarrow knows fewer sources of them, and cannot renew any."""
+
+    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:
+        found = boto3.session.Session().get_credentials()
+        now = found.get_frozen_credentials() if found else None
+        keys = {} if now is None else {"s3.access-key-id": now.access_key, "s3.secret-access-key": now.secret_key}
+        if now is not None and now.token:
+            keys["s3.session-token"] = now.token
+        return super()._load_file_io({**(properties or {}), **keys}, location)
+
+
+def open_catalog(settings: Settings) -> GlueCatalog:
+    """Open the catalog where boto3 finds Glue; files go through pyarrow to the endpoint where boto3 finds S3."""
+    s3 = client("s3", settings)
+    properties = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", "s3.region": s3.meta.region_name}
+    if "amazonaws.com" not in s3.meta.endpoint_url:
+        properties["s3.endpoint"] = s3.meta.endpoint_url
+    return _Catalog("headwater", client=_Glue(settings), **properties)
+
+
+def ensure_table(
+    catalog: GlueCatalog,
+    settings: Settings,
+    name: str,
+    schema: Schema,
+    partitioning: Partitioning,
+    was: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Return the table, created when it is not there, and grown to what the schema has and it lacks.
+
+    `was` has the earlier names of columns: a column of the table by such a name gets the new one, and files that have
+    the old one go on being read. A table that is partitioned otherwise is partitioned so from now on; its files stay
+    as they are. Several may call it at a time.
+    Raise UsageError when the table that is there cannot grow so, and Retryable when others keep changing it.
+    """
+    catalog.create_namespace_if_not_exists(settings.database)
+    spec = partition_spec(partitioning, schema)
+    table = catalog.create_table_if_not_exists(
+        (settings.database, name),
+        schema,
+        location=f"s3://{settings.bucket}/lake/{name}",
+        partition_spec=spec,
+        properties=PROPERTIES,
+    )
+    for _ in range(_ATTEMPTS):
+        try:
+            _grow(table, name, schema, spec, was or {})
+            return table
+        except CommitFailedException:
+            table = catalog.load_table((settings.database, name))
+    raise Retryable(f"lake table {name}: others keep changing it")
+
+
+def open_table(settings: Settings, name: str, catalog: GlueCatalog | None = None) -> Table:
+    """Return a table that is there already; raise UsageError when it is not.
+
+    Opening the catalog takes half a second: give one that is open.
+    """
+    catalog = catalog or open_catalog(settings)
+    try:
+        return catalog.load_table((settings.database, name))
+    except NoSuchTableError as error:
+        known = table_names(catalog, settings)
+        raise UsageError(f"no lake table {name!r} in database {settings.database}; it has {known}") from error
+
+
+def table_names(catalog: GlueCatalog, settings: Settings) -> list[str]:
+    """Return the names of the Iceberg tables in the lake's database; none when there is no such database."""
+    try:
+        return sorted(table for _, table in catalog.list_tables(settings.database))
+    except NoSuchNamespaceError:
+        return []
+
+
+def _grow(table: Table, name: str, schema: Schema, spec: PartitionSpec, was: Mapping[str, Sequence[str]]) -> None:
+    """Rename and add columns, widen types, lift `required`, partition by `spec`, and set what the publisher relies on.
+
+    The source ids of `spec` are those of `schema`.
+    """
+    try:
+        with table.transaction() as change:
+            if any(table.properties.get(key) != value for key, value in PROPERTIES.items()):
+                change.set_properties(PROPERTIES)
+            there = set(table.schema().column_names)
+            renamed = {old: new for new, names in was.items() for old in names if old in there and new not in there}
+            if renamed:
+                with change.update_schema() as update:
+                    for old, new in renamed.items():
+                        update.rename_column(old, new)
+            with change.update_schema() as update:
+                update.union_by_name(schema)
+                _say_docs(update, change.table_metadata.schema(), schema)
+            evolve_partitioning(change, spec, schema)
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(f"lake table {name} cannot take the contract's columns: {_one_line(error)}") from error
+
+
+def _say_docs(update: Any, there: Schema, wanted: Schema) -> None:
+    """Set the contract's description on each column that the table has."""
+    known = {one.name: one.doc for one in there.fields}
+    for one in wanted.fields:
+        if one.name in known and one.doc and one.doc != known[one.name]:
+            update.update_column(one.name, doc=one.doc)
+
+
+@dataclass(frozen=True)
+class _CatalogState(TableState):
+    """Look at the table's history only as far back as it is asked for: other engines' snapshots cost requests."""
+
+    table: Table | None = None
+    ancestry: Ancestry = field(default_factory=Ancestry)
+
+    def history(self, before: int) -> tuple[Paths, int]:
+        assert self.table is not None
+        lineage = self.ancestry.lineage(self.table, before)
+        return lineage, lineage.visible_from
+
+
+class IcebergTable:
+    """Read one table for a publisher, and add files on top of exactly the state that was read."""
+
+    def __init__(self, catalog: GlueCatalog, database: str, name: str) -> None:
+        self._catalog = catalog
+        self._identifier = (database, name)
+        self._manifests: dict[str, frozenset[str]] = {}
+        self._ancestry = Ancestry()
+        self._unread: Counter[str] = Counter()
+        self._table: Table | None = None
+
+    def read(self) -> TableState:
+        """Return the table's state now; raise Retryable when there is no table. Each manifest is read once."""
+        before = self._table
+        try:
+            self._table = table = self._catalog.load_table(self._identifier)
+        except NoSuchTableError as error:
+            raise Retryable(f"table {self._name} is not in the catalog: {_one_line(error)}") from error
+        snapshot = table.current_snapshot()
+        manifests = snapshot.manifests(table.io) if snapshot else []
+        known = {}
+        for manifest in manifests:
+            path = manifest.manifest_path
+            if manifest.content == ManifestContent.DATA:
+                known[path] = self._manifests[path] if path in self._manifests else _data_files(manifest, table.io)
+        self._manifests = known
+        _warn_of_rollback(self._name, before, table)
+        sequence = table.metadata.last_sequence_number if table.metadata.format_version > 1 else 0
+        return _CatalogState(set().union(*known.values()), sequence=sequence, table=table, ancestry=self._ancestry)
+
+    def add(self, paths: Sequence[str]) -> dict[str, str]:
+        """Add the files on top of the state that `read` has returned last; return those it cannot take, with reasons.
+
+        Raise Retryable when that state is gone. An error of botocore says nothing about whether the commit got through:
+        call `read` again. A file that cannot be read now is left out the first times; when none can, its error is
+        raised.
+        """
+        assert self._table is not None, "call read first"
+        files, refused = _described(self._table, paths, self._unread)
+        try:
+            for some in self._commit(files):
+                refused |= some
+        except CommitFailedException as error:
+            raise Retryable(f"table {self._name}: another writer was faster: {_one_line(error)}") from error
+        return refused
+
+    def _commit(self, files: Sequence[DataFile]) -> Iterator[dict[str, str]]:
+        """Commit the files together; where that cannot be, in halves, so that one that does not fit stands alone."""
+        assert self._table is not None
+        if not files:
+            return
+        try:
+            append_files(self._table, files)
+        except _UNFIT as error:
+            if len(files) == 1:
+                yield {files[0].file_path: _one_line(error)}
+                return
+            half = len(files) // 2
+            yield from self._commit(files[:half])
+            yield from self._commit(files[half:])
+
+    @property
+    def _name(self) -> str:
+        return ".".join(self._identifier)
+
+
+def _described(table: Table, paths: Sequence[str], unread: Counter[str]) -> tuple[list[DataFile], dict[str, str]]:
+    """Return the entries of the files for the table, and the reasons for those that have none.
+
+    An error of the store may pass, or be the file's own: after a few times it counts as the file's. Until then the file
+    is in neither; raise the error when no file could be read. `unread` counts such errors by path.
+    """
+
+    def described(path: str) -> DataFile | Exception:
+        try:
+            return describe(table.io, table.metadata, path)
+        except (*_UNFIT, OSError) as error:
+            return error
+
+    files: list[DataFile] = []
+    refused: dict[str, str] = {}
+    passing: OSError | None = None
+    with ThreadPoolExecutor(_FOOTERS) as pool:
+        for path, found in zip(paths, pool.map(described, paths), strict=True):
+            if isinstance(found, DataFile):
+                files.append(found)
+                unread.pop(path, None)
+            elif isinstance(found, FileNotFoundError):
+                refused[path] = "there is no such object"
+            elif isinstance(found, OSError) and unread[path] < _UNREAD:
+                unread[path] += 1
+                log.warning("a file cannot be read now", extra={"uri": path, "reason": _one_line(found)})
+                passing = found
+            else:
+                refused[path] = f"{type(found).__name__}: {_one_line(found)}"
+    if passing is not None and not files and not refused:
+        raise passing
+    return files, refused
+
+
+def append_files(table: Table, files: Sequence[DataFile]) -> None:
+    """Append described files in one commit; raise CommitFailedException when overtaken, ValueError for one not fit."""
+    with table.transaction() as change:
+        if change.table_metadata.name_mapping() is None:
+            mapping = table.schema().name_mapping.model_dump_json()
+            change.set_properties({TableProperties.DEFAULT_NAME_MAPPING: mapping})
+        specs, present = dict(change.table_metadata.specs()), change.table_metadata.default_spec_id
+        specs[UNPARTITIONED] = PartitionSpec()
+        # pyiceberg writes a snapshot's files in the present partitioning: those of earlier ones get snapshots before it
+        for number in [*sorted({file.spec_id for file in files} - {present}), present]:
+            evolve_partitioning(change, specs[number], table.schema())
+            some = [file for file in files if file.spec_id == number]
+            if some:
+                names = named_files([file.file_path for file in some])
+                with change.update_snapshot(snapshot_properties=names).merge_append() as append:
+                    for file in some:
+                        append.append_data_file(file)
+
+
+def _warn_of_rollback(name: str, before: Table | None, now: Table) -> None:
+    """Say so when the state read before is none of the present one's ancestors, though the table still has it."""
+    last = before.current_snapshot() if before is not None else None
+    if last is None or now.snapshot_by_id(last.snapshot_id) is None:
+        return
+    if all(one.snapshot_id != last.snapshot_id for one in ancestors_of(now.current_snapshot(), now.metadata)):
+        log.warning(
+            "a table was rolled back: what was published since is not in it, and the audit names it",
+            extra={"table": name, "from_snapshot": last.snapshot_id, "to_snapshot": now.metadata.current_snapshot_id},
+        )
+
+
+def _data_files(manifest: Any, io: Any) -> frozenset[str]:
+    return frozenset(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(io))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,143 @@
+"""Describe data files as Iceberg's manifests do: statistics from the Parquet footer, under the table's column ids.
+
+pyiceberg's own `add_files` matches columns by the table's present names only: a file written before a column was
+renamed would be refused, or lose the column. Here the table's name mapping decides, as it does for readers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.exceptions import ResolveError
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    pyarrow_to_schema,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema, promote
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.name_mapping import NameMapping
+from pyiceberg.transforms import BucketTransform
+from pyiceberg.typedef import Record
+
+from headwater.sinks.lake.bounds import bounds
+from headwater.sinks.lake.partitioning import BUCKET_METADATA, MIXED_METADATA, KeyBucket
+
+__all__ = ["UNPARTITIONED", "describe"]
+
+UNPARTITIONED = -1
+"""The spec id of a file of no partition, in a table that has had a partitioning at all times so far."""
+
+
+def describe(io: FileIO, metadata: TableMetadata, path: str, partition: Record | None = None) -> DataFile:
+    """Return the manifest entry of the file at `path`, read from its footer.
+
+    `partition`, of the table's present partitioning, is given where it is known. A file that was written under an
+    earlier partitioning and lies across partitions of the present one is entered under the earlier. Raise ValueError
+    when the file fits none of them, or has columns that the table does not know.
+    """
+    source = io.new_input(path)
+    with source.open() as stream:
+        footer = pq.read_metadata(stream)
+    schema = metadata.schema()
+    ids = _column_ids(footer.schema.to_arrow_schema(), schema, metadata.name_mapping() or schema.name_mapping)
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=footer,
+        stats_columns=compute_statistics_plan(schema, metadata.properties),
+        parquet_column_mapping=ids,
+    )
+    spec_id = metadata.default_spec_id
+    if partition is None:
+        spec_id, partition = _partition(statistics, metadata, ids, footer.metadata or {})
+    # pyiceberg would write the bounds itself, and refuse the file for one that it cannot write
+    lower, upper = bounds(statistics.column_aggregates)
+    bare = replace(statistics, column_aggregates={}).to_serialized_dict()
+    del bare["lower_bounds"], bare["upper_bounds"]
+    described = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        file_size_in_bytes=len(source),
+        sort_order_id=None,
+        equality_ids=None,
+        key_metadata=None,
+        lower_bounds=lower,
+        upper_bounds=upper,
+        **bare,
+    )
+    described.spec_id = spec_id
+    return described
+
+
+def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[str, int]:
+    """Return column ids by the names in the file, each checked: known, of a type that widens, required ones present."""
+    bare = all(b"PARQUET:field_id" not in (one.metadata or {}) for one in arrow)
+    try:
+        found = pyarrow_to_schema(arrow, name_mapping=mapping if bare else None)
+    except ValueError as error:
+        raise ValueError(f"a column that the table does not know: {error}") from error
+    for one in found.fields:
+        wanted = schema.find_field(one.field_id)
+        if one.field_type == wanted.field_type:
+            continue
+        try:
+            promote(one.field_type, wanted.field_type)
+        except ResolveError as error:
+            raise ValueError(f"column {one.name} is a {one.field_type}, not a {wanted.field_type}") from error
+    ids = {one.name: one.field_id for one in found.fields}
+    lacking = [one.name for one in schema.fields if one.required and one.field_id not in ids.values()]
+    if lacking:
+        raise ValueError(f"the file has no column {', '.join(lacking)}")
+    return ids
+
+
+def _own_bucket(own: Mapping[bytes, bytes], ids: Mapping[str, int]) -> tuple[int, KeyBucket] | None:
+    """Return the field id of the column that the file's bucket is of, and the bucket; None when the file names none."""
+    if BUCKET_METADATA not in own:
+        return None
+    bucket = KeyBucket.loads(own[BUCKET_METADATA])
+    return ids[bucket.column], bucket
+
+
+def _partition(
+    statistics: Any, metadata: TableMetadata, ids: Mapping[str, int], notes: Mapping[bytes, bytes]
+) -> tuple[int, Record]:
+    """Return the newest partitioning that the file fits, the present one first, and the file's partition in it.
+
+    `notes` is the file's own metadata.
+    """
+    if MIXED_METADATA in notes:
+        return next((one.spec_id for one in metadata.partition_specs if not one.fields), UNPARTITIONED), Record()
+    own = _own_bucket(notes, ids)
+    present = metadata.spec()
+    older = sorted((one for one in metadata.partition_specs if one != present), key=lambda one: -one.spec_id)
+    reason: ValueError | None = None
+    for spec in [present, *older]:
+        try:
+            values = [_value(statistics, field, metadata.schema(), own) for field in spec.fields]
+            return spec.spec_id, Record(*values)
+        except ValueError as error:
+            reason = reason or error
+    assert reason is not None
+    raise reason
+
+
+def _value(statistics: Any, field: PartitionField, schema: Schema, own: tuple[int, KeyBucket] | None) -> object:
+    """Return the file's value of one partition field: a bucket as the footer says it, all else from the column's
+    bounds.
+
+    Raise ValueError when the file has several values of it.
+    """
+    if not isinstance(field.transform, BucketTransform):
+        return statistics.partition(PartitionSpec(field), schema)[0]
+    of, bucket = own or (None, None)
+    found = bucket.among(field.transform.num_buckets) if bucket is not None and of == field.source_id else None
+    if found is None:
+        raise ValueError(f"the file does not say which {field.name} it holds")
+    return found

@@ -1,0 +1,397 @@
+"""Write views to DynamoDB: a row an item, merged over slots, so that a plain reader finds final values in it.
+
+Table: hash key `pk` = view#key, range key `sk` = start of the window (`-` without windows), both strings. Every write
+replaces the item on condition that its revision is the one known, and a slot changes only for a newer version, as
+`sinks/views/slots.py` orders them: writing twice, late, or from two processes at once converges. A row whose slots
+outgrow an item keeps further slots in items of their own, `sk`#slot, written first; whoever writes the row last has
+read all of them.
+
+A row of a view with `spread` is an item that says over how many partitions it is spread, and one in each of them with
+the slots that belong there, which readers merge. The spread of a row is fixed when the row begins and read from it:
+views may change their `spread`, and rows stay as they are. A writer looks for the row after its first write into a
+part, and again when the part turns out to have begun anew; if the row is not there, or is another, it begins it or
+writes again where that one says. So no slot stays where no reader looks, whoever removes the row meanwhile.
+
+The keys of a view are listed: see `sinks/views/keys.py`.
+
+Where a view says how long its rows are kept, an item has `expires`, in epoch seconds. From then on readers pass it
+over and writers leave it alone, whether DynamoDB has deleted it or not. Should a writer whose clock is behind put a
+deleted row back, with its last events only, then with the same `expires`: no reader sees that.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from operator import add
+from typing import Any
+
+from headwater.clock import Clock
+from headwater.errors import Retryable
+from headwater.sinks.views import items as viewitems
+from headwater.sinks.views.cache import RowCache
+from headwater.sinks.views.items import Item, ViewSpec
+from headwater.sinks.views.rows import Place, ViewRows, ViewSettings
+from headwater.sinks.views.slots import Slot, Upsert, slot_condition
+from headwater.sinks.views.table import ConditionFailed, ItemTooLarge, chunks
+
+__all__ = ["ViewStore", "WriteReport"]
+
+log = logging.getLogger("headwater.views")
+
+_TOGETHER = 50
+"""Most rows that a thread writes one after the other."""
+_DROPPED = 500
+"""Items deleted before `drop` reports how many."""
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """Count what a write did: rows written, rows skipped (nothing newer), lost races, slots in items of their own,
+    throttled requests, rows not written because they have expired, rows that no item can hold, which stay as they
+    were, and slots `behind` an earlier owner's, to be written again once this owner has taken in as many records.
+    """
+
+    written: int = 0
+    skipped: int = 0
+    conflicts: int = 0
+    overflowed: int = 0
+    throttled: int = 0
+    expired: int = 0
+    refused: int = 0
+    behind: int = 0
+
+    def __add__(self, other: "WriteReport") -> "WriteReport":
+        return WriteReport(*map(add, astuple(self), astuple(other)))
+
+
+class _SpreadChanged(Exception):
+    """Say that the row is not spread as the cache had it, which has been corrected."""
+
+
+class ViewStore(ViewRows):
+    """Write and read the rows of all views in one table.
+
+    Thread-safe, and any number of processes may write at once. `pool`, where given, writes several rows at a time.
+
+    >>> store = ViewStore(dynamodb, "views")
+    >>> store.write(view, [Upsert(("d3",), 60_000, 120_000, "shard-0/0", "7", partial)]).written
+    1
+    >>> [row["n"] for row in store.windows(view, ("d3",))]
+    [1]
+    >>> store.write(view, [Upsert(("d3",), 60_000, 120_000, "shard-0/0", "7", partial)]).skipped
+    1
+    >>> store.remove(view, "device", "d3")
+    1
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        table: str,
+        settings: ViewSettings | None = None,
+        *,
+        pool: Executor | None = None,
+        clock: Clock | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(client, table, settings, pool=pool, clock=clock, chance=chance)
+        self._cache = RowCache(self._settings.cache_bytes)
+
+    def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> WriteReport:
+        """Bring the slots up to these versions; those held in the same or a newer version stay.
+
+
+        On Throttled, Retryable or any other error some rows may be written: write the same again.
+        """
+        rows: dict[Place, dict[str, Upsert]] = {}
+        for upsert in upserts:
+            at = (
+                viewitems.partition(view.name, viewitems.key_text(upsert.key)),
+                viewitems.sort_key(upsert.window_start_ms),
+            )
+            slots = rows.setdefault(at, {})
+            if upsert.slot not in slots or slots[upsert.slot].version < upsert.version:
+                slots[upsert.slot] = upsert
+
+        births: dict[Place, int] = {}
+
+        def write_rows(entries: Sequence[tuple[Place, dict[str, Upsert]]]) -> WriteReport:
+            report = WriteReport()
+            for at, slots in entries:
+                one, birth = self._write_row(view, at, slots)
+                if birth is not None:
+                    births[at] = birth
+                report += one
+            return report
+
+        # a few at a time: handing a row to a thread costs about as much as writing it
+        runs = list(chunks(list(rows.items()), min(_TOGETHER, 1 + len(rows) // 64)))
+        report = sum(self._each(write_rows, runs), WriteReport())
+        return report + self._list(view, rows, births)
+
+    def _list(
+        self, view: ViewSpec, rows: Mapping[Place, Mapping[str, Upsert]], births: Mapping[Place, int]
+    ) -> WriteReport:
+        """List the keys of rows that were met and are not known to be listed.
+
+        What the cache has may be of a row that another thread knew, before the row was removed.
+        """
+        keys: dict[str, int | None] = {}
+        for at, birth in births.items():
+            item = self._cache.get(at)
+            if item is None or not item.key_is_listed or item.birth != birth:
+                one = next(iter(rows[at].values()))
+                key = viewitems.key_text(one.key)
+                keys[key] = viewitems.latest_expiry(keys.get(key, 0), view.expires(one.window_end_ms))
+        if not keys:
+            return WriteReport()
+        report = WriteReport(throttled=self._keys.add(view.name, keys))
+        for at, birth in births.items():
+            self._cache.mark_listed(at, birth)
+        return report
+
+    def remove(self, view: ViewSpec, column: str, value: str) -> int:
+        """Delete every row whose key column has this value, as text, with its slots; return how many rows there were.
+
+        After a crash, call it again. Raise Retryable when the key is written all the while.
+        """
+        removed = 0
+        for pk, parts in self._find_by_column(view, column, value).items():
+            removed += self._clear(pk, parts)
+            self._unlist(view, pk)
+        self._cache.clear()
+        return removed
+
+    def _clear(self, pk: str, parts: set[str]) -> int:
+        """Delete what lies under a key, rows before their parts and slots, until a look finds nothing.
+
+        One pass is not enough: of a row that began meanwhile, slots may have been deleted with those of the old one.
+        """
+        removed = 0
+        for _ in range(self._settings.races):
+            rows = list(self._table.query(pk))
+            for item in rows:
+                spread = Item.read(item).spread if "slots" in item else 0
+                parts |= {viewitems.part_key(pk, part + 1) for part in range(spread)}
+                self._table.delete(item)
+            removed += sum("slots" in item for item in rows)
+            more = [item for part in parts for item in self._table.query(part)]
+            for item in more:
+                self._table.delete(item)
+            if not rows and not more:
+                return removed
+        raise Retryable(f"key {pk!r} is written while it is removed; stop what produces it, or try again")
+
+    def _unlist(self, view: ViewSpec, pk: str) -> None:
+        """Remove a key from the view's keys, unless it has a row again, whose writer may have found the key still
+        listed.
+        """
+        key = pk.removeprefix(viewitems.partition(view.name, ""))
+        self._keys.remove(view.name, key)
+        for item in self._table.query(pk):
+            self._keys.add(view.name, {key: viewitems.expires(item)})
+
+    def drop(self, name: str) -> Iterator[int]:
+        """Delete every item of a view, whatever its definition; yield how many went, some at a time. After a crash,
+        call again.
+        """
+        run: list[Mapping[str, Any]] = []
+        for item in self._table.scan(viewitems.partition(name, ""), viewitems.parts_head(name)):
+            run.append({"pk": item["pk"], "sk": item["sk"]})
+            if len(run) == _DROPPED:
+                yield self._delete(run)
+                run = []
+        yield self._delete(run)
+        self._cache.clear()
+
+    def _delete(self, items: Sequence[Mapping[str, Any]]) -> int:
+        """Delete the items and return how many they were."""
+        return sum(1 for _ in self._each(self._table.delete, items))
+
+    def partitions(self, view: ViewSpec, column: str, value: str) -> set[str]:
+        """Return the `pk` of all rows, the expired too, whose key column has this value, as text."""
+        return set(self._find_by_column(view, column, value))
+
+    def _find_by_column(self, view: ViewSpec, column: str, value: str) -> dict[str, set[str]]:
+        """Return such rows, each with those of its parts that were found."""
+        if column not in view.by:
+            return {}
+        head, at = viewitems.partition(view.name, ""), view.by.index(column)
+        found: dict[str, set[str]] = {}
+        for item in self._table.scan(head, viewitems.parts_head(view.name)):
+            row = viewitems.row_key(item)
+            if viewitems.key_parts(row.removeprefix(head))[at] == value:
+                found.setdefault(row, set())
+                if viewitems.is_part(item):
+                    found[row].add(item["pk"]["S"])
+        return found
+
+    def _write_row(self, view: ViewSpec, at: Place, wanted: Mapping[str, Upsert]) -> tuple[WriteReport, int | None]:
+        """Write one row; return also the birth of the row that was written, or found to have what is wanted."""
+        one = next(iter(wanted.values()))
+        expires = view.expires(one.window_end_ms)
+        if expires is not None and expires * 1000 <= self._table.clock.now_ms():
+            return WriteReport(expired=1), None
+        report = WriteReport()
+        for _ in range(self._settings.races):
+            try:
+                known = self._cache.get(at)
+                if known is None:
+                    _check_key(at[0].removeprefix(viewitems.partition(view.name, "")))
+                if known is None and view.spread > 1:
+                    known, begun = self._begin(view, at, one)
+                    report += begun
+                if known is None or not known.spread:
+                    done, birth = self._write_item(view, at, wanted)
+                    return report + done, birth
+                parts: dict[Place, dict[str, Upsert]] = {}
+                for name, upsert in wanted.items():
+                    pk = viewitems.part_key(at[0], viewitems.part_of(name, known.spread))
+                    parts.setdefault((pk, at[1]), {})[name] = upsert
+                seen = [known]
+                still = partial(self._recheck_spread, view, at, seen, one)
+                for part, some in parts.items():
+                    report += self._write_item(view, part, some, still)[0]
+                return report, seen[-1].birth
+            except _SpreadChanged:
+                report += WriteReport(conflicts=1)
+            except ItemTooLarge as error:
+                row = {"view": view.name, "key": at[0][:200], "window": at[1], "reason": str(error)}
+                log.warning("a row of a view is too large and stays as it was", extra=row)
+                return report + WriteReport(refused=1), None
+        raise _keeps_changing(view, at)
+
+    def _begin(self, view: ViewSpec, at: Place, upsert: Upsert) -> tuple[Item, WriteReport]:
+        """Return the row as it is stored, begun as one that is spread if it is not there; and what that took."""
+        found, throttled = self._table.get(*at), 0
+        if found is None:
+            found = viewitems.spread_row_item(view, upsert, self._table.chance())
+            try:
+                throttled = self._table.put(found, {"ConditionExpression": "attribute_not_exists(pk)"})
+            except ConditionFailed as refused:
+                found = refused.found or self._table.get(*at)
+        if found is None:
+            self._cache.drop(at)
+            raise _SpreadChanged
+        item = Item.read(found)
+        self._cache.put(at, item)
+        return item, WriteReport(throttled=throttled)
+
+    def _recheck_spread(self, view: ViewSpec, row: Place, seen: list[Item], upsert: Upsert) -> WriteReport:
+        """Look for the row again and add it to those seen; raise _SpreadChanged if it is spread otherwise."""
+        known, report = self._begin(view, row, upsert)
+        if known.spread != seen[-1].spread:
+            raise _SpreadChanged
+        seen.append(known)
+        return report
+
+    def _write_item(
+        self,
+        view: ViewSpec,
+        at: Place,
+        wanted: Mapping[str, Upsert],
+        first_met: Callable[[], WriteReport] | None = None,
+    ) -> tuple[WriteReport, int]:
+        """Write a row, or a part of one, and return its birth; `first_met` runs after the first write to it since it
+        began.
+        """
+        report = WriteReport()
+        cached = item = self._cache.get(at)
+        for race in range(self._settings.races):
+            if item is not None and item.spread:  # another thread has met it
+                raise _SpreadChanged
+            known = item or Item()
+            newer = {name: one for name, one in wanted.items() if one.supersedes(known.version(name))}
+            planned, outside = self._place_slots(known, newer) if newer else (known, [])
+            try:
+                if newer:
+                    report += self._put_item(view, at, known, planned, newer, outside, first_met is not None)
+            except ConditionFailed as refused:
+                report += WriteReport(conflicts=1)
+                found = refused.found or self._table.get(*at)
+                item = Item.read(found) if found else None
+                if item is not None and item.spread:
+                    self._cache.put(at, item)
+                if race > 2:
+                    self._table.clock.sleep(self._table.chance() * 0.02 * min(race, 25))
+                continue
+            seen = cached if cached and known.rev and cached.birth == planned.birth else None
+            if seen is None:
+                self._cache.drop(at)
+                report += self._restore_slots(view, at, planned, wanted)
+                report += first_met() if first_met else WriteReport()
+            self._cache.put(at, replace(planned, key_is_listed=seen is not None and seen.key_is_listed))
+            # with nothing newer, a first write whose answer was lost is found as well: it is in, whoever wrote it
+            done = WriteReport(written=1, overflowed=len(outside)) if newer else WriteReport(skipped=1)
+            return report + replace(done, behind=_behind(known, wanted)), planned.birth
+        raise _keeps_changing(view, at)
+
+    def _place_slots(self, known: Item, newer: Mapping[str, Upsert]) -> tuple[Item, Sequence[str]]:
+        """Return the item with the new slots in it, and the names of those that go into items of their own."""
+        slots = dict(known.slots) | {n: Slot(u.version, u.partial) for n, u in newer.items() if n not in known.more}
+        more = dict(known.more) | {n: u.version for n, u in newer.items() if n in known.more}
+        planned = Item(known.rev + 1 if known.rev else viewitems.first_rev(self._table.chance()), slots, more)
+        for name in sorted((n for n in newer if n in slots), key=lambda n: (-len(slots[n].partial), n)):
+            if planned.size <= self._settings.max_item_bytes:
+                break
+            more[name] = slots.pop(name).version
+        return planned, [name for name in newer if name in more]
+
+    def _put_item(
+        self,
+        view: ViewSpec,
+        at: Place,
+        known: Item,
+        item: Item,
+        newer: Mapping[str, Upsert],
+        outside: Sequence[str],
+        part: bool,
+    ) -> WriteReport:
+        """Put the item, and first the slots that lie beside it, if the stored revision is the known one."""
+        throttled = sum(self._put_slot(view, newer[name], at[0]) for name in outside)
+        one = next(iter(newer.values()))
+        # read after the revision is known and after our own slots are written: see the module's docstring
+        overflow = self._overflow(*at, item.more) if outside or (item.more and not part) else {}
+        if not overflow.keys() >= set(outside):
+            raise ConditionFailed(None)  # taken away meanwhile, with the row
+        partials = [slot.partial for slot in overflow.values()]
+        stored = viewitems.part_item(view, one, item, at[0]) if part else viewitems.row_item(view, one, item, partials)
+        if not known.rev:
+            condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        else:
+            condition = {
+                "ConditionExpression": "rev = :r",
+                "ExpressionAttributeValues": {":r": {"N": str(known.rev)}},
+            }
+        return WriteReport(throttled=throttled + self._table.put(stored, condition))
+
+    def _restore_slots(self, view: ViewSpec, at: Place, item: Item, wanted: Mapping[str, Upsert]) -> WriteReport:
+        """Put slots again that the row says lie beside it: whoever removed an earlier row may have taken them along."""
+        own = [name for name in wanted if name in item.more]
+        there = self._overflow(*at, item.more) if own else {}
+        return WriteReport(throttled=sum(self._put_slot(view, wanted[n], at[0]) for n in own if n not in there))
+
+    def _put_slot(self, view: ViewSpec, upsert: Upsert, pk: str) -> int:
+        """Put a slot into an item of its own unless a newer version is there; return how often that was throttled."""
+        try:
+            return self._table.put(viewitems.slot_item(view, upsert, pk), slot_condition(upsert))
+        except ConditionFailed:
+            return 0  # the same or a newer one is there: the row may still lack it
+
+
+def _behind(known: Item, wanted: Mapping[str, Upsert]) -> int:
+    return sum(one.is_behind(known.version(name)) for name, one in wanted.items())
+
+
+def _check_key(key: str) -> None:
+    """Raise ItemTooLarge for a key beyond MAX_KEY_BYTES."""
+    if len(key.encode()) > viewitems.MAX_KEY_BYTES:
+        raise ItemTooLarge(f"a key is at most {viewitems.MAX_KEY_BYTES:,} bytes long, this has {len(key.encode()):,}")
+
+
+def _keeps_changing(view: ViewSpec, at: Place) -> Retryable:
+    """Return the error for a row that others keep changing."""
+    return Retryable(f"view {view.name!r}, key {at[0]!r}, window {at[1]}: others keep changing the row; try again")

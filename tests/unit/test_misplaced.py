@@ -1,0 +1,176 @@
+"""KPL aggregates under a reshard: every event once, whichever of its records the KPL sends again."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.clock import SystemClock
+from headwater.contract import parse_contract
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.engine import Effects, Engine
+from headwater.processors.engine.state import ShardState
+from headwater.processors.operators.misplaced import AWAIT_MS, MOST_AWAITED, REASON
+from headwater.stream import HASH_SPACE, StreamRecord, hash_key_of
+from tests.kpl import aggregate
+from tests.unit.test_upstream import World, read_all
+
+HALF = HASH_SPACE // 2
+LOW, HIGH = (0, HALF - 1), (HALF, HASH_SPACE - 1)
+CONTRACT = parse_contract(
+    "{name: reading, version: 1, key: device, time: ts, fields: "
+    "[{name: device, type: string}, {name: ts, type: timestamp}, {name: value, type: long}]}",
+    "test",
+)
+PIPELINE = Pipeline("p", CONTRACT).lake("readings")
+START = 1_762_160_400_000
+
+
+def event(value: int, device: str = "d") -> bytes:
+    return json.dumps({"device": device, "ts": START, "value": value}).encode()
+
+
+def key_in(hash_range: tuple[int, int], number: int = 0) -> str:
+    """The n-th text whose MD5 is in the range."""
+    found = (f"k{at}" for at in range(1_000_000))
+    keys = (key for key in found if hash_range[0] <= hash_key_of(key) <= hash_range[1])
+    return next(key for at, key in enumerate(keys) if at == number)
+
+
+class Reader:
+    """A shard's engine, and what it has put into the lake."""
+
+    def __init__(self, hash_range: tuple[int, int] | None = LOW, state: ShardState | None = None) -> None:
+        self.state = state or ShardState(PIPELINE)
+        self._range, self._at = hash_range, 0
+        self.values: list[int] = []
+        self.places: list[tuple[str, int]] = []
+        self.letters: list[tuple[str, bytes]] = []
+
+    def take(self, *records: tuple[str, bytes], later_ms: int = 0) -> "Reader":
+        """Read records, given by partition key and data, in one call."""
+        engine = Engine(PIPELINE, "shard-1", self.state, lambda *_: pytest.fail("no references"), self._range)
+        made = []
+        for key, data in records:
+            self._at += 1
+            made.append(StreamRecord("shard-1", str(1000 + self._at), START + later_ms, key, data))
+        found: Effects = engine.process(made)
+        for table in found.lake:
+            self.values += table["value"].to_pylist()
+            self.places += list(zip(table["_origin"].to_pylist(), table["_seq"].to_pylist(), strict=True))
+        self.letters += [(letter.reason, letter.payload) for letter in found.letters]
+        return self
+
+
+INSIDE, OUTSIDE = key_in(LOW), key_in(HIGH)
+
+
+def test_what_is_outside_goes_to_the_dead_letters_and_what_is_inside_keeps_its_place() -> None:
+    """The KPL said of the user records inside that they are delivered; it sends those outside again."""
+    users = [(OUTSIDE, event(0)), (INSIDE, event(1)), (OUTSIDE, event(2)), (key_in(LOW, 1), event(3))]
+    found = Reader().take((INSIDE, aggregate(*users)))
+    assert found.values == [1, 3]
+    assert [seq for _, seq in found.places] == [1, 3]
+    assert found.letters == [(REASON, event(0) + b"\n" + event(2))]
+    assert (found.state.counts["misplaced"], found.state.counts["events"]) == (2, 2)
+
+
+def test_without_a_range_all_count() -> None:
+    """Under the KCL the decision has been made."""
+    assert Reader(None).take((INSIDE, aggregate((OUTSIDE, event(0)), (INSIDE, event(1))))).values == [0, 1]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_copy_of_what_was_inside_does_not_count(alone: bool) -> None:
+    """A KPL that does not know the new shard sends all again, alone or in another aggregate."""
+    found = Reader().take((INSIDE, aggregate((INSIDE, event(1)), (OUTSIDE, event(2)))))
+    again = event(1) if alone else aggregate((INSIDE, event(1)), (INSIDE, event(5)))
+    found.take((INSIDE, again), later_ms=900)
+    assert found.values == ([1] if alone else [1, 5])
+    assert found.state.counts["resent"] == 1
+    assert found.take((INSIDE, event(1)), later_ms=901).values[-1] == 1, "one copy was awaited, and it has come"
+
+
+def test_equal_events_are_no_copies_of_each_other() -> None:
+    """Twice the same bytes in one aggregate are two events, and so many copies do not count."""
+    twice = aggregate((INSIDE, event(1)), (INSIDE, event(1)), (OUTSIDE, event(2)))
+    found = Reader().take((INSIDE, twice)).take((INSIDE, aggregate((INSIDE, event(1)), (INSIDE, event(1)))))
+    assert found.values == [1, 1]
+
+
+def test_a_copy_is_awaited_for_minutes_and_across_restarts_and_splits() -> None:
+    """Snapshots and children have what is awaited; later the same bytes are another event."""
+    first = Reader().take((INSIDE, aggregate((INSIDE, event(1)), (OUTSIDE, event(2)))))
+    state = ShardState.loads(PIPELINE, first.state.dumps())
+    for heir in (state, state.child(PIPELINE)):
+        assert Reader(state=heir).take((INSIDE, event(1)), later_ms=AWAIT_MS - 1).values == []
+    late = Reader(state=ShardState.loads(PIPELINE, first.state.dumps()))
+    assert late.take((INSIDE, event(1)), later_ms=AWAIT_MS).values == [1]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_merged_shard_awaits_what_both_parents_did(first: int) -> None:
+    """The same bytes twice, and the copies of the parent that is named second no older than those of the first."""
+    parents = [Reader(), Reader()]
+    for at, one in enumerate(parents):
+        users = [(INSIDE, event(1)), (INSIDE, event(10 + at)), (OUTSIDE, event(2))]
+        one.take((INSIDE, aggregate(*users)), later_ms=AWAIT_MS // 2 * (at ^ first))
+    merged = Reader(state=parents[0].state.child(PIPELINE, parents[1].state))
+    again = [(INSIDE, event(1)), (INSIDE, event(1)), (INSIDE, event(10)), (INSIDE, event(11)), (INSIDE, event(1))]
+    assert merged.take(*again, later_ms=AWAIT_MS // 2).values == [1], "four copies were awaited, and have come"
+    late = Reader(state=parents[0].state.child(PIPELINE, parents[1].state))
+    assert late.take((INSIDE, event(10 + first)), later_ms=AWAIT_MS + 1).values == [10 + first], "no longer awaited"
+
+
+def test_what_is_awaited_is_bounded() -> None:
+    """However many user records an aggregate has."""
+    many = [(INSIDE, event(value)) for value in range(MOST_AWAITED + 5)]
+    found = Reader().take((INSIDE, aggregate(*many, (OUTSIDE, event(-1)))))
+    assert len(found.state.awaited) == MOST_AWAITED
+    assert len(found.values) == MOST_AWAITED + 5
+
+
+def test_a_broken_aggregate_is_one_dead_letter() -> None:
+    """Its tables are not looked into."""
+    found = Reader().take((INSIDE, aggregate((INSIDE, event(1)))[:-1] + b"x"))
+    assert [reason for reason, _ in found.letters] == ["a KPL aggregate whose checksum is wrong"]
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["knows the shard", "does not know it", "by chance"]))
+def test_every_event_once_whatever_the_kpl_knows(seed: int, kpl: str) -> None:
+    """A split under a KPL: aggregates for the parent land on a child, and what the KPL takes for lost comes again."""
+    chance = random.Random(seed)
+    readers = {LOW: Reader(LOW), HIGH: Reader(HIGH)}
+    keys = {value: f"k{chance.randrange(50)}" for value in range(60)}
+
+    def home(value: int) -> tuple[int, int]:
+        return LOW if hash_key_of(keys[value]) < HALF else HIGH
+
+    waiting = [chance.sample(range(at, at + 6), 6) for at in range(0, 60, 6)]
+    while waiting:
+        values = waiting.pop(0)
+        shard = home(values[0])  # the first user record says where the aggregate goes
+        readers[shard].take((keys[values[0]], aggregate(*((keys[value], event(value)) for value in values))))
+        wrong = [value for value in values if home(value) != shard]
+        if wrong:
+            knows = kpl == "knows the shard" or (kpl == "by chance" and chance.random() < 0.5)
+            again = wrong if knows else values
+            chance.shuffle(again)
+            by_shard = [[value for value in again if home(value) == one] for one in (LOW, HIGH)]
+            # now the KPL knows the shards, or a part of them is put together as before
+            waiting += [some for some in by_shard if some] if chance.random() < 0.7 else [again]
+    assert sorted(readers[LOW].values + readers[HIGH].values) == list(range(60))
+
+
+def test_the_embedded_runner_knows_the_range_of_each_shard() -> None:
+    """An aggregate of both halves lands on the lower, and the KPL sends the upper's again."""
+    world = World(SystemClock())
+    kinesis = world.stream(2)
+    rows = [b'{"device": "d", "metric": "m", "ts": 1762160400000, "value": %d}' % value for value in range(2)]
+    data = aggregate((INSIDE, rows[0]), (OUTSIDE, rows[1]))
+    kinesis.put_record(StreamName="s", Data=data, PartitionKey=INSIDE, ExplicitHashKey=str(hash_key_of(INSIDE)))
+    kinesis.put_record(StreamName="s", Data=rows[1], PartitionKey=OUTSIDE)
+    read_all(world, kinesis, lambda: sum(entry.counts.get("records", 0) for entry in world.ledger.shards()) == 2)
+    assert len(world.numbers()) == 2
