@@ -5,13 +5,29 @@ HEADWATER_DEBUG=1 shows tracebacks. The commands import what they need when they
 """
 
 import contextlib
+import os
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
-from headwater.commands import alerts, audit, data, gateway, jobs, lake, names, replay, run, serving, shards, views
+from headwater.commands import (
+    alerts,
+    audit,
+    data,
+    gateway,
+    jobs,
+    lake,
+    names,
+    replay,
+    run,
+    serving,
+    settings,
+    shards,
+    views,
+)
 from headwater.commands import lake_upkeep as lakecare
 
 __all__ = ["app", "main"]
@@ -23,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (run, audit, data, gateway, serving, views, lake, lakecare, replay, shards, alerts, jobs, names):
+for part in (run, audit, data, gateway, serving, views, lake, lakecare, replay, shards, alerts, jobs, names, settings):
     part.register(app)
 
 
@@ -53,16 +69,32 @@ def main() -> None:
 
     SIGTERM is as Ctrl-C, but for commands that say otherwise.
     """
+    _prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     status = _run()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:  # nobody reads any more, or the disk is full
         status = status or 1
         # the interpreter flushes once more at its end, and would complain
         with contextlib.suppress(OSError):
             sys.stdout.close()
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"headwater: the output cannot be written: {error.strerror}\n")
     sys.exit(status)
+
+
+def _prepare_streams() -> None:
+    """Open what the parent has closed, and write what the terminal's encoding does not have as escapes."""
+    # in this order each gets the lowest free number, which is its own
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 (for the rest of the process)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:

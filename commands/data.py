@@ -199,14 +199,14 @@ def _print_done(done: _Done, as_json: bool) -> None:
 
 def _contract(file: str | None) -> "Contract":
     """Return the contract asked for, or that of the pipeline in the settings."""
-    from headwater.config import Settings
+    from headwater.config import read_settings
     from headwater.contract import load_contract
 
     if file is not None:
         return load_contract(file)
     from headwater.processors.definition.loading import load
 
-    return load(Settings().pipeline).contract
+    return load(read_settings().pipeline).contract
 
 
 def _produce(file: str, made: "Contract", stream: str | None, how: tuple[Format, Path | None, bool, bool]) -> _Done:
@@ -214,13 +214,13 @@ def _produce(file: str, made: "Contract", stream: str | None, how: tuple[Format,
     from headwater.clock import SystemClock
     from headwater.commands.output import progress
     from headwater.commands.services import check_credentials, check_endpoint
-    from headwater.config import Settings
+    from headwater.config import read_settings
     from headwater.producers.files.files import read_events
     from headwater.producers.producer import Producer
     from headwater.producers.settings import ProducerSettings
 
     format_, outbox, ordered, ignore_unknown = how
-    settings, clock = Settings(), SystemClock()
+    settings, clock = read_settings(), SystemClock()
     invalid: list[str] = []
 
     def on_invalid(row: int, reason: str, _raw: bytes) -> None:

@@ -45,7 +45,9 @@ def _of_library(error: Exception) -> tuple[str, int]:
         return f"this needs {name}: pip install 'headwater[{_EXTRAS[name]}]'", 1
     module = type(error).__module__.split(".")[0]
     if module == "pydantic_core":
-        return _settings(error), 2
+        from headwater.config import setting_faults
+
+        return "; ".join(setting_faults(error)), 2  # type: ignore[arg-type]  # settings are what we validate by it
     if module in ("botocore", "boto3"):
         return _aws(error), 1
     if isinstance(error, OSError) and error.filename is not None:
@@ -53,14 +55,6 @@ def _of_library(error: Exception) -> tuple[str, int]:
     if module in ("pyiceberg", "pyarrow", "duckdb") or isinstance(error, OSError):
         return f"{type(error).__name__}: {_line(error)}", 1
     return f"unexpected {type(error).__name__}: {_line(error)} (HEADWATER_DEBUG=1 shows where)", 1
-
-
-def _settings(error: Any) -> str:
-    faults = [
-        f"HEADWATER_{'_'.join(map(str, one['loc'])).upper()}={one.get('input')!r}: {one['msg']}"
-        for one in error.errors(include_url=False)
-    ]
-    return "; ".join(map(_text, faults))
 
 
 def _aws(error: Any) -> str:

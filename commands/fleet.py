@@ -1,7 +1,7 @@
 """Run `headwater process --on kcl`: a fleet of KCL workers, of which this machine runs some."""
 
 from headwater.commands.services import open_services, stop_on_signals
-from headwater.config import Settings
+from headwater.config import read_settings
 
 __all__ = ["run_fleet"]
 
@@ -14,7 +14,7 @@ def run_fleet(workers: int) -> None:
     from headwater.processors.runners.kcl.fleet import FleetClients, KclFleet, find_java
     from headwater.processors.services import new_owner
 
-    find_java(Settings().kcl.java)  # before AWS is asked for anything: it is the likelier thing to be missing
+    find_java(read_settings().kcl.java)  # before AWS is asked for anything: it is the likelier thing to be missing
     services = open_services()
     stop = stop_on_signals()
     services.prepare()

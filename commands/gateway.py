@@ -34,10 +34,10 @@ def register(app: typer.Typer) -> None:
 def gateway(as_json: Json = False) -> None:
     """Take events over HTTP and OTLP until SIGTERM, then drain. Settings are HEADWATER_GATEWAY_… variables."""
     from headwater.clock import SystemClock
-    from headwater.config import Settings
+    from headwater.config import read_settings
     from headwater.telemetry.logs import to_stdout
 
-    settings = Settings()
+    settings = read_settings()
     try:
         from headwater.producers.gateway.server import make_gateway, serve
         from headwater.web.http_server import bound_socket
@@ -50,7 +50,7 @@ def gateway(as_json: Json = False) -> None:
     contract = load(settings.pipeline).contract
     made = make_gateway(settings, contract, SystemClock(), check_endpoint)
     scheme = "https" if settings.gateway.tls_certificate else "http"
-    with bound_socket(settings.gateway.host, settings.gateway.port) as (listener, authority):
+    with bound_socket(settings.gateway.host, settings.gateway.port, "HEADWATER_GATEWAY_PORT") as (listener, authority):
 
         def started(grpc_port: int) -> None:
             url = f"{scheme}://{authority}"
@@ -138,10 +138,10 @@ def _names(text: str) -> frozenset[str]:
 def _store() -> "KeyStore":
     from headwater.aws import client
     from headwater.commands.services import check_endpoint
-    from headwater.config import Settings
+    from headwater.config import read_settings
     from headwater.web.keys import KeyStore
 
-    settings = Settings()
+    settings = read_settings()
     dynamodb = client("dynamodb", settings)
     check_endpoint(dynamodb.meta.endpoint_url)
     return KeyStore(dynamodb, settings.gateway.keys_table)

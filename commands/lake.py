@@ -38,12 +38,12 @@ def lake_query_(
     from headwater.aws import client
     from headwater.commands.output import print_lines, print_table
     from headwater.commands.services import check_endpoint
-    from headwater.config import Settings
+    from headwater.config import read_settings
     from headwater.sinks.lake.query import lake_query
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
-    settings = Settings()
+    settings = read_settings()
     check_endpoint(client("glue", settings).meta.endpoint_url)
     found = lake_query(settings, sql, external=external)
     if as_csv:

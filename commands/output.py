@@ -24,7 +24,9 @@ _MOST_ROWS = 1_000
 
 def print_json(found: Any) -> None:
     """Print one value as JSON on one line of stdout."""
-    sys.stdout.write(json.dumps(_plain(found), ensure_ascii=False, allow_nan=False) + "\n")
+    # what another terminal's encoding does not have is escaped as JSON escapes it
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(json.dumps(_plain(found), ensure_ascii=not unicode, allow_nan=False) + "\n")
 
 
 def print_lines(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -40,12 +40,13 @@ def demo(
     from rich.console import Console
     from rich.live import Live
 
+    from headwater.config import read_settings
+
+    settings, clock = read_settings(), SystemClock()  # before what takes a second to import
     from headwater.commands.local.demo import Demo, DemoSettings
     from headwater.commands.tables import show
-    from headwater.config import Settings
     from headwater.processors.definition.loading import load
 
-    settings, clock = Settings(), SystemClock()
     console = Console(stderr=as_json)
     wanted = DemoSettings(events=events, devices=devices, shards=shards)
     run = Demo(load(settings.pipeline), settings, wanted, clock)
@@ -122,11 +123,12 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run an embedded AWS and every service until Ctrl-C; other commands find it by the printed settings."""
+    from headwater.config import read_settings
+
+    settings = read_settings()  # before what takes a second to import
     from headwater.commands.local.up import Up
-    from headwater.config import Settings
     from headwater.processors.definition.loading import load
 
-    settings = Settings()
     stop = stop_on_signals()
     service = Up(load(settings.pipeline), settings, SystemClock(), shards, _say)
     with service.running() as found:

@@ -25,11 +25,12 @@ def open_services() -> "Services":
 
     Raises HeadwaterError where nothing answers at an endpoint on this machine.
     """
-    from headwater.config import Settings
+    from headwater.config import read_settings
+
+    settings = read_settings()  # before what takes a second to import
     from headwater.processors.definition.loading import load
     from headwater.processors.services import Services
 
-    settings = Settings()
     services = Services(settings, load(settings.pipeline))
     check_endpoint(services.kinesis.meta.endpoint_url)
     return services

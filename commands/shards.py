@@ -110,7 +110,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Plan the cheapest layout that keeps every shard under the target; show its cost, calls and alternatives."""
-    from headwater.config import Settings
+    from headwater.config import read_settings
     from headwater.processors.scaling.plan import Goal, make_plan
     from headwater.processors.scaling.pricing import load_prices
     from headwater.processors.scaling.render import plan_picture
@@ -119,7 +119,7 @@ def plan(
         raise UsageError(f"--method {method}: one of auto, exact, local")
     if shards_now is not None and trace is None:
         raise UsageError("--shards needs --trace: without a stream there is nothing measured")
-    name = stream or Settings().stream
+    name = stream or read_settings().stream
     table = load_prices(prices)
     goal = Goal(target=target, margin=margin, floor=floor, ceiling=ceiling, method=method)  # type: ignore[arg-type]  # checked above
     layout, curve, usage = _load(name, trace, shards_now, cloudwatch, (consumers, fan_out))

@@ -10,13 +10,15 @@ says that there is none. Clients made here look at each answer's length and send
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError
+from botocore.exceptions import BotoCoreError, ConnectionClosedError
 
 from headwater.config import Settings
+from headwater.errors import UsageError
 
 __all__ = ["Objects", "client"]
 
@@ -28,7 +30,10 @@ def _loader() -> Any:
 
 
 def client(service: str, settings: Settings, **config: Any) -> Any:
-    """Make a boto3 client with the standard retries of botocore; `config` overrides botocore's options."""
+    """Make a boto3 client with the standard retries of botocore; `config` overrides botocore's options.
+
+    Raises UsageError for an endpoint that is no URL.
+    """
     options: dict[str, Any] = {
         "retries": {"mode": "standard", "max_attempts": 5},
         "max_pool_connections": max(32, settings.view_writers),
@@ -39,9 +44,23 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
     core.register_component("data_loader", _loader())
     session = boto3.session.Session(botocore_session=core)
     region = session.region_name or settings.region
-    made = session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]  # the stubs know each service by its literal
+    try:
+        made = session.client(service, region_name=region, config=Config(**(options | config)))  # type: ignore[call-overload]  # the stubs know each service by its literal
+        _check_url(made.meta.endpoint_url)
+    except BotoCoreError:
+        raise  # some are ValueErrors as well, and all say by themselves what is wrong
+    except ValueError as error:
+        raise UsageError(f"the endpoint of {service} cannot be used (AWS_ENDPOINT_URL): {error}") from None
     made.meta.events.register(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
     return made
+
+
+def _check_url(url: str) -> None:
+    """Raise ValueError for an endpoint that botocore takes, and finds no server by."""
+    parts = urlsplit(url)
+    _ = parts.port  # raises for one that is none
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{url} is no http(s) URL")
 
 
 def _again_when_cut(response: Any, operation: Any, attempts: int, request_dict: Any, **_: Any) -> float | None:

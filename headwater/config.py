@@ -1,13 +1,41 @@
-"""Settings: the only module that reads the environment (twelve-factor, III)."""
+"""Settings: the only module that reads the environment (twelve-factor, III).
 
+Every setting has a type of `headwater.settingtypes`, which bounds it. Processes read them by `read_settings`.
+"""
+
+import difflib
+import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from headwater.errors import UsageError
+from headwater.settingtypes import (
+    Bucket,
+    Bytes,
+    Count,
+    Host,
+    LogLevel,
+    Milliseconds,
+    Name,
+    NameOrNone,
+    Options,
+    Origins,
+    Port,
+    PortOrNone,
+    Region,
+    Seconds,
+    SecondsOrZero,
+    Text,
+    Url,
+)
 
 __all__ = [
     "GatewaySettings",
@@ -17,9 +45,14 @@ __all__ = [
     "debugging",
     "environment",
     "exports_telemetry",
+    "list_settings",
+    "read_settings",
     "recording_path",
+    "setting_faults",
     "use_environment",
 ]
+
+log = logging.getLogger("headwater.settings")
 
 
 class KclSettings(BaseSettings):
@@ -30,13 +63,13 @@ class KclSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_KCL_", extra="ignore")
 
-    application: str = ""
+    application: NameOrNone = ""
     """The KCL's application name, shared by all workers of a pipeline; empty is `<stream>-<pipeline>`."""
-    table: str = ""
+    table: NameOrNone = ""
     """The lease table; empty is the application name."""
     billing: Literal["PAY_PER_REQUEST", "PROVISIONED"] = "PAY_PER_REQUEST"
     """Billing mode of the KCL's tables, where they are not there yet."""
-    capacity: int = 10
+    capacity: Count = 10
     """Read and write capacity of the lease table when it is PROVISIONED."""
     start: Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"] = "TRIM_HORIZON"
     """Where a shard begins that neither the ledger nor the lease table knows."""
@@ -45,34 +78,34 @@ class KclSettings(BaseSettings):
     adopt_checkpoints: bool = False
     """Begin shards that the ledger does not know at the lease table's checkpoint: for moving from another consumer."""
     retrieval: Literal["POLLING", "FANOUT"] = "POLLING"
-    consumer: str = ""
+    consumer: NameOrNone = ""
     """Name of the enhanced fan-out consumer; empty is the application name."""
-    max_records: int = 10_000
-    idle_ms: int = 250
+    max_records: Annotated[Count, Field(le=10_000)] = 10_000
+    idle_ms: Milliseconds = 250
     """Pause between two polls of a shard; 5 reads a second are shared by all consumers of it."""
     mode: Literal["2X", "3X"] = "2X"
     """Who assigns leases: every worker for itself (2X-compatible), or an elected leader (3X)."""
-    failover_seconds: float = 10.0
+    failover_seconds: Seconds = 10.0
     """A lease not renewed for so long is taken by another worker."""
-    assignment_seconds: float = 0.0
+    assignment_seconds: SecondsOrZero = 0.0
     """Time between assignments of leases in 3X mode; 0 is the KCL's default, twice the failover time."""
-    shard_sync_seconds: float = 60.0
+    shard_sync_seconds: Seconds = 60.0
     metrics: Literal["NONE", "SUMMARY", "DETAILED"] = "NONE"
     """The KCL's own CloudWatch metrics."""
-    java: str = "java"
-    java_options: str = "-Xmx512m -XX:+UseSerialGC"
-    shutdown_seconds: float = 30.0
+    java: Text = "java"
+    java_options: Options = "-Xmx512m -XX:+UseSerialGC"
+    shutdown_seconds: Seconds = 30.0
     """Longest graceful stop before the daemon is killed."""
-    parents_seconds: float = 60.0
+    parents_seconds: Seconds = 60.0
     """Longest wait of a child shard for its parents to be closed in the ledger before it gives its lease up."""
-    crashes: int = 5
+    crashes: Count = 5
     """A shard (or a worker) that fails so often without a commit in between is a crash loop: the command ends."""
-    silent_seconds: float = 120.0
+    silent_seconds: Seconds = 120.0
     """A shard that says nothing for so long makes the liveness check fail."""
-    http_host: str = "127.0.0.1"
-    http_port: int = 8790
+    http_host: Host = "127.0.0.1"
+    http_port: PortOrNone = 8790
     """/health/live, /health/ready and /metrics; 0 takes a free port, -1 serves nothing."""
-    worker: str = ""
+    worker: NameOrNone = ""
     """This worker's id; set by `headwater process --on kcl` for the processes of its shards."""
 
 
@@ -88,10 +121,10 @@ class GatewaySettings(BaseSettings):
     """Names of shipped contracts and paths of others, separated by commas; empty is the pipeline's contract."""
     otlp: bool = True
     """Serve /v1/metrics, /v1/logs and /v1/traces."""
-    host: str = "127.0.0.1"
-    port: int = 8780
+    host: Host = "127.0.0.1"
+    port: Port = 8780
     """0 takes a free port, which is printed."""
-    grpc_port: int = -1
+    grpc_port: PortOrNone = -1
     """Port of OTLP over gRPC, by custom 4317; 0 takes a free port, -1 serves none."""
     tls_certificate: str = ""
     tls_key: str = ""
@@ -99,43 +132,43 @@ class GatewaySettings(BaseSettings):
     """A directory: events are answered (202) when they are on its disk. Empty: answered (200) when Kinesis has them."""
     auth: Literal["keys", "none"] = "keys"
     """`none` is for loopback only."""
-    keys_table: str = "headwater-keys"
-    key_seconds: float = 15.0
+    keys_table: Name = "headwater-keys"
+    key_seconds: SecondsOrZero = 15.0
     """Time for which a key looked up is believed: so long a revoked one may still work."""
-    key_grace_seconds: float = 900.0
+    key_grace_seconds: SecondsOrZero = 900.0
     """Time for which a key that was good goes on while DynamoDB does not answer; a revoked one as well, then."""
     jwt_issuer: str = ""
     """The `iss` of tokens that are taken beside API keys; empty takes none."""
     jwt_audience: str = ""
-    jwt_jwks: str = ""
+    jwt_jwks: Url = ""
     """URL of the issuer's keys; empty asks the issuer's OpenID configuration."""
-    jwt_claim: str = "headwater_contracts"
+    jwt_claim: Text = "headwater_contracts"
     """The claim that lists the contracts a token may write to."""
-    jwt_id_prefix_claim: str = "headwater_id_prefixes"
+    jwt_id_prefix_claim: Text = "headwater_id_prefixes"
     """The claim that lists what the ids begin with that a token may write, of contracts with ids of their own."""
-    max_body_bytes: int = 16 << 20
-    max_decoded_bytes: int = 32 << 20
+    max_body_bytes: Bytes = 16 << 20
+    max_decoded_bytes: Annotated[Bytes, Field(le=64 << 20)] = 32 << 20
     """Maximum size of a body decompressed; never above 64 MiB. Parsing takes up to ten times as much."""
-    max_rows: int = 100_000
+    max_rows: Count = 100_000
     """Maximum size of a JSON or CSV body."""
-    max_arrow_rows: int = 2_000_000
-    max_nesting: int = 32
+    max_arrow_rows: Count = 2_000_000
+    max_nesting: Annotated[Count, Field(le=100)] = 32
     """Maximum depth of JSON in OTLP; an event's values are never nested."""
-    max_inflight_bytes: int = 256 << 20
+    max_inflight_bytes: Bytes = 256 << 20
     """All requests that are not answered yet, together, by what they take at the peak of parsing."""
-    max_buffer_bytes: int = 64 << 20
+    max_buffer_bytes: Bytes = 64 << 20
     """Events of one contract that wait for Kinesis."""
-    wait_seconds: float = 2.0
+    wait_seconds: SecondsOrZero = 2.0
     """Longest wait of a request for room before it is answered 503."""
-    answer_seconds: float = 30.0
+    answer_seconds: Seconds = 30.0
     """Longest wait of a request for Kinesis before it is answered 503."""
-    body_seconds: float = 30.0
+    body_seconds: Seconds = 30.0
     """Longest time that a client may take over its body."""
-    linger_ms: int = 20
+    linger_ms: Milliseconds = 20
     """Longest wait of small requests for others to share a record with."""
-    decoders: int = 4
+    decoders: Annotated[Count, Field(le=256)] = 4
     """Threads that read bodies."""
-    cors_origins: str = ""
+    cors_origins: Origins = ""
     """Origins of pages that may send events from a browser, such as https://app.example.org, separated by commas."""
     metrics: bool = True
     """Serve /metrics, without a key: for a network that only the scraper and the load balancer reach."""
@@ -148,17 +181,17 @@ class ServeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_SERVE_", extra="ignore")
 
-    host: str = "127.0.0.1"
-    port: int = 8785
+    host: Host = "127.0.0.1"
+    port: Port = 8785
     """0 takes a free port, which is printed."""
     auth: Literal["keys", "none"] = "keys"
     """`none` is for loopback only."""
     console: bool = True
     controls: bool = True
     """Permission to send dead letters again in the console, and to cancel jobs there and by the API."""
-    cache_seconds: float = 0.5
+    cache_seconds: SecondsOrZero = 0.5
     """Maximum age of an answer that is given to many."""
-    max_streams: int = 1_000
+    max_streams: Count = 1_000
     """Open event streams."""
     tls_certificate: str = ""
     tls_key: str = ""
@@ -175,39 +208,39 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", extra="ignore")
 
-    stream: str = "headwater"
-    ledger_table: str = "headwater-ledger"
-    views_table: str = "headwater-views"
-    bucket: str = "headwater-lake"
+    stream: Name = "headwater"
+    ledger_table: Name = "headwater-ledger"
+    views_table: Name = "headwater-views"
+    bucket: Bucket = "headwater-lake"
     """Holds the lake's Parquet files, state snapshots, reference tables and dead letters."""
-    database: str = "headwater"
+    database: Name = "headwater"
     """The Glue database of the Iceberg tables."""
-    pipeline: str = "headwater.processors.examples.telemetry:pipeline"
+    pipeline: Text = "headwater.processors.examples.telemetry:pipeline"
     """`module:object` or `file.py:object` of the pipeline definition."""
-    region: str = "us-east-1"
+    region: Region = "us-east-1"
     """Used where boto3 finds no region of its own."""
-    commit_seconds: float = 60.0
+    commit_seconds: Seconds = 60.0
     """Longest time between two commits of a shard."""
-    commit_mb: float = 128.0
+    commit_mb: float = Field(default=128.0, gt=0, le=10_000, allow_inf_nan=False)
     """Commit earlier when the Parquet of a shard reaches this size."""
-    view_flush_seconds: float = 1.0
-    view_writers: int = 8
+    view_flush_seconds: Seconds = 1.0
+    view_writers: Annotated[Count, Field(le=1_024)] = 8
     """Number of rows of views that are written at a time."""
-    idle_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    idle_seconds: SecondsOrZero = 0.0
     """A shard that has committed nothing for so long counts as read up to so long ago, for what is final; 0 waits for
     it. A shard that is read commits every `commit_seconds`, so it is twice that at least."""
-    publish_seconds: float = 30.0
-    reference_seconds: float = 0.0
+    publish_seconds: Seconds = 30.0
+    reference_seconds: SecondsOrZero = 0.0
     """Time between the publisher's looks for new content of the reference tables' sources; 0 is never."""
     alerts_to: str = ""
     """Where state changes of alerts go: ARNs of EventBridge buses, SNS topics and SQS queues, or URLs of queues,
     separated by commas. Empty: they are kept in the ledger's table and logged."""
-    alerts_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    alerts_seconds: Seconds = 10.0
     """Time between the alerts service's looks for windows that have become final."""
-    log_level: str = "INFO"
-    kcl: KclSettings = Field(default_factory=KclSettings)
-    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
-    serve: ServeSettings = Field(default_factory=ServeSettings)
+    log_level: LogLevel = "INFO"
+    kcl: Annotated[KclSettings, NoDecode] = Field(default_factory=KclSettings)
+    gateway: Annotated[GatewaySettings, NoDecode] = Field(default_factory=GatewaySettings)
+    serve: Annotated[ServeSettings, NoDecode] = Field(default_factory=ServeSettings)
 
     @field_validator("idle_seconds")
     @classmethod
@@ -216,6 +249,115 @@ class Settings(BaseSettings):
         if value and not value >= 2 * commits:
             raise ValueError(f"it is 0, or at least twice HEADWATER_COMMIT_SECONDS ({commits:g})")
         return value
+
+
+_GROUPS: Mapping[str, type[BaseSettings]] = {"kcl": KclSettings, "gateway": GatewaySettings, "serve": ServeSettings}
+_PREFIXES = {
+    "Settings": "HEADWATER_",
+    "KclSettings": "HEADWATER_KCL_",
+    "GatewaySettings": "HEADWATER_GATEWAY_",
+    "ServeSettings": "HEADWATER_SERVE_",
+}
+"""What the variables of each class begin with."""
+_OTHERS = ("HEADWATER_DEBUG", "HEADWATER_NOTEBOOK", "HEADWATER_ATHENA_WORKGROUP")
+"""What is read elsewhere: here and in notebooks/lake.py."""
+_OF_AWS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+_SECRETS = frozenset({"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
+_HIDDEN = "(hidden)"
+
+
+def read_settings() -> Settings:
+    """Return the settings of the environment; variables HEADWATER_… that nothing reads are logged, once a process.
+
+    Raises UsageError with one line that names every variable whose value cannot be.
+    """
+    _report_unknown(tuple(os.environ))
+    faults: list[str] = []
+    groups: dict[str, Any] = {}
+    for name, kind in _GROUPS.items():
+        try:
+            groups[name] = kind()
+        except ValidationError as error:
+            faults += setting_faults(error)
+            groups[name] = kind.model_construct()
+    try:
+        settings = Settings(**groups)
+    except ValidationError as error:
+        faults += setting_faults(error)
+    if faults:
+        raise UsageError("; ".join(faults))
+    return settings
+
+
+def setting_faults(error: ValidationError) -> list[str]:
+    """Return a line for each setting that the error of a settings class is about: the variable, its value and why."""
+    head = _PREFIXES.get(error.title, "HEADWATER_")
+    return [
+        f"{head}{'_'.join(map(str, one['loc'])).upper()}={_without_secrets(str(one.get('input')))!r}: "
+        + " ".join(one["msg"].removeprefix("Value error, ").split())
+        for one in error.errors(include_url=False)
+    ]
+
+
+@lru_cache(maxsize=1)
+def _report_unknown(names: tuple[str, ...]) -> None:
+    for line in _unknown(names):
+        log.warning("%s", line)
+
+
+def _unknown(names: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each name HEADWATER_… that no setting has, with the one that is most like it."""
+    kinds: list[type[BaseSettings]] = [Settings, *_GROUPS.values()]
+    known = {_PREFIXES[kind.__name__] + field.upper() for kind in kinds for field in kind.model_fields}
+    known = known - {f"HEADWATER_{group.upper()}" for group in _GROUPS} | {*_OTHERS}
+    for name in sorted(names):
+        if name.upper().startswith("HEADWATER_") and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), sorted(known), 1, 0.6)
+            more = f"did you mean {near[0]}?" if near else "`headwater settings` lists all"
+            yield f"{name} is no setting, and nothing reads it: {more}"
+
+
+def list_settings(settings: Settings) -> list[dict[str, Any]]:
+    """Return each setting with its value, its default and its source, then what boto3 reads of the environment.
+
+    The source is `environment` or `default`. Secrets are hidden: keys of AWS, and passwords in URLs and options.
+    """
+    variables = {name.upper(): value for name, value in os.environ.items()}
+    rows = [(name, value, default) for name, value, default in _settings_of(settings)]
+    rows += [(name, variables.get(name), None) for name in ("HEADWATER_DEBUG", *_OF_AWS)]
+    return [
+        {
+            "setting": name,
+            "value": _HIDDEN if name in _SECRETS and value else _without_secrets(value),
+            "default": default,
+            "source": "environment" if name in variables else "default",
+        }
+        for name, value, default in rows
+    ]
+
+
+def _settings_of(settings: Settings) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the variable, the value and the default of each setting."""
+    for made in (settings, *(getattr(settings, name) for name in _GROUPS)):
+        for name, field in type(made).model_fields.items():
+            if name not in _GROUPS or made is not settings:
+                yield _PREFIXES[type(made).__name__] + name.upper(), getattr(made, name), field.default
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return a value without the passwords in it."""
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"://[^/@\s]*@", f"://{_HIDDEN}@", value)
+    return re.sub(r"(?i)((?:password|secret|token)[\w.-]*=)[^\s&,]+", rf"\g<1>{_HIDDEN}", value)
 
 
 def recording_path() -> Path | None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -28,7 +28,17 @@ from headwater.processors.operators.enrich import ReferenceTable
 from headwater.processors.ports import ClientFactory
 from headwater.stores import DocumentStore, ObjectStore
 
-__all__ = ["DOCUMENT", "Announce", "ReferenceLoader", "ensure_initial", "publish", "publish_all", "read_source"]
+__all__ = [
+    "DOCUMENT",
+    "Announce",
+    "ReferenceLoader",
+    "check_sources",
+    "ensure_initial",
+    "publish",
+    "publish_all",
+    "read_source",
+    "read_table",
+]
 
 DOCUMENT = "references"
 """Name of the ledger document, which has by table {"initial": {"version", "uri"}, "latest": {"version", "uri"}}."""
@@ -88,6 +98,31 @@ def ensure_initial(pipeline: Pipeline, ledger: DocumentStore, objects: ObjectSto
         return document if missing else None
 
     ledger.change(DOCUMENT, fixed)
+
+
+def check_sources(pipeline: Pipeline) -> None:
+    """Raise UsageError for a pipeline without a lake table, and for a reference table whose file cannot be one.
+
+    What lies in S3 and DynamoDB is left to the start of the pipeline.
+    """
+    _ = pipeline.lake_to
+    for reference in pipeline.references:
+        if "://" not in reference.source:
+            read_table(reference, reference.source, _no_client)
+
+
+def _no_client(service: str) -> Never:
+    raise AssertionError(f"a file needs no {service}")
+
+
+def read_table(reference: Reference, source: str, client: ClientFactory) -> ReferenceTable:
+    """Read a source as the reference table; UsageError when it cannot be one."""
+    found = ReferenceTable.of(reference, read_source(source, reference.name, client))
+    try:
+        _ = found.keys, found.columns
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"reference table {reference.name} ({source}): {error}") from error
+    return found
 
 
 def publish(
@@ -158,12 +193,8 @@ class _Copy:
 
 
 def _copied(pipeline: Pipeline, reference: Reference, source: str, client: ClientFactory) -> _Copy:
-    table = read_source(source, reference.name, client)
-    checked = ReferenceTable.of(reference, table)
-    try:
-        columns = {reference.key: checked.keys, **checked.columns}
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"reference table {reference.name} ({source}): {error}") from error
+    checked = read_table(reference, source, client)
+    columns = {reference.key: checked.keys, **checked.columns}
     plain = {
         name: column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
         for name, column in columns.items()

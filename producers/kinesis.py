@@ -100,16 +100,16 @@ def default_client() -> Any:
     botocore repeats the call.
     """
     from headwater.aws import client
-    from headwater.config import Settings
+    from headwater.config import read_settings
 
-    return client("kinesis", Settings(), retries={"mode": "standard", "total_max_attempts": 1})
+    return client("kinesis", read_settings(), retries={"mode": "standard", "total_max_attempts": 1})
 
 
 def _key_in_ledger(stream: str) -> bytes | None:
     from headwater.aws import client
-    from headwater.config import Settings
+    from headwater.config import read_settings
 
-    settings = Settings()
+    settings = read_settings()
     # receipts wait behind events, so a table that does not answer must not keep their thread
     options = {"connect_timeout": 2, "read_timeout": 5, "retries": {"mode": "standard", "total_max_attempts": 2}}
     return read_control_key(stream, streams(client("dynamodb", settings, **options), settings.ledger_table))

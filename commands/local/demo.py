@@ -14,12 +14,13 @@ from headwater.clock import HOUR_MS, Clock
 from headwater.commands.local.embedded import EmbeddedAws
 from headwater.commands.local.provision import provision
 from headwater.config import Settings
-from headwater.errors import HeadwaterError
+from headwater.contract import conform
+from headwater.errors import HeadwaterError, InvalidEvent, UsageError
 from headwater.processors.audit.report import AuditReport
 from headwater.processors.audit.run import run_audit
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.rebuild.recompute import batch_view, differences, enriched
-from headwater.processors.references import read_source
+from headwater.processors.references import check_sources, read_source
 from headwater.processors.runners.embedded import EmbeddedRunner
 from headwater.processors.services import Services, new_owner
 from headwater.producers.producer import Producer
@@ -92,6 +93,21 @@ class DemoResult:
         }
 
 
+def _check(pipeline: Pipeline) -> None:
+    """Refuse a pipeline that the demo cannot run, before anything is built."""
+    check_sources(pipeline)
+    try:
+        found = conform(pipeline.contract, next(Fleet(devices=1).batches(events=8, batch=8))).invalid
+        reason = found[0].reason if found else ""
+    except InvalidEvent as error:
+        reason = str(error)
+    if reason:
+        raise UsageError(
+            f"the demo sends readings of a simulated fleet, which pipeline {pipeline.name} does not take ({reason}): "
+            "unset HEADWATER_PIPELINE, or run `headwater up`"
+        )
+
+
 class LosesAnswers:
     """Wrap a Kinesis client: one PutRecords in n, the first, is carried out and its answer lost."""
 
@@ -116,6 +132,7 @@ class Demo:
     """Run the demo: within `running()` call `poll()` until `streamed`, then `result()`."""
 
     def __init__(self, pipeline: Pipeline, settings: Settings, demo: DemoSettings, clock: Clock) -> None:
+        _check(pipeline)
         self._pipeline = pipeline
         self._settings = settings.model_copy(update={"commit_seconds": 3.0, "view_flush_seconds": 3.0})
         self._demo = demo

@@ -1,7 +1,8 @@
 """Run the embedded AWS and every service in one process."""
 
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from threading import Event, Thread
 from typing import Any
@@ -10,17 +11,19 @@ from headwater.clock import Clock
 from headwater.commands.local.embedded import EmbeddedAws
 from headwater.commands.local.provision import provision
 from headwater.commands.serving import open_service
-from headwater.config import Settings
+from headwater.config import GatewaySettings, ServeSettings, Settings
 from headwater.errors import HeadwaterError
 from headwater.processors.alerts.publishers import publish_to
 from headwater.processors.alerts.service import Alerts
 from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.references import check_sources
 from headwater.processors.runners.embedded import EmbeddedRunner
 from headwater.processors.services import Services, new_owner
 from headwater.producers.controls import put_control
 from headwater.producers.gateway.asgi import create_app
-from headwater.producers.gateway.server import make_gateway
-from headwater.web.http_server import serve_in_thread
+from headwater.producers.gateway.server import gateway_contracts, make_gateway
+from headwater.serving.api.server import check_settings
+from headwater.web.http_server import bound_socket, serving
 
 __all__ = ["Up"]
 
@@ -47,15 +50,27 @@ class Up:
         changes |= {"serve": serve.model_copy(update={"host": "127.0.0.1"})}
         changes |= {"gateway": gateway.model_copy(update={"host": "127.0.0.1"})}
         self._settings = settings.model_copy(update=changes)
+        self._check()
         self._clock = clock
         self._shards = shards
         self._errors: list[str] = []
+
+    def _check(self) -> None:
+        """Refuse what cannot run, before anything is built."""
+        check_sources(self._pipeline)
+        check_settings(self._settings.serve)
+        gateway_contracts(self._settings.gateway, self._pipeline.contract)
+        publish_to(self._settings.alerts_to, lambda _: None)
 
     @contextmanager
     def running(self) -> Iterator[dict[str, Any]]:
         """Run everything while the block runs; yield the endpoints and the settings for other commands."""
         stop = Event()
         with ExitStack() as stack:
+            (of_web, web), (of_gateway, gateway) = (
+                stack.enter_context(_listener(one, f"HEADWATER_{name}_PORT"))
+                for name, one in (("SERVE", self._settings.serve), ("GATEWAY", self._settings.gateway))
+            )
             self._say("starting an embedded AWS; all of it takes half a minute …")
             aws = stack.enter_context(EmbeddedAws())
             aws.use()
@@ -84,17 +99,16 @@ class Up:
             for thread in threads:
                 thread.start()
             self._say("starting API, console and gateway …")
-            web = stack.enter_context(serve_in_thread(open_service(services), self._settings.serve.port))
-            gateway = make_gateway(self._settings, self._pipeline.contract, self._clock)
-            app = create_app(gateway)
-            url = stack.enter_context(serve_in_thread(app, gateway.settings.port))
+            stack.enter_context(serving(open_service(services), of_web))
+            app = create_app(make_gateway(self._settings, self._pipeline.contract, self._clock))
+            stack.enter_context(serving(app, of_gateway))
             grpc = {} if app.state.grpc_port < 0 else {"otlp_grpc": f"127.0.0.1:{app.state.grpc_port}"}
             yield {
                 "aws": aws.endpoint,
-                "gateway": url,
+                "gateway": f"http://{gateway}",
                 **grpc,
-                "api": f"{web}/v1/views",
-                "console": web,
+                "api": f"http://{web}/v1/views",
+                "console": f"http://{web}",
                 "stream": self._settings.stream,
                 "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": self._settings.pipeline},
             }
@@ -114,3 +128,11 @@ class Up:
         stop.set()
         for thread in threads:
             thread.join(timeout=30)
+
+
+def _listener(
+    settings: GatewaySettings | ServeSettings, variable: str
+) -> AbstractContextManager[tuple[socket.socket, str]]:
+    """Return a socket on the settings' port, or on a free one where that is taken and nobody has asked for it."""
+    asked = "port" in settings.model_fields_set
+    return bound_socket("127.0.0.1", settings.port, variable, or_free=not asked)

@@ -72,6 +72,6 @@ async def start_grpc(gateway: Gateway) -> tuple[Any, int]:
         else:
             port = server.add_insecure_port(address)
     except RuntimeError:
-        raise UsageError(f"{address} cannot be had for OTLP over gRPC") from None
+        raise UsageError(f"{address} cannot be had for OTLP over gRPC (HEADWATER_GATEWAY_GRPC_PORT)") from None
     await server.start()
     return server, port

@@ -17,12 +17,12 @@ from headwater.producers.gateway.asgi import create_app
 from headwater.producers.gateway.writer import ContractWriter
 from headwater.telemetry.spans import export_telemetry
 from headwater.web.auth import Authenticator, JwtVerifier
-from headwater.web.http_server import run_server
+from headwater.web.http_server import check_tls, run_server
 from headwater.web.keys import KeyStore
 from headwater.web.limits import Limits
 from headwater.web.protocol import ConnectionLimits, bounded_protocol
 
-__all__ = ["OTLP_CONTRACTS", "make_gateway", "serve"]
+__all__ = ["OTLP_CONTRACTS", "gateway_contracts", "make_gateway", "serve"]
 
 OTLP_CONTRACTS = ("otel_metrics", "otel_logs", "otel_spans")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -38,8 +38,7 @@ def make_gateway(
     wanted = settings.gateway
     if wanted.auth == "none" and wanted.host not in _LOOPBACK:
         raise UsageError(f"HEADWATER_GATEWAY_AUTH=none is for loopback only, not for {wanted.host}")
-    if wanted.max_decoded_bytes > 64 << 20:
-        raise UsageError("HEADWATER_GATEWAY_MAX_DECODED_BYTES is above 64 MiB")
+    check_tls("HEADWATER_GATEWAY", wanted.tls_certificate, wanted.tls_key)
     kinesis = client("kinesis", settings)
     if check:
         check(kinesis.meta.endpoint_url)
@@ -59,7 +58,7 @@ def make_gateway(
     kinesis.list_shards(StreamName=settings.stream, MaxResults=1)
     writers: dict[str, ContractWriter] = {}
     try:
-        for one in _contracts(wanted, contract):
+        for one in gateway_contracts(wanted, contract):
             writers[one.name] = ContractWriter(one, settings.stream, kinesis, wanted, clock)
     except BaseException:
         for writer in writers.values():
@@ -68,7 +67,8 @@ def make_gateway(
     return Gateway(writers, wanted, authenticator, limits, clock)
 
 
-def _contracts(settings: GatewaySettings, default: Contract) -> list[Contract]:
+def gateway_contracts(settings: GatewaySettings, default: Contract) -> list[Contract]:
+    """Return the contracts in the settings, or the default, and those of OTLP; UsageError for one that there is not."""
     names = [name.strip() for name in settings.contracts.split(",") if name.strip()]
     found = [load_contract(name) for name in names] or [default]
     if settings.otlp:

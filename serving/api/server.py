@@ -1,9 +1,7 @@
 """Make the service, which is the query API and the console with it, and serve it."""
 
 import gc
-import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,7 +17,7 @@ from headwater.serving.console.mount import mount_console
 from headwater.serving.console.origins import OriginCheck, is_loopback
 from headwater.serving.console.state import ConsoleState
 from headwater.web.auth import Authenticator, JwtVerifier
-from headwater.web.http_server import bound_socket, run_server
+from headwater.web.http_server import bound_socket, check_tls, run_server
 from headwater.web.keys import KeyStore
 from headwater.web.protocol import bounded_protocol
 
@@ -45,19 +43,7 @@ def check_settings(wanted: ServeSettings) -> None:
     """Raise UsageError for settings that cannot be, before anything is opened."""
     if wanted.auth == "none" and not is_loopback(wanted.host):
         raise UsageError(f"HEADWATER_SERVE_AUTH=none is for loopback only, not for {wanted.host}")
-    for name, holds, needed in (
-        ("max_streams", wanted.max_streams >= 1, "at least 1"),
-        ("port", 0 <= wanted.port <= 65_535, "0 to 65535"),
-        ("cache_seconds", math.isfinite(wanted.cache_seconds) and wanted.cache_seconds >= 0, "0 or more"),
-    ):
-        if not holds:
-            raise UsageError(f"HEADWATER_SERVE_{name.upper()}={getattr(wanted, name)} cannot be: it is {needed}")
-    for name in ("tls_certificate", "tls_key"):
-        path = getattr(wanted, name)
-        if path and not Path(path).is_file():
-            raise UsageError(f"HEADWATER_SERVE_{name.upper()}: there is no file {path}")
-    if wanted.tls_key and not wanted.tls_certificate:
-        raise UsageError("HEADWATER_SERVE_TLS_KEY needs HEADWATER_SERVE_TLS_CERTIFICATE beside it")
+    check_tls("HEADWATER_SERVE", wanted.tls_certificate, wanted.tls_key)
 
 
 def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
@@ -79,7 +65,7 @@ def serve(app: Any, settings: Settings, started: Callable[[str], object]) -> Non
     config = uvicorn.Config(
         app, http=bounded_protocol(), log_level="warning", access_log=False, timeout_graceful_shutdown=5, **tls
     )
-    with bound_socket(wanted.host, wanted.port) as (listener, authority):
+    with bound_socket(wanted.host, wanted.port, "HEADWATER_SERVE_PORT") as (listener, authority):
         # what the imports made stays for good: a collection that looks through it stops all answers for 0.1 s
         gc.freeze()
         try:

@@ -76,11 +76,6 @@ def test_a_table_of_keys_that_is_not_there(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_streams", "0"),
-        ("port", "-1"),
-        ("port", "65536"),
-        ("cache_seconds", "-1"),
-        ("cache_seconds", "nan"),
         ("tls_certificate", "/nowhere"),
         ("tls_key", "/nowhere"),
     ],

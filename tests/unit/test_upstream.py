@@ -51,7 +51,7 @@ class World:
         database.create_table(TableName="ledger", KeySchema=keys)
         self.ledger, self.objects = Ledger(database, "ledger", "t"), MemoryObjects()
         ports = Ports(self.ledger, self.objects, Nowhere(), Nowhere(), lambda *_: pytest.fail("no references"))
-        self.settings = Settings(stream="s", commit_seconds=0.0)
+        self.settings = Settings(stream="s", commit_seconds=0.05)
         self.context = WorkerContext(PIPELINE, ports, self.settings, clock, "owner")
 
     def stream(self, shards: int = 1) -> MemoryKinesis:

@@ -22,9 +22,10 @@ def serving(status: FleetStatus, clock: Clock, host: str, port: int) -> Iterator
     """
     try:
         server = ThreadingHTTPServer((host, port), _handler(status, clock))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a host such as a..b
+        reason = getattr(error, "strerror", None) or error
         raise HeadwaterError(
-            f"cannot serve health checks on {host}:{port}: {error.strerror}; set HEADWATER_KCL_HTTP_PORT"
+            f"cannot serve health checks on {host}:{port}: {reason}; set HEADWATER_KCL_HTTP_PORT"
         ) from error
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, name="health", daemon=True)

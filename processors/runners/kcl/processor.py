@@ -24,7 +24,7 @@ from amazon_kclpy.v3.processor import RecordProcessorBase
 
 from headwater.clock import SystemClock
 from headwater.codec import encode_kpl
-from headwater.config import Settings
+from headwater.config import read_settings
 from headwater.processors.definition.loading import load
 from headwater.processors.runners.kcl.shard import Checkpoint, KclShard
 from headwater.processors.services import Services, new_owner
@@ -166,7 +166,7 @@ def _own_stdout() -> TextIO:
 def main() -> None:
     """Serve the protocol until the KCL closes stdin."""
     protocol = _own_stdout()
-    settings = Settings()
+    settings = read_settings()
     to_stdout(settings.log_level, sys.stderr)
     pipeline = load(settings.pipeline)
     application = settings.kcl.application or f"{settings.stream}-{pipeline.name}"

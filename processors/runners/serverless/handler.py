@@ -8,7 +8,7 @@ Lambda does so before the first batch comes; the first batch makes the first cal
 from typing import Any
 
 from headwater.clock import SystemClock
-from headwater.config import Settings
+from headwater.config import read_settings
 from headwater.processors.definition.loading import load
 from headwater.processors.runners.serverless.shards import LambdaShards
 from headwater.processors.services import Services, new_owner
@@ -19,7 +19,7 @@ __all__ = ["handler"]
 
 class _Function:
     def __init__(self) -> None:
-        settings = Settings()
+        settings = read_settings()
         to_stdout(settings.log_level)
         pipeline = load(settings.pipeline)
         self._services = Services(settings, pipeline, SystemClock())

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from headwater.clock import SystemClock
-from headwater.config import Settings
+from headwater.config import read_settings
 from headwater.errors import Retryable
 from headwater.processors.definition.loading import load
 from headwater.processors.runners.tipnotes import TipRounds
@@ -36,7 +36,7 @@ def _rounds() -> TipRounds:
 
 @cache
 def _services() -> Services:
-    settings = Settings()
+    settings = read_settings()
     to_stdout(settings.log_level)
     return Services(settings, load(settings.pipeline), SystemClock())
 
