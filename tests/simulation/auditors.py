@@ -15,6 +15,7 @@ from headwater.errors import InvalidRecord
 from headwater.lineage.foreign import is_foreign
 from headwater.processors.audit.audit import audit
 from headwater.processors.audit.report import AuditReport
+from headwater.processors.generations import Serving
 from headwater.processors.shard.snapshots import StateStore
 from headwater.sinks.deadletter import DeadLetter, DeadLetters
 from headwater.sinks.views.store import ViewStore
@@ -159,28 +160,37 @@ def _files(system: System) -> Found:
 def _views(system: System) -> Found:
     """Every view over the lake's rows, which are the truth's by another auditor, computed here in plain Python."""
     minutes: dict[tuple[str, int], tuple[int, int]] = {}
-    ever: dict[str, tuple[int, int]] = {}
-    by_zone = Counter[int | None]()
+    ever: dict[str, tuple[int, int, int]] = {}
+    zones = Counter[tuple[int | None, str]]()
     for row in [*_rows(system), *system.strangers.deleted]:
-        at = row["device"], row["ts"] // 60_000 * 60_000
+        at, value = (row["device"], row["ts"] // 60_000 * 60_000), row["value"]
         old = minutes.get(at, (0, 0))
         minutes[at] = old[0] + 1, old[1] + row["weight"]
-        before = ever.get(row["device"], (0, -1))
-        ever[row["device"]] = before[0] + 1, max(before[1], row["value"])
-        by_zone[row["zone"]] += 1
-    store = ViewStore(system.dynamodb, VIEWS)
-    specs = {view.name: view.spec for view in system.after.views}
-    stored = {
-        (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"])
-        for row in store.rows(specs["by_minute"])
+        times, highest, lowest = ever.get(row["device"], (0, value, value))
+        ever[row["device"]] = times + 1, max(highest, value), min(lowest, value)
+        zones[row["zone"], row["device"]] += 1
+    by_zone = Counter[int | None]()
+    for (zone, _), times in zones.items():
+        by_zone[zone] += times
+    store, serving = ViewStore(system.dynamodb, VIEWS), Serving(system.ledger, system.after, system.clock).views()
+    rows = {name: list(store.rows(view.spec)) for name, view in serving.items()}
+    minute = {
+        (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"]) for row in rows["by_minute"]
     }
-    stored_ever = {row["device"]: (row["events"], row["highest"]) for row in store.rows(specs["ever"])}
-    stored_zones = {row["zone"]: row["events"] for row in store.rows(specs["by_zone"])}
-    return (
-        _differ("by_minute", minutes, stored)
-        + _differ("ever", ever, stored_ever)
-        + _differ("by_zone", dict(by_zone), stored_zones)
-    )
+    found = _differ("by_minute", minutes, minute)
+    if serving["ever"].version == 1:
+        found += _differ("ever", {at: one[:2] for at, one in ever.items()}, _columns(rows["ever"], "events", "highest"))
+    else:
+        want = {at: one[::2] for at, one in ever.items()}
+        found += _differ("ever, rebuilt", want, _columns(rows["ever"], "events", "lowest"))
+    if serving["by_zone"].version == 1:
+        return found + _differ("by_zone", dict(by_zone), {row["zone"]: row["events"] for row in rows["by_zone"]})
+    stored = {(row["zone"], row["device"]): row["events"] for row in rows["by_zone"]}
+    return found + _differ("by_zone, rebuilt", dict(zones), stored)
+
+
+def _columns(rows: list[dict[str, Any]], *names: str) -> dict[str, tuple[Any, ...]]:
+    return {row["device"]: tuple(row[name] for name in names) for row in rows}
 
 
 def _differ(name: str, want: object, got: object) -> Found:

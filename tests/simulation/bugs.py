@@ -34,6 +34,10 @@ from headwater.processors.engine.engine import Engine
 from headwater.processors.engine.state import ShardState
 from headwater.processors.operators.aggregate import ViewState
 from headwater.processors.operators.misplaced import Misplaced
+from headwater.processors.rebuild import from_stream as past
+from headwater.processors.rebuild.beginnings import Beginnings
+from headwater.processors.rebuild.from_stream import StreamPast
+from headwater.processors.rebuild.generation_rows import write as write_rows
 from headwater.processors.replay import replay
 from headwater.processors.replay.stream import from_stream
 from headwater.processors.runners import upstream
@@ -76,6 +80,7 @@ _shards = shards.open_shards
 _begin = Outbox._begin
 _settle = Sender._settle
 _from_table = OriginSets.from_table
+_inherited = StreamPast._inherited
 
 
 def _without(condition: str, instead: str) -> Patch:
@@ -233,6 +238,19 @@ def _elsewhere_again(*args: Any, own: bool, **options: Any) -> Any:
     return from_stream(*args, own=not own, **options)
 
 
+def _at_once_begun(self: Beginnings) -> dict[str, dict[str, Any]]:
+    self._left()
+    return self._begun
+
+
+def _orphan(self: StreamPast, build: Any, shard: Any, pipeline: Any) -> ShardState:
+    return _inherited(self, build, replace(shard, parents=()), pipeline)
+
+
+def _one_slot(views: Any, spec: Any, partials: Any, _slot: Any, report: Any) -> None:
+    write_rows(views, spec, partials, lambda one: f"stream/{one.bucket}", report)
+
+
 def _told_all_the_same(self: Sender, outcome: Any) -> Any:
     for one in outcome.failed:
         self._receipts.add(one.batch)
@@ -310,6 +328,9 @@ BUGS: dict[str, list[Patch]] = {
         (failures, "_PERMANENT", failures._PERMANENT | {"ExpiredTokenException"})
     ],
     "rows of a session that all shards have forgotten are unexpected": [(Committed, "cutoff_ms", None)],
+    "a rebuild does not wait until every shard has begun": [(Beginnings, "wait", _at_once_begun)],
+    "a rebuild forgets what a shard's parents have seen": [(StreamPast, "_inherited", _orphan)],
+    "a rebuild has one slot for all shards": [(past, "write", _one_slot)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 

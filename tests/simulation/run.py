@@ -22,7 +22,20 @@ __all__ = ["OPERATIONS", "Result", "run_range", "run_seed", "shrunk"]
 
 OPERATIONS = (
     *dict.fromkeys(OPERATED),
-    *("restore", "stranger", "meter", "own ids", "rewrite", "remake", "twins", "clash", "rivals", "months", "replay"),
+    *(
+        "restore",
+        "stranger",
+        "meter",
+        "own ids",
+        "rewrite",
+        "remake",
+        "twins",
+        "clash",
+        "rivals",
+        "months",
+        "replay",
+        "rebuild",
+    ),
 )
 _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000
 _USUAL = {

@@ -33,6 +33,7 @@ from tests.simulation.foreigners import Foreigners
 from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
 from tests.simulation.operator import PASSING, Operator
 from tests.simulation.producers import CONTROL_KEY, Application, Meter
+from tests.simulation.rebuilder import Rebuilder
 from tests.simulation.replayer import Replayer
 from tests.simulation.rivals import Rivals
 from tests.simulation.strangers import Strangers
@@ -95,6 +96,7 @@ class System:
 
     def __init__(self, world: World, operations: frozenset[str], disk: Path) -> None:
         self.world = world
+        self.settings = _SETTINGS
         self.operations = operations
         random = world.random
         self.flavour = OWN if random.random() < 0.3 and "own ids" in operations else SESSIONS
@@ -164,6 +166,8 @@ class System:
             self._until_done(name, partial(self.rivals.start, name))
         if "replay" in self.operations and self.world.random.random() < 0.4:
             self._until_done("replayer", Replayer(self, STREAM).run)
+        if "rebuild" in self.operations and self.world.random.random() < 0.4:
+            self._until_done("rebuilder", Rebuilder(self, STREAM).run)
         self._until_done("operator", Operator(self, STREAM).run)
         if "stranger" in self.operations:
             self._until_done("stranger", self.strangers.append)
@@ -260,21 +264,26 @@ class System:
     def _processor(self, owner: str) -> None:
         world, pipeline = self.world, self.pipeline
         self.running[owner] = pipeline
-        dynamodb = Proxy(world, "dynamodb", self.dynamodb)
-        objects = Proxy(world, "s3", self.objects)
+        ports = self.ports(pipeline)
+        registry = Ledger(Proxy(world, "dynamodb", self.dynamodb), LEDGER, REGISTRY)
+        claim_names(pipeline, _SETTINGS, "memory", registry)
+        ensure_initial(pipeline, ports.ledger, ports.objects, self.source)
+        runner = EmbeddedRunner(pipeline, self.client(), ports, _SETTINGS, self.clock, owner, _READER)
+        runner.run(_Stop(world), discover_seconds=5.0)  # type: ignore[arg-type]
+
+    def ports(self, pipeline: Pipeline) -> Ports:
+        """A process's own clients of all that a pipeline's shards work on."""
+        dynamodb = Proxy(self.world, "dynamodb", self.dynamodb)
+        objects: Any = Proxy(self.world, "s3", self.objects)
         ledger = Ledger(dynamodb, LEDGER, pipeline.name)
-        claim_names(pipeline, _SETTINGS, "memory", Ledger(dynamodb, LEDGER, REGISTRY))
-        ensure_initial(pipeline, ledger, objects, self.source)
-        ports = Ports(
+        return Ports(
             ledger=ledger,
             objects=objects,
-            views=ViewStore(dynamodb, VIEWS, clock=self.clock, chance=world.random.random),
+            views=ViewStore(dynamodb, VIEWS, clock=self.clock, chance=self.world.random.random),
             letters=DeadLetters(objects),
             references=ReferenceLoader(pipeline, objects),
             check_control=ControlCheck(CONTROL_KEY, pipeline.name, ledger),
         )
-        runner = EmbeddedRunner(pipeline, self.client(), ports, _SETTINGS, self.clock, owner, _READER)
-        runner.run(_Stop(world), discover_seconds=5.0)  # type: ignore[arg-type]
 
     def source(self, service: str) -> Any:
         """The client by which a reference table's source is read."""

@@ -56,7 +56,9 @@ def _over(contract: Contract, code: int) -> Pipeline:
         .enrich(reference, on="device")
         .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("weight"))
         .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
+        .view("ever", version=2, by=["device"], events=agg.count(), lowest=agg.min("value"))
         .view("by_zone", by=["zone"], spread=3, events=agg.count())
+        .view("by_zone", version=2, by=["zone", "device"], spread=2, events=agg.count())
         .lake("telemetry", partition="hour")
     )
 
