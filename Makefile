@@ -28,8 +28,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: env ## The whole pipeline on an embedded AWS, audited
 	$(BIN)/headwater demo
 
+# Three, as many tests wait for leases and servers; in the order of folders, so that short ones fill up the end.
 test: env ## All tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-bugs: env ## Every mistake planted in the code is found by the simulation; many minutes
 	$(BIN)/pytest -n 2 -m "long or not long" tests/simulation -k planted
