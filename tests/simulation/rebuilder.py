@@ -1,7 +1,7 @@
 """Somebody who rebuilds a view from the stream by its second definition, until it serves, however often he dies."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater.ledger import Ledger
 from headwater.processors.jobs import Cancelled, NoProgress
@@ -78,14 +78,15 @@ class Rebuilder:
         dynamodb, objects = Proxy(system.world, "dynamodb", system.dynamodb), Proxy(system.world, "s3", system.objects)
         stores = PipelineStores(pipeline, Ledger(dynamodb, LEDGER, pipeline.name), objects, system.clock)  # type: ignore[arg-type]  # simulated objects
         shards = system.ports(pipeline)
+        views: Any = shards.views
 
         def claim(shard_id: str, owner: str) -> ShardWorker:
             context = WorkerContext(pipeline, shards, system.settings, system.clock, owner)
             return ShardWorker.claim(context, shard_id)
 
-        ports = RebuildPorts(stores, shards.views, system.settings.commit_seconds, claim)
+        ports = RebuildPorts(stores, views, system.settings.commit_seconds, claim)
         reader = PipelineReader(stores, StreamClient(client, self.stream), _no_table)
-        past = StreamPast(reader, shards.views, shards.check_control)
+        past = StreamPast(reader, views, shards.check_control)
         progress = _Cancelling(system.world)
         return Rebuild(ports, self.view, past, progress, take_over=self.take_over).run(_NEW).events
 
