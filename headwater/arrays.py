@@ -34,10 +34,10 @@ def coded(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
 
 
 def times(table: pa.Table, column: str) -> Ints:
-    """Return a time column without nulls in epoch ms.
+    """Return a time column of ms or µs without nulls in epoch ms, rounded down.
 
     >>> times(pa.table({"ts": pa.array([1, 2], pa.timestamp("ms", "UTC"))}), "ts").tolist()
     [1, 2]
     """
     found: Ints = table.column(column).cast(pa.int64()).to_numpy()
-    return found
+    return found // 1000 if table.schema.field(column).type.unit == "us" else found

@@ -6,11 +6,13 @@ shards, so nothing here may ever give another answer for the same input. Pure: n
 
 from collections.abc import Iterator
 from functools import lru_cache
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import coded
+from headwater.contract.types import UUID as UUID_BYTES
 from headwater.stream.hashkeys import HASH_SPACE, hash_key_of
 
 __all__ = ["by_lane", "lane_hash_key", "lane_of", "origin_hash_key"]
@@ -39,7 +41,10 @@ def origin_hash_key(origin: str) -> int:
 def by_lane(table: pa.Table, field: str, lanes: int) -> Iterator[tuple[int, pa.Table]]:
     """Yield each lane that the column `field` leads to, with its rows in their order."""
     column = coded(table.column(field))
-    of_value = np.array([lane_of(value, lanes) for value in column.dictionary.to_pylist()], np.int64)
+    values = column.dictionary.to_pylist()
+    if column.dictionary.type == UUID_BYTES:  # of a single event it is a UUID
+        values = [UUID(bytes=value) for value in values]
+    of_value = np.array([lane_of(value, lanes) for value in values], np.int64)
     of_row = of_value[column.indices.to_numpy()]
     order = np.argsort(of_row, kind="stable")  # stable: a key's events keep their order within the lane
     sorted_ = table.take(pa.array(order))

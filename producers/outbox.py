@@ -18,7 +18,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
@@ -27,6 +26,8 @@ import pyarrow as pa
 
 from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.contract import Contract, validate_row
+from headwater.contract.values import jsonable
+from headwater.contract.written import EXACT
 from headwater.errors import HeadwaterError, UsageError
 from headwater.producers.sealing import Numbering, SealedBatch
 
@@ -246,12 +247,12 @@ class Outbox:
 
     def _body(self, rows: pa.Table | dict[str, object]) -> bytes:
         if isinstance(rows, dict):
-            return json.dumps(rows, default=_plain).encode()
+            return json.dumps(rows, default=jsonable).encode()
         return encode_batch(rows, self._contract)
 
     def _rows(self, body: bytes) -> pa.Table | dict[str, object]:
         if body.startswith(b"{"):
-            return validate_row(self._contract, json.loads(body))
+            return validate_row(self._contract, EXACT.decode(body.decode()))
         found = decode_record(body, self._contract)
         if not isinstance(found, Decoded) or found.invalid:
             raise UsageError(
@@ -329,9 +330,3 @@ class _Transaction:
 
 def _count(rows: pa.Table | dict[str, object]) -> int:
     return 1 if isinstance(rows, dict) else int(rows.num_rows)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no value of an event")

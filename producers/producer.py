@@ -205,4 +205,4 @@ def _conformed(contract: Contract, table: pa.Table) -> pa.Table:
 
 def _row_bytes(row: Mapping[str, object]) -> int:
     """Return about what a buffered event takes in memory."""
-    return 128 + sum(64 + len(value) if isinstance(value, str) else 32 for value in row.values())
+    return 128 + sum(64 + len(value) if isinstance(value, str | bytes) else 32 for value in row.values())

@@ -286,12 +286,13 @@ def _widened(table: pa.Table) -> pa.Table:
 
 
 def _large_rows(table: pa.Table, limit: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Return the rows whose strings have more than `limit` bytes together."""
+    """Return the rows whose strings and bytes have more than `limit` bytes together."""
     lengths, most = [], 0
     for column in table.columns:
         column = column.unify_dictionaries()
         texts = column.chunk(0).dictionary if pa.types.is_dictionary(column.type) and column.num_chunks else column
-        if not pa.types.is_string(texts.type) and not pa.types.is_large_string(texts.type):
+        kind = texts.type
+        if not pa.types.is_string(kind) and not pa.types.is_large_string(kind) and not pa.types.is_binary(kind):
             continue
         length = pc.binary_length(texts)
         most += pc.max(length).as_py() or 0

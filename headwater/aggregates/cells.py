@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headwater.aggregates.rows import ColumnRows, Int64s, kind_of
+from headwater.aggregates.exact import pointed
+from headwater.aggregates.rows import DECIMAL, ColumnRows, Int64s, kind_of, scale_of
 from headwater.errors import UsageError
 
 __all__ = ["Cell", "Counter", "Extreme", "FirstLast", "Moments", "Total"]
@@ -25,7 +26,7 @@ class Cell:
     What is not yet set holds the lane's fill. Lanes are made when the first value tells their type.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"int", "bool", "time", "date", "float", "str"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"int", "bool", "time", "date", "float", "str", "decimal"})
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -57,7 +58,7 @@ class Cell:
     def bind(self, kind: str, field: str | None) -> None:
         """Make the lanes for this kind of values, or raise UsageError where the column had another kind before."""
         if self.kind is None:
-            if kind not in self.kinds:
+            if kind.split()[0] not in self.kinds:
                 raise UsageError(f"column {field!r} holds {kind} values, of which there is no such aggregate")
             self.kind = kind
             self.create(kind)
@@ -82,16 +83,23 @@ class Cell:
 
     def columns(self, n: int) -> dict[str, pa.Array]:
         """Return the lanes of the first `n` slots as Arrow arrays, for a snapshot."""
-        return {
-            name: pa.array(lane[:n].tolist(), pa.string()) if lane.dtype == object else pa.array(lane[:n])
-            for name, lane in self.lanes.items()
-        }
+        found = {}
+        for name, lane in self.lanes.items():
+            if lane.dtype != object:
+                found[name] = pa.array(lane[:n])
+            else:  # texts, or whole numbers of decimals
+                found[name] = pa.array([None if one is None else str(one) for one in lane[:n]], pa.string())
+        return found
 
     def restore(self, columns: dict[str, pa.Array]) -> None:
         """Set the lanes to what `columns` returned."""
         for name, column in columns.items():
             lane = self.lanes[name]
-            lane[: len(column)] = column.to_pylist() if lane.dtype == object else column.to_numpy()
+            if lane.dtype != object:
+                lane[: len(column)] = column.to_numpy()
+                continue
+            read = int if self.kind is not None and self.kind.startswith(DECIMAL) else str
+            lane[: len(column)] = [None if one is None else read(one) for one in column.to_pylist()]
 
 
 class Counter(Cell):
@@ -148,12 +156,14 @@ class _Counted(Cell):
 class Total(_Counted):
     """Sum values. Sums of integers are exact: high and low halves are kept apart, for up to 2^31 rows a slot."""
 
-    kinds = frozenset({"int", "bool", "float"})
+    kinds = frozenset({"int", "bool", "float", "decimal"})
 
     def create(self, kind: str) -> None:
-        """Add one lane for floats, two for integers."""
+        """Add one lane for floats, one of whole numbers without their point for decimals, two for integers."""
         if kind == "float":
             self.lane("sum", np.float64, 0.0)
+        elif kind.startswith(DECIMAL):
+            self.lane("sum", object, 0)
         else:
             self.lane("high", np.int64, 0)
             self.lane("low", np.int64, 0)
@@ -162,6 +172,8 @@ class Total(_Counted):
         """Add each value to its slot's sum."""
         if self.kind == "float":
             np.add.at(self.lanes["sum"], rows.slots, rows.values)
+        elif rows.texts is not None:
+            np.add.at(self.lanes["sum"], rows.slots, rows.texts[rows.values])
         else:
             np.add.at(self.lanes["high"], rows.slots, rows.values >> 32)
             np.add.at(self.lanes["low"], rows.slots, rows.values & _LOW)
@@ -171,6 +183,8 @@ class Total(_Counted):
         if self.kind == "float":
             found: list[Any] = self.lanes["sum"][idx].tolist()
             return found
+        if "sum" in self.lanes:
+            return _tagged(self.kind, self.lanes["sum"][idx])
         halves = zip(self.lanes["high"][idx].tolist(), self.lanes["low"][idx].tolist(), strict=True)
         return [(high << 32) + low for high, low in halves]
 
@@ -179,8 +193,8 @@ class Total(_Counted):
         if isinstance(value, str):
             raise ValueError("a merged sum cannot be folded into: load the partial of one slot")
         self.bind("bool" if self.kind == "bool" else kind_of(value), None)
-        if self.kind == "float":
-            self.lanes["sum"][i] = value
+        if "sum" in self.lanes:
+            self.lanes["sum"][i] = _untagged(value)
         else:
             self.lanes["high"][i], self.lanes["low"][i] = value >> 32, value & _LOW
 
@@ -275,12 +289,11 @@ class Moments(Cell):
     variance.
     """
 
-    kinds = frozenset({"int", "bool", "float"})
+    kinds = frozenset({"int", "bool", "float", "decimal"})
 
     def bind(self, kind: str, field: str | None) -> None:
-        """Make the lanes: integers and floats alike are held as floats."""
-        # integers and floats alike are held as floats
-        super().bind("float" if kind in self.kinds else kind, field)
+        """Make the lanes: integers, floats and decimals alike are held as floats."""
+        super().bind("float" if kind.split()[0] in self.kinds else kind, field)
 
     def create(self, kind: str) -> None:  # noqa: ARG002 (one kind of lanes for all)
         """Add the lanes, which are the same for all kinds."""
@@ -317,7 +330,7 @@ class Moments(Cell):
 
 
 def _value_lane(cell: Cell, name: str, kind: str, largest: bool) -> None:
-    if kind == "str":
+    if kind == "str" or kind.startswith(DECIMAL):
         cell.lane(name, object, None)
     elif kind == "float":
         cell.lane(name, np.float64, -np.inf if largest else np.inf)
@@ -331,10 +344,14 @@ def _tagged(kind: str | None, values: npt.NDArray[Any]) -> list[Any]:
         # -0.0 and 0.0 are equal, so which one is kept would show the order
         values = values + 0.0
     plain: list[Any] = values.tolist()
+    if kind is not None and kind.startswith(DECIMAL):
+        return [None if one is None else {"n": pointed(one, scale_of(kind))} for one in plain]
     if kind in ("time", "date"):
         return [{kind[0]: value} for value in plain]  # {"t": ms} or {"d": days}
     return [bool(value) for value in plain] if kind == "bool" else plain
 
 
 def _untagged(value: Any) -> Any:
+    if isinstance(value, dict) and "n" in value:
+        return int(value["n"].replace(".", ""))
     return next(iter(value.values())) if isinstance(value, dict) else value

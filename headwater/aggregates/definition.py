@@ -81,7 +81,7 @@ def count(name: str = "count") -> Aggregate:
 
 
 def sum(field: str, name: str | None = None) -> Aggregate:
-    """Sum a field: exact for integers; floats are added in row order, and exactly across slots.
+    """Sum a field: exact for integers and decimals; floats are added in row order, and exactly across slots.
 
     >>> sum("value").name
     'value_sum'
@@ -91,7 +91,7 @@ def sum(field: str, name: str | None = None) -> Aggregate:
 
 
 def min(field: str, name: str | None = None) -> Aggregate:
-    """Take the smallest value of a field: numbers, texts, times and booleans.
+    """Take the smallest value of a field: numbers, texts, times, UUIDs and booleans.
 
     >>> min("value").name
     'value_min'
@@ -101,7 +101,7 @@ def min(field: str, name: str | None = None) -> Aggregate:
 
 
 def max(field: str, name: str | None = None) -> Aggregate:
-    """Take the largest value of a field: numbers, texts, times and booleans.
+    """Take the largest value of a field: numbers, texts, times, UUIDs and booleans.
 
     >>> max("value").name
     'value_max'

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -67,7 +68,8 @@ def merge(aggregates: Sequence[Aggregate], partials: Sequence[bytes]) -> bytes:
 
 
 def values(aggregates: Sequence[Aggregate], partial: bytes) -> dict[str, object]:
-    """Return the final values by name: int, float, str, bool or None; timestamps and dates as ISO text.
+    """Return the final values by name: int, float, str, bool or None; times and dates as ISO text, decimals as
+    text without an exponent.
 
     >>> from headwater.aggregates import count, mean
     >>> view = (count(), mean("value"))
@@ -100,7 +102,9 @@ def _merge_part(part: StatePart, found: list[Any]) -> Any:
 
 
 def _order(value: Any) -> Any:
-    """Return what to compare by: timestamps and dates are one-entry objects."""
+    """Return what to compare by: timestamps, dates and decimals are one-entry objects."""
+    if isinstance(value, dict) and "n" in value:
+        return Decimal(value["n"])
     return next(iter(value.values())) if isinstance(value, dict) else value
 
 
@@ -151,7 +155,7 @@ def _variance(moments: Any) -> float | None:
 
 
 def _mean(total: Any, n: int) -> float:
-    if isinstance(total, str):
+    if isinstance(total, str | dict):
         return exact.rounded(exact.fraction(total) / n)
     return float(total / n)
 
@@ -161,6 +165,8 @@ def _readable(value: Any) -> object:
         result: object = value
         return result
     ((kind, number),) = value.items()
+    if kind == "n":
+        return number
     if kind == "t":
         return iso_ms(number)
     try:
@@ -176,7 +182,7 @@ def _value(aggregate: Aggregate, parts: dict[StatePart, Any]) -> object:
     if state is None:
         return 0 if function in ("count", "distinct") else None
     if function == "sum":
-        return exact.rounded(exact.fraction(state)) if isinstance(state, str) else state
+        return exact.rounded(exact.fraction(state)) if isinstance(state, str) else _readable(state)
     if function == "mean":
         return _mean(state, parts[needed[0]])
     if function == "variance":

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from headwater.aggregates import sketches
 from headwater.aggregates.cells import Cell
-from headwater.aggregates.rows import ColumnRows, Int64s
+from headwater.aggregates.rows import DECIMAL, ColumnRows, Int64s
 
 __all__ = ["Digests", "Distincts"]
 
@@ -32,6 +32,8 @@ class Distincts(Cell):
         _, at = np.unique(rows.slots * len(texts) + codes, return_index=True)
         at.sort()
         slots, values = rows.slots[at], texts[codes[at]]
+        if rows.kind.startswith(DECIMAL):  # as text: a whole number may have too many digits for a sketch
+            values = np.array([str(one) for one in values.tolist()], dtype=object)
         order = np.argsort(slots, kind="stable")
         slots, values = slots[order], values[order]
         touched, starts = np.unique(slots, return_index=True)
@@ -65,7 +67,7 @@ class Distincts(Cell):
 class Digests(Cell):
     """Hold t-digests, each with the values that do not fill a block yet."""
 
-    kinds = frozenset({"int", "bool", "float"})
+    kinds = frozenset({"int", "bool", "float", "decimal"})
 
     def __init__(self, capacity: int, k: int) -> None:
         super().__init__(capacity)
@@ -74,8 +76,8 @@ class Digests(Cell):
         self.lane("rest", object, None)
 
     def bind(self, kind: str, field: str | None) -> None:
-        """Make the lanes: integers and floats alike are held as floats."""
-        super().bind("float" if kind in self.kinds else kind, field)
+        """Make the lanes: integers, floats and decimals alike are held as floats."""
+        super().bind("float" if kind.split()[0] in self.kinds else kind, field)
 
     def create(self, kind: str) -> None:
         """Do nothing: the lanes are there from the start."""

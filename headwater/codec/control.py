@@ -17,6 +17,7 @@ __all__ = ["Control", "decode_control", "encode_control", "is_control", "is_sign
 
 _MARK = "$headwater"
 _HEAD = b'{"$headwater":'
+_DECODER = json.JSONDecoder()
 _SIGNATURE = re.compile(rb',"mac":"([0-9a-f]{64})"}\Z')
 
 
@@ -49,10 +50,10 @@ def is_control(text: bytes) -> bool:
     return text.startswith(b"{") and text[:64].replace(b" ", b"").replace(b"\n", b"").startswith(_HEAD)
 
 
-def decode_control(text: bytes) -> Control:
+def decode_control(text: bytes, decoder: json.JSONDecoder = _DECODER) -> Control:
     """Read what `encode_control` wrote."""
     try:
-        content = json.loads(text)[_MARK]
+        content = decoder.decode(text.decode())[_MARK]
         kind = content.pop("kind")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidRecord("a control record that cannot be read") from error

@@ -35,6 +35,8 @@ def rows_digest(names: Sequence[str], columns: Sequence[pa.Array]) -> str:
         if pa.types.is_dictionary(column.type):
             found.update(_values(column.indices))
             found.update(_texts(column.dictionary))
+        elif pa.types.is_binary(column.type):
+            found.update(_texts(column.drop_null()))
         else:
             found.update(_values(column))
     return found.hexdigest()
@@ -42,6 +44,10 @@ def rows_digest(names: Sequence[str], columns: Sequence[pa.Array]) -> str:
 
 def _values(column: pa.Array) -> bytes:
     """Return the values' bytes; what a null hides counts as zero."""
+    if pa.types.is_decimal(column.type) or pa.types.is_fixed_size_binary(column.type):
+        return _wide(column)
+    if pa.types.is_time(column.type):
+        column = column.view(pa.int64())
     if column.null_count:
         if pa.types.is_temporal(column.type):  # days and milliseconds are whole numbers underneath
             column = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
@@ -49,8 +55,19 @@ def _values(column: pa.Array) -> bytes:
     return bytes(column.to_numpy(zero_copy_only=False).tobytes())
 
 
+def _wide(column: pa.Array) -> bytes:
+    """Return the bytes of values of one width that no number of numpy's has."""
+    width = column.type.bit_width // 8
+    found = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width : (column.offset + len(column)) * width]
+    if not column.null_count:
+        return found.tobytes()
+    rows = found.reshape(-1, width).copy()
+    rows[column.is_null().to_numpy(zero_copy_only=False)] = 0
+    return rows.tobytes()
+
+
 def _texts(values: pa.Array) -> bytes:
-    """Return strings with their lengths, so that no other list of strings has the same bytes."""
+    """Return strings or bytes with their lengths, so that no other list of them has the same bytes."""
     lengths = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
     data = values.buffers()[2]
     text = memoryview(data)[lengths[0] : lengths[-1]] if data is not None and len(values) else b""

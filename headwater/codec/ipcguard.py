@@ -6,9 +6,11 @@ compressed buffers name their own size. Both are bounded here, so that a record 
 
 import struct
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.contract.conversion import unviewed
 from headwater.errors import InvalidRecord
 
 __all__ = ["MAX_ROWS", "check_columns", "check_messages", "check_schema"]
@@ -21,7 +23,10 @@ _MAX_TEXT = 512 << 20
 _PLAIN = [pa.bool_(), pa.date32(), pa.date64(), pa.timestamp("ms"), pa.string(), pa.large_string(), pa.null()]
 _NUMBERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
 _FLOATS = [pa.float16(), pa.float32(), pa.float64()]
-_KINDS = frozenset(kind.id for kind in [*_PLAIN, *_NUMBERS, *_FLOATS])
+_DECIMALS = [pa.decimal32(1), pa.decimal64(1), pa.decimal128(1), pa.decimal256(1)]
+_BYTES = [pa.binary(), pa.large_binary(), pa.binary_view(), pa.string_view(), pa.binary(16)]
+_TIMES = [pa.time32("s"), pa.time64("us")]
+_KINDS = frozenset(kind.id for kind in [*_PLAIN, *_NUMBERS, *_FLOATS, *_DECIMALS, *_BYTES, *_TIMES])
 _DICTIONARY = pa.dictionary(pa.int8(), pa.string()).id
 _U16, _U32, _I32, _I64 = (struct.Struct(kind).unpack_from for kind in ("<H", "<I", "<i", "<q"))
 
@@ -65,6 +70,8 @@ def check_schema(schema: pa.Schema) -> None:
         kind = field.type
         if kind.id == _DICTIONARY:
             kind = kind.value_type
+        if isinstance(kind, pa.UuidType):
+            kind = kind.storage_type
         if kind.id not in _KINDS:
             raise InvalidRecord(f"column {field.name!r} has the type {field.type}, which no contract has")
 
@@ -73,13 +80,33 @@ def check_columns(table: pa.Table) -> pa.Table:
     """Refuse columns whose offsets, codes or text are broken; give every dictionary distinct values and no null."""
     table.validate(full=True)
     for at, field in enumerate(table.schema):
+        column = _plain_texts(table.column(at))
+        if column is not table.column(at):
+            table = table.set_column(at, field.name, column)
+            field = table.schema.field(at)
         if field.type.id != _DICTIONARY:
             continue
-        column = table.column(at)
         if not all(_is_plain(chunk.dictionary, len(chunk)) for chunk in column.chunks):
             plain = column.cast(field.type.value_type).dictionary_encode()
             table = table.set_column(at, field.name, plain)
     return table
+
+
+def _plain_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the column without views; refuse views that name more text together than a record may have."""
+    plain, size = column, 0
+    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+        for chunk in column.chunks:
+            # a view is 16 bytes, the first four of which are the length
+            lengths = np.frombuffer(chunk.buffers()[1], np.int32)[::4][chunk.offset : chunk.offset + len(chunk)]
+            size += int(lengths.sum(dtype=np.int64, where=chunk.is_valid().to_numpy(zero_copy_only=False)))
+        if size > _MAX_TEXT:
+            raise InvalidRecord(f"more than {_MAX_TEXT >> 20} MiB of text")
+        plain = unviewed(column)
+    elif pa.types.is_dictionary(column.type):
+        dictionaries = pa.chunked_array([chunk.dictionary for chunk in column.chunks], column.type.value_type)
+        plain = column if _plain_texts(dictionaries) is dictionaries else unviewed(column)
+    return plain
 
 
 def _is_plain(dictionary: pa.Array, rows: int) -> bool:

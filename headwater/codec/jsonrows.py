@@ -10,15 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform, validate_row
+from headwater.contract.written import EXACT, STRICT, as_json
 from headwater.errors import InvalidEvent, InvalidRecord
 
 __all__ = [
@@ -87,7 +87,7 @@ def _sequence(text: bytes) -> list[bytes] | None:
             if not isinstance(value, dict) or len(found) == MAX_EVENTS:
                 return None
             found.append(rest[at:end].replace("\n", " ").encode())
-            at = _SPACE.match(rest, end).end()  # type: ignore[union-attr]  # it matches the empty text, too
+            at = _space(rest, end)
     except (ValueError, RecursionError):
         return None
     return found
@@ -119,7 +119,7 @@ def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
 
 def _selected(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     """Decode events whose fields are to be looked for; a dead letter has the event as it was written."""
-    read = [read_object(payload) for payload in payloads]
+    read = [read_object(payload, exact=contract.exact) for payload in payloads]
     rows = [Unread(row, payload) if isinstance(row, str) else row for row, payload in zip(read, payloads, strict=True)]
     found = decode_rows(rows, contract)
     return replace(found, invalid=tuple(replace(row, event=payloads[row.index]) for row in found.invalid))
@@ -146,11 +146,25 @@ def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows
 
 
 def _array(text: bytes) -> list[bytes]:
+    """Return the values of an array as they are written: a number may have more digits than a float keeps."""
     try:
-        events = json.loads(text.decode())
+        rest = text.decode()
+        json.loads(rest)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not JSON: {one_line(error)}") from error
-    return [json.dumps(event).encode() for event in events]
+    found: list[bytes] = []
+    at = _space(rest, 1)
+    while rest[at] != "]":
+        _, end = _DECODER.raw_decode(rest, at)
+        found.append(rest[at:end].replace("\n", " ").encode())
+        at = _space(rest, end)
+        at = _space(rest, at + 1) if rest[at] == "," else at
+    return found
+
+
+def _space(text: str, at: int) -> int:
+    """Return where the white space that begins here ends."""
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
 
 
 def _parses(text: bytes) -> bool:
@@ -210,7 +224,7 @@ def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
         kind = field.type
         if pa.types.is_timestamp(kind):
             kind = _time_type(event.get(name), kind)
-        elif pa.types.is_date(kind):
+        elif pa.types.is_date(kind) or names.kind.name in ("time", "uuid", "binary"):
             kind = pa.string()
         elif pa.types.is_float32(kind):
             kind = pa.float64()
@@ -225,7 +239,8 @@ def _time_type(first: object, kind: pa.DataType) -> pa.DataType:
     if isinstance(first, int):
         return pa.int64()
     digits = len(first.partition(".")[2].rstrip("Z").partition("+")[0]) if isinstance(first, str) else 0
-    return kind if digits <= 3 else pa.timestamp("us" if digits <= 6 else "ns", kind.tz)
+    unit = kind.unit if digits <= 3 else "us" if digits <= 6 else "ns"
+    return pa.timestamp(unit, kind.tz)
 
 
 def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows:
@@ -241,7 +256,7 @@ def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows:
 
 def _judge(payload: bytes, contract: Contract) -> dict[str, object] | str:
     """Return the coerced event, or the reason why it is none."""
-    event = read_object(payload)
+    event = read_object(payload, exact=contract.exact)
     if isinstance(event, str):
         return event
     try:
@@ -252,10 +267,10 @@ def _judge(payload: bytes, contract: Contract) -> dict[str, object] | str:
         return f"not JSON: {one_line(error)}"
 
 
-def read_object(payload: bytes) -> Row | str:
-    """Return the object in a payload, or the reason why there is none."""
+def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
+    """Return the object in a payload, or the reason why there is none; `exact` keeps how numbers are written."""
     try:
-        event = _STRICT.decode(payload.decode())
+        event = (EXACT if exact else STRICT).decode(payload.decode())
     except UnicodeError:
         return "not UTF-8 text"
     except (ValueError, RecursionError) as error:
@@ -263,27 +278,11 @@ def read_object(payload: bytes) -> Row | str:
     return event if isinstance(event, Mapping) else "not a JSON object"
 
 
-def _refuse(token: str) -> NoReturn:
-    raise ValueError(f"{token} is not a JSON number")
-
-
-_STRICT = json.JSONDecoder(parse_constant=_refuse)
-
-
 def event_json(table: pa.Table) -> list[bytes]:
-    """Write each row as one JSON object on one line; times in ISO 8601, UTC, with milliseconds and Z."""
+    """Write each row as one JSON object on one line; what JSON has no type for is text (`as_json`)."""
     names = table.column_names
-    columns = [_jsonable(column).to_pylist() for column in table.columns]
+    columns = [as_json(column).to_pylist() for column in table.columns]
     return [
         json.dumps(dict(zip(names, row, strict=True)), separators=(",", ":"), ensure_ascii=False, default=str).encode()
         for row in zip(*columns, strict=True)
     ]
-
-
-def _jsonable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_timestamp(column.type):
-        text = column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.timestamp("ms")).cast(pa.string())
-        return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T", max_replacements=1), "Z", "")
-    if pa.types.is_date(column.type):
-        return column.cast(pa.string())
-    return column

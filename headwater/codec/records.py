@@ -20,6 +20,7 @@ from headwater.codec.jsonrows import decode_payloads, event_texts, is_one_object
 from headwater.codec.kpl import is_kpl, user_payloads
 from headwater.codec.rows import EVENT, MAX_EVENTS, Row, Unread, decode_rows, event_record, one_line
 from headwater.contract import Contract, InvalidRow, conform
+from headwater.contract.written import EXACT
 from headwater.errors import InvalidEvent, InvalidRecord
 
 __all__ = [
@@ -212,6 +213,8 @@ def _control(text: bytes, contract: Contract) -> Content:
     found = decode_control(text)
     if found.kind != EVENT:
         return found
+    if contract.exact:  # numbers as they are written
+        found = decode_control(text, EXACT)
     row, flat = found.body.get("row"), found.body.get("flat") is True
     return decode_rows([row if isinstance(row, dict) else Unread("not a JSON object", text)], contract, flat=flat)
 

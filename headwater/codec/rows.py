@@ -8,8 +8,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -194,6 +196,11 @@ def _at_once(rows: Sequence[Row], contract: Contract) -> pa.Table | None:
                 return None
             if datetime in kinds and any(value is not None and value.tzinfo is None for value in values):
                 return None
+            if time in kinds and any(value is not None and value.tzinfo is not None for value in values):
+                return None
+            # a column has one scale for all its decimals, which would show in JSON
+            if Decimal in kinds and len({value.as_tuple().exponent for value in values if value is not None}) > 1:
+                return None
             columns[name] = pa.array(values)
         conformed = conform(contract, pa.table(columns))
     except (pa.ArrowException, ValueError, TypeError, OverflowError, InvalidEvent):
@@ -201,4 +208,4 @@ def _at_once(rows: Sequence[Row], contract: Contract) -> pa.Table | None:
     return None if conformed.invalid else conformed.table.cast(contract.arrow_schema)
 
 
-_PLAIN = {str, int, float, bool, datetime}
+_PLAIN = {str, int, float, bool, datetime, time, Decimal, UUID, bytes}

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.clock import DAY_MS
-from headwater.contract.definition import Field
+from headwater.contract.definition import Field, Number
+from headwater.contract.scalars import DAY_US
 from headwater.contract.values import MAX_MS, MIN_MS
 
 __all__ = ["long_texts", "refused_rows"]
@@ -26,9 +27,17 @@ def refused_rows(field: Field, column: pa.ChunkedArray) -> Places | None:
         return _refused_floats(field, column)
     if kind == "timestamp":
         return _outside(_counts(column, _INT64), MIN_MS, MAX_MS)
+    if kind == "timestamp_us":
+        return _outside(_counts(column, _INT64), MIN_MS * 1000, MAX_MS * 1000 + 999)
+    if kind == "time":
+        return _outside(_counts(column, _INT64), 0, DAY_US - 1)
     if kind == "date":
         return _outside(_counts(column, _INT32), MIN_MS // DAY_MS, MAX_MS // DAY_MS)
     low, high = field.bounds
+    if field.kind.name == "decimal":
+        # Arrow reads 1.0 as a decimal(20, 20), too
+        most = field.kind.largest
+        low, high = (most.copy_negate() if low is None else low), (most if high is None else high)
     return None if low is None and high is None else _outside(column, low, high)
 
 
@@ -62,7 +71,7 @@ def _counts(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([chunk.view(kind) for chunk in column.iterchunks()], kind)
 
 
-def _outside(column: pa.ChunkedArray, low: float | None, high: float | None) -> Places | None:
+def _outside(column: pa.ChunkedArray, low: Number | None, high: Number | None) -> Places | None:
     for chunk in column.chunks:
         least, most = _extent(chunk)
         if least is not None and ((low is not None and least < low) or (high is not None and most > high)):
@@ -73,14 +82,16 @@ def _outside(column: pa.ChunkedArray, low: float | None, high: float | None) -> 
 def _extent(chunk: pa.Array) -> tuple[Any, Any]:
     if len(chunk) == chunk.null_count:
         return None, None
-    if chunk.null_count == 0:
+    if chunk.null_count == 0 and not pa.types.is_decimal(chunk.type):
         values = chunk.to_numpy()
         return values.min(), values.max()
     span = pc.min_max(chunk).as_py()
     return span["min"], span["max"]
 
 
-def _bad(column: pa.ChunkedArray, low: float | None, high: float | None) -> pa.ChunkedArray:
+def _bad(column: pa.ChunkedArray, low: Number | None, high: Number | None) -> pa.ChunkedArray:
+    if pa.types.is_decimal(column.type):
+        low, high = pa.scalar(low, column.type), pa.scalar(high, column.type)
     below = pc.less(column, low) if low is not None else pc.and_(column.is_null(), False)
     above = pc.greater(column, high) if high is not None else pc.and_(column.is_null(), False)
     return pc.or_(below.fill_null(False), above.fill_null(False))

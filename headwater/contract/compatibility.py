@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from headwater.contract.definition import INTEGER_BOUNDS, Contract, Field
+from headwater.contract.definition import INTEGER_BOUNDS, Contract, Field, Number
+from headwater.contract.types import Kind
 
 __all__ = ["check_compatible"]
 
@@ -13,7 +14,7 @@ def check_compatible(old: Contract, new: Contract) -> list[str]:
     """Return why `new` may not follow `old`, one line each; an empty list when it may.
 
     May change: texts, the order of fields, a new optional field, required to optional, int to long, float to double,
-    wider bounds and values, a new name with the old one in `was`.
+    a decimal's precision up at the same scale, wider bounds and values, a new name with the old one in `was`.
 
     >>> from dataclasses import replace
     >>> from headwater.contract import load_contract
@@ -58,7 +59,7 @@ def _content(contract: Contract) -> Contract:
 def _field_faults(old: Field, new: Field) -> list[str]:
     where = f"field {old.name}"
     faults = []
-    if old.type != new.type and (old.type, new.type) not in _WIDENED:
+    if not _may_follow(old.kind, new.kind):
         return [f"{where} changes from {old.type} to {new.type}"]
     if new.required and not old.required:
         faults.append(f"{where} becomes required: earlier events may lack it")
@@ -78,6 +79,12 @@ def _field_faults(old: Field, new: Field) -> list[str]:
     if new.ahead_ms < old.ahead_ms:
         faults.append(f"{where} may be less far ahead")
     return faults + _range_faults(where, old, new)
+
+
+def _may_follow(old: Kind, new: Kind) -> bool:
+    if (old.name, new.name) == ("decimal", "decimal"):
+        return old.scale == new.scale and old.precision <= new.precision
+    return old == new or (old.name, new.name) in _WIDENED
 
 
 def _path(field: Field) -> str:
@@ -105,7 +112,7 @@ def _range_faults(where: str, old: Field, new: Field) -> list[str]:
     return faults
 
 
-def _bound(bound: float | None) -> str:
+def _bound(bound: Number | None) -> str:
     return "none" if bound is None else str(bound)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.contract.checks import long_texts, refused_rows
-from headwater.contract.conversion import converted, nulls
+from headwater.contract.conversion import converted, nulls, unviewed
 from headwater.contract.definition import Contract, Field
-from headwater.contract.values import Refused, missing, read_value, shown, too_long
+from headwater.contract.scalars import Refused
+from headwater.contract.values import missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
 __all__ = ["Conformed", "InvalidRow", "conform"]
@@ -50,7 +51,7 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
         if column is None:
             made = nulls(field, table.num_rows)
         else:
-            made = _conformed(field, column, faults)
+            made = _conformed(field, unviewed(column), faults)
             limit = contract.max_bytes.get(field.name)
             if limit is not None and not field.values:
                 _check_length(field, made, limit, faults)
@@ -112,7 +113,7 @@ def _check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[
     long = long_texts(made, limit)
     if long is not None:
         for index, value in zip(long.tolist(), _values(made, long), strict=True):
-            faults.setdefault(index, too_long(field, str(value), limit))
+            faults.setdefault(index, too_long(field, value, limit))
 
 
 def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
@@ -131,7 +132,7 @@ def _values(column: pa.ChunkedArray, rows: np.ndarray[tuple[int], np.dtype[np.in
     taken = column.take(pa.array(rows))
     try:
         values: list[object] = taken.to_pylist()
-    except (ValueError, OverflowError):  # a time that Python cannot hold
+    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python cannot hold
         values = taken.cast(pa.int32() if pa.types.is_date32(taken.type) else pa.int64()).to_pylist()
     return values
 

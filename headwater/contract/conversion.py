@@ -1,19 +1,25 @@
-"""Convert columns of other types to their field's. Nothing is lost but the part of a time below the millisecond."""
+"""Convert columns of other types to their field's. Nothing is lost but the part of a time below the field's unit."""
 
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.contract.definition import Field
+from headwater.contract.scalars import DECIMAL_TEXT
+from headwater.contract.types import MOST_DIGITS, TIMES, UUID
 from headwater.contract.values import EXACT_FLOATS, MAX_MS, MIN_MS
 from headwater.errors import InvalidEvent
 
-__all__ = ["converted", "nulls"]
+__all__ = ["converted", "nulls", "unviewed"]
 
-_PER_MS = {"us": 1_000, "ns": 1_000_000}
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _STRING = pa.string()
-_UTC_MS = pa.timestamp("ms", "UTC")
+_INT64_DIGITS = 19
+_TIME_TEXT = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?$"
+_UUID_TEXT = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+_UUID_DIGITS = [at for at in range(36) if at not in (8, 13, 18, 23)]
 
 
 def nulls(field: Field, rows: int) -> pa.ChunkedArray:
@@ -33,21 +39,40 @@ def converted(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
             return _dictionaries(column, inner)
         column = column.cast(inner)
         return column if inner == field.arrow_type else converted(field, column)
+    if isinstance(kind, pa.BaseExtensionType):
+        return converted(field, column.cast(kind.storage_type))
     if pa.types.is_null(kind):
         return nulls(field, len(column))
     if field.type == "json" or field.format:
         raise pa.ArrowInvalid("values that are read one by one")
-    if field.type == "timestamp":
+    if field.type in TIMES:
         found = _times(field, column)
     else:
-        found = _CONVERSIONS[field.type](column, field.arrow_type)
+        found = _CONVERSIONS[field.kind.name](column, field.arrow_type)
     if found is None:
         raise InvalidEvent(f"field {field.name}: a column of {kind} cannot be read as {field.type}")
     return found
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def unviewed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of views, or of dictionaries of them, in plain texts or bytes: few functions of Arrow take views.
+
+    >>> unviewed(pa.chunked_array([["a"]], pa.string_view())).type
+    DataType(string)
+    """
+    coded = pa.types.is_dictionary(column.type)
+    kind = column.type.value_type if coded else column.type
+    if not pa.types.is_string_view(kind) and not pa.types.is_binary_view(kind):
+        return column
+    plain = _STRING if pa.types.is_string_view(kind) else pa.binary()
+    if not coded:
+        return column.cast(plain)
+    chunks = [pa.DictionaryArray.from_arrays(one.indices, one.dictionary.cast(plain)) for one in column.chunks]
+    return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, plain))
 
 
 def _dictionaries(column: pa.ChunkedArray, inner: pa.DataType) -> pa.ChunkedArray:
@@ -96,22 +121,25 @@ def _floats(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | Non
 
 def _times(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     found = column.type
+    unit = field.arrow_type.unit
     if pa.types.is_timestamp(found):
-        return _as_ms(column)
+        return _counted_in(column, unit)
     if _is_text(found):
-        return _as_ms(_text_times(column))
+        return _counted_in(_text_times(column), unit)
     if pa.types.is_integer(found):
         return _counted_times(field, column.cast(pa.int64()))
     if pa.types.is_date(found):
-        return column.cast(pa.date32()).cast(pa.timestamp("ms")).cast(pa.int64()).cast(field.arrow_type)
+        days = column.cast(pa.date32()).cast(pa.timestamp("s")).cast(pa.timestamp("s", "UTC"))
+        return _counted_in(days, unit)
     return None
 
 
 def _counted_times(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read numbers of the field's unit since 1970."""
-    made = _as_ms(column.cast(pa.timestamp(field.epoch, "UTC")))
+    unit = field.arrow_type.unit
+    made = _counted_in(column.cast(pa.timestamp(field.epoch, "UTC")), unit)
     least = pc.min(made.cast(pa.int64())).as_py()
-    if least is not None and least < field.earliest_ms:
+    if least is not None and least < field.earliest_ms * (_PER_SECOND[unit] // 1000):
         raise pa.ArrowInvalid("times that no clock gives")  # to be read and refused one by one
     return made
 
@@ -124,22 +152,86 @@ def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.timestamp("us"))
 
 
-def _as_ms(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert times of any unit and zone to milliseconds, rounded down."""
-    unit = column.type.unit
-    count = column.cast(pa.int64())
-    if unit == "s":
-        # Seconds that are no milliseconds in 64 bits become ones that lie outside all years, and are refused there.
-        count = pc.max_element_wise(count, MIN_MS // 1000 - 1, skip_nulls=False)
-        count = pc.multiply(pc.min_element_wise(count, MAX_MS // 1000 + 1, skip_nulls=False), 1000)
-    elif unit != "ms":
-        per = _PER_MS[unit]
-        quotient = pc.divide(count, per)
-        if (least := pc.min(count).as_py()) is not None and least < 0:
-            # Arrow divides towards zero.
-            quotient = pc.subtract(quotient, pc.less(count, pc.multiply(quotient, per)).cast(pa.int64()))
-        count = quotient
-    return count.cast(_UTC_MS)
+def _counted_in(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
+    """Convert times of any unit and zone to milliseconds or microseconds, rounded down."""
+    count, before, after = column.cast(pa.int64()), _PER_SECOND[column.type.unit], _PER_SECOND[unit]
+    if before < after:
+        # Times that are none in 64 bits of the smaller unit become ones outside all years, and are refused there.
+        least, most = MIN_MS * before // 1000 - 1, MAX_MS * before // 1000 + 1
+        count = pc.max_element_wise(count, least, skip_nulls=False)
+        count = pc.multiply(pc.min_element_wise(count, most, skip_nulls=False), after // before)
+    elif before > after:
+        count = _floored(count, before // after)
+    return count.cast(pa.timestamp(unit, "UTC"))
+
+
+def _floored(count: pa.ChunkedArray, per: int) -> pa.ChunkedArray:
+    quotient = pc.divide(count, per)
+    if (least := pc.min(count).as_py()) is not None and least < 0:
+        # Arrow divides towards zero.
+        quotient = pc.subtract(quotient, pc.less(count, pc.multiply(quotient, per)).cast(pa.int64()))
+    return quotient
+
+
+def _decimals(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    found = column.type
+    if pa.types.is_integer(found) and _INT64_DIGITS + kind.scale <= MOST_DIGITS:
+        column = column.cast(pa.int64()).cast(pa.decimal128(_INT64_DIGITS + kind.scale, kind.scale))
+    elif _is_text(found):
+        # what Arrow and the reader of single values take alike; the others are read one by one
+        if not pc.all(pc.match_substring_regex(column, f"^{DECIMAL_TEXT}$")).as_py():
+            raise pa.ArrowInvalid("decimals that are read one by one")
+        column = column.cast(_STRING)
+    elif pa.types.is_integer(found) or pa.types.is_floating(found):
+        raise pa.ArrowInvalid("numbers that are read one by one")
+    elif not pa.types.is_decimal(found):
+        return None
+    return column.cast(kind)
+
+
+def _bytes(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    found = column.type
+    if _is_text(found):
+        raise pa.ArrowInvalid("base64 is read value by value")
+    plain = pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_fixed_size_binary(found)
+    return column.cast(kind) if plain else None
+
+
+def _uuids(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    found = column.type
+    if pa.types.is_binary(found) or pa.types.is_large_binary(found):
+        raise pa.ArrowInvalid("bytes are read value by value")
+    if found == UUID:
+        return column
+    if not _is_text(found):
+        return None
+    text = pc.fill_null(column.cast(_STRING), "00000000-0000-0000-0000-000000000000")
+    if not pc.all(pc.match_substring_regex(text, _UUID_TEXT)).as_py():
+        raise pa.ArrowInvalid("texts that are read one by one")
+    chunks = []
+    for chunk, given in zip(text.chunks, column.chunks, strict=True):
+        digits = np.frombuffer("".join(chunk.to_pylist()).encode(), np.uint8).reshape(-1, 36)[:, _UUID_DIGITS]
+        data = pa.py_buffer(bytes.fromhex(digits.tobytes().decode()))
+        made = pa.FixedSizeBinaryArray.from_buffers(kind, len(chunk), [None, data])
+        chunks.append(pc.if_else(given.is_valid(), made, None) if given.null_count else made)
+    return pa.chunked_array(chunks, kind)
+
+
+def _times_of_day(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    found = column.type
+    if pa.types.is_integer(found):
+        return column.cast(pa.int64()).cast(kind)
+    if pa.types.is_time64(found) and found.unit == "ns":
+        return _floored(column.cast(pa.int64()), 1_000).cast(kind)
+    if pa.types.is_time(found):
+        return column.cast(kind)
+    if not _is_text(found):
+        return None
+    column = column.cast(_STRING)
+    if not pc.all(pc.match_substring_regex(column, _TIME_TEXT)).as_py():
+        raise pa.ArrowInvalid("texts that are read one by one")
+    joined = pc.binary_join_element_wise("1970-01-01 ", column, "")
+    return joined.cast(pa.timestamp("us")).cast(pa.int64()).cast(kind)
 
 
 def _dates(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
@@ -156,4 +248,8 @@ _CONVERSIONS: dict[str, Callable[[pa.ChunkedArray, pa.DataType], pa.ChunkedArray
     "float": _floats,
     "double": _floats,
     "date": _dates,
+    "decimal": _decimals,
+    "binary": _bytes,
+    "uuid": _uuids,
+    "time": _times_of_day,
 }

@@ -9,12 +9,14 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 
 import pyarrow as pa
 
 from headwater.arguments import check_fields, shown
 from headwater.clock import DAY_MS
+from headwater.contract.types import NOT_KEYS, TIMES, Kind, parse_type
 from headwater.errors import InvalidContract
 
 __all__ = [
@@ -22,25 +24,13 @@ __all__ = [
     "INTEGER_BOUNDS",
     "MAX_IDENTIFIER_BYTES",
     "MAX_TEXT_BYTES",
-    "TYPES",
     "Contract",
     "Field",
+    "Number",
     "OwnId",
     "as_float32",
 ]
 
-TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "boolean": pa.bool_(),
-    "int": pa.int32(),
-    "long": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "timestamp": pa.timestamp("ms", "UTC"),
-    "date": pa.date32(),
-    "json": pa.string(),
-}
-"""The Arrow type of each type's column. A json field holds any JSON value, as its text."""
 EPOCHS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 """The units that a time may be counted in since 1970, in nanoseconds."""
 EARLIEST_MS = 946_684_800_000
@@ -51,12 +41,14 @@ MAX_IDENTIFIER_BYTES = 1_024
 MAX_TEXT_BYTES = 262_144
 """Maximum size of any other text or JSON value, where the contract does not say."""
 INTEGER_BOUNDS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+SIZED = ("string", "json", "binary")
+"""Types whose values may be long, and have a maximum of bytes."""
 _FLOATS = ("float", "double")
 _MAX = sys.float_info.max
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _CONTRACT_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
-Number = int | float
+Number = int | float | Decimal
 
 
 def as_float32(value: float) -> float:
@@ -78,7 +70,7 @@ class Field:
     under the field's name. For a timestamp, `epoch` is the unit of times that are numbers (s, ms, us or ns), `format`
     the strptime format of times that are text where it is not ISO 8601, and `earliest_ms` the earliest time that a
     number may stand for, in epoch ms. `ahead_ms` is how far the contract's time may lie after the record's arrival.
-    `max_bytes` is how long a text or JSON value may be, in UTF-8.
+    `max_bytes` is how long a text, JSON or binary value may be, texts in UTF-8.
 
     >>> Field("value", "double", minimum=0, unit="°C").bounds
     (0.0, None)
@@ -89,8 +81,8 @@ class Field:
     required: bool = True
     doc: str = ""
     unit: str = ""
-    minimum: Number | None = None
-    maximum: Number | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
     values: tuple[str | int, ...] = ()
     was: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
@@ -115,11 +107,19 @@ class Field:
     @property
     def arrow_type(self) -> pa.DataType:
         """Return the Arrow type of a conformed column; strings may be dictionary-encoded instead."""
-        return TYPES[self.type]
+        return self.kind.arrow
+
+    @cached_property
+    def kind(self) -> Kind:
+        """Return the type, taken apart."""
+        return parse_type(self.type)
 
     @cached_property
     def bounds(self) -> tuple[Number | None, Number | None]:
         """Return minimum and maximum as values are compared with them: of a float field, rounded as its values are."""
+        if self.kind.name == "decimal":
+            least, most = (None if bound is None else Decimal(repr(bound)) for bound in (self.minimum, self.maximum))
+            return least, most
         if self.type not in _FLOATS:
             return self.minimum, self.maximum
         rounded = as_float32 if self.type == "float" else float
@@ -132,8 +132,12 @@ class Field:
         return pa.array(self.values, self.arrow_type)
 
     def _type_fault(self) -> str:
-        if not isinstance(self.type, str) or self.type not in TYPES:
-            return f"type {_quoted(self.type)} is unknown (one of {', '.join(TYPES)})"
+        if not isinstance(self.type, str):
+            return f"type {_quoted(self.type)} is no text"
+        try:
+            object.__setattr__(self, "type", parse_type(self.type).text)
+        except ValueError as error:
+            return f"type {_quoted(self.type)} {error}"
         if not isinstance(self.required, bool):
             return f"required is True or False, not {shown(self.required)}"
         texts = {"doc": self.doc, "unit": self.unit}
@@ -143,7 +147,7 @@ class Field:
         for name, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
             if bound is None:
                 continue
-            if self.type not in (*INTEGER_BOUNDS, *_FLOATS):
+            if self.type not in (*INTEGER_BOUNDS, *_FLOATS) and self.kind.name != "decimal":
                 return f"{name} is only for numbers, not for {self.type}"
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not abs(bound) <= _MAX:
                 return f"{name} {_quoted(bound)} is not a number"
@@ -151,6 +155,8 @@ class Field:
                 return f"{name} {_quoted(bound)} is no {self.type}"
             if self.type == "float" and abs(bound) > 3.4e38:
                 return f"{name} {_quoted(bound)} does not fit float"
+            if self.kind.name == "decimal" and not self.kind.holds(Decimal(repr(bound))):
+                return f"{name} {_quoted(bound)} is no {self.type}"
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             return f"minimum {self.minimum} is above maximum {self.maximum}"
         return ""
@@ -184,12 +190,12 @@ class Field:
             return f"ahead {_quoted(self.ahead_ms)} is no duration"
         if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int) or self.max_bytes < 1:
             return f"max_bytes {_quoted(self.max_bytes)} is not a whole number from 1"
-        if self.max_bytes != MAX_TEXT_BYTES and self.type not in ("string", "json"):
-            return f"max_bytes is only for string and json, not for {self.type}"
+        if self.max_bytes != MAX_TEXT_BYTES and self.type not in SIZED:
+            return f"max_bytes is only for string, json and binary, not for {self.type}"
         given = (self.epoch, self.format, self.earliest_ms) != ("ms", "", EARLIEST_MS)
         return (
             f"epoch, format and earliest are for timestamps, not for {self.type}"
-            if (given and self.type != "timestamp")
+            if (given and self.type not in TIMES)
             else ""
         )
 
@@ -257,8 +263,10 @@ class Contract:
             raise InvalidContract(f"version {_quoted(self.version)} is not a whole number from 1")
         check_fields(self, InvalidContract, key="the name of a field", time="the name of a field")
         self._check_names()
-        self._check_role("key", self.key, tuple(kind for kind in TYPES if kind != "json"))
-        self._check_role("time", self.time, ("timestamp",))
+        self._check_role("key", self.key)
+        if self.field(self.key).kind.name in NOT_KEYS:
+            raise InvalidContract(f"key: field {self.key} is a {self.field(self.key).type}, which has no one text")
+        self._check_role("time", self.time, TIMES)
         for field in self.fields:
             if field.ahead_ms != DAY_MS and field.name != self.time:
                 raise InvalidContract(f"field {field.name}: ahead is for the field that is the time, {self.time}")
@@ -284,13 +292,13 @@ class Contract:
                     raise InvalidContract(f"field {field.name}: the name {name} is also that of {taken[name.lower()]}")
                 taken[name.lower()] = field.name
 
-    def _check_role(self, role: str, name: str, types: Sequence[str]) -> None:
+    def _check_role(self, role: str, name: str, types: Sequence[str] = ()) -> None:
         field = self._by_name.get(name)
         if field is None:
             raise InvalidContract(f"{role}: there is no field {_quoted(name)}")
         if not field.required:
             raise InvalidContract(f"{role}: field {name} is not required")
-        if field.type not in types:
+        if types and field.type not in types:
             raise InvalidContract(f"{role}: field {name} is a {field.type}, not a {' or '.join(types)}")
 
     @cached_property
@@ -310,14 +318,19 @@ class Contract:
 
     @cached_property
     def max_bytes(self) -> dict[str, int]:
-        """Return how many bytes a value may have, by the names of the fields whose values are texts."""
+        """Return how many bytes a value may have, by the names of the fields whose values may be long."""
         return {
             field.name: min(
                 field.max_bytes, MAX_IDENTIFIER_BYTES if field.name in self.identifying else field.max_bytes
             )
             for field in self.fields
-            if field.type in ("string", "json")
+            if field.type in SIZED
         }
+
+    @cached_property
+    def exact(self) -> bool:
+        """Return True when numbers in JSON must be read as they are written, since a float is no decimal."""
+        return any(field.kind.name == "decimal" for field in self.fields)
 
     def field(self, name: str) -> Field:
         """Return the field of that name. Raise KeyError when there is none."""

@@ -3,8 +3,10 @@
 import pyarrow as pa
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
+    BinaryType,
     BooleanType,
     DateType,
+    DecimalType,
     DoubleType,
     FloatType,
     IntegerType,
@@ -14,9 +16,12 @@ from pyiceberg.types import (
     StringType,
     TimestampType,
     TimestamptzType,
+    TimeType,
+    UUIDType,
 )
 
-from headwater.contract.definition import TYPES, Contract, Field
+from headwater.contract.definition import Contract, Field
+from headwater.contract.types import TYPES, Kind
 from headwater.errors import InvalidContract
 
 __all__ = ["iceberg_schema"]
@@ -29,7 +34,11 @@ _TYPES: dict[str, PrimitiveType] = {
     "float": FloatType(),
     "double": DoubleType(),
     "timestamp": TimestamptzType(),
+    "timestamp_us": TimestamptzType(),
     "date": DateType(),
+    "time": TimeType(),
+    "uuid": UUIDType(),
+    "binary": BinaryType(),
     "json": StringType(),
 }
 _IDENTITY = (
@@ -49,7 +58,7 @@ def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
         if name.startswith("_") or names.count(name) > 1:
             raise InvalidContract(f"column {name} cannot be added to contract {contract.name}: the name is taken")
     columns: list[tuple[str, PrimitiveType, str, bool]] = [
-        (field.name, _TYPES[field.type], _doc(contract, field), field.required) for field in contract.fields
+        (field.name, _type(field.kind), _doc(contract, field), field.required) for field in contract.fields
     ]
     columns += [(field.name, _extra_type(field), "Added by the pipeline.", False) for field in extra]
     columns += [(name, kind, doc, True) for name, kind, doc in _IDENTITY]
@@ -59,6 +68,10 @@ def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
             for number, (name, kind, doc, required) in enumerate(columns, 1)
         )
     )
+
+
+def _type(kind: Kind) -> PrimitiveType:
+    return DecimalType(kind.precision, kind.scale) if kind.name == "decimal" else _TYPES[kind.name]
 
 
 def _doc(contract: Contract, field: Field) -> str:

@@ -7,15 +7,19 @@ by construction. What no contract can hold, such as NaN, is named and left out.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 import yaml
 
 from headwater.contract.definition import EPOCHS, MAX_IDENTIFIER_BYTES, Contract, Field
+from headwater.contract.scalars import Refused
 from headwater.contract.text import NULLS, text_value
-from headwater.contract.values import EXACT_FLOATS, Refused, read_value, shown
+from headwater.contract.types import MOST_DIGITS, NOT_KEYS, TIMES
+from headwater.contract.values import EXACT_FLOATS, read_value, shown
 from headwater.errors import UsageError
 
 __all__ = ["NAME", "Samples", "contract_yaml"]
@@ -27,11 +31,13 @@ _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 """A number that would be a later time in some unit is counted in a smaller one."""
 _TIME_NAME = re.compile(r"(^|_)(ts|time|timestamp|at|date|datetime|when|epoch)(_|$)|[Tt]ime$|[Tt]imestamp$|[a-z]At$")
 _KEY_NAME = re.compile(r"(^|_)(id|key|uuid|device|user|customer|account|sensor|host|instance)(_|$)|[a-z](Id|ID|Key)$")
+_OF_THEIR_OWN: dict[str, type] = {"time": time, "uuid": UUID, "binary": bytes}
+"""Types that are proposed for values of these alone, as Parquet has them, and never for texts."""
 _NUMBER_TEXT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _Candidate:
     """Hold a candidate: a type, of times that are numbers with their unit."""
 
     type: str
@@ -43,8 +49,9 @@ class _Kind:
 
 
 _KINDS = (
-    *map(_Kind, ("boolean", "long", "double", "date", "timestamp", "string", "json")),
-    *(_Kind("timestamp", unit) for unit in EPOCHS),
+    *map(_Candidate, ("boolean", "long", "double", "decimal(38, 0)", "date", *TIMES)),
+    *map(_Candidate, ("time", "uuid", "binary", "string", "json")),
+    *(_Candidate(type_, unit) for unit in EPOCHS for type_ in TIMES),
 )
 
 
@@ -52,20 +59,30 @@ class _Column:
     """Hold what a column's values may still be, and how many there are."""
 
     def __init__(self) -> None:
-        self.kinds: Sequence[_Kind] = _KINDS
+        self.kinds: Sequence[_Candidate] = _KINDS
         self.values = self.texts = self.longest = 0
+        self.whole = self.scale = 0
 
-    def see(self, value: Any, kinds: Sequence[_Kind], *, null: bool) -> None:
+    def see(self, value: Any, kinds: Sequence[_Candidate], *, null: bool) -> None:
         """Take in a value, which leaves these candidates; `null` is of text that is null but in strings."""
         self.kinds = kinds
         self.values += not null
         self.texts += value != ""
         if isinstance(value, str):
             self.longest = max(self.longest, len(value.encode()))
+        if isinstance(value, Decimal) and value.is_finite():
+            _, digits, exponent = value.as_tuple()
+            assert isinstance(exponent, int)  # it is finite
+            self.whole, self.scale = max(self.whole, len(digits) + exponent), max(self.scale, -exponent)
 
-    def times(self) -> list[_Kind]:
+    def times(self) -> list[_Candidate]:
         """Return as what times the values can be read."""
-        return [kind for kind in self.kinds if kind.type == "timestamp"] if self.values else []
+        return [kind for kind in self.kinds if kind.type in TIMES] if self.values else []
+
+    def decimal(self) -> str:
+        """Return the type of the decimals; JSON where they have too many digits for any."""
+        fits = self.whole + self.scale <= MOST_DIGITS
+        return f"decimal({MOST_DIGITS}, {self.scale})" if fits else "json"
 
 
 class Samples:
@@ -134,6 +151,8 @@ class Samples:
         found = next(kind.type for kind in column.kinds if not kind.unit)
         if not column.values:
             found = "string" if self._text else "json"
+        if found.startswith("decimal"):
+            found = column.decimal()
         there = column.texts if self._text and found == "string" else column.values
         return Field(name, found, required=there == self.rows, path=() if name == original else (original,))
 
@@ -142,9 +161,7 @@ class Samples:
         if asked is not None and asked not in able:
             raise UsageError(f"field {shown(asked)} is no time in all of the events")
         # texts say that they are times, numbers only may be
-        order = sorted(
-            able, key=lambda one: (fields[one].type not in ("timestamp", "date"), not _TIME_NAME.search(one))
-        )
+        order = sorted(able, key=lambda one: (fields[one].type not in (*TIMES, "date"), not _TIME_NAME.search(one)))
         if not order:
             raise UsageError("no field is a time in all of the events: a contract needs one")
         return asked or order[0]
@@ -152,16 +169,22 @@ class Samples:
     def _as_time(self, field: Field, column: _Column) -> Field:
         """Return the field as a timestamp, where its values can be one."""
         able = column.times()
-        return replace(field, type="timestamp", epoch=able[0].unit or "ms") if able else field
+        return replace(field, type=able[0].type, epoch=able[0].unit or "ms") if able else field
 
     def _key(self, fields: Mapping[str, Field], asked: str | None, time: str) -> str:
         def able(one: str) -> bool:
             field = fields[one]
-            return field.required and field.type != "json" and self._columns[one].longest <= MAX_IDENTIFIER_BYTES
+            return (
+                field.required
+                and field.kind.name not in NOT_KEYS
+                and self._columns[one].longest <= MAX_IDENTIFIER_BYTES
+            )
 
         found = [one for one in fields if able(one)]
         if asked is not None and asked not in found:
-            raise UsageError(f"field {shown(asked)} cannot be the key: it is not in all events, too long, or JSON")
+            raise UsageError(
+                f"field {shown(asked)} cannot be the key: it is not in all events, too long, or JSON or bytes"
+            )
         likely = sorted(
             found,
             key=lambda one: (
@@ -174,25 +197,29 @@ class Samples:
         return asked or next(iter(likely), time)
 
 
-def _takes(kind: _Kind, value: Any) -> bool:
+def _takes(kind: _Candidate, value: Any) -> bool:
     """Return True when a value as JSON or Arrow has it is read as one of the kind, and nothing of it is lost."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind.unit:
-        return number and _is_plausible(kind, value)
-    if kind.type in ("date", "timestamp") and not isinstance(value, str | date):
+        return number and _is_plausible(kind, value) and _keeps(kind, value)
+    if kind.type in ("date", *TIMES) and not isinstance(value, str | date):
         return False
+    if kind.type.startswith("decimal"):
+        return isinstance(value, Decimal) and value.is_finite()
+    if kind.type in _OF_THEIR_OWN and not isinstance(value, _OF_THEIR_OWN[kind.type]):
+        return False  # a text may look like one
     if kind.type in ("long", "double") and not number:
         return False
     if kind.type == "long" and isinstance(value, float):
         return False
     if kind.type == "double" and isinstance(value, int) and abs(value) >= EXACT_FLOATS:
         return False
-    return _is_read(kind, value)
+    return _is_read(kind, value) and _keeps(kind, value)
 
 
-def _takes_text(kind: _Kind, text: str) -> bool:
+def _takes_text(kind: _Candidate, text: str) -> bool:
     """Return True when the text of a value in CSV is read as one of the kind, and nothing of it is lost."""
-    if kind.type == "json":
+    if kind.type == "json" or kind.type in _OF_THEIR_OWN or kind.type.startswith("decimal"):
         return False
     if text == "" if kind.type == "string" else text in NULLS:
         return True
@@ -205,16 +232,23 @@ def _takes_text(kind: _Kind, text: str) -> bool:
         if kind.type == "double" and abs(float(text)) >= EXACT_FLOATS and whole:
             return False
     value = text_value(kind.field, text)
-    if kind.type == "timestamp" and isinstance(value, int) != bool(kind.unit):
+    if kind.type in TIMES and isinstance(value, int) != bool(kind.unit):
         return False
-    return _is_plausible(kind, value) if kind.unit else _is_read(kind, value)
+    return (_is_plausible(kind, value) if kind.unit else _is_read(kind, value)) and _keeps(kind, value)
 
 
-def _is_plausible(kind: _Kind, value: object) -> bool:
+def _keeps(kind: _Candidate, value: object) -> bool:
+    """Return True unless the type has milliseconds only and the value, which it can read, is a time with more."""
+    if kind.type != "timestamp":
+        return True
+    return read_value(kind.field, value) == read_value(replace(kind.field, type="timestamp_us"), value)
+
+
+def _is_plausible(kind: _Candidate, value: object) -> bool:
     return _is_read(kind, value) and read_value(kind.field, value) < _LATEST  # type: ignore[operator]  # it is a time
 
 
-def _is_read(kind: _Kind, value: object) -> bool:
+def _is_read(kind: _Candidate, value: object) -> bool:
     try:
         read_value(kind.field, value)
     except (Refused, ValueError, TypeError, OverflowError, RecursionError):

@@ -3,17 +3,22 @@
 from typing import Any
 
 from headwater.contract.definition import EPOCHS, INTEGER_BOUNDS, Contract, Field
+from headwater.contract.scalars import DAY_US, DECIMAL_TEXT
 from headwater.contract.values import MAX_MS, MIN_MS
 
 __all__ = ["json_schema"]
 
-_TYPES = {"string": "string", "boolean": "boolean", "date": "string", "float": "number", "double": "number"}
+_TYPES = {"string": ["string"], "boolean": ["boolean"], "date": ["string"], "float": ["number"], "double": ["number"]}
+_TYPES |= {"timestamp": ["string", "integer"], "timestamp_us": ["string", "integer"], "time": ["string", "integer"]}
+_TYPES |= {"decimal": ["string", "number"], "uuid": ["string"], "binary": ["string"]}
+_FORMATS = {"timestamp": "date-time", "timestamp_us": "date-time", "date": "date", "uuid": "uuid"}
+_TIME = r"^[0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?$"
 
 
 def json_schema(contract: Contract) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one event as a JSON object.
 
-    Times are ISO 8601 text or milliseconds since 1970 (UTC).
+    Times are ISO 8601 text or milliseconds since 1970 (UTC), decimals text or numbers, bytes text in base64.
 
     >>> from headwater.contract import load_contract
     >>> json_schema(load_contract("telemetry"))["type"]
@@ -36,18 +41,21 @@ def _property(contract: Contract, field: Field) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if field.type == "json":
         return {"description": field.doc} if field.doc else {}
-    types = ["string", "integer"] if field.type == "timestamp" else [_TYPES.get(field.type, "integer")]
-    if not field.required:
-        types.append("null")
+    types = [*_TYPES.get(field.kind.name, ["integer"]), *([] if field.required else ["null"])]
     found["type"] = types if len(types) > 1 else types[0]
-    if field.type in ("timestamp", "date"):
-        found["format"] = "date-time" if field.type == "timestamp" else "date"
+    if field.type in _FORMATS:
+        found["format"] = _FORMATS[field.type]
+    if field.type == "binary":
+        found["contentEncoding"] = "base64"
+    if field.kind.name in ("time", "decimal"):
+        found["pattern"] = _TIME if field.type == "time" else f"^{DECIMAL_TEXT}$"
     if field.type == "string" and not field.values:
         found["maxLength"] = contract.max_bytes[field.name]  # in characters: what is shorter may yet have more bytes
     # of a time, bounds concern those that are numbers, in the field's unit: up to year 9999
     per_ms = EPOCHS["ms"] / EPOCHS[field.epoch]
     times = round(max(MIN_MS, field.earliest_ms) * per_ms), int(MAX_MS * per_ms)
-    low, high = times if field.type == "timestamp" else INTEGER_BOUNDS.get(field.type, (None, None))
+    bounds = INTEGER_BOUNDS | {"time": (0, DAY_US - 1), "timestamp": times, "timestamp_us": times}
+    low, high = bounds.get(field.type, (None, None))
     if field.minimum is not None or low is not None:
         found["minimum"] = low if field.minimum is None else field.minimum
     if field.maximum is not None or high is not None:

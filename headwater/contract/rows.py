@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from headwater.arguments import shown as named
 from headwater.contract.definition import Contract
-from headwater.contract.values import Refused, missing, read_value, shown, too_long
+from headwater.contract.scalars import Refused
+from headwater.contract.values import missing, read_value, shown, size_of, too_long
 from headwater.errors import InvalidEvent
 
 __all__ = ["validate_row"]
@@ -15,8 +16,9 @@ def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, obj
     as None.
 
     Times may be ISO 8601 text (without a zone: UTC), milliseconds since 1970 or datetime, and become datetime in UTC,
-    rounded down to the millisecond. A field's earlier names are taken for it. Raise InvalidEvent, which names the
-    field.
+    rounded down to the field's milliseconds or microseconds. Decimals, UUIDs and bytes may be those of Python or text
+    (bytes in base64), and become those of Python. A field's earlier names are taken for it. Raise InvalidEvent, which
+    names the field.
     """
     if not isinstance(row, Mapping):
         raise InvalidEvent(f"an event is a mapping of field names to values, not {named(row)}")
@@ -37,11 +39,11 @@ def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, obj
             read[field.name] = read_value(field, value)
         except Refused as refused:
             raise InvalidEvent(str(refused)) from None
-        limit = limits.get(name)
+        limit = limits.get(field.name)
         if limit is not None:
-            text = str(read[name])
-            if len(text) * 4 > limit and len(text.encode()) > limit:
-                raise InvalidEvent(too_long(field, text, limit))
+            sized = read[field.name]
+            if len(sized) * 4 > limit and size_of(sized) > limit:  # type: ignore[arg-type]  # a text or bytes
+                raise InvalidEvent(too_long(field, sized, limit))
     if used < len(row):
         raise InvalidEvent(_unknown(contract, row))
     return read

@@ -3,12 +3,14 @@
 import re
 
 from headwater.contract.definition import Field
+from headwater.contract.types import TIMES
 from headwater.contract.values import EXACT_FLOATS
 
 __all__ = ["MILLISECONDS", "NULLS", "text_value"]
 
 NULLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""Texts that are null in columns other than strings. In strings only the empty text is, where the field is optional."""
+"""Texts that are null in columns other than strings. In strings, and in base64, only the empty text is, where the field
+is optional."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 MILLISECONDS = re.compile(r"-?[0-9]{5,}")
 """Fewer digits are no time: a year, or a row that was shifted."""
@@ -17,17 +19,19 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 def text_value(field: Field, text: str) -> object:
     """Return one value as `validate_row` takes it; text that cannot be read stays text and is refused there."""
-    if field.type == "string":
+    if field.type in ("string", "binary"):
         return text if text or field.required else None
     if text in NULLS:
         return None
     bare = text.strip(" \t")
-    if field.type == "timestamp":
+    if field.type in TIMES:
         return int(text) if MILLISECONDS.fullmatch(text) else text
     if field.type in ("int", "long"):
         return _whole_number(bare) if _NUMBER.fullmatch(bare) else text
     if field.type in ("float", "double"):
         return float(bare) if _NUMBER.fullmatch(bare) else text
+    if field.kind.name == "decimal":
+        return bare
     if field.type == "boolean":
         return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
     return text

@@ -12,12 +12,25 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import NoReturn, cast
+from uuid import UUID
 
 import numpy as np
 
 from headwater.contract.definition import EPOCHS, INTEGER_BOUNDS, Field, as_float32
+from headwater.contract.scalars import Refused, decimal_text, read_scalar
+from headwater.contract.types import TIMES
 
-__all__ = ["EXACT_FLOATS", "MAX_MS", "MIN_MS", "Refused", "jsonable", "missing", "read_value", "shown", "too_long"]
+__all__ = [
+    "EXACT_FLOATS",
+    "MAX_MS",
+    "MIN_MS",
+    "jsonable",
+    "missing",
+    "read_value",
+    "shown",
+    "size_of",
+    "too_long",
+]
 
 MIN_MS = -62_135_596_800_000
 """The first and the last millisecond of the years 1 to 9999, which is what Python's datetime holds."""
@@ -27,7 +40,9 @@ EXACT_FLOATS = 2**53
 _MOST_COUNTED = 1e21
 """Beyond it a number is no time in any unit, and has too many digits to be divided."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
+_US = timedelta(microseconds=1)
+_PLAIN = (datetime, date, time, Decimal, UUID)
+_OUTSIDE = "lies outside the years 1 to 9999"
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?",
     re.ASCII,
@@ -36,27 +51,32 @@ _NO_TIME = "is no time: ISO 8601 text or a whole number since 1970"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-class Refused(ValueError):
-    """Refuse a value that is none of its field's; the text says why, beginning with the value."""
-
-
 def missing(field: Field) -> str:
     """Return the reason when a required field is null or absent."""
     return f"field {field.name}: required, but missing or null"
 
 
-def too_long(field: Field, value: str, limit: int) -> str:
-    """Return the reason when a text is longer than may be."""
-    size = len(value.encode())
+def size_of(value: object) -> int:
+    """Return the bytes of a text in UTF-8, or of bytes."""
+    return len(value) if isinstance(value, bytes) else len(str(value).encode())
+
+
+def too_long(field: Field, value: object, limit: int) -> str:
+    """Return the reason when a text, or bytes, are longer than may be."""
+    size = size_of(value)
     return f"field {field.name}: {shown(value)} has {size:,} bytes, and {limit:,} at most are taken"
 
 
 def read_value(field: Field, value: object) -> object:
     """Read the value as the field's type; `value` is not None. Raise Refused with the whole reason."""
-    if isinstance(value, np.generic):
-        value = _python(value)
     try:
-        read = _timestamp(field, value) if field.type == "timestamp" else _READERS[field.type](value)
+        if isinstance(value, np.generic):
+            value = _python(value)
+        reader = _READERS.get(field.type)
+        if reader is not None:
+            read = reader(value)
+        else:
+            read = _timestamp(field, value) if field.type in TIMES else read_scalar(field.kind, value)
     except Refused as refused:
         raise Refused(f"field {field.name}: {shown(value)} {refused}") from None
     low, high = field.bounds
@@ -73,17 +93,26 @@ def shown(value: object) -> str:
     """Show the value in an error: one short line."""
     if isinstance(value, str) and len(value) > 1_000:
         value = value[:1_000]  # what is shown costs no more than that, however much was sent
-    text = f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, datetime | date) else repr(value)
+    if isinstance(value, bytes | bytearray):
+        value = bytes(value[:100])
+    if isinstance(value, int) and value.bit_length() > 1_000:
+        return "a whole number of more than 300 digits"  # Python refuses to write very long ones
+    text = f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, _PLAIN) else repr(value)
     text = text.encode("ascii", "backslashreplace").decode() if not text.isprintable() else text
     text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def _python(value: np.generic) -> object:
-    if isinstance(value, np.datetime64):
-        found: object = value.astype("datetime64[ms]").astype(np.int64).item()
-        return "NaT" if np.isnat(value) else found
-    return cast(object, value.item())
+    if not isinstance(value, np.datetime64):
+        return cast(object, value.item())
+    if np.isnat(value):
+        return "NaT"
+    us = value.astype("datetime64[us]")
+    # what does not fit microseconds comes back as another time
+    if us.astype(value.dtype) > value or not MIN_MS <= (count := us.astype(np.int64).item()) // 1000 <= MAX_MS:
+        raise Refused(_OUTSIDE)
+    return _EPOCH + timedelta(microseconds=count)
 
 
 def _string(value: object) -> str:
@@ -144,38 +173,39 @@ def _float(value: object) -> float:
 
 
 def _timestamp(field: Field, value: object) -> datetime:
+    """Return a point in time, rounded down to the unit of the field."""
     if isinstance(value, str):
         value = _time_of(field, value)
     if isinstance(value, datetime) and value == value:  # pandas.NaT is a datetime
-        ms = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MS
+        us = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _US
     elif isinstance(value, date) and value == value:
-        ms = (datetime(value.year, value.month, value.day, tzinfo=UTC) - _EPOCH) // _MS
+        us = (datetime(value.year, value.month, value.day, tzinfo=UTC) - _EPOCH) // _US
     else:
-        ms = _counted_ms(field, value)
-    if not MIN_MS <= ms <= MAX_MS:
-        raise Refused("lies outside the years 1 to 9999")
-    return _EPOCH + timedelta(milliseconds=int(ms))
+        us = _counted_us(field, value)
+    if not MIN_MS <= us // 1000 <= MAX_MS:
+        raise Refused(_OUTSIDE)
+    return _EPOCH + timedelta(microseconds=int(us if field.type == "timestamp_us" else us // 1000 * 1000))
 
 
-def _counted_ms(field: Field, value: object) -> int:
-    """Return a time that is counted in the field's unit since 1970 in milliseconds, rounded down."""
+def _counted_us(field: Field, value: object) -> int:
+    """Return a time that is counted in the field's unit since 1970 in microseconds, rounded down."""
     if isinstance(value, float) and math.isfinite(value):
         if field.epoch != "s" and not value.is_integer():
             raise Refused(_NO_TIME)
         if abs(value) > _MOST_COUNTED:
-            raise Refused("lies outside the years 1 to 9999")
+            raise Refused(_OUTSIDE)
         # decimal, because a double of seconds times 1000 is not always the milliseconds that were written
-        ms = int(Decimal(repr(value)) * EPOCHS[field.epoch] // EPOCHS["ms"])
+        us = int(Decimal(repr(float(value))) * EPOCHS[field.epoch] // EPOCHS["us"])
     elif isinstance(value, int) and not isinstance(value, bool):
-        ms = value * EPOCHS[field.epoch] // EPOCHS["ms"]
+        us = value * EPOCHS[field.epoch] // EPOCHS["us"]
     else:
         raise Refused(_NO_TIME)
-    if MIN_MS <= ms < field.earliest_ms:
+    if MIN_MS * 1000 <= us < field.earliest_ms * 1000:
         raise Refused(
             f"counted in {field.epoch} is before {(_EPOCH + timedelta(milliseconds=field.earliest_ms)).date()}: "
             "is it in another unit? Name it in the contract with epoch, or an earlier date with earliest"
         )
-    return ms
+    return us
 
 
 def _time_of(field: Field, text: str) -> datetime:
@@ -210,8 +240,8 @@ def jsonable(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Decimal):
         number = float(value)
-        return number if math.isfinite(number) and Decimal(repr(number)) == value else str(value)
-    if isinstance(value, bytes):
+        return number if math.isfinite(number) and Decimal(repr(number)) == value else decimal_text(value)
+    if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()
     return str(value)
 

@@ -10,6 +10,8 @@ from typing import Any
 from headwater.codec.jsonrows import event_texts
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row
+from headwater.contract import Field
+from headwater.contract.values import read_value
 from headwater.errors import InvalidRecord
 
 __all__ = ["debezium", "dms", "dynamodb_changes"]
@@ -23,6 +25,13 @@ _MICROS = {
     "io.debezium.time.MicroTimestamp": 1,
     "org.apache.kafka.connect.data.Timestamp": 1_000,
 }
+_NANOS_OF_DAY = {
+    "io.debezium.time.Time": 1_000_000,
+    "io.debezium.time.MicroTime": 1_000,
+    "io.debezium.time.NanoTime": 1,
+    "org.apache.kafka.connect.data.Time": 1_000_000,
+}
+_TIME = Field("time", "time")
 
 
 def dynamodb_changes() -> Decoder:
@@ -159,11 +168,13 @@ def _typed_value(value: Any, schema: Mapping[str, Any]) -> Any:
     try:
         if kind == "org.apache.kafka.connect.data.Decimal":
             unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
-            return Decimal(unscaled).scaleb(-int(schema["parameters"]["scale"]))
+            return Decimal(f"{unscaled}E{-int(schema['parameters']['scale'])}")  # exactly, whatever its digits
         if kind in _MICROS:
             return _EPOCH + timedelta(microseconds=value * _MICROS[kind])
         if kind == "io.debezium.time.NanoTimestamp":
             return _EPOCH + timedelta(microseconds=value // 1_000)
+        if kind in _NANOS_OF_DAY:
+            return read_value(_TIME, value * _NANOS_OF_DAY[kind] // 1_000)
         if kind in ("io.debezium.time.Date", "org.apache.kafka.connect.data.Date"):
             return _DAY + timedelta(days=value)
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:

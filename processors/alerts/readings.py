@@ -63,7 +63,12 @@ def _add(rule: Rule, mine: list[Reading], new: Reading, after: int) -> None:
 
 
 def _number(value: Any) -> float | None:
-    """Return the value as a number; None for NaN, infinities, booleans and text, which say nothing."""
+    """Return the value as a number, a decimal's nearest; None for NaN, infinities and booleans, which say nothing."""
+    if isinstance(value, str):  # a decimal, or a number that an item cannot hold as one
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     # bool is an int to Python; true is no measured value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.arrays import Ints, whole
+from headwater.contract.written import as_text
 from headwater.processors.definition.parts import View
 from headwater.sinks.views.items import key_text
 
@@ -76,7 +77,7 @@ def hashed(values: pa.Array) -> Hashes:
 
 
 def _key_column(column: pa.ChunkedArray) -> pa.Array:
-    encoded = whole(column).dictionary_encode("encode")
+    encoded = as_text(whole(column)).dictionary_encode("encode")
     texts = pa.array([key_text([value]) for value in encoded.dictionary.to_pylist()], pa.string())
     return texts.take(encoded.indices)
 

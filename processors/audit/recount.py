@@ -6,6 +6,7 @@ grow. Of different values 4,096 hashes are kept a place, which tell their number
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from headwater.aggregates import Aggregate
+from headwater.arrays import whole
+from headwater.contract.written import as_text
 from headwater.processors.audit.places import Hashes, hashed
 
 __all__ = ["Recount"]
@@ -40,7 +43,7 @@ class Recount:
             return
         self._add("rows", pd.DataFrame({"h": place, "n": 1}).groupby("h", as_index=False).sum())
         for one in {_part(one): one for one in self._aggregates if one.field is not None}.values():
-            column = rows[str(one.field)]
+            column = pa.chunked_array([as_text(whole(rows[str(one.field)]), decimals=False)])
             valid = np.asarray(column.is_valid().to_numpy(), bool)
             frame = pd.DataFrame({"h": place[valid], "ts": ts_ms[valid]})
             values = column.filter(pa.array(valid)).combine_chunks()
@@ -69,7 +72,7 @@ class Recount:
         if one.function == "sum":
             return _added(row)
         if one.function == "mean":
-            return _added(row) / int(row["n"])
+            return float(_added(row) / int(row["n"]))
         if one.function == "variance":
             return None if row["n"] < 2 else float(row["m2"]) / (int(row["n"]) - 1)
         if one.function == "quantile":
@@ -137,6 +140,8 @@ def _united(part: str, whole: pd.DataFrame) -> pd.DataFrame:
         return _lowest(whole)
     if function == "variance":
         return _pooled(whole)
+    if function == "sum" and "exact" in whole:
+        return whole.groupby("h", as_index=False)[["exact", "n"]].sum()
     if function == "sum" and "float" in whole:
         return whole.groupby("h", as_index=False)[["float", "n"]].sum()
     if function == "sum":  # the halves are small, their sums may not be: as Python's whole numbers
@@ -145,6 +150,9 @@ def _united(part: str, whole: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sums(frame: pd.DataFrame, values: pa.Array) -> pd.DataFrame:
+    if pa.types.is_decimal(values.type):
+        frame["exact"] = pd.Series([Fraction(value) for value in values.to_pylist()], dtype=object)
+        return frame.assign(n=1).groupby("h", as_index=False)[["exact", "n"]].sum()
     if pa.types.is_floating(values.type):
         frame["float"] = values.to_numpy(zero_copy_only=False).astype(np.float64)
         return frame.assign(n=1).groupby("h", as_index=False)[["float", "n"]].sum()
@@ -159,11 +167,13 @@ def _extreme(frame: pd.DataFrame, function: str) -> pd.DataFrame:
 
 
 def _added(row: Any) -> Any:
+    if "exact" in row:
+        return row["exact"]
     return float(row["float"]) if "float" in row else (int(row["high"]) << _HALF) + int(row["low"])
 
 
 def _moments(frame: pd.DataFrame, values: pa.Array) -> pd.DataFrame:
-    frame["value"] = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    frame["value"] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     found = frame.groupby("h")["value"].agg(["count", "mean", "var"]).reset_index()
     found["m2"] = found["var"].fillna(0.0) * (found["count"] - 1)
     return found.rename(columns={"count": "n"})[["h", "n", "mean", "m2"]]

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from headwater.aggregates import Aggregate
+from headwater.contract.types import TYPES
 from headwater.errors import UsageError
 from headwater.processors.alerts import Rule
 from headwater.processors.definition.parts import View
 
-__all__ = ["check_aggregates", "check_alert", "check_columns", "check_names", "refuse_unknown"]
+__all__ = ["check_aggregates", "check_alert", "check_columns", "check_keys", "check_names", "refuse_unknown"]
 
 JUDGED_WITHIN_MS = 600_000
 """Time that an alert's view keeps its rows at least beyond the allowed lateness and what a rule looks back at: for
@@ -65,18 +66,34 @@ def check_aggregates(view: str, aggregates: Mapping[str, object], options: Seque
         if aggregate.field is None:
             continue
         check_columns(f"view {view}: {name}={aggregate.function}({aggregate.field!r})", [aggregate.field], schema)
-        if aggregate.function in _OF_NUMBERS:
-            kind = schema.field(aggregate.field).type
-            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-                raise UsageError(
-                    f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of numbers or "
-                    f"booleans (int, long, float, double, boolean), and {aggregate.field!r} is {_type_name(kind)}"
-                )
+        kind = schema.field(aggregate.field).type
+        if aggregate.function in _OF_NUMBERS and not (_holds_numbers(kind) or pa.types.is_boolean(kind)):
+            raise UsageError(
+                f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of numbers or "
+                f"booleans (int, long, float, double, decimal, boolean), and {aggregate.field!r} is {_type_name(kind)}"
+            )
+        if pa.types.is_binary(kind):
+            raise UsageError(
+                f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of texts, times, UUIDs, "
+                f"numbers or booleans, and {aggregate.field!r} is binary"
+            )
+
+
+def check_keys(view: str, by: Sequence[str], schema: pa.Schema) -> None:
+    """Refuse key columns whose values have no one text."""
+    for name in by:
+        if pa.types.is_binary(schema.field(name).type):
+            raise UsageError(f"view {view}: by: {name!r} is binary, which cannot be a key")
 
 
 def _type_name(kind: pa.DataType) -> str:
     """Return the type by its name in contracts."""
-    return "timestamp" if pa.types.is_timestamp(kind) else "date" if pa.types.is_date(kind) else str(kind)
+    names = {arrow: name for name, arrow in reversed(TYPES.items())}
+    return names.get(kind) or str(kind).replace("decimal128", "decimal")
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def check_alert(rule: Rule, view: View, schema: pa.Schema, lateness_ms: int) -> None:
@@ -96,5 +113,4 @@ def _is_number(aggregate: Aggregate, schema: pa.Schema) -> bool:
     """Return True when the aggregate's values are numbers."""
     if aggregate.field is None or aggregate.function not in _OF_ANY_COLUMN:
         return True
-    kind = schema.field(aggregate.field).type
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return _holds_numbers(schema.field(aggregate.field).type)

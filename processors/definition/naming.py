@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from headwater.contract.definition import TYPES
+from headwater.contract.types import TYPES
 from headwater.errors import UsageError
 
 __all__ = ["check_column_types", "check_name", "check_table_name"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headwater.aggregates import Aggregate
 from headwater.arguments import check_fields
-from headwater.contract.definition import TYPES
+from headwater.contract.types import TYPES
 from headwater.errors import UsageError
 from headwater.processors.definition.naming import check_column_types, check_name
 from headwater.processors.definition.windows import Window

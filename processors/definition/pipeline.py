@@ -32,6 +32,7 @@ from headwater.processors.definition.checks import (
     check_aggregates,
     check_alert,
     check_columns,
+    check_keys,
     check_names,
     refuse_unknown,
 )
@@ -301,6 +302,7 @@ class Pipeline:
         if not aggregates:
             raise UsageError(f"view {name} has no aggregate: add one, as in events=count()")
         check_columns(f"pipeline {self.name}, view {name},", by, self.schema)
+        check_keys(name, by, self.schema)
         check_aggregates(name, aggregates, _VIEW_OPTIONS, self.schema)
         named = tuple(replace(aggregate, name=output) for output, aggregate in aggregates.items())
         view = View(name, tuple(by), named, window, self._keep_ms(name, keep, window), version, spread)

@@ -130,12 +130,25 @@ def content_marks(columns: Sequence[pa.ChunkedArray]) -> Marks:
     return marks
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_temporal(kind)
+    )
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 def _numbers(column: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    if pa.types.is_string(column.type):
+    if not _is_number(column.type) and not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     if pa.types.is_dictionary(column.type):
-        texts = column.dictionary.cast(pa.string()).to_pylist()
-        hashes = np.array([zlib.crc32(text.encode()) for text in texts] or [0], np.uint64)
+        values = column.dictionary.to_pylist()
+        hashes = np.array([zlib.crc32(_bytes(value)) for value in values] or [0], np.uint64)
         plain = hashes[column.indices.fill_null(0).to_numpy(zero_copy_only=False)]
     else:
         if pa.types.is_temporal(column.type):

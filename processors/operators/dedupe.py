@@ -8,8 +8,9 @@ import pyarrow as pa
 from headwater.arrays import Ints, whole
 from headwater.codec.rows import unwrapped
 from headwater.contract import Contract, Field, InvalidRow
+from headwater.contract.scalars import Refused
 from headwater.contract.selection import select_row
-from headwater.contract.values import Refused, read_value
+from headwater.contract.values import read_value
 from headwater.errors import InvalidEvent
 from headwater.lineage.origins import OriginSets
 from headwater.processors.engine.bounds import MAX_ORIGIN_BYTES

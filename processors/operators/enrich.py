@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.arrays import whole
-from headwater.contract.definition import TYPES
+from headwater.contract.types import TYPES
 from headwater.errors import UsageError
 from headwater.processors.definition.parts import Enrich, Map, Reference, Where
 

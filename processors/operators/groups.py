@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints, coded
+from headwater.contract.written import as_text
 from headwater.stringcodes import StringCodes
 
 __all__ = ["GroupIndex", "SlotIndex"]
@@ -92,7 +93,7 @@ class GroupIndex:
 
     def _column(self, i: int, column: pa.Array) -> Ints:
         """Return the number of each row's value in one column."""
-        column = coded(column)
+        column = coded(as_text(column))
         values = self._values[i]
         codes = values.of(column.dictionary)
         if column.null_count:  # null has no place in the dictionary: give it one behind the last

@@ -6,6 +6,8 @@ Deliberately a second implementation: it shares no code with the engine's aggreg
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
@@ -82,6 +84,8 @@ def _value(aggregate: Aggregate, group: pd.DataFrame) -> Any:
         return same.min() if aggregate.function == "first" else same.max()
     if aggregate.function == "sum" and pd.api.types.is_float_dtype(column):
         return math.fsum(column)
+    if aggregate.function == "sum" and isinstance(column.iloc[0], Decimal):
+        return sum((Fraction(one) for one in column), Fraction(0))
     if aggregate.function == "variance":
         return None if len(column) < 2 else column.var()
     return {"sum": column.sum, "min": column.min, "max": column.max, "mean": column.mean}[aggregate.function]()
@@ -157,6 +161,8 @@ def equal_values(want: Any, got: Any) -> bool:
     """
     if _null(want) or got is None:
         return _null(want) and got is None
+    if isinstance(want, Decimal | Fraction):
+        return Fraction(str(got)) == Fraction(want)
     if isinstance(want, pd.Timestamp):
         return bool(pd.Timestamp(str(got)) == want)
     if isinstance(want, str | bool | np.bool_):

@@ -15,12 +15,15 @@ import pyarrow.csv as pacsv
 from headwater.codec.csvrows import count_tidy_rows, split_row, split_rows
 from headwater.contract import Contract, Field, InvalidRow, conform, validate_row
 from headwater.contract.text import MILLISECONDS, NULLS, text_value
+from headwater.contract.types import TIMES
 from headwater.contract.values import EXACT_FLOATS
 from headwater.errors import InvalidEvent, UsageError
 
 __all__ = ["CsvReader", "known_columns"]
 
-_TEXT = ("string", "timestamp", "date")
+_TEXT = frozenset({"string", "timestamp", "timestamp_us", "date", "time", "uuid", "binary", "decimal"})
+_BARE = ("string", "binary")
+"""Types in which only the empty text is null."""
 _HEXADECIMAL = re.compile(rb'(?:\A|[,\n"])[ \t]*0[xX]')
 """Arrow reads such text as a whole number."""
 
@@ -145,10 +148,12 @@ class CsvReader:
         columns = []
         for name, column in zip(table.column_names, table.columns, strict=True):
             field = self._fields[name]
-            if field.type in _TEXT and not (field.type == "string" and field.required):
-                null = pc.equal(column, "") if field.type == "string" else pc.is_in(column, pa.array(NULLS))
+            if field.kind.name in _TEXT and not (field.type in _BARE and field.required):
+                null = pc.equal(column, "") if field.type in _BARE else pc.is_in(column, pa.array(NULLS))
                 column = pc.if_else(null, pa.scalar(None, pa.string()), column)
-            if field.type == "timestamp":
+            if field.kind.name == "decimal":
+                column = pc.utf8_trim(column, " \t")
+            if field.type in TIMES:
                 counted = pc.match_substring_regex(column, f"^{MILLISECONDS.pattern}$")
                 if pc.all(counted).as_py():
                     column = column.cast(pa.int64())
@@ -188,7 +193,7 @@ class CsvReader:
 
 
 def _read_as(field: Field, integers: pa.DataType) -> pa.DataType:
-    if field.type in _TEXT:
+    if field.kind.name in _TEXT:
         return pa.string()
     if field.type in ("int", "long"):
         return integers

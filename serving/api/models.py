@@ -152,7 +152,8 @@ def _value(aggregate: Aggregate, schema: pa.Schema) -> Any:
     if aggregate.function in ("mean", "variance", "quantile") or aggregate.field is None:
         return float | None
     kind = schema.field(aggregate.field).type
-    if aggregate.function == "sum" and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    of_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if aggregate.function == "sum" and not of_numbers:
         return Any
     return _plain(kind)
 
@@ -170,5 +171,7 @@ _PLAIN: tuple[tuple[Callable[[pa.DataType], bool], Any], ...] = (
     (pa.types.is_integer, int),
     (pa.types.is_floating, float),
     (pa.types.is_string, str),
+    (pa.types.is_decimal, str),
+    (pa.types.is_fixed_size_binary, str),
     (pa.types.is_temporal, str),
 )

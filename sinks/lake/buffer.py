@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headwater.arrays import Ints, coded, whole
+from headwater.contract.types import UUID
 from headwater.lineage.origins import sorted_rows
 from headwater.sinks.lake.partitioning import (
     BUCKET_METADATA,
@@ -56,6 +57,8 @@ def file_schema(schema: pa.Schema) -> pa.Schema:
             kind = pa.timestamp("us", "UTC")
         elif pa.types.is_string(kind):
             kind = pa.dictionary(pa.int32(), pa.string())
+        elif kind == UUID:
+            kind = pa.uuid()
         fields.append(pa.field(one.name, kind, nullable=one.nullable))
     return pa.schema(fields)
 
@@ -271,6 +274,8 @@ def _coded(chunk: pa.Array) -> pa.DictionaryArray:
 
 def _sorted(key: pa.Array, ts: Ints) -> Ints:
     """Return row numbers ordered by key, time and row."""
+    if isinstance(key.type, pa.UuidType):
+        key = key.cast(UUID)
     if pa.types.is_dictionary(key.type):
         rank = np.empty(len(key.dictionary), np.int64)
         rank[pc.array_sort_indices(key.dictionary).to_numpy()] = np.arange(len(key.dictionary))

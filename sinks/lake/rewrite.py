@@ -86,6 +86,7 @@ class Rewriter:
             duckdb.connect(f"{place}/sort.db") as db,
         ):
             db.execute("SET TimeZone = 'UTC'")
+            db.execute("SET arrow_lossless_conversion = true")  # without it a UUID comes back as text
             db.execute(f"SET memory_limit = '{self._memory}'")
             db.execute("SET threads = 2")
             read = self._read(db, files, progress)

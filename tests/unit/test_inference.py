@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,14 @@ def test_types_are_the_narrowest_that_hold_all(written: Callable[[Rows], tuple[s
 
 
 def test_parquet_has_its_own_types() -> None:
-    """Those that a contract lacks are kept as JSON."""
+    """Those that a contract lacks are kept as JSON, and a time keeps its microseconds."""
     row = {"who": "d", "at": datetime(2026, 3, 1, tzinfo=UTC), "day": date(2026, 3, 1), "price": Decimal("1.10"),
            "tags": ["a"], "raw": b"\xff", "n": 7}  # fmt: skip
     contract, refused, taken = proposed(parquet([row, row | {"tags": None}]))
     assert (refused, taken) == ([], 2)
     assert types(contract) == {
-        "who": "string", "at": "timestamp", "day": "date", "price": "json", "tags": "json?", "raw": "json", "n": "long",
+        "who": "string", "at": "timestamp", "day": "date", "price": "decimal(38, 2)", "tags": "json?", "raw": "binary",
+        "n": "long",
     }  # fmt: skip
 
 
@@ -180,3 +181,22 @@ TEXTS = st.sampled_from(
 def test_whatever_csv_is_sampled_keeps_the_proposal(rows: Rows) -> None:
     _, refused, taken = proposed(as_csv(rows))
     assert (refused, taken) == ([], len(rows))
+
+
+def test_a_time_with_microseconds_keeps_them() -> None:
+    """As text, as Parquet has it, and counted; and a text that looks like a UUID or a time of day stays one."""
+    at = {
+        "k": "a",
+        "at": "2026-03-01T12:00:00.000005Z",
+        "id": "01234567-89ab-cdef-0123-456789abcdef",
+        "clock": "12:30:00",
+    }
+    for written in (ndjson, as_csv):
+        contract, refused, taken = proposed(written([at, at | {"at": "2026-03-01T12:00:00Z"}]))
+        assert (types(contract), refused, taken) == (
+            {"k": "string", "at": "timestamp_us", "id": "string", "clock": "string"}, [], 2,
+        )  # fmt: skip
+    contract, _, _ = proposed(parquet([{"k": "a", "at": datetime(2026, 3, 1, 0, 0, 0, 5, UTC), "t": time(1)}]))
+    assert types(contract) == {"k": "string", "at": "timestamp_us", "t": "time"}
+    contract, _, _ = proposed(ndjson([{"k": "a", "event_ts": 1_772_366_400_000_005}]))
+    assert (contract.field("event_ts").type, contract.field("event_ts").epoch) == ("timestamp_us", "us")

@@ -11,7 +11,7 @@ from headwater import aggregates as agg
 from headwater.aggregates import Aggregate
 from headwater.aggregates.columns import Columns
 from headwater.contract import Contract, parse_contract
-from headwater.contract.definition import TYPES
+from headwater.contract.types import TYPES
 from headwater.errors import UsageError
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
@@ -38,6 +38,8 @@ VALUES: dict[str, list[Any]] = {
     "timestamp": [0, 1],
     "date": [0, 1],
     "json": ['{"a": 1}', "2"],
+    "uuid": [b"0123456789abcdef", b"fedcba9876543210"],
+    "binary": [b"a", b"b"],
 }
 
 

@@ -1,0 +1,101 @@
+"""Write columns of types that JSON does not have as text, and read numbers of JSON without rounding. Pure.
+
+What is written here is what `read_value` reads back as the same value.
+"""
+
+import base64
+import json
+from datetime import time
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.contract.scalars import JsonNumber, decimal_text
+from headwater.contract.types import UUID
+
+__all__ = ["EXACT", "STRICT", "as_json", "as_text"]
+
+
+def _refuse(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not a JSON number")
+
+
+STRICT = json.JSONDecoder(parse_constant=_refuse)
+"""Reads JSON as its standard has it: no NaN, no infinities."""
+EXACT = json.JSONDecoder(parse_constant=_refuse, parse_float=JsonNumber)
+"""The same, and numbers with a point know how they are written."""
+
+
+def as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the column as JSON has its values: times in ISO 8601, UTC, with milliseconds or microseconds and Z,
+    decimals and UUIDs as text, bytes in base64; all else as it is.
+    """
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        unit = "ms" if kind.unit in ("s", "ms") else "us"
+        text = column.cast(pa.timestamp(unit, kind.tz), safe=False).cast(pa.timestamp(unit)).cast(pa.string())
+        return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T", max_replacements=1), "Z", "")
+    if pa.types.is_date(kind):
+        return column.cast(pa.string())
+    if isinstance(kind, pa.BaseExtensionType):
+        return as_json(column.cast(kind.storage_type))
+    if not _is_written(kind):
+        return column
+    coded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+    chunks = []
+    for chunk in coded.chunks:
+        texts = pa.array([None if one is None else _text(one) for one in _values(chunk.dictionary)], pa.string())
+        chunks.append(texts.take(chunk.indices))
+    return pa.chunked_array(chunks, pa.string())
+
+
+def as_text(column: pa.Array, *, decimals: bool = True) -> pa.Array:
+    """Return a column of UUIDs, times of day, times in microseconds or `decimals` as text; any other as it is.
+
+    The text is what a key of a view is, and sorts as the values do but for decimals.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    fine = pa.types.is_timestamp(kind) and kind.unit == "us"
+    if not fine and kind != UUID and not (decimals and pa.types.is_decimal(kind)) and not pa.types.is_time(kind):
+        return column
+    if pa.types.is_dictionary(column.type):
+        return as_text(column.dictionary).take(column.indices)
+    return as_json(pa.chunked_array([column])).combine_chunks()
+
+
+def _is_written(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    of_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(of_bytes or pa.types.is_decimal(kind) or pa.types.is_time(kind))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_time(column.type):
+        counts = column.cast(_STORED[column.type.bit_width]).to_pylist()
+        return [one if one is None else _clock(one, column.type.unit) for one in counts]
+    found: list[Any] = column.to_pylist()
+    return found if column.type != UUID else [one if one is None else _dashed(one.hex()) for one in found]
+
+
+_STORED = {32: pa.int32(), 64: pa.int64()}
+_PER_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+def _clock(count: int, unit: str) -> time | int:
+    """Return a time of day; the number itself where it is outside the day."""
+    us = count // 1_000 if unit == "ns" else count * _PER_US[unit]
+    seconds, micros = divmod(us, 1_000_000)
+    return time(seconds // 3600, seconds // 60 % 60, seconds % 60, micros) if 0 <= seconds < 86_400 else us
+
+
+def _dashed(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, time):
+        return value.isoformat()
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else decimal_text(value)
