@@ -67,7 +67,7 @@ ARRIVAL = _Arrival()
 def with_arrival(rows: Sequence[Row | Unread], arrived_ms: int) -> Sequence[Row | Unread]:
     """Return the rows with the record's arrival, epoch ms, in place of every `ARRIVAL`."""
     arrived = datetime.fromtimestamp(arrived_ms / 1000, UTC)
-    if not any(value is ARRIVAL for row in rows if isinstance(row, Mapping) for value in row.values()):
+    if not any(ARRIVAL in row.values() for row in rows if isinstance(row, Mapping)):
         return rows
     return [
         {name: arrived if value is ARRIVAL else value for name, value in row.items()}

@@ -311,6 +311,18 @@ class Contract:
         return self.unknown != "refuse" or any(field.path or field.type == "json" for field in self.fields)
 
     @cached_property
+    def places(self) -> tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]:
+        """Return for each field the paths at which an event may have it, the first before the others.
+
+        The field that keeps what no other takes has none.
+        """
+        return tuple(
+            (field.name, (field.path,) if field.path else tuple((name,) for name in (field.name, *field.was)))
+            for field in self.fields
+            if field.name != self.unknown
+        )
+
+    @cached_property
     def identifying(self) -> frozenset[str]:
         """Return the names of the text fields that identify: the key, and what the own id consists of."""
         own = () if self.id is None else (self.id.origin,)

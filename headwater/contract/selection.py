@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from headwater.contract.definition import Contract, Field
+from headwater.contract.definition import Contract
 from headwater.contract.values import jsonable, shown
 from headwater.errors import InvalidEvent
 
@@ -33,13 +33,11 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
         return event
     found: dict[str, Any] = {}
     taken: list[tuple[str, ...]] = []
-    for field in contract.fields:
-        if field.name == contract.unknown:
-            continue
-        for path in _places(field):
-            value = _at(event, path)
+    for name, paths in contract.places:
+        for path in paths:
+            value = event.get(path[0], _ABSENT) if len(path) == 1 else _at(event, path)
             if value is not _ABSENT:
-                found[field.name] = value
+                found[name] = value
                 taken.append(path)
                 break
     if contract.unknown == "ignore":
@@ -51,10 +49,6 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
     if rest:
         found[contract.unknown] = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=jsonable)
     return found
-
-
-def _places(field: Field) -> list[tuple[str, ...]]:
-    return [field.path] if field.path else [(name,) for name in (field.name, *field.was)]
 
 
 def _at(event: Any, path: tuple[str, ...]) -> Any:

@@ -87,7 +87,9 @@ def _attribute(value: Any, depth: int) -> Any:
         raise InvalidRecord(f"an attribute of the type {kind[:8]} that cannot be read") from error
 
 
-def _number(text: str) -> int | Decimal:
+def _number(text: Any) -> int | Decimal:
+    if isinstance(text, str) and text.isdecimal() and text.isascii() and len(text) <= 40:
+        return int(text)
     found = Decimal(text)
     if not found.is_finite():
         raise ValueError(text)

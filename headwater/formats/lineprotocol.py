@@ -51,9 +51,31 @@ def _lines(text: str) -> list[str]:
 
 def _row(line: str, precision: str) -> Row | Unread:
     try:
-        return _parsed(line, precision)
+        return _plain_row(line, precision) or _parsed(line, precision)
     except InvalidRecord as error:
         return Unread(str(error), line.encode())
+
+
+def _plain_row(line: str, precision: str) -> Row | None:
+    """Return the row of a line without quotes, escapes and doubled blanks, as most are; None for another."""
+    parts = line.split(" ")
+    if "\\" in line or '"' in line or len(parts) != 3 or not all(parts):
+        return None
+    measurement, *rest = parts[0].split(",")
+    tags, fields = {}, dict[str, object]()
+    if not measurement:
+        return None
+    for part in rest:
+        name, _, value = part.partition("=")
+        if not name or not value or "=" in value:
+            return None
+        tags[name] = value
+    for part in parts[1].split(","):
+        name, _, value = part.partition("=")
+        if not name or not value:
+            return None
+        fields[name] = _bare(value)
+    return {"measurement": measurement, "tags": tags, "fields": fields, "time": _time(parts[2].strip(), precision)}
 
 
 def _parsed(line: str, precision: str) -> Row:
@@ -81,12 +103,17 @@ def _field(line: str, at: int) -> tuple[object, int]:
     if text:
         return re.sub(r'\\(["\\])', r"\1", text[1]), text.end()
     bare, at = _take(_BARE, line, at, "a field's value")
+    return _bare(bare), at
+
+
+def _bare(bare: str) -> float | bool:
+    """Return the value of a field that is no text."""
     if _NUMBER.fullmatch(bare):
-        return float(bare), at
+        return float(bare)
     if _WHOLE.fullmatch(bare):
-        return int(bare[:-1]), at
+        return int(bare[:-1])
     if bare.lower() in _BOOLEANS:
-        return _BOOLEANS[bare.lower()], at
+        return _BOOLEANS[bare.lower()]
     raise InvalidRecord(f"no line protocol: {bare[:40]} is no value")
 
 
@@ -118,4 +145,4 @@ def _expect(line: str, at: int, sign: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return _ESCAPED.sub(r"\1", text)
+    return _ESCAPED.sub(r"\1", text) if "\\" in text else text

@@ -90,9 +90,11 @@ def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
     signal, read = SIGNALS[contract], _READERS[contract]
     for resource in getattr(request, snake(signal.resources)):
         for scope in getattr(resource, snake(signal.scopes)):
+            head: Row | None = None
             for item in getattr(scope, snake(signal.items)):
                 try:
-                    rows = [{**_head(resource, scope, depth), **row} for row in read(item, depth)]
+                    head = head or _head(resource, scope, depth)
+                    rows = [{**head, **row} for row in read(item, depth)]
                 except InvalidRecord as error:
                     yield Unread(str(error), item_request(signal, resource, scope, item))
                 else:

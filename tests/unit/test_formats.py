@@ -4,14 +4,17 @@ import gzip
 import json
 import zlib
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headwater import formats
 from headwater.codec import encode_batch, encode_control, encode_kpl
+from headwater.errors import InvalidRecord
+from headwater.formats import lineprotocol
 from tests.samples import (
     ARRIVED_MS,
     CHANGE,
@@ -116,6 +119,29 @@ def test_eventbridge_and_cloudevents_are_json_with_paths() -> None:
         more="unknown: ignore,",
     )
     assert lake(None, of, encoded(cloud))[0]["x"] == 1
+
+
+_LINES = st.lists(
+    st.sampled_from(["cpu", "a", "1", "2i", "t", ".5", "1e3", ",", ",", "=", "=", " ", " ", '"', "\\", "\t", "é", "-"]),
+    max_size=24,
+).map("".join)
+
+
+@given(_LINES)
+@example("cpu,a=1 t=2i 1")
+@example(",a=1 t=2i 1")
+@example("cpu t=2i \t1")
+def test_a_plain_line_is_read_as_any_other_would_be(line: str) -> None:
+    """The short way of most lines has the answer of the long one, or leaves the line to it."""
+
+    def answer(read: Any) -> object:
+        try:
+            return read(line, "ns")
+        except InvalidRecord:
+            return "refused"
+
+    short = answer(lineprotocol._plain_row)
+    assert short is None or short == answer(lineprotocol._parsed)
 
 
 def test_influx_and_telegraf_and_fluent_bit() -> None:
