@@ -21,6 +21,7 @@ from headwater.commands import (
     jobs,
     lake,
     names,
+    project,
     replay,
     run,
     serving,
@@ -36,10 +37,26 @@ app = typer.Typer(
     name="headwater",
     help="Exactly-once streaming on Amazon Kinesis: from the application to Parquet on S3 and views in DynamoDB.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (run, audit, data, gateway, serving, views, lake, lakecare, replay, shards, alerts, jobs, names, settings):
+_PARTS = (
+    project,
+    run,
+    audit,
+    data,
+    gateway,
+    serving,
+    views,
+    lake,
+    lakecare,
+    replay,
+    shards,
+    alerts,
+    jobs,
+    names,
+    settings,
+)
+for part in _PARTS:
     part.register(app)
 
 

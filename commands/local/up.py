@@ -15,6 +15,7 @@ from headwater.config import GatewaySettings, ServeSettings, Settings
 from headwater.errors import HeadwaterError
 from headwater.processors.alerts.publishers import publish_to
 from headwater.processors.alerts.service import Alerts
+from headwater.processors.definition.loading import absolute
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.references import check_sources
 from headwater.processors.runners.embedded import EmbeddedRunner
@@ -110,7 +111,7 @@ class Up:
                 "api": f"http://{web}/v1/views",
                 "console": f"http://{web}",
                 "stream": self._settings.stream,
-                "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": self._settings.pipeline},
+                "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": absolute(self._settings.pipeline)},
             }
 
     def check(self) -> None:

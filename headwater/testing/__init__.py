@@ -1,8 +1,8 @@
 """Run headwater with no AWS: services in memory, a clock that a test moves, faults by script, events to send.
 
-For tests of your own pipelines, and for ours. The services behave as the real ones do in what exactly-once depends on
-(docs/emulators.md); a contract suite holds them against servers that others wrote. Nothing here draws from real time or
-real randomness.
+For tests of your own pipelines, which `run_pipeline` takes over a list of events or a DataFrame, and for ours. The
+services behave as the real ones do in what exactly-once depends on (docs/emulators.md); a contract suite holds them
+against servers that others wrote. Nothing here draws from real time or real randomness.
 
 >>> from headwater.clock import ManualClock
 >>> from headwater.testing import MemoryKinesis
@@ -12,10 +12,32 @@ real randomness.
 'shardId-000000000001'
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from headwater.testing.dynamodb import MemoryDynamoDB, Staleness
 from headwater.testing.faults import Faults
 from headwater.testing.fleet import Fleet
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
 
-__all__ = ["Faults", "Fleet", "MemoryDynamoDB", "MemoryKinesis", "MemoryObjects", "Staleness"]
+if TYPE_CHECKING:
+    from headwater.testing.pipelines import PipelineRun, run_pipeline
+
+__all__ = [
+    "Faults",
+    "Fleet",
+    "MemoryDynamoDB",
+    "MemoryKinesis",
+    "MemoryObjects",
+    "PipelineRun",
+    "Staleness",
+    "run_pipeline",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what runs pipelines when it is first used: the embedded AWS takes the services alone."""
+    if name not in ("PipelineRun", "run_pipeline"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("headwater.testing.pipelines"), name)

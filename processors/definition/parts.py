@@ -13,6 +13,7 @@ from headwater.aggregates import Aggregate
 from headwater.arguments import check_fields
 from headwater.contract.types import TYPES
 from headwater.errors import UsageError
+from headwater.processors.definition.beside import beside_definition
 from headwater.processors.definition.naming import check_column_types, check_name
 from headwater.processors.definition.windows import Window
 from headwater.sinks.views.items import ViewSpec
@@ -24,10 +25,10 @@ __all__ = ["Enrich", "Lake", "Map", "Reference", "Step", "View", "Where"]
 class Reference:
     """Hold the description of a table to join events with.
 
-    `source` is where the first version is read from: a CSV or Parquet file, as a path or `s3://…`, or
-    `dynamodb://TABLE`. `key` is its column that `Pipeline.enrich` looks events up by; of rows with an equal key the
-    last counts. `columns` are the columns to take and their types, named as in a contract: string, boolean, int, long,
-    float, double, timestamp, date.
+    `source` is where the first version is read from: a CSV or Parquet file, as `s3://…` or a path relative to the file
+    that defines the table, or `dynamodb://TABLE`. `key` is its column that `Pipeline.enrich` looks events up by; of
+    rows with an equal key the last counts. `columns` are the columns to take and their types, named as in a contract:
+    string, boolean, int, long, float, double, timestamp, date.
 
     The source is read once, when the pipeline starts for the first time, and copied to the lake bucket. A later version
     is published with `headwater reference publish` and takes effect by a control record in the stream, so that a replay
@@ -50,6 +51,7 @@ class Reference:
             if not getattr(self, name):
                 raise UsageError(f"reference table {self.name}: its {name} is empty")
         check_column_types(f"reference table {self.name}", self.columns)
+        object.__setattr__(self, "source", beside_definition(self.source))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from headwater.codec import Decoder
 from headwater.contract import Contract, load_contract
 from headwater.errors import UsageError
 from headwater.processors.alerts import Condition, Rule
+from headwater.processors.definition.beside import beside_definition
 from headwater.processors.definition.checks import (
     check_aggregates,
     check_alert,
@@ -60,10 +61,10 @@ class Pipeline:
     """Hold the definition of a pipeline. It is immutable: every method returns a new pipeline.
 
     `name` is the pipeline's name in the ledger, in S3 keys and in metrics. `contract` is a contract, the path of a
-    contract file, or the name of a shipped one. `allowed_lateness` is how far the watermark stays behind the highest
-    event time: an event counts as late for a window that ended before the watermark, and amends it. `max_future`
-    bounds how far an event time ahead of its record's arrival moves the watermark. Both are durations such as
-    `"90s"`, `"2m"`, `"1h"`.
+    contract file, relative to the file that defines the pipeline, or the name of a shipped one. `allowed_lateness` is
+    how far the watermark stays behind the highest event time: an event counts as late for a window that ended before
+    the watermark, and amends it. `max_future` bounds how far an event time ahead of its record's arrival moves the
+    watermark. Both are durations such as `"90s"`, `"2m"`, `"1h"`.
 
     Raises UsageError for an option that there is not, and for a duration or a contract that cannot be read.
 
@@ -107,7 +108,7 @@ class Pipeline:
         refuse_unknown(f"pipeline {name}", unknown, _OPTIONS)
         self._set(
             name=name,
-            contract=contract if isinstance(contract, Contract) else load_contract(contract),
+            contract=contract if isinstance(contract, Contract) else load_contract(beside_definition(str(contract))),
             lateness_ms=duration_ms(allowed_lateness),
             max_future_ms=duration_ms(max_future),
             steps=(),

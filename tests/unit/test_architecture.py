@@ -16,6 +16,7 @@ LAYERS = (
     ("headwater.serving.api",),
     ("headwater.serving.console",),
     ("headwater.serving",),
+    ("headwater.testing",),
     ("headwater.producers", "headwater.processors"),
     ("headwater.sinks",),
     ("headwater",),

@@ -45,7 +45,7 @@ def test_the_pipeline_loads_and_fits_its_sample(tmp_path: Path, monkeypatch: pyt
     pipeline = load("fleet.py:pipeline")
     assert pipeline.lake_to.table == "fleet"
     (devices,) = pipeline.references
-    rows = list(csv.DictReader(io.StringIO(FILES[devices.source])))
+    rows = list(csv.DictReader(io.StringIO(FILES[Path(devices.source).name])))
     assert {devices.key, *devices.columns} == set(rows[0])
     sent = {json.loads(line)["device"] for line in FILES["readings.ndjson"].splitlines()}
     assert sent == {row["device"] for row in rows}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from importlib import import_module
@@ -133,10 +134,15 @@ def sources() -> set[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built("wheel", tmp_path_factory.mktemp("wheel"))
+
+
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_a_distribution_holds_everything_and_nothing_beside(kind: str, tmp_path: Path) -> None:
+def test_a_distribution_holds_everything_and_nothing_beside(kind: str, wheel: Path, tmp_path: Path) -> None:
     """All packages lie below `headwater`, where no other distribution and no folder of a user can collide."""
-    archive = built(kind, tmp_path)
+    archive = wheel if kind == "wheel" else built(kind, tmp_path)
     if kind == "wheel":
         names = set(zipfile.ZipFile(archive).namelist())
         tops = {name.split("/")[0] for name in names}
@@ -146,3 +152,30 @@ def test_a_distribution_holds_everything_and_nothing_beside(kind: str, tmp_path:
             names = {name.partition("/")[2] for name in tar.getnames()}
     assert sources() <= names
     assert {"headwater/producers/producer.py", "headwater/py.typed"} <= names
+
+
+def test_a_project_of_one_s_own_runs_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """In a new environment, outside the repository: what `init` makes passes `check` and its own tests."""
+    environment = tmp_path / "environment"
+    run([sys.executable, "-m", "venv", "--without-pip", str(environment)], tmp_path)
+    python = str(environment / "bin" / "python")
+    uv = str(Path(sys.executable).with_name("uv"))
+    run([uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, str(wheel)], tmp_path)
+    # the dependencies are those of this environment: a path file of another's folder is not followed further, so
+    # headwater itself is the wheel's
+    (packages,) = environment.glob("lib/*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    command = str(environment / "bin" / "headwater")
+    run([command, "init", "plant"], tmp_path)
+    project = tmp_path / "plant"
+    assert "4 rows" in run([command, "check", "pipeline.py", "--sample", "sample.ndjson"], project)
+    where = "import headwater.testing; print(headwater.testing.__file__)"
+    assert run([python, "-c", where], project).startswith(str(packages))
+    assert "3 passed" in run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider"], project)
+
+
+def run(command: list[str], cwd: Path) -> str:
+    """What a command prints that ends well."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout

@@ -1,0 +1,130 @@
+"""Define the commands of a project of one's own: init makes its files, check tries its pipeline without AWS."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.commands.options import Json
+from headwater.errors import HeadwaterError, UsageError
+
+if TYPE_CHECKING:
+    from headwater.processors.definition.pipeline import Pipeline
+    from headwater.testing.pipelines import PipelineRun
+
+__all__ = ["register"]
+
+_STARTER = Path(__file__).with_name("starter")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(init)
+    app.command()(check)
+
+
+def init(name: Annotated[str, typer.Argument(help="The project's name, and its folder's.")]) -> None:
+    """Make a project in a new folder: a contract, a pipeline, a sample, a test and a compose file, all of which run."""
+    folder = Path(name)
+    if not _NAME.fullmatch(folder.name):
+        raise UsageError(f"a project cannot be named {folder.name!r}: small letters, digits, _ and -, a letter first")
+    if folder.exists():
+        raise UsageError(f"{folder} is there already")
+    plain = folder.name.replace("-", "_")
+    shutil.copytree(_STARTER, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for file in folder.iterdir():
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("starter", plain), encoding="utf-8")
+    sys.stdout.write(
+        f"{folder} is made. Go there, and then:\n\n"
+        "  headwater check pipeline.py --sample sample.ndjson    does the pipeline fit its events?\n"
+        "  pytest                                                its tests, in memory\n"
+        "  HEADWATER_PIPELINE=pipeline.py headwater up           all of it on this machine\n"
+    )
+
+
+def check(
+    pipeline: Annotated[
+        str | None, typer.Argument(help="file.py, file.py:object or module:object; HEADWATER_PIPELINE by default.")
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Events to try it on: NDJSON, CSV or Parquet, - is stdin; 100,000 at most.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a pipeline without AWS: columns, types and functions against its contract, and on a sample of events.
+
+    Exits 1 when events of the sample break the contract or end as dead letters.
+    """
+    from headwater.commands.output import print_json
+    from headwater.config import read_settings
+    from headwater.processors.definition.loading import load
+    from headwater.processors.references import check_sources
+    from headwater.testing.pipelines import function_faults
+
+    made = load(pipeline or read_settings().pipeline)
+    check_sources(made)
+    if faults := function_faults(made):
+        raise UsageError(f"pipeline {made.name}: {'; '.join(faults)}")
+    invalid: list[str] = []
+    run = None if sample is None else _run(made, sample, invalid)
+    found = _found(made, run, invalid)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if wrong := [*invalid, *(found.get("dead_letters") or [])]:
+        raise HeadwaterError(f"{sample}: {len(wrong):,} events cannot be processed, the first: {wrong[0]}")
+
+
+def _run(made: "Pipeline", sample: str, invalid: list[str]) -> "PipelineRun":
+    from headwater.testing.pipelines import read_sample, run_pipeline
+
+    def on_invalid(row: int, reason: str, _raw: bytes) -> None:
+        invalid.append(f"row {row}: {reason}")
+
+    return run_pipeline(made, read_sample(sample, made.contract, on_invalid))
+
+
+def _found(made: "Pipeline", run: "PipelineRun | None", invalid: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "pipeline": made.name,
+        "contract": f"{made.contract.name} v{made.contract.version}",
+        "lake": made.lake_to.table,
+        "columns": made.lake_schema.names,
+        "views": {view.name: [*view.by, *(one.name for one in view.aggregates)] for view in made.views},
+    }
+    if run is None:
+        return found
+    return found | {
+        "invalid": invalid,
+        "events": run.counts.get("events", 0),
+        "filtered": run.counts.get("filtered", 0),
+        "in_lake": run.lake.num_rows,
+        "dead_letters": [letter.reason for letter in run.dead_letters],
+        "view_rows": {name: len(rows) for name, rows in run.views.items()},
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    lines = [f"pipeline {found['pipeline']} fits contract {found['contract']}"]
+    rows = found.get("view_rows", {})
+    lines += [f"view {name}: {_list(columns)}" + _rows(rows.get(name)) for name, columns in found["views"].items()]
+    lines.append(f"lake table {found['lake']}: {_list(found['columns'])}" + _rows(found.get("in_lake")))
+    if "events" in found:
+        lines.append(f"of {found['events']:,} events {found['filtered']:,} were filtered")
+    else:
+        lines.append("its functions were tried on no events; --sample FILE tries them on some")
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+def _rows(count: int | None) -> str:
+    return "" if count is None else f"; {count:,} row{'' if count == 1 else 's'}"

@@ -1,0 +1,3 @@
+"""Give the tests the fixtures of headwater."""
+
+pytest_plugins = ["headwater.testing.plugin"]
