@@ -146,7 +146,7 @@ def forget_(
     """Remove a key's rows, views, state and dead letters, and look whether any is left. Exits 1 when some is."""
     from headwater.commands.jobs import as_job
     from headwater.commands.services import publishing
-    from headwater.processors.erasure import forget
+    from headwater.processors.erasure.forget import forget
     from headwater.processors.services import new_owner
 
     services, maintenance = _open_maintenance()

@@ -9,6 +9,7 @@ says that there is none. Clients made here look at each answer's length and send
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,6 +100,12 @@ class Objects:
     def put(self, key: str, body: bytes) -> str:
         """Write the object, whole or not at all; returns its URI."""
         self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+        return self.uri(key)
+
+    def put_file(self, key: str, path: Path) -> str:
+        """Write a file's bytes as the object, as `put` does, some at a time."""
+        with path.open("rb") as body:
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
         return self.uri(key)
 
     def get(self, key: str) -> bytes:

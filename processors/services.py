@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from headwater.processors.alerts.service import AlertPorts
-    from headwater.processors.erasure import ErasurePorts
+    from headwater.processors.erasure.ports import ErasurePorts
     from headwater.processors.publishing import PublishLoop
     from headwater.processors.rebuild.ports import RebuildPorts
     from headwater.sinks.lake.compaction import CompactionSizes
@@ -111,7 +111,7 @@ class Services:
     @property
     def erasure_ports(self) -> "ErasurePorts":
         """Return all the places that keep something of a key."""
-        from headwater.processors.erasure import ErasurePorts
+        from headwater.processors.erasure.ports import ErasurePorts
 
         return ErasurePorts(self.stores, self.open_lake_table, self.views, self.alerts, self.letters, self.maintenance)
 

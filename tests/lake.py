@@ -1,13 +1,26 @@
 """A table of the lake on the embedded AWS, its data files, and a ledger in memory that names them."""
 
+import uuid
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestFile,
+    ManifestWriterV2,
+)
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update.snapshot import _FastAppendFiles
 
 from headwater.aws import Objects, client
 from headwater.clock import SystemClock
@@ -30,6 +43,7 @@ __all__ = [
     "aws",
     "commit",
     "contract",
+    "delete_rows",
     "ensured",
     "new_ledger",
     "publisher",
@@ -147,3 +161,43 @@ def publisher(settings: Settings, ledger: Ledger, owner: str = "me", lease_secon
 
 def seqs(settings: Settings) -> Counter[int]:
     return Counter(open_table(settings, "metric").scan(selected_fields=("_seq",)).to_arrow()["_seq"].to_pylist())
+
+
+class _DeleteManifest(ManifestWriterV2):  # type: ignore[misc]  # pyiceberg is not looked into
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+def delete_rows(table: Table, path: str, places: Sequence[int]) -> None:
+    """Delete rows of a data file as Spark and Trino do by merge-on-read: a delete file names their places in it."""
+    uri = f"{table.location()}/data/deletes-{uuid.uuid4().hex}.parquet"
+    rows = pa.table({"file_path": [path] * len(places), "pos": pa.array(sorted(places), pa.int64())})
+    with table.io.new_output(uri).create() as sink:
+        pq.write_table(rows, sink)
+    (file,) = [task.file for task in table.scan().plan_files() if task.file.file_path == path]
+    named = DataFile.from_args(
+        content=DataFileContent.POSITION_DELETES,
+        file_path=uri,
+        file_format=FileFormat.PARQUET,
+        partition=file.partition,
+        record_count=rows.num_rows,
+        file_size_in_bytes=len(table.io.new_input(uri)),
+    )
+    named.spec_id = file.spec_id
+
+    class Deletes(_FastAppendFiles):  # type: ignore[misc]  # the same
+        def _existing_manifests(self) -> list[ManifestFile]:
+            metadata = self._transaction.table_metadata
+            spec = metadata.specs()[file.spec_id]
+            output = self.new_manifest_output()
+            with _DeleteManifest(spec, metadata.schema(), output, self._snapshot_id, "deflate") as writer:
+                writer.add(ManifestEntry.from_args(status=1, snapshot_id=self._snapshot_id, data_file=named))
+            return [writer.to_manifest_file(), *super()._existing_manifests()]
+
+    with table.transaction() as change:
+        Deletes(Operation.OVERWRITE, change, table.io).commit()
+    table.refresh()

@@ -17,7 +17,7 @@ from headwater.lineage.foreign import is_foreign
 from headwater.lineage.origins import OriginSets
 from headwater.stream import sequence
 
-__all__ = ["ForeignPresence", "Hashes", "foreign_presence", "foreign_rows"]
+__all__ = ["ForeignPresence", "Hashes", "foreign_presence", "foreign_rows", "hashed_rows"]
 
 Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 """64 bits of each identity, sorted: of 10 M of them two are alike by a chance of one in 300,000."""
@@ -85,13 +85,28 @@ def foreign_rows(sets: Sequence[OriginSets], positions: Mapping[str, str]) -> Ha
         table = one.to_table()
         names = table["origin"].to_pylist()
         inside = np.array([_is_inside(name, positions) for name in names], np.bool_)
-        kept = table.filter(pa.array(inside))
-        of_origin = np.array([_hash(name) for name in kept["origin"].to_pylist()], np.uint64)
-        first, stop = kept["lo"].to_numpy(), kept["hi"].to_numpy()
-        sizes = stop - first
-        place = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(first, sizes)
-        found.append(_mixed(np.repeat(of_origin, sizes), place.astype(np.uint64)))
+        found.append(_hashed(table.filter(pa.array(inside))))
     return np.unique(np.concatenate(found))
+
+
+def hashed_rows(sets: OriginSets) -> Hashes:
+    """Return the hashes of all events in the sets.
+
+    >>> sets = OriginSets()
+    >>> sets.add_intervals("shardId-000000000000:7", [(0, 3)], 0)
+    >>> len(hashed_rows(sets))
+    3
+    """
+    return np.unique(_hashed(sets.to_table()))
+
+
+def _hashed(table: pa.Table) -> Hashes:
+    """Return the hash of each number in the intervals."""
+    of_origin = np.array([_hash(name) for name in table["origin"].to_pylist()], np.uint64)
+    first, stop = table["lo"].to_numpy(), table["hi"].to_numpy()
+    sizes = stop - first
+    place = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(first, sizes)
+    return _mixed(np.repeat(of_origin, sizes), place.astype(np.uint64))
 
 
 def _foreign(sets: Sequence[OriginSets]) -> Iterable[str]:

@@ -56,6 +56,9 @@ class ShardState:
         self.begun: dict[str, dict[str, object]] = {}
         """Per generation of a view that was built anew: the position where this shard began it, and how many events it
         had had by then, copies aside. The generation's slots of this shard have what is after it."""
+        self.forgetting: dict[str, str] = {}
+        """Of each key whose forgetting is under way, by a hash of it: the object that says which foreign events of it
+        are counted as excluded already."""
         self.views = {view.name: ViewState(view, pipeline.lateness_ms) for view in pipeline.views}
 
     def count(self, name: str, by: int = 1) -> None:
@@ -134,6 +137,7 @@ class ShardState:
             "counts": self.counts,
             "begun": self.begun,
             "awaited": self.awaited,
+            "forgetting": self.forgetting,
         }
         return _pack(head, tables)
 
@@ -150,11 +154,12 @@ class ShardState:
         for name, view in state.views.items():
             if f"slots.{name}" in tables:
                 view.load_tables(tables[f"slots.{name}"], tables[f"aggregates.{name}"])
-        # snapshots of earlier versions lack these three
+        # snapshots of earlier versions lack these four
         if "contents" in tables:
             state.contents.load(tables["contents"])
         state.begun = head.get("begun", {})  # type: ignore[assignment]  # the same
         state.awaited = head.get("awaited", {})  # type: ignore[assignment]  # the same
+        state.forgetting = head.get("forgetting", {})  # type: ignore[assignment]  # the same
         return state
 
     def child(self, pipeline: Pipeline, other: "ShardState | None" = None) -> "ShardState":

@@ -19,7 +19,7 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from headwater.clock import HOUR_MS, Clock
-from headwater.errors import HeadwaterError, Retryable, UsageError
+from headwater.errors import Retryable, UsageError
 from headwater.ledger import ShardEntry
 from headwater.sinks.lake.compaction import (
     CompactionSizes,
@@ -29,7 +29,16 @@ from headwater.sinks.lake.compaction import (
     find_orphans,
     plan_groups,
 )
-from headwater.sinks.lake.rewrite import Rewriter, RewriteResult, SortOrder, data_files, replace_files
+from headwater.sinks.lake.reading import plan
+from headwater.sinks.lake.rewrite import (
+    FileStore,
+    Rewriter,
+    RewriteResult,
+    SortOrder,
+    data_files,
+    replace_files,
+    unchanged,
+)
 from headwater.stores import ObjectStore
 
 __all__ = [
@@ -53,7 +62,7 @@ class _PendingLedger(Protocol):
     def everyone(self) -> list[ShardEntry]: ...
 
 
-class _LakeObjects(ObjectStore, Protocol):
+class _LakeObjects(ObjectStore, FileStore, Protocol):
     bucket: str
 
     def dated(self, prefix: str) -> Iterator[tuple[str, int, int]]: ...
@@ -107,7 +116,7 @@ class MaintenanceSettings:
 
     order: SortOrder
     sizes: CompactionSizes = field(default_factory=CompactionSizes)
-    memory: str = "1GB"
+    memory: str = "256MB"
 
 
 @dataclass(frozen=True)
@@ -173,14 +182,12 @@ class Maintenance:
         began = self.clock.now_ms()
         table = self.reload()
         wanted = {file.path for file in group.files}
-        old = [file for file in data_files(table) if file.file_path in wanted]
-        if len(old) < len(wanted):
+        tasks = [task for task in plan(table) if task.file.file_path in wanted]
+        if len(tasks) < len(wanted):
             return replace(report, overtaken=report.overtaken + 1)
         key = f"{self.prefix}data/compacted/{uuid.uuid4().hex}"
-        written = self._rewriter(table).rewrite(old, key, progress=progress)
-        if written.rows != group.rows:
-            raise HeadwaterError(f"table {self.name}: {group.rows} rows were to be joined, {written.rows} were read")
-        why = {"headwater.compaction": str(len(old))}
+        written = self._rewriter(table).rewrite(tasks, key, progress=progress)
+        old, why = [task.file for task in tasks], {"headwater.compaction": str(len(tasks))}
         for _ in range(_ATTEMPTS):
             if self.clock.now_ms() - began > _SLOWEST_MS:
                 break
@@ -189,7 +196,8 @@ class Maintenance:
             except Retryable:
                 # only the group's own files matter: what others have added beside them is no reason to write it anew
                 table = self.reload()
-                if not wanted <= {file.file_path for file in data_files(table)}:
+                now = plan(table)
+                if not all(unchanged(task, now) for task in tasks):
                     break
                 continue
             if {*written.files} <= {*data_files(self.reload())}:

@@ -3,22 +3,24 @@
 Files of the table's present partitioning, and of one partition, become one file. Those of an earlier partitioning
 become one for each partition that their rows lie in now: pyiceberg writes no other than the present.
 
-DuckDB sorts, on disk where memory is too small. What is written is read back and compared with what was read, every
-column of every row, before the table hears of it.
+DuckDB sorts, on disk where memory is too small; a file that only loses rows keeps its order, and passes through. What
+is written is read back and compared with what was read, every column of every row, before the table hears of it. Rows
+that delete files name are not read: they stay deleted.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.exceptions import CommitFailedException, ValidationException
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.typedef import Record
@@ -26,10 +28,10 @@ from pyiceberg.typedef import Record
 from headwater.errors import HeadwaterError, Retryable
 from headwater.sinks.lake.buffer import file_schema, parquet_writer
 from headwater.sinks.lake.datafiles import describe
+from headwater.sinks.lake.reading import TableReader
 from headwater.sinks.lake.split import partition_conditions, quoted
-from headwater.stores import ObjectStore
 
-__all__ = ["RewriteResult", "Rewriter", "SortOrder", "data_files", "replace_files"]
+__all__ = ["FileStore", "RewriteResult", "Rewriter", "SortOrder", "data_files", "replace_files", "unchanged"]
 
 _IDENTITY = ("_origin", "_seq")
 _GROUP_ROWS = 122_880
@@ -44,6 +46,12 @@ class SortOrder:
     time: str
 
 
+class FileStore(Protocol):
+    """Take whole files as objects: `headwater.aws.Objects` does so on S3."""
+
+    def put_file(self, key: str, path: Path) -> str: ...
+
+
 @dataclass(frozen=True)
 class RewriteResult:
     """Hold the new files (none when no row was kept), their number of rows, and the identities of the rows left out."""
@@ -56,10 +64,10 @@ class RewriteResult:
 class Rewriter:
     """Rewrite files of one state of a table.
 
-    `memory` is what DuckDB may take, such as "1GB"; beyond it sorts on disk.
+    `memory` is what DuckDB may take, such as "256MB"; beyond it sorts on disk.
     """
 
-    def __init__(self, table: Table, objects: ObjectStore, order: SortOrder, memory: str = "1GB") -> None:
+    def __init__(self, table: Table, objects: FileStore, order: SortOrder, memory: str = "256MB") -> None:
         self._table = table
         self._objects = objects
         self._order = order
@@ -70,16 +78,16 @@ class Rewriter:
 
     def rewrite(
         self,
-        files: Sequence[DataFile],
+        tasks: Sequence[FileScanTask],
         key: str,
         without: object = None,
         progress: Callable[[int], object] = lambda _: None,
     ) -> RewriteResult:
         """Write new objects `key`-NNNN.parquet with the rows of the files, except those whose key column is `without`.
 
-        Nothing is written when no row is kept, or when `without` is given and no row has it. The files are of one
-        partition of one partitioning. `progress` is called with the rows done so far, each counted when read and when
-        sorted; what it raises ends the rewrite. Raise HeadwaterError when what was written is not what was read.
+        Nothing is written when no row is kept. The files are of one partition of one partitioning. `progress` is called
+        with the rows done so far, each counted when read and when written; what it raises ends the rewrite. Raise
+        HeadwaterError when what was written is not what was read.
         """
         with (
             tempfile.TemporaryDirectory(prefix="headwater-rewrite-") as place,
@@ -89,29 +97,89 @@ class Rewriter:
             db.execute("SET arrow_lossless_conversion = true")  # without it a UUID comes back as text
             db.execute(f"SET memory_limit = '{self._memory}'")
             db.execute("SET threads = 2")
-            read = self._read(db, files, progress)
-            left_out = self._leave_out(db, without)
-            if without is not None and not left_out.num_rows:
-                return RewriteResult((), 0, left_out)
-            parts = self._parts(db, files[0])
-            bodies = [Path(place) / f"{number:04d}.parquet" for number in range(len(parts))]
-            rows = 0
-            for (_, where), body in zip(parts, bodies, strict=True):
-                rows += self._sorted(db, where, body, partial(_offset, progress, read + rows))
-            if not rows:
-                return RewriteResult((), 0, left_out)
-            _same(db, bodies, rows)
-            uris = [self._objects.put(f"{key}-{body.name}", body.read_bytes()) for body in bodies]
+            passes = len(tasks) == 1 and tasks[0].file.spec_id == self._table.metadata.default_spec_id
+            write = self._passed if passes and without is not None else self._resorted
+            written = write(db, tasks, Path(place), without, progress)
+            _check_rows(tasks, written.rows + written.left_out.num_rows)
+            bodies = written.bodies if written.rows else []
+            if bodies:
+                _same(db, bodies, written)
+            uris = [self._objects.put_file(f"{key}-{body.name}", body) for body in bodies]
         io, metadata = self._table.io, self._table.metadata
-        new = [describe(io, metadata, uri, partition=part) for uri, (part, _) in zip(uris, parts, strict=True)]
-        return RewriteResult(tuple(new), rows, left_out)
+        new = tuple(describe(io, metadata, u, partition=p) for u, p in zip(uris, written.partitions, strict=False))
+        return RewriteResult(new, written.rows, written.left_out)
 
-    def _read(self, db: duckdb.DuckDBPyConnection, files: Sequence[DataFile], progress: Callable[[int], object]) -> int:
+    def _passed(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        tasks: Sequence[FileScanTask],
+        place: Path,
+        without: object,
+        progress: Callable[[int], object],
+    ) -> "_Bodies":
+        """Write the rows of one file that stay, in their order."""
+        (task,) = tasks
+        found = _Bodies([place / "0000.parquet"], [task.file.partition], 0, 0, _identities([]))
+        out: list[pa.Table] = []
+        groups = _grouped(self._staying(db, task, without, out, found, progress), _GROUP_ROWS)
+        first = next(groups, None)
+        if first is not None:
+            with (
+                found.bodies[0].open("wb") as sink,
+                parquet_writer(sink, self._written, first.num_rows, self._distinct_in(first)) as writer,
+            ):
+                for group in chain([first], groups):
+                    writer.write_table(self._as_written(group), _GROUP_ROWS)
+        found.left_out = _identities(out)
+        return found
+
+    def _staying(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        task: FileScanTask,
+        without: object,
+        out: list[pa.Table],
+        found: "_Bodies",
+        progress: Callable[[int], object],
+    ) -> Iterator[pa.Table]:
+        """Yield the rows that stay, counted and hashed into `found`; those that go are put into `out`."""
+        read = 0
+        for batch in self._batches([task]):
+            goes = pc.fill_null(pc.equal(batch.column(self._order.key).cast(pa.string()), str(without)), False)
+            out.append(pa.Table.from_batches([batch.select(_IDENTITY)]).filter(goes))
+            stays = pa.Table.from_batches([batch.filter(pc.invert(goes))])
+            found.rows += stays.num_rows
+            found.hashes += _hashes(db, stays)
+            read += 2 * batch.num_rows
+            progress(read)
+            yield stays
+
+    def _resorted(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        tasks: Sequence[FileScanTask],
+        place: Path,
+        without: object,
+        progress: Callable[[int], object],
+    ) -> "_Bodies":
+        """Write the rows of all files that stay, sorted, a file for each partition."""
+        read = self._read(db, tasks, progress)
+        left_out = self._leave_out(db, without)
+        parts = self._parts(db, tasks[0].file)
+        bodies = [place / f"{number:04d}.parquet" for number in range(len(parts))]
+        rows = 0
+        for (_, where), body in zip(parts, bodies, strict=True):
+            rows += self._sorted(db, where, body, partial(_offset, progress, read + rows))
+        return _Bodies(bodies, [part for part, _ in parts], rows, _hashes(db, "read"), left_out)
+
+    def _read(
+        self, db: duckdb.DuckDBPyConnection, tasks: Sequence[FileScanTask], progress: Callable[[int], object]
+    ) -> int:
         """Read all rows into the table `read` and return how many there are."""
         db.register("none", _plain(self._schema).empty_table())
         db.execute("CREATE TABLE read AS SELECT * FROM none")
         rows = 0
-        for batch in self._batches(files):
+        for batch in self._batches(tasks):
             db.register("source", pa.Table.from_batches([batch]))
             db.execute("INSERT INTO read SELECT * FROM source")
             rows += batch.num_rows
@@ -125,13 +193,12 @@ class Rewriter:
             return [(file.partition, "TRUE")]
         return partition_conditions(db, "read", metadata.spec(), metadata.schema())
 
-    def _batches(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as the table's present schema has them, a file at a time."""
-        scan = ArrowScan(self._table.metadata, self._table.io, self._table.schema(), AlwaysTrue())
-        plain = _plain(self._schema)
-        for file in files:
-            for batch in scan.to_record_batches([FileScanTask(file)]):
-                yield pa.RecordBatch.from_arrays([batch.column(one.name).cast(one.type) for one in plain], schema=plain)
+    def _batches(self, tasks: Sequence[FileScanTask]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as the table's present schema has them, some at a time."""
+        reader, plain = TableReader(self._table), _plain(self._schema)
+        for task in tasks:
+            for batch in reader.batches(task):
+                yield batch.cast(plain)
 
     def _leave_out(self, db: duckdb.DuckDBPyConnection, without: object) -> pa.Table:
         """Delete the rows whose key is `without` from `read` and return their identities."""
@@ -151,11 +218,18 @@ class Rewriter:
         rows = 0
         with body.open("wb") as sink, parquet_writer(sink, self._written, group, distinct) as writer:
             for batch in reader:
-                columns = [batch.column(one.name).cast(one.type) for one in self._written]
-                writer.write_table(pa.Table.from_arrays(columns, schema=self._written), _GROUP_ROWS)
+                writer.write_table(self._as_written(pa.Table.from_batches([batch])), _GROUP_ROWS)
                 rows += batch.num_rows
                 progress(rows)
         return rows
+
+    def _as_written(self, rows: pa.Table) -> pa.Table:
+        columns = [rows.column(one.name).combine_chunks().cast(one.type) for one in self._written]
+        return pa.Table.from_arrays(columns, schema=self._written)
+
+    def _distinct_in(self, group: pa.Table) -> dict[str, int]:
+        """Return how many values key and origin have in a row group."""
+        return {name: pc.count_distinct(group.column(name)).as_py() for name in (self._order.key, _IDENTITY[0])}
 
     def _distinct(self, db: duckdb.DuckDBPyConnection, where: str) -> tuple[int, dict[str, int]]:
         """Return the rows of one row group, and about how many values key and origin have in one."""
@@ -201,14 +275,72 @@ def replace_files(table: Table, old: Sequence[DataFile], new: Sequence[DataFile]
         raise Retryable(f"another writer was faster: {' '.join(str(error).split())}") from error
 
 
-def _same(db: duckdb.DuckDBPyConnection, bodies: Sequence[Path], rows: int) -> None:
+@dataclass
+class _Bodies:
+    """Hold what was written on this machine: files, their partitions, rows, the sum of the hashes of the rows that were
+    read, and the identities of those that go.
+    """
+
+    bodies: list[Path]
+    partitions: list[Record]
+    rows: int
+    hashes: int
+    left_out: pa.Table
+
+
+def _identities(tables: Sequence[pa.Table]) -> pa.Table:
+    schema = pa.schema([("_origin", pa.string()), ("_seq", pa.int64())])
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
+
+
+def _grouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the rows again, so many at a time."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        held.append(table)
+        count += table.num_rows
+        while count >= rows:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, rows)
+            held, count = [whole.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(held)
+
+
+def _check_rows(tasks: Sequence[FileScanTask], read: int) -> None:
+    """Raise HeadwaterError when fewer rows were read than the files have, and no delete file says which those are."""
+    there = sum(task.file.record_count for task in tasks)
+    if read != there and not (read < there and any(task.delete_files for task in tasks)):
+        raise HeadwaterError(f"{there} rows were to be rewritten, {read} were read: nothing was changed")
+
+
+def _hashes(db: duckdb.DuckDBPyConnection, rows: pa.Table | str) -> int:
+    """Return the sum of the hashes of all rows, all columns, of a table in memory or one that DuckDB has."""
+    name = rows if isinstance(rows, str) else "hashed"
+    if not isinstance(rows, str):
+        db.register(name, rows)
+    ((found,),) = db.execute(f"SELECT sum(hash(r)::HUGEINT) FROM {name} r").fetchall()
+    return int(found or 0)
+
+
+def _same(db: duckdb.DuckDBPyConnection, bodies: Sequence[Path], written: _Bodies) -> None:
     """Raise HeadwaterError unless the files have the rows that were read, by number and by sum of hashes."""
-    wanted = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read r").fetchone()
-    got = db.execute("SELECT count(*), sum(hash(r)::HUGEINT) FROM read_parquet(?) r", [[*map(str, bodies)]]).fetchone()
-    if wanted != got or wanted is None or wanted[0] != rows:
+    query = "SELECT count(*), sum(hash(r)::HUGEINT) FROM read_parquet(?) r"
+    (got,) = db.execute(query, [[*map(str, bodies)]]).fetchall()
+    if got != (written.rows, written.hashes):
         raise HeadwaterError(
-            f"a rewritten file has other rows than were read ({wanted} and {got}): nothing was changed"
+            f"a rewritten file has other rows than were read ({written.rows} and {got}): nothing was changed"
         )
+
+
+def unchanged(task: FileScanTask, now: Sequence[FileScanTask]) -> bool:
+    """Tell whether the table still has the file, with the same delete files: others would mean fewer rows."""
+    return any(one.file.file_path == task.file.file_path and _deletes(one) == _deletes(task) for one in now)
+
+
+def _deletes(task: FileScanTask) -> set[str]:
+    return {one.file_path for one in task.delete_files}
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

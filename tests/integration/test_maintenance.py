@@ -137,7 +137,12 @@ class Crash(BaseException):
     """The process is gone."""
 
 
-STEPS = ["rewriting.describe", "maintenance.replace_files before", "maintenance.replace_files after", "objects.put"]
+STEPS = [
+    "rewriting.describe",
+    "maintenance.replace_files before",
+    "maintenance.replace_files after",
+    "objects.put",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -169,7 +174,7 @@ def _break(patch: pytest.MonkeyPatch, keeper: Maintenance, step: str) -> None:
         raise Crash
 
     if step == "objects.put":
-        patch.setattr(keeper.objects, "put", crash)
+        patch.setattr(keeper.objects, "put_file", crash)
     elif step == "rewriting.describe":
         patch.setattr(rewriting, "describe", crash)
     else:

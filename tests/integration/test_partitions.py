@@ -20,7 +20,7 @@ from headwater.errors import Retryable
 from headwater.ledger import Ledger
 from headwater.processors.audit.run import run_audit
 from headwater.processors.definition.loading import load
-from headwater.processors.erasure import forget
+from headwater.processors.erasure.forget import forget
 from headwater.processors.references import ensure_initial
 from headwater.processors.services import Services
 from headwater.sinks.lake.catalog import open_table

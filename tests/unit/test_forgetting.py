@@ -7,7 +7,7 @@ import pytest
 from headwater.aggregates import count
 from headwater.errors import UsageError
 from headwater.processors.definition.pipeline import Pipeline
-from headwater.processors.erasure import forget
+from headwater.processors.erasure.forget import forget
 from headwater.processors.generations import DOCUMENT, Generation, Generations
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World

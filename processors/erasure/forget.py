@@ -1,0 +1,164 @@
+"""Erase all that is kept of one key: from lake, views, alerts, state and dead letters, then look for what is left.
+
+The order makes a crash harmless: run it again. What the lake lacks afterwards counts as excluded, so the audit stays
+exact. Each shard is claimed for a moment, which fences its processor; that takes the shard up again from the same
+position. Events of the key that are still in the stream behind that position are new events: run it again once they
+have been read, or stop producing them first.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headwater.errors import Retryable, UsageError
+from headwater.processors.alerts.progress import known_rules
+from headwater.processors.alerts.store import Entry
+from headwater.processors.engine.state import ShardState
+from headwater.processors.erasure.excluded import ExcludedRows
+from headwater.processors.erasure.lake import STEP_BYTES, LakeErasure, check_key
+from headwater.processors.erasure.ports import ErasurePorts, change_state, is_origin
+from headwater.processors.generations import DOCUMENT, Generation, building, generations, keeping
+from headwater.processors.jobs import NoProgress, Progress
+from headwater.processors.rebuild.generation_rows import drop
+from headwater.processors.shard.flushes import forget_flushed
+from headwater.processors.shard.snapshots import StateStore
+from headwater.sinks.deadletter import DeadLetter
+
+__all__ = ["Forgotten", "forget"]
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Report what was removed, and what a last look found of the key: `left` is empty when nothing is left."""
+
+    key: str
+    rows: int
+    files: int
+    view_rows: int
+    slots: int
+    letters: int
+    left: tuple[str, ...]
+
+
+def forget(
+    ports: ErasurePorts,
+    key: str,
+    owner: str,
+    publish: Callable[[], object],
+    progress: Progress | None = None,
+    step_bytes: int = STEP_BYTES,
+) -> Forgotten:
+    """Remove the key (as text) everywhere. `publish` makes one publisher's step, or waits for another's.
+
+    The lake's files are replaced about `step_bytes` a commit. Killed, the same call goes on from there.
+
+    Raises UsageError while a view is being built or dropped, and HeadwaterError for a key that is no text or integer.
+    """
+    progress = progress or NoProgress()
+    _check_views(ports)
+    progress.phase("waiting for the publisher")
+    _wait_until_published(ports, publish)
+    check_key(ports.open_table(), ports.stores.pipeline.contract.key, key)
+    entries, slots = ports.stores.ledger.shards(), 0
+    progress.phase("state of the shards", len(entries))
+    for at, entry in enumerate(entries, 1):
+        slots += _scrub(ports, entry.shard_id, key, owner)
+        progress(0, at)
+    excluded = ExcludedRows(ports.stores, key, owner)
+    lake = LakeErasure(ports, key, excluded, progress, step_bytes)
+    lake.run()
+    rows = lake.rows
+    column, views = ports.stores.pipeline.contract.key, ports.stores.kept_pipeline().views
+    progress.phase("views", len(views))
+    view_rows = 0
+    for at, view in enumerate(views, 1):
+        view_rows += ports.views.remove(view.spec, column, key)
+        progress(rows, at)
+    _drop_unswept(ports)
+    progress.phase("alerts and dead letters")
+    for alert in _alerts(ports, key):  # after the rows that they are judged by
+        ports.alerts.remove(alert)
+    letters = ports.letters.remove(ports.stores.pipeline.name, _about(column, key))
+    progress.phase("looking for what is left")
+    left = (*lake.left(), *_look(ports, key))
+    if not left:
+        excluded.finish()
+    return Forgotten(key, rows, lake.files, view_rows, slots, letters, left)
+
+
+def _check_views(ports: ErasurePorts) -> None:
+    """Raise UsageError while rows are stored that neither serve nor are kept up: the key would stay in them."""
+    document, _ = ports.stores.ledger.document(DOCUMENT)
+    under_way = building(ports.stores.pipeline, document)
+    if under_way:
+        raise UsageError(f"view {', '.join(under_way)} is being built from the lake: wait, or cancel that job")
+    found = generations(document, ports.stores.pipeline)
+    for name in [name for name, one in found.items() if one.retired]:
+        raise UsageError(
+            f"view {name}: the rows of an ended rebuild are not all dropped: call headwater view rebuild {name}, as "
+            "the job that was interrupted was, and let it end"
+        )
+
+
+def _drop_unswept(ports: ErasurePorts) -> None:
+    """Drop rows that a process which hung may have written of a generation after it was dropped: nobody reads them."""
+    document, _ = ports.stores.ledger.document(DOCUMENT)
+    for name, one in generations(document, ports.stores.pipeline).items():
+        for number in one.unswept:
+            drop(ports.views, Generation(number, 0).stored(name), lambda _: None)
+
+
+def _alerts(ports: ErasurePorts, key: str) -> list[Entry]:
+    """Return what alerts keep of the key, also those that the pipeline no longer has."""
+    rules = {*known_rules(ports.stores.ledger), *(rule.name for rule in ports.stores.pipeline.alerts)}
+    return ports.alerts.having(sorted(rules), ports.stores.pipeline.contract.key, key)
+
+
+def _wait_until_published(ports: ErasurePorts, publish: Callable[[], object]) -> None:
+    for _ in range(100):
+        if not any(entry.pending for entry in ports.stores.ledger.shards()):
+            return
+        publish()
+    raise Retryable("files wait for the publisher for too long; is one running?")
+
+
+def _scrub(ports: ErasurePorts, shard_id: str, key: str, owner: str) -> int:
+    def change(state: ShardState) -> int:
+        return state.forget(ports.stores.pipeline.contract.key, key, is_origin=is_origin(ports.stores))
+
+    gone = change_state(ports.stores, shard_id, owner, change)
+    stores = ports.stores
+    by = {view.name: view.by for view in stores.kept_pipeline().views}
+    forget_flushed(stores.ledger, stores.objects, shard_id, by, stores.pipeline.contract.key, key)
+    return gone
+
+
+def _about(column: str, key: str) -> Callable[[DeadLetter], bool]:
+    def about(letter: DeadLetter) -> bool:
+        try:
+            event = json.loads(letter.payload)
+        except ValueError:
+            return key.encode() in letter.payload
+        if isinstance(event, dict) and column in event:
+            return str(event[column]) == key
+        return key.encode() in letter.payload
+
+    return about
+
+
+def _look(ports: ErasurePorts, key: str) -> list[str]:
+    """Return where the key still is outside the lake, by reading everything again."""
+    stores, left = ports.stores, list[str]()
+    column = stores.pipeline.contract.key
+    document, _ = stores.ledger.document(DOCUMENT)
+    kept = keeping(stores.pipeline, document)
+    left += [f"view {view.name}" for view in kept.views if ports.views.partitions(view.spec, column, key)]
+    left += [f"view {name}, whose building has begun since" for name in building(stores.pipeline, document)]
+    left += [f"alert {entry.rule}" for entry in _alerts(ports, key)]
+    store = StateStore(kept, stores.objects)
+    for entry in stores.ledger.shards():
+        if store.load(entry).forget(column, key, is_origin=is_origin(ports.stores)):
+            left.append(f"state of shard {entry.shard_id}")
+    if any(_about(column, key)(letter) for letter in ports.letters.list(stores.pipeline.name)):
+        left.append("a dead letter")
+    return left
