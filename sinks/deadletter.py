@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 from urllib.parse import quote, unquote
@@ -202,7 +202,7 @@ def _body(letters: Sequence[DeadLetter]) -> bytes:
 
 
 def _document(letter: DeadLetter) -> dict[str, Any]:
-    document: dict[str, Any] = asdict(letter)
+    document: dict[str, Any] = dict(vars(letter))
     try:
         document["payload"] = letter.payload.decode()
     except UnicodeDecodeError:
