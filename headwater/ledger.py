@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from headwater.errors import CommitUnknown, Fenced, Retryable
@@ -309,11 +308,15 @@ def _lost(error: Exception) -> bool:
 
 
 def _values(plain: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeSerializer  # here, since boto3 takes a producer longer to import than all else
+
     serialize = TypeSerializer().serialize
     return {name: serialize(value) for name, value in plain.items()}
 
 
 def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeDeserializer
+
     deserialize = TypeDeserializer().deserialize
     return {name: deserialize(value) for name, value in item.items()}
 

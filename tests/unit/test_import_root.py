@@ -55,12 +55,26 @@ def test_light_names_load_nothing_heavy(names: str) -> None:
 
 
 def test_a_producer_loads_no_processor_and_no_lake() -> None:
-    """It seals Arrow batches, so pyarrow is there; the pipeline, the catalog and the command are not."""
+    """It seals Arrow batches, so pyarrow is there; boto3 and protobuf are loaded when they are first used."""
     code = (
         "from headwater import Producer\nimport sys\n"
         "unwanted = ('headwater.processors', 'headwater.sinks', 'headwater.serving', 'headwater.commands', 'pandas',"
-        " 'pyiceberg', 'duckdb', 'typer')\n"
+        " 'pyiceberg', 'duckdb', 'typer', 'boto3', 'google.protobuf', 'pydantic', 'pyarrow.parquet')\n"
         "print([one for one in unwanted if one in sys.modules])"
+    )
+    assert python(code) == "[]"
+
+
+def test_no_name_changes_where_a_program_finds_its_modules() -> None:
+    """A library leaves its host alone: neither importing any name, nor reading and writing KPL aggregates."""
+    code = (
+        "import os, signal, sys\n"
+        "before = list(sys.path), dict(os.environ), signal.getsignal(signal.SIGTERM)\n"
+        "import headwater\nfor name in headwater.__all__: getattr(headwater, name)\n"
+        "from headwater.codec.kpl import encode_kpl, user_payloads\n"
+        "assert user_payloads(encode_kpl([b'x'], 'k', None)) == [b'x']\n"
+        "after = list(sys.path), dict(os.environ), signal.getsignal(signal.SIGTERM)\n"
+        "print([name for name, one, two in zip(('path', 'environ', 'signal'), before, after) if one != two])"
     )
     assert python(code) == "[]"
 
