@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from headwater.codec import encode_batch, encode_kpl, event_json
 from headwater.contract import Contract
+from headwater.contract.nestedcolumns import nested_sizes
 from headwater.errors import UsageError
 from headwater.producers.lanes import by_lane, lane_hash_key, lane_of
 from headwater.producers.settings import ProducerSettings
@@ -289,6 +290,11 @@ def _large_rows(table: pa.Table, limit: int) -> np.ndarray[tuple[int], np.dtype[
     """Return the rows whose strings and bytes have more than `limit` bytes together."""
     lengths, most = [], 0
     for column in table.columns:
+        if pa.types.is_nested(column.type):
+            length = pa.chunked_array([nested_sizes(chunk) for chunk in column.chunks], pa.int64())
+            most += pc.max(length).as_py() or 0
+            lengths.append((column, length))
+            continue
         column = column.unify_dictionaries()
         texts = column.chunk(0).dictionary if pa.types.is_dictionary(column.type) and column.num_chunks else column
         kind = texts.type

@@ -5,9 +5,12 @@ Here belongs what "the same content" means. Which batch is compared with which i
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from headwater.contract.nestedcolumns import parts
 
 __all__ = ["in_order_of_appearance", "rows_digest"]
 
@@ -32,14 +35,27 @@ def rows_digest(names: Sequence[str], columns: Sequence[pa.Array]) -> str:
         found.update(f"{name}:{column.type}:{len(column)}:{column.null_count};".encode())
         if column.null_count:
             found.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
-        if pa.types.is_dictionary(column.type):
+        if pa.types.is_nested(column.type):
+            _add_nested(found, column)
+        elif pa.types.is_dictionary(column.type):
             found.update(_values(column.indices))
             found.update(_texts(column.dictionary))
-        elif pa.types.is_binary(column.type):
+        elif pa.types.is_binary(column.type) or pa.types.is_string(column.type):  # texts within others
             found.update(_texts(column.drop_null()))
         else:
             found.update(_values(column))
     return found.hexdigest()
+
+
+def _add_nested(found: Any, column: pa.Array) -> None:
+    """Add the parts of lists, maps and structs; what a null hides has none."""
+    if pa.types.is_struct(column.type):
+        columns = column.drop_null().flatten()
+    else:
+        lengths, *columns = parts(column)
+        found.update(lengths.tobytes())
+    for number, one in enumerate(columns):
+        found.update(rows_digest([str(number)], [one]).encode())
 
 
 def _values(column: pa.Array) -> bytes:

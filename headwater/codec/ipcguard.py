@@ -20,6 +20,8 @@ MAX_ROWS = 1 << 23
 
 _MAX_MESSAGES = 4096
 _MAX_TEXT = 512 << 20
+_MOST_DEPTH = 12
+"""Arrow types within each other: a map is a list of structs."""
 _PLAIN = [pa.bool_(), pa.date32(), pa.date64(), pa.timestamp("ms"), pa.string(), pa.large_string(), pa.null()]
 _NUMBERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
 _FLOATS = [pa.float16(), pa.float32(), pa.float64()]
@@ -65,22 +67,36 @@ def _check_end(data: pa.Buffer, last: int, end: int) -> None:
 
 
 def check_schema(schema: pa.Schema) -> None:
-    """Refuse column types that no contract has; nested and run-end-encoded ones could claim any number of values."""
+    """Refuse column types that no contract has; run-end-encoded ones could claim any number of values."""
     for field in schema:
         kind = field.type
         if kind.id == _DICTIONARY:
             kind = kind.value_type
         if isinstance(kind, pa.UuidType):
             kind = kind.storage_type
-        if kind.id not in _KINDS:
+        if not _is_taken(kind, _MOST_DEPTH):
             raise InvalidRecord(f"column {field.name!r} has the type {field.type}, which no contract has")
+
+
+def _is_taken(kind: pa.DataType, depth: int) -> bool:
+    if kind.num_fields and depth:
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if lists or pa.types.is_map(kind) or pa.types.is_struct(kind):
+            inner = [kind.field(at).type for at in range(kind.num_fields)]
+            return all(_is_taken(one, depth - 1) for one in inner)
+        return False
+    return kind.id in _KINDS or isinstance(kind, pa.UuidType)
 
 
 def check_columns(table: pa.Table) -> pa.Table:
     """Refuse columns whose offsets, codes or text are broken; give every dictionary distinct values and no null."""
     table.validate(full=True)
     for at, field in enumerate(table.schema):
-        column = _plain_texts(table.column(at))
+        column = table.column(at)
+        if pa.types.is_nested(column.type):
+            for chunk in column.chunks:
+                _check_parts(chunk)
+        column = _plain_texts(column)
         if column is not table.column(at):
             table = table.set_column(at, field.name, column)
             field = table.schema.field(at)
@@ -92,9 +108,26 @@ def check_columns(table: pa.Table) -> pa.Table:
     return table
 
 
+def _check_parts(column: pa.Array) -> None:
+    """Refuse more values in lists, maps and structs than a record may have rows, and views of too much text."""
+    if len(column) > MAX_ROWS:
+        raise InvalidRecord(f"more than {MAX_ROWS} values in a list")
+    if pa.types.is_struct(column.type):
+        inner = [column.field(at) for at in range(column.type.num_fields)]
+    elif pa.types.is_map(column.type):
+        inner = [column.keys, column.items]
+    elif pa.types.is_nested(column.type):
+        inner = [column.values]
+    else:
+        _plain_texts(pa.chunked_array([column]))
+        return
+    for one in inner:
+        _check_parts(one)
+
+
 def _plain_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the column without views; refuse views that name more text together than a record may have."""
-    plain, size = column, 0
+    plain, size = unviewed(column) if pa.types.is_nested(column.type) else column, 0
     if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
         for chunk in column.chunks:
             # a view is 16 bytes, the first four of which are the length

@@ -18,7 +18,7 @@ import pyarrow.json as pj
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform, validate_row
-from headwater.contract.written import EXACT, STRICT, as_json
+from headwater.contract.written import EXACT, STRICT, json_values
 from headwater.errors import InvalidEvent, InvalidRecord
 
 __all__ = [
@@ -279,9 +279,9 @@ def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
 
 
 def event_json(table: pa.Table) -> list[bytes]:
-    """Write each row as one JSON object on one line; what JSON has no type for is text (`as_json`)."""
+    """Write each row as one JSON object on one line; what JSON has no type for is text (`json_values`)."""
     names = table.column_names
-    columns = [as_json(column).to_pylist() for column in table.columns]
+    columns = [json_values(column) for column in table.columns]
     return [
         json.dumps(dict(zip(names, row, strict=True)), separators=(",", ":"), ensure_ascii=False, default=str).encode()
         for row in zip(*columns, strict=True)

@@ -11,7 +11,7 @@ from headwater.contract.definition import Field, Number
 from headwater.contract.scalars import DAY_US
 from headwater.contract.values import MAX_MS, MIN_MS
 
-__all__ = ["long_texts", "refused_rows"]
+__all__ = ["Places", "long_texts", "refused_rows"]
 
 _INT64 = pa.int64()
 _INT32 = pa.int32()

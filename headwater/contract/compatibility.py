@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from headwater.contract.definition import INTEGER_BOUNDS, Contract, Field, Number
-from headwater.contract.types import Kind
+from headwater.contract.types import NESTED, Kind
 
 __all__ = ["check_compatible"]
 
@@ -13,8 +13,9 @@ _WIDENED = {("int", "long"), ("float", "double")}
 def check_compatible(old: Contract, new: Contract) -> list[str]:
     """Return why `new` may not follow `old`, one line each; an empty list when it may.
 
-    May change: texts, the order of fields, a new optional field, required to optional, int to long, float to double,
-    a decimal's precision up at the same scale, wider bounds and values, a new name with the old one in `was`.
+    May change: texts, the order of fields, a new optional field, required to optional, int to long, float to double, a
+    decimal's precision up at the same scale, the parts of lists, maps and structs by these same rules, wider bounds and
+    values, a new name with the old one in `was`.
 
     >>> from dataclasses import replace
     >>> from headwater.contract import load_contract
@@ -59,8 +60,9 @@ def _content(contract: Contract) -> Contract:
 def _field_faults(old: Field, new: Field) -> list[str]:
     where = f"field {old.name}"
     faults = []
-    if not _may_follow(old.kind, new.kind):
-        return [f"{where} changes from {old.type} to {new.type}"]
+    changed = _kind_faults(where, old.kind, new.kind)
+    if changed:
+        return changed
     if new.required and not old.required:
         faults.append(f"{where} becomes required: earlier events may lack it")
     lost = [name for name in old.was if name not in (new.name, *new.was)]
@@ -81,10 +83,31 @@ def _field_faults(old: Field, new: Field) -> list[str]:
     return faults + _range_faults(where, old, new)
 
 
-def _may_follow(old: Kind, new: Kind) -> bool:
+def _kind_faults(where: str, old: Kind, new: Kind) -> list[str]:
+    """Return why a type may not follow another; of lists, maps and structs part by part."""
+    if old.name == new.name and old.name in NESTED:
+        return _part_faults(where, old, new)
     if (old.name, new.name) == ("decimal", "decimal"):
-        return old.scale == new.scale and old.precision <= new.precision
-    return old == new or (old.name, new.name) in _WIDENED
+        wider = old.scale == new.scale and old.precision <= new.precision
+    else:
+        wider = old == new or (old.name, new.name) in _WIDENED
+    return [] if wider else [f"{where} changes from {old.text} to {new.text}"]
+
+
+def _part_faults(where: str, old: Kind, new: Kind) -> list[str]:
+    faults = []
+    there, before = {one.name: one for one in new.members}, {one.name for one in old.members}
+    for one in old.members:
+        place = f"{where}.{one.name}"
+        other = there.get(one.name)
+        if other is None:
+            faults.append(f"{place} is removed")
+            continue
+        faults += _kind_faults(place, one.kind, other.kind)
+        if other.required and not one.required:
+            faults.append(f"{place} becomes required: earlier events may lack it")
+    added = [one.name for one in new.members if one.name not in before and one.required]
+    return faults + [f"{where}.{name} is new and required: earlier events do not have it" for name in added]
 
 
 def _path(field: Field) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from headwater.contract.checks import long_texts, refused_rows
+from headwater.contract.checks import Places, long_texts, refused_rows
 from headwater.contract.conversion import converted, nulls, unviewed
 from headwater.contract.definition import Contract, Field
+from headwater.contract.nestedcolumns import is_alike, is_sound, nested_sizes
 from headwater.contract.scalars import Refused
+from headwater.contract.types import NESTED, Kind
 from headwater.contract.values import missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
@@ -92,6 +94,8 @@ def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Fiel
 
 def _conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
     """Convert the column to the field's type, and add faults for the rows that break the contract."""
+    if field.kind.name in NESTED:
+        return _nested(field, column, faults)
     try:
         whole = column.type == field.arrow_type and field.type != "json"
         made = column if whole else converted(field, column)
@@ -108,18 +112,44 @@ def _conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) ->
     return made
 
 
+def _nested(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
+    """Take a column of lists, maps or structs as it is where all of it is sound; where not, read it value by value."""
+    made = column
+    try:
+        if column.type != field.arrow_type and is_alike(field.kind, column.type):
+            made = column.cast(field.arrow_type)
+        sound = made.type == field.arrow_type and all(is_sound(field.kind, one, _is_sound_leaf) for one in made.chunks)
+    except pa.ArrowException:
+        sound = False
+    made = made if sound else _by_value(field, column, faults)
+    if field.required and made.null_count:
+        for index in np.flatnonzero(made.is_null().to_numpy()).tolist():
+            faults.setdefault(index, missing(field))
+    return made
+
+
+def _is_sound_leaf(kind: Kind, column: pa.Array) -> bool:
+    return kind.name != "json" and refused_rows(Field("x", kind.text), pa.chunked_array([column])) is None
+
+
 def _check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, str]) -> None:
-    """Add faults for the rows whose text is too long."""
-    long = long_texts(made, limit)
+    """Add faults for the rows whose value is too long."""
+    values: list[object] | None = None
+    if field.kind.name in NESTED:
+        sizes = np.concatenate([np.zeros(0, np.int64), *map(nested_sizes, made.chunks)])
+        long: Places | None = np.flatnonzero(sizes > limit)
+        values = [read_value(field, value) for value in _values(made, np.flatnonzero(sizes > limit))]
+    else:
+        long = long_texts(made, limit)
     if long is not None:
-        for index, value in zip(long.tolist(), _values(made, long), strict=True):
+        for index, value in zip(long.tolist(), _values(made, long) if values is None else values, strict=True):
             faults.setdefault(index, too_long(field, value, limit))
 
 
 def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
     """Read each value by itself; null where there is a fault."""
     read: list[object] = []
-    for index, value in enumerate(column.to_pylist()):
+    for index, value in enumerate(_pylist(column)):
         try:
             read.append(None if value is None else read_value(field, value))
         except Refused as refused:
@@ -128,7 +158,23 @@ def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> 
     return pa.chunked_array([pa.array(read, field.arrow_type)])
 
 
-def _values(column: pa.ChunkedArray, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> list[object]:
+def _pylist(column: pa.ChunkedArray) -> list[object]:
+    """Return the values as Python's; text for one that Python cannot hold, such as a list with a time of year 20000."""
+    try:
+        found: list[object] = column.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        found = [_value(one) for one in column]
+    return found
+
+
+def _value(scalar: pa.Scalar) -> object:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return f"a value that cannot be read: {error}"
+
+
+def _values(column: pa.ChunkedArray, rows: Places) -> list[object]:
     taken = column.take(pa.array(rows))
     try:
         values: list[object] = taken.to_pylist()

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.contract.definition import Field
+from headwater.contract.nestedcolumns import unviewed_type
 from headwater.contract.scalars import DECIMAL_TEXT
 from headwater.contract.types import MOST_DIGITS, TIMES, UUID
 from headwater.contract.values import EXACT_FLOATS, MAX_MS, MIN_MS
@@ -64,6 +65,9 @@ def unviewed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     >>> unviewed(pa.chunked_array([["a"]], pa.string_view())).type
     DataType(string)
     """
+    if pa.types.is_nested(column.type):
+        plain = unviewed_type(column.type)
+        return column if plain == column.type else column.cast(plain)
     coded = pa.types.is_dictionary(column.type)
     kind = column.type.value_type if coded else column.type
     if not pa.types.is_string_view(kind) and not pa.types.is_binary_view(kind):

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headwater.arguments import check_fields, shown
 from headwater.clock import DAY_MS
-from headwater.contract.types import NOT_KEYS, TIMES, Kind, parse_type
+from headwater.contract.types import NESTED, NOT_KEYS, TIMES, Kind, parse_type
 from headwater.errors import InvalidContract
 
 __all__ = [
@@ -41,7 +41,7 @@ MAX_IDENTIFIER_BYTES = 1_024
 MAX_TEXT_BYTES = 262_144
 """Maximum size of any other text or JSON value, where the contract does not say."""
 INTEGER_BOUNDS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
-SIZED = ("string", "json", "binary")
+SIZED = NESTED | {"string", "json", "binary"}
 """Types whose values may be long, and have a maximum of bytes."""
 _FLOATS = ("float", "double")
 _MAX = sys.float_info.max
@@ -70,7 +70,8 @@ class Field:
     under the field's name. For a timestamp, `epoch` is the unit of times that are numbers (s, ms, us or ns), `format`
     the strptime format of times that are text where it is not ISO 8601, and `earliest_ms` the earliest time that a
     number may stand for, in epoch ms. `ahead_ms` is how far the contract's time may lie after the record's arrival.
-    `max_bytes` is how long a text, JSON or binary value may be, texts in UTF-8.
+    `max_bytes` is how long a text, JSON or binary value may be, texts in UTF-8; of a list, map or struct all its texts
+    and 8 for each other part.
 
     >>> Field("value", "double", minimum=0, unit="°C").bounds
     (0.0, None)
@@ -190,8 +191,8 @@ class Field:
             return f"ahead {_quoted(self.ahead_ms)} is no duration"
         if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int) or self.max_bytes < 1:
             return f"max_bytes {_quoted(self.max_bytes)} is not a whole number from 1"
-        if self.max_bytes != MAX_TEXT_BYTES and self.type not in SIZED:
-            return f"max_bytes is only for string, json and binary, not for {self.type}"
+        if self.max_bytes != MAX_TEXT_BYTES and self.kind.name not in SIZED:
+            return f"max_bytes is only for string, json, binary and what is made of others, not for {self.type}"
         given = (self.epoch, self.format, self.earliest_ms) != ("ms", "", EARLIEST_MS)
         return (
             f"epoch, format and earliest are for timestamps, not for {self.type}"
@@ -308,7 +309,9 @@ class Contract:
     @cached_property
     def selects(self) -> bool:
         """Return True when an event's fields must be looked for, or its values read one by one, to be columns."""
-        return self.unknown != "refuse" or any(field.path or field.type == "json" for field in self.fields)
+        return self.unknown != "refuse" or any(
+            field.path or field.type == "json" or field.kind.name in NESTED for field in self.fields
+        )
 
     @cached_property
     def places(self) -> tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]:
@@ -336,13 +339,13 @@ class Contract:
                 field.max_bytes, MAX_IDENTIFIER_BYTES if field.name in self.identifying else field.max_bytes
             )
             for field in self.fields
-            if field.type in SIZED
+            if field.kind.name in SIZED
         }
 
     @cached_property
     def exact(self) -> bool:
         """Return True when numbers in JSON must be read as they are written, since a float is no decimal."""
-        return any(field.kind.name == "decimal" for field in self.fields)
+        return any(field.kind.has("decimal") for field in self.fields)
 
     def field(self, name: str) -> Field:
         """Return the field of that name. Raise KeyError when there is none."""

@@ -1,5 +1,8 @@
 """The Iceberg table schema of a contract. The only module that imports pyiceberg."""
 
+from collections.abc import Iterator
+from itertools import count
+
 import pyarrow as pa
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
@@ -9,11 +12,15 @@ from pyiceberg.types import (
     DecimalType,
     DoubleType,
     FloatType,
+    IcebergType,
     IntegerType,
+    ListType,
     LongType,
+    MapType,
     NestedField,
     PrimitiveType,
     StringType,
+    StructType,
     TimestampType,
     TimestamptzType,
     TimeType,
@@ -51,14 +58,15 @@ _NO_EXTRA = pa.schema([])
 
 def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
     """Return the contract's fields, the `extra` columns (optional ones) and the identity columns; field ids count from
-    1.
+    1, those of what is within columns behind them.
     """
+    ids = count(len(contract.fields) + len(extra) + len(_IDENTITY) + 1)
     names = [field.name for field in contract.fields] + list(extra.names)
     for name in extra.names:
         if name.startswith("_") or names.count(name) > 1:
             raise InvalidContract(f"column {name} cannot be added to contract {contract.name}: the name is taken")
-    columns: list[tuple[str, PrimitiveType, str, bool]] = [
-        (field.name, _type(field.kind), _doc(contract, field), field.required) for field in contract.fields
+    columns: list[tuple[str, IcebergType, str, bool]] = [
+        (field.name, _type(field.kind, ids), _doc(contract, field), field.required) for field in contract.fields
     ]
     columns += [(field.name, _extra_type(field), "Added by the pipeline.", False) for field in extra]
     columns += [(name, kind, doc, True) for name, kind, doc in _IDENTITY]
@@ -70,7 +78,19 @@ def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
     )
 
 
-def _type(kind: Kind) -> PrimitiveType:
+def _type(kind: Kind, ids: Iterator[int]) -> IcebergType:
+    """Return the column's type; what is within it gets the next ids. Parts may be null, as far as the lake can tell:
+    whether they are required is the contract's to say, and to change.
+    """
+    if kind.name == "struct":
+        numbers = [next(ids) for _ in kind.members]
+        parts = zip(numbers, kind.members, strict=True)
+        return StructType(*(NestedField(at, one.name, _type(one.kind, ids), required=False) for at, one in parts))
+    if kind.name in ("list", "map"):
+        first, (inner,) = next(ids), kind.members
+        if kind.name == "list":
+            return ListType(first, _type(inner.kind, ids), element_required=False)
+        return MapType(first, StringType(), next(ids), _type(inner.kind, ids), value_required=False)
     return DecimalType(kind.precision, kind.scale) if kind.name == "decimal" else _TYPES[kind.name]
 
 

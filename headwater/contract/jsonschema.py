@@ -4,6 +4,7 @@ from typing import Any
 
 from headwater.contract.definition import EPOCHS, INTEGER_BOUNDS, Contract, Field
 from headwater.contract.scalars import DAY_US, DECIMAL_TEXT
+from headwater.contract.types import NESTED, Kind, Member
 from headwater.contract.values import MAX_MS, MIN_MS
 
 __all__ = ["json_schema"]
@@ -37,8 +38,34 @@ def json_schema(contract: Contract) -> dict[str, Any]:
     return schema
 
 
+def _nested(kind: Kind) -> dict[str, Any]:
+    """Return the schema of a list, map or struct."""
+    if kind.name == "list":
+        return {"type": "array", "items": _member(kind.members[0])}
+    if kind.name == "map":
+        return {"type": "object", "additionalProperties": _member(kind.members[0])}
+    return {
+        "type": "object",
+        "properties": {one.name: _member(one) for one in kind.members},
+        "required": [one.name for one in kind.members if one.required],
+        "additionalProperties": False,
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    """Return the schema of a part, as that of a field of its type, which has no bounds of its own."""
+    field = Field("x", member.kind.text, required=member.required)
+    key, time = Field("k", "string"), Field("t", "timestamp")
+    found = _property(Contract("part", 1, (field, key, time), "k", "t"), field)
+    return {name: one for name, one in found.items() if name != "maxLength"}
+
+
 def _property(contract: Contract, field: Field) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    if field.kind.name in NESTED:
+        found = _nested(field.kind)
+        found |= {} if field.required else {"type": [found["type"], "null"]}
+        return found | ({"description": field.doc} if field.doc else {})
     if field.type == "json":
         return {"description": field.doc} if field.doc else {}
     types = [*_TYPES.get(field.kind.name, ["integer"]), *([] if field.required else ["null"])]

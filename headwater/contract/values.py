@@ -8,17 +8,20 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import NoReturn, cast
 from uuid import UUID
 
 import numpy as np
 
 from headwater.contract.definition import EPOCHS, INTEGER_BOUNDS, Field, as_float32
+from headwater.contract.nested import nested_size, read_nested
 from headwater.contract.scalars import Refused, decimal_text, read_scalar
-from headwater.contract.types import TIMES
+from headwater.contract.types import NESTED, TIMES, Kind
 
 __all__ = [
     "EXACT_FLOATS",
@@ -42,6 +45,8 @@ _MOST_COUNTED = 1e21
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 _PLAIN = (datetime, date, time, Decimal, UUID)
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxother, _BRIEF.maxstring = 3, 80, 40
 _OUTSIDE = "lies outside the years 1 to 9999"
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?",
@@ -56,14 +61,16 @@ def missing(field: Field) -> str:
     return f"field {field.name}: required, but missing or null"
 
 
-def size_of(value: object) -> int:
-    """Return the bytes of a text in UTF-8, or of bytes."""
+def size_of(field: Field, value: object) -> int:
+    """Return the bytes of a text in UTF-8, or of bytes; of a value made of others as `nested_size` has it."""
+    if field.kind.name in NESTED:
+        return nested_size(field.kind, value)
     return len(value) if isinstance(value, bytes) else len(str(value).encode())
 
 
 def too_long(field: Field, value: object, limit: int) -> str:
     """Return the reason when a text, or bytes, are longer than may be."""
-    size = size_of(value)
+    size = size_of(field, value)
     return f"field {field.name}: {shown(value)} has {size:,} bytes, and {limit:,} at most are taken"
 
 
@@ -72,11 +79,7 @@ def read_value(field: Field, value: object) -> object:
     try:
         if isinstance(value, np.generic):
             value = _python(value)
-        reader = _READERS.get(field.type)
-        if reader is not None:
-            read = reader(value)
-        else:
-            read = _timestamp(field, value) if field.type in TIMES else read_scalar(field.kind, value)
+        read = _read(field, value)
     except Refused as refused:
         raise Refused(f"field {field.name}: {shown(value)} {refused}") from None
     low, high = field.bounds
@@ -89,6 +92,27 @@ def read_value(field: Field, value: object) -> object:
     return read
 
 
+def _read(field: Field, value: object) -> object:
+    reader = _READERS.get(field.type)
+    if reader is not None:
+        return reader(value)
+    if field.type in TIMES:
+        return _timestamp(field, value)
+    if field.kind.name in NESTED:
+        return read_nested(field.kind, value, _read_part)
+    return read_scalar(field.kind, value)
+
+
+def _read_part(kind: Kind, value: object) -> object:
+    """Read a value within another, which has no bounds and no unit of its own."""
+    return _read(_part_field(kind.text), _python(value) if isinstance(value, np.generic) else value)
+
+
+@lru_cache(maxsize=1024)
+def _part_field(text: str) -> Field:
+    return Field("x", text)
+
+
 def shown(value: object) -> str:
     """Show the value in an error: one short line."""
     if isinstance(value, str) and len(value) > 1_000:
@@ -97,6 +121,9 @@ def shown(value: object) -> str:
         value = bytes(value[:100])
     if isinstance(value, int) and value.bit_length() > 1_000:
         return "a whole number of more than 300 digits"  # Python refuses to write very long ones
+    if isinstance(value, list | tuple | Mapping):
+        text = _BRIEF.repr(value)
+        return text if len(text) <= 80 else f"{text[:76]} ..."
     text = f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, _PLAIN) else repr(value)
     text = text.encode("ascii", "backslashreplace").decode() if not text.isprintable() else text
     text = " ".join(text.split())

@@ -5,7 +5,8 @@ What is written here is what `read_value` reads back as the same value.
 
 import base64
 import json
-from datetime import time
+import uuid
+from datetime import UTC, date, datetime, time
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from headwater.contract.scalars import JsonNumber, decimal_text
 from headwater.contract.types import UUID
 
-__all__ = ["EXACT", "STRICT", "as_json", "as_text"]
+__all__ = ["EXACT", "STRICT", "as_json", "as_text", "json_values"]
 
 
 def _refuse(token: str) -> NoReturn:
@@ -25,6 +26,33 @@ STRICT = json.JSONDecoder(parse_constant=_refuse)
 """Reads JSON as its standard has it: no NaN, no infinities."""
 EXACT = json.JSONDecoder(parse_constant=_refuse, parse_float=JsonNumber)
 """The same, and numbers with a point know how they are written."""
+
+
+def json_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values as `json.dumps` takes them: those of `as_json`, and lists and objects of them."""
+    if not pa.types.is_nested(column.type):
+        found: list[Any] = as_json(column).to_pylist()
+        return found
+    return [_part(column.type, one) for one in column.to_pylist()]
+
+
+def _part(kind: pa.DataType, value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if pa.types.is_map(kind):
+        return {str(key): _part(kind.item_type, one) for key, one in value}
+    if isinstance(value, dict):
+        return {name: _part(kind.field(name).type, one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_part(kind.value_type, one) for one in value]
+    if isinstance(value, datetime):
+        fine = "milliseconds" if kind.unit in ("s", "ms") else "microseconds"
+        return (value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)).isoformat(
+            "T", fine
+        ) + "Z"
+    if isinstance(value, date | uuid.UUID):
+        return str(value)
+    return _dashed(value.hex()) if kind == UUID else _text(value)
 
 
 def as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -72,24 +72,26 @@ def check_aggregates(view: str, aggregates: Mapping[str, object], options: Seque
                 f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of numbers or "
                 f"booleans (int, long, float, double, decimal, boolean), and {aggregate.field!r} is {_type_name(kind)}"
             )
-        if pa.types.is_binary(kind):
+        if pa.types.is_binary(kind) or pa.types.is_nested(kind):
             raise UsageError(
                 f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of texts, times, UUIDs, "
-                f"numbers or booleans, and {aggregate.field!r} is binary"
+                f"numbers or booleans, and {aggregate.field!r} is {_type_name(kind)}"
             )
 
 
 def check_keys(view: str, by: Sequence[str], schema: pa.Schema) -> None:
     """Refuse key columns whose values have no one text."""
     for name in by:
-        if pa.types.is_binary(schema.field(name).type):
-            raise UsageError(f"view {view}: by: {name!r} is binary, which cannot be a key")
+        kind = schema.field(name).type
+        if pa.types.is_binary(kind) or pa.types.is_nested(kind):
+            raise UsageError(f"view {view}: by: {name!r} is {_type_name(kind)}, which cannot be a key")
 
 
 def _type_name(kind: pa.DataType) -> str:
     """Return the type by its name in contracts."""
     names = {arrow: name for name, arrow in reversed(TYPES.items())}
-    return names.get(kind) or str(kind).replace("decimal128", "decimal")
+    made = [one for one in ("list", "map", "struct") if getattr(pa.types, f"is_{one}")(kind)]
+    return made[0] if made else names.get(kind) or str(kind).replace("decimal128", "decimal")
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:

@@ -144,6 +144,9 @@ def _bytes(value: object) -> bytes:
 
 
 def _numbers(column: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    if pa.types.is_nested(column.type):
+        marks = [zlib.crc32(repr(value).encode(errors="replace")) for value in column.to_pylist()]
+        return np.array(marks, np.uint64)
     if not _is_number(column.type) and not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     if pa.types.is_dictionary(column.type):

@@ -50,17 +50,29 @@ class LakeFile:
 
 def file_schema(schema: pa.Schema) -> pa.Schema:
     """Return the schema of the files: timestamps in microseconds, as Iceberg has them, and strings as dictionaries."""
-    fields = []
-    for one in schema:
-        kind = one.type
-        if pa.types.is_timestamp(kind):
-            kind = pa.timestamp("us", "UTC")
-        elif pa.types.is_string(kind):
-            kind = pa.dictionary(pa.int32(), pa.string())
-        elif kind == UUID:
-            kind = pa.uuid()
-        fields.append(pa.field(one.name, kind, nullable=one.nullable))
-    return pa.schema(fields)
+    coded = pa.dictionary(pa.int32(), pa.string())
+    kinds = [coded if pa.types.is_string(one.type) else _file_type(one.type) for one in schema]
+    return pa.schema([one.with_type(kind) for one, kind in zip(schema, kinds, strict=True)])
+
+
+def _file_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC")
+    if kind == UUID:
+        return pa.uuid()
+    if pa.types.is_map(kind):
+        return pa.map_(_file_field(kind.key_field), _file_field(kind.item_field))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_file_field(kind.value_field))
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return pa.string() if pa.types.is_large_string(kind) else pa.binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([_file_field(kind.field(at)) for at in range(kind.num_fields)])
+    return kind
+
+
+def _file_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_file_type(field.type))
 
 
 _Place = tuple[int, int]
@@ -262,7 +274,7 @@ def _one(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
         if pa.types.is_dictionary(one.type):
             columns.append(coded(pa.chunked_array([_coded(chunk) for chunk in chunks], one.type)))
         else:
-            columns.append(whole(pa.chunked_array(chunks)).cast(one.type) if chunks else pa.array([], one.type))
+            columns.append(whole(pa.chunked_array(chunks)).cast(one.type) if chunks else pa.nulls(0, one.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -4,7 +4,7 @@ pyiceberg's own `add_files` matches columns by the table's present names only: a
 renamed would be refused, or lose the column. Here the table's name mapping decides, as it does for readers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import (
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
     pyarrow_to_schema,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
@@ -24,6 +25,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.name_mapping import NameMapping
 from pyiceberg.transforms import BucketTransform
 from pyiceberg.typedef import Record
+from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from headwater.sinks.lake.bounds import bounds
 from headwater.sinks.lake.partitioning import BUCKET_METADATA, MIXED_METADATA, KeyBucket
@@ -43,9 +45,10 @@ def describe(io: FileIO, metadata: TableMetadata, path: str, partition: Record |
     """
     source = io.new_input(path)
     with source.open() as stream:
-        footer = pq.read_metadata(stream)
+        file = pq.ParquetFile(stream, arrow_extensions_enabled=True)  # without, a UUID is 16 bytes like any
+        footer, columns = file.metadata, file.schema_arrow
     schema = metadata.schema()
-    ids = _column_ids(footer.schema.to_arrow_schema(), schema, metadata.name_mapping() or schema.name_mapping)
+    ids = _column_ids(columns, schema, metadata.name_mapping() or schema.name_mapping)
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=footer,
         stats_columns=compute_statistics_plan(schema, metadata.properties),
@@ -84,17 +87,42 @@ def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[
         raise ValueError(f"a column that the table does not know: {error}") from error
     for one in found.fields:
         wanted = schema.find_field(one.field_id)
-        if one.field_type == wanted.field_type:
-            continue
-        try:
-            promote(one.field_type, wanted.field_type)
-        except ResolveError as error:
-            raise ValueError(f"column {one.name} is a {one.field_type}, not a {wanted.field_type}") from error
-    ids = {one.name: one.field_id for one in found.fields}
-    lacking = [one.name for one in schema.fields if one.required and one.field_id not in ids.values()]
+        if not _fits(one.field_type, wanted.field_type):
+            raise ValueError(f"column {one.name} is a {one.field_type}, not a {wanted.field_type}")
+    there = {one.field_id for one in found.fields}
+    lacking = [one.name for one in schema.fields if one.required and one.field_id not in there]
     if lacking:
         raise ValueError(f"the file has no column {', '.join(lacking)}")
+    ids: dict[str, int] = parquet_path_to_id_mapping(found)
     return ids
+
+
+def _fits(one: IcebergType, wanted: IcebergType) -> bool:
+    """Tell whether values of a type are read as the wanted one: the same, one that widens, or made of such."""
+    if one == wanted:
+        return True
+    there = {part.field_id: part for part in _parts(one)}
+    if not there or type(one) is not type(wanted):
+        try:
+            return bool(promote(one, wanted) == wanted)
+        except ResolveError:
+            return False
+    known = {part.field_id for part in _parts(wanted)}
+    return there.keys() <= known and all(_fits_part(there.get(part.field_id), part) for part in _parts(wanted))
+
+
+def _fits_part(one: NestedField | None, wanted: NestedField) -> bool:
+    if one is None:
+        return not wanted.required
+    return (one.required or not wanted.required) and _fits(one.field_type, wanted.field_type)
+
+
+def _parts(kind: IcebergType) -> Sequence[NestedField]:
+    if isinstance(kind, ListType):
+        return [kind.element_field]
+    if isinstance(kind, MapType):
+        return [kind.key_field, kind.value_field]
+    return kind.fields if isinstance(kind, StructType) else ()
 
 
 def _own_bucket(own: Mapping[bytes, bytes], ids: Mapping[str, int]) -> tuple[int, KeyBucket] | None:

@@ -73,8 +73,7 @@ class Rewriter:
         self._order = order
         self._memory = memory
         self._schema = file_schema(schema_to_pyarrow(table.schema(), include_field_ids=False))
-        ids = {one.name: str(one.field_id) for one in table.schema().fields}
-        self._written = pa.schema([one.with_metadata({"PARQUET:field_id": ids[one.name]}) for one in self._schema])
+        self._written = file_schema(schema_to_pyarrow(table.schema(), include_field_ids=True))
 
     def rewrite(
         self,
@@ -176,7 +175,7 @@ class Rewriter:
         self, db: duckdb.DuckDBPyConnection, tasks: Sequence[FileScanTask], progress: Callable[[int], object]
     ) -> int:
         """Read all rows into the table `read` and return how many there are."""
-        db.register("none", _plain(self._schema).empty_table())
+        db.register("none", _empty(_plain(self._schema)))
         db.execute("CREATE TABLE read AS SELECT * FROM none")
         rows = 0
         for batch in self._batches(tasks):
@@ -350,3 +349,8 @@ def _plain(schema: pa.Schema) -> pa.Schema:
         return one.value_type if pa.types.is_dictionary(one) else one
 
     return pa.schema([pa.field(one.name, kind(one.type)) for one in schema])
+
+
+def _empty(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows; Arrow makes none itself with a UUID within a list."""
+    return pa.Table.from_arrays([pa.nulls(0, one.type) for one in schema], schema=schema)

@@ -31,12 +31,21 @@ TYPES: dict[str, list[Any]] = {
     "binary": [b"\0\xff", None, b""],
     "uuid": [UUID(int=1), None, UUID(int=(1 << 128) - 1)],
     "time": [time(1, 2, 3, 4), None, time(23, 59, 59, 999_999)],
+    "list<uuid?>": [[UUID(int=1).bytes, None], None, []],
+    "map<string, timestamp>": [[("a", START)], None, []],
+    "struct<a: timestamp, b: list<decimal(9, 2)>?>": [
+        {"a": START, "b": [Decimal("1.20")]},
+        None,
+        {"a": START, "b": None},
+    ],
     "timestamp_us": [START + timedelta(microseconds=1), None, datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)],
 }
 
 
 def contract(version: int = 1, key: str = "uuid", digits: int = 9) -> Contract:
     kinds = [kind.replace("(9,", f"({digits},") for kind in TYPES]
+    if version > 1:
+        kinds = [kind.replace("struct<", "struct<new: string?, ") for kind in kinds]
     fields = [f"{{name: x{n}, type: '{kind}', required: false}}" for n, kind in enumerate(kinds)]
     text = ", ".join([f"{{name: k, type: {key}}}", "{name: ts, type: timestamp_us}", *fields])
     return parse_contract(f"{{name: types, version: {version}, key: k, time: ts, fields: [{text}]}}", "types")
@@ -84,9 +93,13 @@ def read(settings: Settings, of: Contract) -> list[list[Any]]:
     return [found.table[f"x{n}"].to_pylist() for n in range(len(TYPES))]
 
 
+def _with_new(values: list[Any]) -> list[Any]:
+    return [{"new": None} | one if isinstance(one, dict) else one for one in values]
+
+
 @pytest.mark.parametrize("key", ["uuid", "decimal(5, 2)", "timestamp_us"])
 def test_the_lake_has_what_was_put(settings: Settings, key: str) -> None:
-    """Every type as a column, some as the key, with a decimal that grows, and rewritten."""
+    """Every type as a column, some as the key; with decimals and a struct that grow, and rewritten."""
     of = contract(key=f"'{key}'")
     keys = {"uuid": UUID(int=2), "decimal(5, 2)": Decimal("1.20"), "time": time(1), "timestamp_us": START}[key]
     rows = batch(of, [keys] * 3)
@@ -96,6 +109,7 @@ def test_the_lake_has_what_was_put(settings: Settings, key: str) -> None:
     columns = ", ".join(f"x{n}" for n in range(len(TYPES)))
     sql = lake_query(settings, f"SELECT {columns} FROM types ORDER BY _seq")
     written = [[str(one) if isinstance(one, UUID) else one for one in values] for values in TYPES.values()]
+    written[5] = [[str(UUID(int=1)), None], None, []]
     assert [sql[f"x{n}"].to_pylist() for n in range(len(TYPES))] == written
     named = lake_query(
         settings, f"SELECT count(*) AS n FROM types WHERE x3 = '{UUID(int=1)}' AND x0 = -1.5"
@@ -103,13 +117,14 @@ def test_the_lake_has_what_was_put(settings: Settings, key: str) -> None:
     assert named == [{"n": 1}]
     wider = contract(2, f"'{key}'", digits=12)
     add(settings, wider, batch(wider, [keys] * 3), "b")
-    assert read(settings, wider) == [2 * values for values in wanted]
+    later = [_with_new(values) for values in wanted]
+    assert read(settings, wider) == [2 * values for values in later]
     table = open_table(settings, "types")
     files = data_files(table)
     made = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(files, "lake/types/c")
     replace_files(table, files, made.files, {})
     assert made.rows == 6
-    assert read(settings, wider) == [2 * values for values in wanted]
+    assert read(settings, wider) == [2 * values for values in later]
     text = str(keys) if key != "timestamp_us" else "2026-03-01 12:00:00+00"
     gone = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(files, "lake/types/d", without=text)
     assert gone.left_out.num_rows == 6
