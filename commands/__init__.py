@@ -29,6 +29,7 @@ from headwater.commands import (
     shards,
     views,
 )
+from headwater.commands import lake_query as lakequery
 from headwater.commands import lake_upkeep as lakecare
 
 __all__ = ["app", "main"]
@@ -48,6 +49,7 @@ _PARTS = (
     serving,
     views,
     lake,
+    lakequery,
     lakecare,
     replay,
     shards,

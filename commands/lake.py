@@ -1,4 +1,4 @@
-"""Define the commands that read results, `lake query`, and those on dead letters, `dlq list` and `dlq redrive`."""
+"""Define the groups of commands `lake` and `dlq`, and the commands on dead letters: `dlq list` and `dlq redrive`."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +9,9 @@ from headwater.commands.options import Json
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from headwater.sinks.deadletter import DeadLetter
 
-__all__ = ["register"]
+__all__ = ["lake", "register"]
 
 lake = typer.Typer(help="Query and look after the lake, Iceberg tables on S3.", no_args_is_help=True)
 dlq = typer.Typer(help="List and redrive dead letters: what could not be processed, and why.", no_args_is_help=True)
@@ -23,45 +21,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.add_typer(lake, name="lake")
     app.add_typer(dlq, name="dlq")
-
-
-@lake.command("query")
-def lake_query_(
-    sql: Annotated[str, typer.Argument(help="One SQL statement (DuckDB) over the tables of the lake.")],
-    as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header on stdout.")] = False,
-    external: Annotated[
-        bool, typer.Option("--external", help="Let the statement reach files of this machine and the network, too.")
-    ] = False,
-) -> None:
-    """Run SQL over the current snapshot of the tables it names."""
-    from headwater.aws import client
-    from headwater.commands.output import print_lines, print_table
-    from headwater.commands.services import check_endpoint
-    from headwater.config import read_settings
-    from headwater.sinks.lake.query import lake_query
-
-    if as_json and as_csv:
-        raise UsageError("--json and --csv: choose one")
-    settings = read_settings()
-    check_endpoint(client("glue", settings).meta.endpoint_url)
-    found = lake_query(settings, sql, external=external)
-    if as_csv:
-        _print_csv(found)
-    elif as_json:
-        for batch in found.to_batches():
-            print_lines(batch.to_pylist())
-    else:
-        print_table(found.column_names, (list(row.values()) for row in found.to_pylist()))
-
-
-def _print_csv(found: "pa.Table") -> None:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    sys.stdout.flush()
-    sink = pa.output_stream(sys.stdout.buffer)
-    csv.write_csv(found, sink)
 
 
 @dlq.command("list")

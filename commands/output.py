@@ -13,7 +13,7 @@ from typing import Any
 
 from headwater.clock import Clock
 
-__all__ = ["Advance", "print_json", "print_lines", "print_rows", "print_table", "progress"]
+__all__ = ["Advance", "plain", "print_json", "print_lines", "print_rows", "print_table", "progress"]
 
 Advance = Callable[[int, int], None]
 """Takes the events and the units (rows or bytes) done in all."""
@@ -26,7 +26,7 @@ def print_json(found: Any) -> None:
     """Print one value as JSON on one line of stdout."""
     # what another terminal's encoding does not have is escaped as JSON escapes it
     unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    sys.stdout.write(json.dumps(_plain(found), ensure_ascii=not unicode, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(plain(found), ensure_ascii=not unicode, allow_nan=False) + "\n")
 
 
 def print_lines(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -122,28 +122,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    plain = _plain(value)
-    if plain is None:
+    shown = plain(value)
+    if shown is None:
         return ""
-    text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
     # a control character in data must not move the terminal's cursor
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return the value as JSON has it: times in ISO 8601 (UTC as Z), numbers JSON lacks as null, bytes in base64."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return _plain(int(value) if value == value.to_integral_value() else float(value))
+        return plain(int(value) if value == value.to_integral_value() else float(value))
     if isinstance(value, datetime):
         if value.tzinfo is not None:
             value = value.astimezone(UTC)
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if value is None or isinstance(value, bool | int | str):

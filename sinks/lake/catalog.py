@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import boto3
@@ -63,11 +64,18 @@ class _Glue:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._glue = client("glue", settings)
-        self._once = client("glue", settings, retries={"mode": "standard", "total_max_attempts": 1})
+
+    def update_table(self, **request: Any) -> Any:
+        return self._once.update_table(**request)
+
+    @cached_property
+    def _once(self) -> Any:
+        return client("glue", self._settings, retries={"mode": "standard", "total_max_attempts": 1})
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._once if name == "update_table" else self._glue, name)
+        return getattr(self._glue, name)
 
 
 class _Catalog(GlueCatalog):  # type: ignore[misc]  # pyiceberg is not looked into
