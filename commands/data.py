@@ -192,8 +192,9 @@ def _print_done(done: _Done, as_json: bool) -> None:
             }
         )
     else:
+        rows = done.events + len(done.invalid)
         sys.stdout.write(
-            f"{done.delivered:,} of {done.events:,} events delivered in {done.seconds:.1f} s ({rate:,} a second)\n"
+            f"{done.delivered:,} of {rows:,} events delivered in {done.seconds:.1f} s ({rate:,} a second)\n"
         )
 
 

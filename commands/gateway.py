@@ -22,6 +22,8 @@ IdPrefixes = Annotated[
     ),
 ]
 keys = typer.Typer(help="Manage API keys of the gateway; the table holds only hashes of them.", no_args_is_help=True)
+_SCOPES = ("*", "console", "views")
+"""What a key may name beside contracts: all of them, the console, the query API."""
 _WEB = ("starlette", "uvicorn", "uvloop", "jwt", "prometheus_client", "opentelemetry", "google.rpc", "grpc")
 
 
@@ -77,6 +79,7 @@ def create(
     from headwater.commands.output import print_json
 
     names = _names(contracts)
+    _check_contracts(names)
     limits = {"events_per_second": events_per_second, "burst": burst, "events_per_day": events_per_day}
     store = _store()
     store.ensure_table()
@@ -133,6 +136,23 @@ def _shown(key: "ApiKey") -> dict[str, object]:
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(one.strip() for one in text.split(",") if one.strip())
+
+
+def _check_contracts(names: frozenset[str]) -> None:
+    """Raise UsageError for a name that is no scope and no contract: shipped, the pipeline's or in the settings."""
+    from headwater.config import read_settings
+    from headwater.contract import load_contract
+    from headwater.contract.parsing import shipped
+    from headwater.processors.definition.loading import load
+
+    settings = read_settings()
+    known = {*shipped(), *_SCOPES, load(settings.pipeline).contract.name}
+    known |= {load_contract(one).name for one in _names(settings.gateway.contracts)}
+    if unknown := sorted(names - known):
+        raise UsageError(
+            f"--contracts: there is no contract {unknown[0]!r}; there are {', '.join(sorted(known))} "
+            "(HEADWATER_GATEWAY_CONTRACTS and HEADWATER_PIPELINE say which)"
+        )
 
 
 def _store() -> "KeyStore":

@@ -3,6 +3,7 @@
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ from headwater.commands.options import Json
 from headwater.errors import HeadwaterError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+
+    import pyarrow as pa
 
     from headwater.processors.rebuild.rebuild import Past, Rebuilt
     from headwater.processors.services import Services
@@ -56,10 +59,38 @@ def view_get(
     if len(parts) != len(spec.by):
         keyed = f"keyed by {' and '.join(spec.by)}" if spec.by else "over all keys"
         raise UsageError(f"view {name} is {keyed}: give {'|'.join(spec.by).upper() or 'no key'}")
-    rows = services.views.windows(spec, parts)
+    rows = services.views.windows(spec, _typed(name, spec.by, parts, services.pipeline.schema))
     if not rows:
         raise HeadwaterError(f"view {name} has no row" + ("" if key is None else f" for {key!r}"))
     print_rows(rows, as_json=as_json, empty="")
+
+
+def _typed(view: str, columns: "Sequence[str]", parts: "Sequence[str | None]", schema: "pa.Schema") -> list[object]:
+    """Return a key's values in the types of their columns: what is typed as `1` or `true` is found as `1.0` or `True`.
+
+    Raises UsageError for a text that is no value of its column.
+    """
+    values = [
+        None if part is None else _value(part, schema.field(column).type)
+        for column, part in zip(columns, parts, strict=True)
+    ]
+    for column, part, value in zip(columns, parts, values, strict=True):
+        if part is not None and value is None:
+            raise UsageError(f"view {view} is keyed by {column}, which is {schema.field(column).type}: not {part!r}")
+    return values
+
+
+def _value(text: str, kind: "pa.DataType") -> object:
+    """Return a text as a value of the type; None when it is none."""
+    import pyarrow as pa
+
+    try:
+        if not pa.types.is_timestamp(kind):
+            return pa.scalar(text).cast(kind).as_py()
+        found = datetime.fromisoformat(text)
+    except (pa.ArrowInvalid, ValueError):
+        return None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 @view.command("list")

@@ -98,6 +98,9 @@ class EmbeddedRunner:
             if stop.is_set():
                 for thread in list(self._threads.values()):
                     thread.join()
+                told = self.status()
+                unfinished = [one.shard_id for one in told if one.state not in ("stopped", "ended")]
+                log.info("stopped", extra={"shards": len(told), "unfinished": unfinished})
 
     def _discover(self, stop: Event) -> None:
         """List the shards and start what is ready, once it is certain that the ledger is of this stream."""

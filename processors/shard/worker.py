@@ -250,6 +250,8 @@ class ShardWorker:
             now_ms=now,
         )
         self._commit(change)
+        done = {"shard": self.shard_id, "position": self.position, "events": state.counts.get("events", 0)}
+        log.info("committed", extra=done | {"files": len(files), "lag_ms": self.lag_ms, "closed": closed})
 
     def _record_heat(self) -> None:
         """Write the measured heat to the ledger, for the autoscaler. Nothing depends on it, so failures pass."""

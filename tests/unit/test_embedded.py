@@ -62,7 +62,7 @@ def test_the_pause_before_a_restart_is_short_again_after_a_commit(caplog: pytest
 
         until(read, 60)
 
-    with caplog.at_level(logging.ERROR, "headwater.processor"):
+    with caplog.at_level(logging.INFO, "headwater.processor"):
         thread.start()
         try:
             reach(1, fails=3)
@@ -72,3 +72,5 @@ def test_the_pause_before_a_restart_is_short_again_after_a_commit(caplog: pytest
         finally:
             stop.set()
             thread.join(30)
+    said = [record for record in caplog.records if record.getMessage() == "stopped"]
+    assert [(vars(one)["shards"], vars(one)["unfinished"]) for one in said] == [(1, [])]
