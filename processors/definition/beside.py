@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
-__all__ = ["beside_definition"]
+from headwater.contract.parsing import shipped
+
+__all__ = ["beside_definition", "contract_beside"]
 
 _OURS = __name__.rpartition(".")[0]
 
@@ -23,4 +25,13 @@ def beside_definition(path: str) -> str:
         frame = frame.f_back
     file = frame.f_globals.get("__file__")
     found = Path(file).resolve().parent / path if file else Path(path)
-    return str(found) if found.exists() else path
+    return str(found) if found.is_file() else path
+
+
+def contract_beside(contract: str | Path) -> str:
+    """Return a shipped contract's name as it is, and any other path as `beside_definition` does.
+
+    >>> contract_beside("telemetry")
+    'telemetry'
+    """
+    return str(contract) if contract in shipped() else beside_definition(str(contract))

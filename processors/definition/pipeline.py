@@ -28,7 +28,7 @@ from headwater.codec import Decoder
 from headwater.contract import Contract, load_contract
 from headwater.errors import UsageError
 from headwater.processors.alerts import Condition, Rule
-from headwater.processors.definition.beside import beside_definition
+from headwater.processors.definition.beside import contract_beside
 from headwater.processors.definition.checks import (
     check_aggregates,
     check_alert,
@@ -108,7 +108,7 @@ class Pipeline:
         refuse_unknown(f"pipeline {name}", unknown, _OPTIONS)
         self._set(
             name=name,
-            contract=contract if isinstance(contract, Contract) else load_contract(beside_definition(str(contract))),
+            contract=contract if isinstance(contract, Contract) else load_contract(contract_beside(contract)),
             lateness_ms=duration_ms(allowed_lateness),
             max_future_ms=duration_ms(max_future),
             steps=(),

@@ -142,6 +142,7 @@ class ShardReader:
         """Flush and commit when due; what fails in passing is tried again at the next tick, nothing is dropped."""
         try:
             self._worker.tick()
+            self.status.committed = self._worker.entry.position  # at once: the next call may fail
         except Exception as error:
             if not is_passing(error):
                 raise

@@ -1,6 +1,7 @@
 """Commands that need no AWS, and every kind of bad input: one line, the right exit code, no traceback."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -129,6 +130,16 @@ def test_a_reader_that_goes_away_is_no_failure_to_speak_of() -> None:
     command = f'{sys.executable} -c "{code}" contract show flights --json-schema | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr == ""
+
+
+def test_the_shell_completes_commands() -> None:
+    """As the script does that `--install-completion` writes."""
+    words = {"_HEADWATER_COMPLETE": "complete_bash", "COMP_WORDS": "headwater se", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv[0] = 'headwater'; from headwater.commands import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["serve", "settings"]
 
 
 def test_help_imports_nothing_heavy() -> None:

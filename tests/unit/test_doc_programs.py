@@ -10,7 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCKS = re.compile(r"```(python|yaml)\n(?:# (\S+\.\w+)\n)?(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["project.md"])
+@pytest.mark.parametrize("page", ["project.md", "programming.md"])
 def test_the_programs_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What begins with a file's name is written to it; all else runs, with what ran before."""
     monkeypatch.chdir(tmp_path)

@@ -118,6 +118,13 @@ def test_a_path_that_only_the_working_folder_has(tmp_path: Path, monkeypatch: py
     assert Reference("r", "s3://bucket/here.csv", "device", {}).source == "s3://bucket/here.csv"
 
 
+def test_a_shipped_contract_is_shadowed_by_nothing_beside_the_pipeline(tmp_path: Path) -> None:
+    """Neither by a folder of its name nor by a file."""
+    (tmp_path / "p.py").write_text("from headwater import Pipeline\npipeline = Pipeline('p', 'telemetry').lake('p')\n")
+    (tmp_path / "telemetry").write_text("no contract")
+    assert load(str(tmp_path / "p.py")).contract.key == "device"
+
+
 def test_a_run_gives_what_pandas_gives() -> None:
     """Over the shipped pipeline: enrichment, a function, windows, sketches, every event in the lake."""
     pipeline = load("headwater.processors.examples.telemetry:pipeline")

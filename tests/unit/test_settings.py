@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +130,15 @@ def test_an_unknown_name_is_told_with_the_nearest_known(
     assert len(told) == 2
     assert "HEADWATER_PUBLISH_SECOND is no setting" in told[1]
     assert "did you mean HEADWATER_PUBLISH_SECONDS?" in told[1]
+
+
+def test_every_variable_that_is_written_about_is_read() -> None:
+    """In the docs, the compose file, the notebooks and what is deployed; heads of names end in an underscore."""
+    root = Path(__file__).parents[2]
+    files = [*root.glob("docs/**/*.md"), *root.glob("infra/**/*.py"), *root.glob("*.yaml"), *root.glob("*.md")]
+    found = {name for file in files for name in re.findall(r"HEADWATER_[A-Z_]*[A-Z]\b", file.read_text())}
+    assert len(found) > 40
+    assert found - set(FIELDS) <= {"HEADWATER_DEBUG", "HEADWATER_NOTEBOOK", "HEADWATER_ATHENA_WORKGROUP"}
 
 
 def test_all_settings_are_listed_with_value_default_and_source(monkeypatch: pytest.MonkeyPatch) -> None:
