@@ -27,6 +27,7 @@ from headwater.producers.tracking import OnDelivery
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
 
 __all__ = ["Producer"]
 
@@ -128,7 +129,7 @@ class Producer:
                 raise InvalidEvent(fault[1])
         return self._sender.put_row(row, size)
 
-    def put_batch(self, events: "pa.Table | pa.RecordBatch | pd.DataFrame") -> "list[Future[Receipt]]":
+    def put_batch(self, events: "pa.Table | pa.RecordBatch | pd.DataFrame | pl.DataFrame") -> "list[Future[Receipt]]":
         """Accept a table of events, or, when one of them is invalid, none: InvalidEvent names the first row and field.
 
         Returns a future for each piece that goes into one batch, not one per event. A table is taken in pieces when
@@ -188,10 +189,12 @@ def _table(events: Any) -> pa.Table:
     if isinstance(events, pa.RecordBatch):
         return pa.Table.from_batches([events])
     try:
+        if hasattr(events, "__arrow_c_stream__") and not hasattr(events, "iloc"):  # as Polars and DuckDB have it
+            return pa.table(events)
         return pa.Table.from_pandas(events, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InvalidEvent(f"put_batch takes an Arrow table or a pandas DataFrame: {reason}") from error
+        raise InvalidEvent(f"put_batch takes an Arrow table, or a DataFrame of pandas or Polars: {reason}") from error
 
 
 def _conformed(contract: Contract, table: pa.Table) -> pa.Table:
@@ -205,4 +208,12 @@ def _conformed(contract: Contract, table: pa.Table) -> pa.Table:
 
 def _row_bytes(row: Mapping[str, object]) -> int:
     """Return about what a buffered event takes in memory."""
-    return 128 + sum(64 + len(value) if isinstance(value, str | bytes) else 32 for value in row.values())
+    return 128 + sum(map(_value_bytes, row.values()))
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return 64 + len(value)
+    if isinstance(value, dict):
+        return 64 + sum(_value_bytes(key) + _value_bytes(one) for key, one in value.items())
+    return 64 + sum(map(_value_bytes, value)) if isinstance(value, list) else 32

@@ -82,7 +82,9 @@ def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Fiel
         raise InvalidEvent(f"field {shown(twice)}: there are two columns of that name")
     found: list[tuple[Field, pa.ChunkedArray | None]] = []
     for field in contract.fields:
-        name = next((name for name in (field.name, *field.was) if name in columns), field.name)
+        name = next(
+            (name for name in (field.name, *contract.others.get(field.name, ())) if name in columns), field.name
+        )
         column = columns.pop(name, None)
         if column is None and field.required:
             raise InvalidEvent(f"field {field.name}: required, but there is no such column")

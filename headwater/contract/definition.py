@@ -343,6 +343,20 @@ class Contract:
         }
 
     @cached_property
+    def others(self) -> dict[str, tuple[str, ...]]:
+        """Return under which names else a field may come in flat rows and tables, by the names of fields that have any:
+        earlier ones, and the one that it is `from`, unless that is the name of another field.
+        """
+        taken = [name for field in self.fields for name in (field.name, *field.was)]
+        taken += [field.path[0] for field in self.fields if len(field.path) == 1]
+        found = {}
+        for field in self.fields:
+            own = field.path if len(field.path) == 1 and taken.count(field.path[0]) == 1 else ()
+            if field.was or own:
+                found[field.name] = (*field.was, *own)
+        return found
+
+    @cached_property
     def exact(self) -> bool:
         """Return True when numbers in JSON must be read as they are written, since a float is no decimal."""
         return any(field.kind.has("decimal") for field in self.fields)

@@ -1,5 +1,6 @@
 """Read contracts from YAML. Every fault is one line: the file, the line and the reason."""
 
+import re
 from collections.abc import Callable, Hashable
 from datetime import date, datetime
 from pathlib import Path
@@ -140,10 +141,8 @@ def _field(entry: _Mapping, number: int, where: str) -> Field:
     more: dict[str, Any] = {key: entry.get(key) for key in ("minimum", "maximum")}
     if "from" in entry:
         path = entry["from"]
-        # a list takes names that have a point in them
-        more["path"] = (
-            tuple(path.split(".")) if isinstance(path, str) else tuple(path) if isinstance(path, list) else path
-        )
+        # a list, or quotes, take names that have a point in them
+        more["path"] = _path(path) if isinstance(path, str) else tuple(path) if isinstance(path, list) else path
     if "max_bytes" in entry:
         more["max_bytes"] = entry["max_bytes"]
     if "earliest" in entry:
@@ -151,6 +150,14 @@ def _field(entry: _Mapping, number: int, where: str) -> Field:
     if "ahead" in entry:
         more["ahead_ms"] = _ahead_ms(entry, where)
     return _placed(where, place, lambda: Field(required=required, **texts, **more, **lists))
+
+
+def _path(text: str) -> tuple[str, ...]:
+    """Return the names of a path with points, in which a name may stand in quotes."""
+    found = re.findall(r'(?:^|\.)(?:"([^"]*)"|([^."][^.]*))(?=\.|$)', text)
+    names = tuple(quoted or plain for quoted, plain in found)
+    # what is not taken apart whole is left for the field to refuse
+    return names if sum(map(len, names)) + text.count('"') + len(names) - 1 == len(text) else (text, "")
 
 
 def _earliest_ms(entry: _Mapping, where: str) -> int:

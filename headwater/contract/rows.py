@@ -19,17 +19,17 @@ def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, obj
 
     Times may be ISO 8601 text (without a zone: UTC), milliseconds since 1970 or datetime, and become datetime in UTC,
     rounded down to the field's milliseconds or microseconds. Decimals, UUIDs and bytes may be those of Python or text
-    (bytes in base64), and become those of Python. A field's earlier names are taken for it. Raise InvalidEvent, which
-    names the field.
+    (bytes in base64), and become those of Python. A field's earlier names are taken for it, and so is the one
+    name that it is `from`. Raise InvalidEvent, which names the field.
     """
     if not isinstance(row, Mapping):
         raise InvalidEvent(f"an event is a mapping of field names to values, not {named(row)}")
     read: dict[str, object] = {}
-    used, limits = 0, contract.max_bytes
+    used, limits, others = 0, contract.max_bytes, contract.others
     for field in contract.fields:
         name = field.name
-        if name not in row and field.was:
-            name = next((earlier for earlier in field.was if earlier in row), name)
+        if name not in row and name in others:
+            name = next((other for other in others[name] if other in row), name)
         used += name in row
         value = row.get(name)
         if value is None:
@@ -54,10 +54,11 @@ def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, obj
 
 def _unknown(contract: Contract, row: Mapping[str, object]) -> str:
     known = {field.name for field in contract.fields}
-    earlier = {name: field.name for field in contract.fields for name in field.was}
+    others = {other: name for name, names in contract.others.items() for other in names}
     for name in row:
-        if name in earlier:
-            return f"field {name}: the event has another name of {earlier[name]} too"
+        if name in others:
+            given = name if name.isidentifier() else shown(name)
+            return f"field {given}: the event has another name of {others[name]} too"
         if name not in known:
             return f"field {shown(name)} is not in contract {contract.name} v{contract.version}"
     raise AssertionError("every field is known")

@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.arrays import whole
 from headwater.contract.scalars import JsonNumber, decimal_text
 from headwater.contract.types import UUID
 
-__all__ = ["EXACT", "STRICT", "as_json", "as_text", "json_values"]
+__all__ = ["EXACT", "STRICT", "as_json", "as_text", "json_values", "key_texts"]
 
 
 def _refuse(token: str) -> NoReturn:
@@ -90,6 +91,15 @@ def as_text(column: pa.Array, *, decimals: bool = True) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         return as_text(column.dictionary).take(column.indices)
     return as_json(pa.chunked_array([column])).combine_chunks()
+
+
+def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column of keys as plain texts, to compare with what a user has written."""
+    column = whole(column)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return (column if pa.types.is_timestamp(kind) else as_text(column)).cast(pa.string())
 
 
 def _is_written(kind: pa.DataType) -> bool:

@@ -79,12 +79,12 @@ def check_aggregates(view: str, aggregates: Mapping[str, object], options: Seque
             )
 
 
-def check_keys(view: str, by: Sequence[str], schema: pa.Schema) -> None:
+def check_keys(where: str, by: Sequence[str], schema: pa.Schema) -> None:
     """Refuse key columns whose values have no one text."""
     for name in by:
         kind = schema.field(name).type
         if pa.types.is_binary(kind) or pa.types.is_nested(kind):
-            raise UsageError(f"view {view}: by: {name!r} is {_type_name(kind)}, which cannot be a key")
+            raise UsageError(f"{where}: {name!r} is {_type_name(kind)}, which cannot be a key")
 
 
 def _type_name(kind: pa.DataType) -> str:

@@ -224,6 +224,7 @@ class Pipeline:
         """
         check_arguments(Pipeline.enrich, locals())
         check_columns(f"pipeline {self.name}, enrich from {reference.name},", [on], self.schema)
+        check_keys(f"pipeline {self.name}, enrich from {reference.name}: on", [on], self.schema)
         return self._adding(Enrich(reference, on, prefix))
 
     def map(
@@ -303,7 +304,7 @@ class Pipeline:
         if not aggregates:
             raise UsageError(f"view {name} has no aggregate: add one, as in events=count()")
         check_columns(f"pipeline {self.name}, view {name},", by, self.schema)
-        check_keys(name, by, self.schema)
+        check_keys(f"view {name}: by", by, self.schema)
         check_aggregates(name, aggregates, _VIEW_OPTIONS, self.schema)
         named = tuple(replace(aggregate, name=output) for output, aggregate in aggregates.items())
         view = View(name, tuple(by), named, window, self._keep_ms(name, keep, window), version, spread)

@@ -15,6 +15,7 @@ from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.table import FileScanTask, Table
 
 from headwater.clock import HOUR_MS
+from headwater.contract.written import key_texts
 from headwater.errors import HeadwaterError, Retryable
 from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.erasure.ports import ErasurePorts
@@ -120,7 +121,7 @@ class LakeErasure:
             values = batch.column(column)
             if pa.types.is_dictionary(values.type) and values.dictionary.index(self.key).as_py() < 0:
                 continue
-            found += pc.sum(pc.equal(values.cast(pa.string()), self.key)).as_py() or 0
+            found += pc.sum(pc.equal(key_texts(values), self.key)).as_py() or 0
         return found
 
     def _step(self, table: Table, tasks: Sequence[FileScanTask]) -> bool:

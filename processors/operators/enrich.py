@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from headwater.arrays import whole
 from headwater.contract.types import TYPES
+from headwater.contract.written import key_texts
 from headwater.errors import UsageError
 from headwater.processors.definition.parts import Enrich, Map, Reference, Where
 
@@ -49,7 +50,7 @@ class ReferenceTable:
                 f"it has {table.column_names}"
             )
         table = table.set_column(
-            table.column_names.index(reference.key), reference.key, table.column(reference.key).cast(pa.string())
+            table.column_names.index(reference.key), reference.key, key_texts(table.column(reference.key))
         )
         last = {key: at for at, key in enumerate(table.column(reference.key).to_pylist()) if key is not None}
         return cls(reference, table.take(pa.array(sorted(last.values()), pa.int64())))
@@ -63,7 +64,7 @@ def enrich(table: pa.Table, step: Enrich, reference: ReferenceTable) -> pa.Table
         found = pc.index_in(on.dictionary, value_set=reference.keys)
         at = found.take(on.indices)
     else:
-        at = pc.index_in(on.cast(pa.string()), value_set=reference.keys)
+        at = pc.index_in(key_texts(on), value_set=reference.keys)
     for name, column in reference.columns.items():
         table = table.append_column(step.prefix + name, column.take(at))
     return table

@@ -13,6 +13,7 @@ import pyarrow as pa
 from datasketches import frequent_items_error_type, frequent_strings_sketch
 
 from headwater.arrays import Ints, whole
+from headwater.contract.written import key_texts
 from headwater.stream.hashkeys import HASH_SPACE, hash_key_of
 from headwater.stream.record import StreamRecord
 
@@ -104,7 +105,7 @@ class HeatTracker:
         """Count the key of every event; the sketch takes the heaviest of the call."""
         codes = whole(column)
         if not pa.types.is_dictionary(codes.type):
-            codes = codes.cast(pa.string()).dictionary_encode()
+            codes = key_texts(codes).dictionary_encode()
         taken = codes.indices.drop_null().to_numpy()
         weights = np.bincount(taken, minlength=len(codes.dictionary))
         sketch = self._sketches[0]

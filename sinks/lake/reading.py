@@ -157,7 +157,12 @@ class TableReader:
                 column = column if coded or column.type == one.type else column.cast(one.type, safe=False)
             else:
                 default = getattr(self._schema.find_field(one.name), "initial_default", None)
-                column = pa.repeat(pa.scalar(default, one.type), batch.num_rows)
+                none = default is None  # of which Arrow makes no scalar in every type
+                column = (
+                    pa.nulls(batch.num_rows, one.type)
+                    if none
+                    else pa.repeat(pa.scalar(default, one.type), batch.num_rows)
+                )
             columns.append(column)
             fields.append(one.with_type(column.type))
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -25,6 +25,7 @@ from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.typedef import Record
 
+from headwater.contract.written import key_texts
 from headwater.errors import HeadwaterError, Retryable
 from headwater.sinks.lake.buffer import file_schema, parquet_writer
 from headwater.sinks.lake.datafiles import describe
@@ -144,7 +145,7 @@ class Rewriter:
         """Yield the rows that stay, counted and hashed into `found`; those that go are put into `out`."""
         read = 0
         for batch in self._batches([task]):
-            goes = pc.fill_null(pc.equal(batch.column(self._order.key).cast(pa.string()), str(without)), False)
+            goes = pc.fill_null(pc.equal(key_texts(batch.column(self._order.key)), str(without)), False)
             out.append(pa.Table.from_batches([batch.select(_IDENTITY)]).filter(goes))
             stays = pa.Table.from_batches([batch.filter(pc.invert(goes))])
             found.rows += stays.num_rows
@@ -228,7 +229,8 @@ class Rewriter:
 
     def _distinct_in(self, group: pa.Table) -> dict[str, int]:
         """Return how many values key and origin have in a row group."""
-        return {name: pc.count_distinct(group.column(name)).as_py() for name in (self._order.key, _IDENTITY[0])}
+        texts = {name: key_texts(group.column(name)) for name in (self._order.key, _IDENTITY[0])}
+        return {name: pc.count_distinct(column).as_py() for name, column in texts.items()}
 
     def _distinct(self, db: duckdb.DuckDBPyConnection, where: str) -> tuple[int, dict[str, int]]:
         """Return the rows of one row group, and about how many values key and origin have in one."""

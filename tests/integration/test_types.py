@@ -18,7 +18,8 @@ from headwater.sinks.lake.buffer import LakeBuffer
 from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.query import lake_query
-from headwater.sinks.lake.rewrite import Rewriter, SortOrder, data_files, replace_files
+from headwater.sinks.lake.reading import plan
+from headwater.sinks.lake.rewrite import Rewriter, SortOrder, replace_files
 from tests.lake import IDENTITY, aws, settings
 
 __all__ = ["aws", "settings"]
@@ -120,11 +121,14 @@ def test_the_lake_has_what_was_put(settings: Settings, key: str) -> None:
     later = [_with_new(values) for values in wanted]
     assert read(settings, wider) == [2 * values for values in later]
     table = open_table(settings, "types")
-    files = data_files(table)
-    made = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(files, "lake/types/c")
-    replace_files(table, files, made.files, {})
+    tasks = plan(table)
+    made = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(tasks, "lake/types/c")
+    replace_files(table, [task.file for task in tasks], made.files, {})
     assert made.rows == 6
     assert read(settings, wider) == [2 * values for values in later]
-    text = str(keys) if key != "timestamp_us" else "2026-03-01 12:00:00+00"
-    gone = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(files, "lake/types/d", without=text)
-    assert gone.left_out.num_rows == 6
+    text = str(keys) if key != "timestamp_us" else "2026-03-01 12:00:00.000000Z"
+    one = tasks[:1]
+    gone = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(one, "lake/types/d", without=text)
+    assert (gone.rows, gone.left_out.num_rows) == (0, 3)
+    kept = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(one, "lake/types/e", without="another")
+    assert (kept.rows, kept.left_out.num_rows) == (3, 0)

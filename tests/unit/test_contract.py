@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.codec import Decoded, decode_record
 from headwater.contract import (
     Contract,
     Field,
@@ -23,6 +24,7 @@ from headwater.contract import (
 )
 from headwater.contract.parsing import shipped
 from headwater.errors import InvalidContract, InvalidEvent, UsageError
+from headwater.producers.gateway.bodies import BodyLimits, parse_body
 from tests.contracts import EVERYTHING, GOOD, NOON
 
 
@@ -213,3 +215,49 @@ def test_an_event_that_breaks_the_contract_is_refused_in_one_line(field: str, va
 def test_the_docstring_names_every_shipped_contract() -> None:
     """Who reads the help learns all of them."""
     assert all(f"`{name}`" in str(load_contract.__doc__) for name in shipped())
+
+
+ALIASED = """
+{name: c, version: 1, key: user_id, time: at, fields: [
+  {name: user_id, type: string, from: '"user.id"'}, {name: at, type: timestamp, from: event-time},
+  {name: kind, type: string, required: false, from: 'detail."Event Kind"'},
+  {name: level, type: string, required: false, from: Level},
+  {name: Level2, type: string, required: false, from: level}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a", ("a",)), ("a.b", ("a", "b")), ('detail."user.id"', ("detail", "user.id")), ('"a.b".c', ("a.b", "c")),
+        ("detail-type", ("detail-type",)),
+    ],
+)  # fmt: skip
+def test_a_name_with_a_point_is_reached_in_quotes(text: str, path: tuple[str, ...]) -> None:
+    made = parse_contract(ALIASED.replace("event-time", f"'{text}'"), "c")
+    assert made.field("at").path == path
+
+
+@pytest.mark.parametrize("text", ["a..b", ".a", "a.", '"a', 'a.""'])
+def test_a_path_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidContract, match="from"):
+        parse_contract(ALIASED.replace("event-time", f"'{text}'"), "c")
+
+
+def test_names_that_no_field_may_have_are_taken_in_every_way() -> None:
+    """With points, dashes and large letters: in JSON, in rows and in columns; another field's name stays its own."""
+    made = parse_contract(ALIASED, "c")
+    event = {"user.id": "u", "event-time": "2026-03-01T12:00:00Z"}
+    wanted = {"user_id": "u", "level": "x", "Level2": None}
+    row = validate_row(made, event | {"level": "x"})
+    assert {name: row[name] for name in wanted} == wanted
+    assert {name: row[name] for name in ("level", "Level2")} == {"level": "x", "Level2": None}
+    table = conform(made, pa.table({name: [value] for name, value in (event | {"level": "x"}).items()})).table
+    assert table.to_pylist() == [row]
+    found = decode_record(b'{"user.id": "u", "event-time": "2026-03-01T12:00:00Z", "Level": "x"}', made)
+    assert isinstance(found, Decoded)
+    assert found.table.to_pylist() == [row]
+    header = b"user.id,event-time,Level\nu,2026-03-01T12:00:00Z,x\n"
+    assert parse_body(header, "csv", made, BodyLimits()).table.to_pylist() == [row]
+    with pytest.raises(InvalidEvent, match="another name of user_id too"):
+        validate_row(made, event | {"user_id": "v"})

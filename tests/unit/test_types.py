@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headwater.clock import SystemClock
 from headwater.codec import Decoded, decode_record, encode_batch, encode_kpl, event_json
 from headwater.contract import (
     Contract,
@@ -30,6 +32,8 @@ from headwater.errors import InvalidContract, InvalidEvent, InvalidRecord
 from headwater.producers.files.files import read_events
 from headwater.producers.gateway.bodies import BodyLimits, parse_body
 from headwater.producers.outbox import Outbox
+from headwater.producers.producer import Producer
+from headwater.testing.kinesis import MemoryKinesis
 from headwater.web.problems import Problem
 
 KINDS = ("decimal(5, 2)", "decimal(38, 10)", "decimal(20, 20)", "binary", "uuid", "time", "timestamp_us")
@@ -421,3 +425,23 @@ def test_json_schema_says_what_is_taken() -> None:
     assert said["uuid"]["format"] == "uuid"
     assert said["time"]["maximum"] == 86_399_999_999
     assert said["timestamp_us"]["format"] == "date-time"
+
+
+def test_frames_of_polars_are_taken(tmp_path: Path) -> None:
+    """Its texts are views, its lists large, and its categories dictionaries of views."""
+    fields = "{name: k, type: string}, {name: ts, type: timestamp}, {name: l, type: list<string>}"
+    more = "{name: d, type: 'decimal(9, 2)'}, {name: c, type: string}, {name: b, type: binary}, {name: t, type: time}"
+    contract = parse_contract(f"{{name: c, version: 1, key: k, time: ts, fields: [{fields}, {more}]}}", "c")
+    rows: dict[str, Any] = {"k": ["a", "b"], "ts": [datetime(2026, 3, 1, tzinfo=UTC)] * 2, "l": [["x"], []]}
+    rows |= {"d": [Decimal("1.20"), Decimal("-3")], "b": [b"\0", b""], "t": [time(1), time(2)]}
+    frame = pl.DataFrame(rows | {"c": pl.Series(["u", "v"], dtype=pl.Categorical)})
+    kinesis = MemoryKinesis(SystemClock())
+    kinesis.create_stream(StreamName="s", ShardCount=1)
+    with Producer("s", contract, client=kinesis, outbox=tmp_path / "o.db") as producer:
+        for future in producer.put_batch(frame):
+            future.result(30)
+    found = conform(contract, pa.table(frame)).table
+    assert found.to_pylist() == pl.DataFrame(rows | {"c": ["u", "v"]}).to_dicts()
+    bad = frame.with_columns(d=pl.Series([Decimal("1.20"), Decimal("3.005")]))
+    with pytest.raises(InvalidEvent, match="row 1: field d"):
+        producer.put_batch(bad)
