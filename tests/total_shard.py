@@ -72,8 +72,8 @@ def load_reference(_name: str, uri: str) -> ReferenceTable:
 class Shard:
     """A worker in memory, with DynamoDB's limits."""
 
-    def __init__(self, of: Pipeline) -> None:
-        self.db, self.objects, self.clock = MemoryDynamoDB(), MemoryObjects(), ManualClock(START)
+    def __init__(self, of: Pipeline, db: Any = None) -> None:
+        self.db, self.objects, self.clock = db or MemoryDynamoDB(), MemoryObjects(), ManualClock(START)
         for table, keys in {"l": ("pipeline", "item"), "v": ("pk", "sk")}.items():
             schema = [{"AttributeName": n, "KeyType": k} for n, k in zip(keys, ("HASH", "RANGE"), strict=True)]
             self.db.create_table(TableName=table, KeySchema=schema)

@@ -145,6 +145,11 @@ class ViewState:
             self._fresh[: len(fresh)] = fresh
         self._columns.grow(len(self._slots))
 
+    @property
+    def is_dirty(self) -> bool:
+        """Return True when partials have changed since the last `clean`."""
+        return bool(self._dirty.any())
+
     def dirty(self) -> list[Partial]:
         """Return the partials that have changed since the last `clean`."""
         at = np.flatnonzero(self._dirty)

@@ -148,6 +148,7 @@ class ShardReader:
                 raise
             log.warning("will try again", extra={"shard": self.status.shard_id, "reason": str(error)})
             self._clock.sleep(self._settings.backoff_seconds)
+        self.status.committed = self._worker.entry.position
 
     def _commit(self, *, closed: bool) -> None:
         where = f"stream {self._stream}, shard {self.status.shard_id}, not committed after {self.status.committed}"

@@ -88,7 +88,7 @@ class ShardWorker:
         self._sealed: deque[LakeFile] = deque()
         self._written: list[PendingFile] = []
         self._letters = GatheredLetters(shard.shard_id, self._clock)
-        self._committed_ms = self._flushed_ms = self._clock.now_ms()
+        self._committed_ms = self._flushed_ms = self._looked_ms = self._clock.now_ms()
         self._commit_failed = False
 
     @classmethod
@@ -177,13 +177,21 @@ class ShardWorker:
             self.position = sequence.pad(records[-1].sequence_number)
 
     def tick(self) -> None:
-        """Flush views and commit when they are due. Call it often."""
-        now = self._clock.now_ms()
-        if self._buffer.approx_bytes >= self._settings.commit_mb * 1_000_000 or (
-            now - self._committed_ms >= self._settings.commit_seconds * 1000
-        ):
+        """Flush views and commit when they are due. Call it often.
+
+        What is new is due as soon as the last flush or commit that had something to write is old enough: an event that
+        comes after a pause waits for nothing. Where nothing is new, it is seen at intervals whether a view is to begin.
+        """
+        now, settings = self._clock.now_ms(), self._settings
+        before = self._looked_ms if self.is_saved else self._committed_ms
+        due = now - before >= settings.commit_seconds * 1000
+        if due or self._buffer.approx_bytes >= settings.commit_mb * 1_000_000:
             self.commit()
-        elif self.pipeline.pure and now - self._flushed_ms >= self._settings.view_flush_seconds * 1000:
+        elif (
+            self.pipeline.pure
+            and now - self._flushed_ms >= settings.view_flush_seconds * 1000
+            and any(view.is_dirty for view in self.engine.state.views.values())
+        ):
             self._flush_views()
 
     def commit(self, *, closed: bool = False) -> bool:
@@ -206,7 +214,7 @@ class ShardWorker:
         if self.position == self.entry.position and not closed and not changed:
             if not self.pipeline.pure:
                 self._flush_views()  # left over when the views failed after a commit
-            self._committed_ms = now
+            self._looked_ms = now
             return False
         self._commit_failed = True
         self._check_room()
@@ -229,7 +237,7 @@ class ShardWorker:
         self._traces.committed(self.position, [file.uri for file in files])
         self._written = []
         self._letters.committed()
-        self._committed_ms = self._clock.now_ms()
+        self._committed_ms = self._looked_ms = self._clock.now_ms()
         if not self.pipeline.pure:
             self._flush_and_evict()
         self._record_heat()

@@ -93,7 +93,9 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
     assert views_differ(services, pa.concat_tables(tables)) == []
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     claims = [line for line in lines if line["message"] == "shard claimed"]
-    assert max(line["epoch"] for line in claims) == 4
+    # a shard may begin again by itself where a service did not answer in time, and says so
+    again = sum("pause_s" in line for line in lines)
+    assert 4 <= max(line["epoch"] for line in claims) <= 4 + again
     heat = json.loads(headwater("shards", "heat", "--json", environment=aws).out)["shards"]
     assert sum(shard["sample"]["events_s"] for shard in heat) > 0
     heavy = [key["key"] for shard in heat for key in shard["sample"]["heavy"]]
