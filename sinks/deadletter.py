@@ -9,9 +9,8 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from headwater.errors import HeadwaterError
@@ -30,8 +29,7 @@ Put = Callable[[Sequence["DeadLetter"]], Iterable["DeadLetter"]]
 """Sends letters again, and yields each once it is sent."""
 
 
-@dataclass(frozen=True)
-class DeadLetter:
+class DeadLetter(NamedTuple):
     """Hold a record that cannot be decoded, or one event of a record that breaks its contract.
 
     For a record `index` is None and `payload` is the record's data; for an event `index` is its row in the record and
@@ -40,7 +38,7 @@ class DeadLetter:
 
     shard_id: str
     sequence_number: str
-    index: int | None
+    index: int | None  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a letter for
     reason: str
     origin: str | None
     seq: int | None
@@ -202,7 +200,7 @@ def _body(letters: Sequence[DeadLetter]) -> bytes:
 
 
 def _document(letter: DeadLetter) -> dict[str, Any]:
-    document: dict[str, Any] = dict(vars(letter))
+    document: dict[str, Any] = letter._asdict()
     try:
         document["payload"] = letter.payload.decode()
     except UnicodeDecodeError:

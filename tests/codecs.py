@@ -11,7 +11,9 @@ from headwater.codec import (
     Decoded,
     decode_record,
 )
-from headwater.contract import Contract, Field, OwnId
+from headwater.codec.jsonrows import one_line, read_object
+from headwater.contract import Contract, Field, OwnId, validate_row
+from headwater.errors import InvalidEvent
 
 CONTRACT = Contract(
     name="reading",
@@ -51,6 +53,23 @@ FLEET = Contract(
 
 
 GOOD = {"device": "a", "seq": 1, "ts": "2025-11-03T09:00:00.125Z", "value": 1.5}
+
+
+def one_by_one(payloads: Sequence[bytes], contract: Contract) -> tuple[pa.Table, list[tuple[int, str, bytes]]]:
+    """The valid events, and place, reason and payload of the others: each read and judged by itself."""
+    valid, invalid = [], []
+    for at, payload in enumerate(payloads):
+        event = read_object(payload)
+        if isinstance(event, str):
+            invalid.append((at, event, payload))
+            continue
+        try:
+            valid.append(validate_row(contract, event))
+        except InvalidEvent as error:
+            invalid.append((at, one_line(error), payload))
+        except (ValueError, OverflowError, RecursionError) as error:
+            invalid.append((at, f"not JSON: {one_line(error)}", payload))
+    return pa.Table.from_pylist(valid, schema=contract.arrow_schema), invalid
 
 
 def rows(count: int) -> list[dict[str, Any]]:

@@ -1,15 +1,14 @@
 """Events as JSON objects.
 
 Two readers give the same answer: `pyarrow.json` over the joined events with the contract's schema for the usual case,
-and row by row through `validate_row` for whatever that does not take. The first is used only where it is known to read
-as the second does; the rules are with each check.
+and Python's for whatever that does not take (`conform_rows`). The first is used only where it is known to read as the
+second does; the rules are with each check.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -17,7 +16,8 @@ import pyarrow.json as pj
 
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
-from headwater.contract import Contract, InvalidRow, conform, validate_row
+from headwater.contract import Contract, InvalidRow, conform
+from headwater.contract.rowcolumns import conform_rows
 from headwater.contract.written import EXACT, STRICT, json_values
 from headwater.errors import InvalidEvent, InvalidRecord
 
@@ -33,7 +33,7 @@ __all__ = [
     "split_objects",
 ]
 
-_PART = 256
+_PART = 4_096
 _SEPARATORS = re.compile(rb"\}[\0\x1e\s]+\{")
 _ADJACENT = re.compile(rb"\}[ \t\r\0\x1e]*\{")
 """Between two objects of a line; in an object only within a text."""
@@ -100,17 +100,11 @@ def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     if contract.selects:
         return _selected(payloads, contract)
     parts = _in_parts(payloads, contract)
-    table = pa.concat_tables([part.table for part in parts])
-    bounds = accumulate([part.total for part in parts], initial=0)
-    invalid = tuple(
-        InvalidRow(start + row.index, row.reason, row.event)
-        for start, part in zip(bounds, parts, strict=False)
-        for row in part.invalid
-    )
+    invalid = tuple(row for part in parts for row in part.invalid)
     return Decoded(
         contract=contract.name,
         version=contract.version,
-        table=table,
+        table=pa.concat_tables([part.table for part in parts]),
         rows=kept_rows(len(payloads), invalid),
         invalid=invalid,
         total=len(payloads),
@@ -122,27 +116,28 @@ def _selected(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     read = [read_object(payload, exact=contract.exact) for payload in payloads]
     rows = [Unread(row, payload) if isinstance(row, str) else row for row, payload in zip(read, payloads, strict=True)]
     found = decode_rows(rows, contract)
-    return replace(found, invalid=tuple(replace(row, event=payloads[row.index]) for row in found.invalid))
+    return replace(found, invalid=tuple(row._replace(event=payloads[row.index]) for row in found.invalid))
 
 
 class _ParsedRows(NamedTuple):
     table: pa.Table
-    invalid: tuple[InvalidRow, ...]
-    total: int
+    invalid: list[InvalidRow]
 
 
 def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows]:
-    """Read all events in one pass, else in one pass a part, else one by one: a bad one costs only its neighbours.
+    """Read all events in one pass, else in parts, which bound the memory of what is read apart.
 
-    Two passes and no more, whatever the events hold: each fails at the cost of many events that are read one by one.
+    A part is tried in one pass when the one before it was all right: no event goes through Arrow more than twice.
     """
     found = _at_once(payloads, contract)
     if found is not None:
         return [found]
-    if len(payloads) <= _PART:
-        return [_row_by_row(payloads, contract)]
-    parts = [payloads[at : at + _PART] for at in range(0, len(payloads), _PART)]
-    return [_at_once(part, contract) or _row_by_row(part, contract) for part in parts]
+    parts = list[_ParsedRows]()
+    for start in range(0, len(payloads) or 1, _PART):
+        part = payloads[start : start + _PART]
+        made = _at_once(part, contract, start) if parts and not parts[-1].invalid else None
+        parts.append(made or _apart(part, contract, range(start, start + len(part))))
+    return parts
 
 
 def _array(text: bytes) -> list[bytes]:
@@ -175,8 +170,8 @@ def _parses(text: bytes) -> bool:
     return True
 
 
-def _at_once(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows | None:
-    """Decode all payloads in one pass; None where row by row must decide."""
+def _at_once(payloads: Sequence[bytes], contract: Contract, start: int = 0) -> _ParsedRows | None:
+    """Decode all payloads, of which the first has the place `start`, in one pass; None where this cannot be."""
     text = b"\n".join(payloads)
     if not _one_object_a_line(text, len(payloads)):
         return None
@@ -194,13 +189,13 @@ def _at_once(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows | Non
         conformed = conform(contract, read)
     except (pa.ArrowException, ValueError, RecursionError, InvalidEvent):
         return None
-    invalid = []
-    for row in conformed.invalid:
-        verdict = _judge(payloads[row.index], contract)
-        if isinstance(verdict, dict):
-            return None
-        invalid.append(InvalidRow(row.index, verdict, payloads[row.index]))
-    return _ParsedRows(conformed.table.cast(contract.arrow_schema), tuple(invalid), len(payloads))
+    table = conformed.table.cast(contract.arrow_schema)
+    if not conformed.invalid:
+        return _ParsedRows(table, [])
+    # what is wrong is worded after the events as Python reads them
+    wrong = [row.index for row in conformed.invalid]
+    judged = _apart([payloads[at] for at in wrong], contract, [start + at for at in wrong])
+    return None if judged.table.num_rows else _ParsedRows(table, judged.invalid)
 
 
 def _one_object_a_line(text: bytes, lines: int) -> bool:
@@ -243,39 +238,34 @@ def _time_type(first: object, kind: pa.DataType) -> pa.DataType:
     return pa.timestamp(unit, kind.tz)
 
 
-def _row_by_row(payloads: Sequence[bytes], contract: Contract) -> _ParsedRows:
-    rows, invalid = [], []
-    for index, payload in enumerate(payloads):
-        verdict = _judge(payload, contract)
-        if isinstance(verdict, dict):
-            rows.append(verdict)
-        else:
-            invalid.append(InvalidRow(index, verdict, payload))
-    return _ParsedRows(pa.Table.from_pylist(rows, schema=contract.arrow_schema), tuple(invalid), len(payloads))
-
-
-def _judge(payload: bytes, contract: Contract) -> dict[str, object] | str:
-    """Return the coerced event, or the reason why it is none."""
-    event = read_object(payload, exact=contract.exact)
-    if isinstance(event, str):
-        return event
-    try:
-        return dict(validate_row(contract, event))
-    except InvalidEvent as error:
-        return one_line(error)
-    except (ValueError, OverflowError, RecursionError) as error:
-        return f"not JSON: {one_line(error)}"
+def _apart(payloads: Sequence[bytes], contract: Contract, places: Sequence[int]) -> _ParsedRows:
+    """Read each event's JSON by itself, and hold what was read to the contract together."""
+    read = [read_object(payload, exact=contract.exact) for payload in payloads]
+    reasons = {at: row for at, row in enumerate(read) if isinstance(row, str)}
+    kept = [at for at in range(len(read)) if at not in reasons] if reasons else range(len(read))
+    table, faults = conform_rows(contract, [row for row in read if not isinstance(row, str)])
+    for at, fault in faults.items():
+        line = one_line(fault)
+        reasons[kept[at]] = line if isinstance(fault, str | InvalidEvent) else f"not JSON: {line}"
+    return _ParsedRows(table, [InvalidRow(places[at], reasons[at], payloads[at]) for at in sorted(reasons)])
 
 
 def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
     """Return the object in a payload, or the reason why there is none; `exact` keeps how numbers are written."""
+    decoder = EXACT if exact else STRICT
     try:
-        event = (EXACT if exact else STRICT).decode(payload.decode())
+        text = payload.decode()
+        try:
+            event, end = decoder.scan_once(text, 0)  # type: ignore[attr-defined]  # public, and typeshed lacks it
+        except StopIteration:
+            end = -1
+        if end != len(text):  # white space around it, or more than one value
+            event = decoder.decode(text)
     except UnicodeError:
         return "not UTF-8 text"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {one_line(error)}"
-    return event if isinstance(event, Mapping) else "not a JSON object"
+    return event if isinstance(event, dict) else "not a JSON object"
 
 
 def event_json(table: pa.Table) -> list[bytes]:

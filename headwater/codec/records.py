@@ -240,7 +240,7 @@ def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | 
     conformed = conform(contract, found.replace_schema_metadata(None))
     rows = found.take(pa.array([row.index for row in conformed.invalid], pa.int64())).to_pylist()
     events = [event_record(row, flat=False) for row in rows]
-    invalid = tuple(replace(row, event=event) for row, event in zip(conformed.invalid, events, strict=True))
+    invalid = tuple(row._replace(event=event) for row, event in zip(conformed.invalid, events, strict=True))
     kept = kept_rows(found.num_rows, invalid)
     return Decoded(contract.name, contract.version, conformed.table, kept, invalid, found.num_rows)
 
@@ -308,7 +308,7 @@ class _EventRun:
 
     def refuse(self, row: InvalidRow) -> None:
         """Add a user record that cannot be read: it takes one place."""
-        self._refused.append(replace(row, index=self.stop))
+        self._refused.append(row._replace(index=self.stop))
         self.stop += 1
 
     def flush(self, contents: list[Content], contract: Contract) -> None:
@@ -317,7 +317,7 @@ class _EventRun:
             return
         found = decode_units(self._units, contract)
         places = np.asarray(self._places, np.int64)
-        invalid = [replace(row, index=self._places[row.index]) for row in found.invalid] + self._refused
+        invalid = [row._replace(index=self._places[row.index]) for row in found.invalid] + self._refused
         invalid.sort(key=lambda row: row.index)
         rows, total = places[found.rows], self.stop - self._start
         contents.append(replace(found, rows=rows, invalid=tuple(invalid), total=total))
@@ -327,6 +327,6 @@ def _moved(found: Content, by: int) -> Content:
     """Return the content with its places counted from the record's beginning."""
     if not by or not isinstance(found, Decoded):
         return found
-    invalid = tuple(replace(row, index=row.index + by) for row in found.invalid)
+    invalid = tuple(row._replace(index=row.index + by) for row in found.invalid)
     # the identity of a sealed batch is its first number plus the place, so the first moves the other way
     return replace(found, rows=found.rows + by, invalid=invalid, first_seq=found.first_seq - by)

@@ -1,24 +1,22 @@
 """Turn rows, as decoders and JSON give them, into a table of the contract.
 
-Two readers give the same answer: a column at a time where all its values are of one kind, and row by row through
-`validate_row` for whatever that does not take. What a row's fields are is found by `select_row`.
+What a row's fields are is found by `select_row`, and `conform_rows` holds them to the contract.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 
 from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
-from headwater.contract import Contract, InvalidRow, conform, validate_row
+from headwater.contract import Contract, InvalidRow
+from headwater.contract.rowcolumns import conform_rows
 from headwater.contract.selection import select_row
 from headwater.contract.values import jsonable
 from headwater.errors import InvalidEvent, InvalidRecord
@@ -40,7 +38,7 @@ MAX_EVENTS = 1 << 20
 """Events that one record may carry."""
 EVENT = "event"
 """The kind of the control record that carries one event as a row: see `event_record`."""
-_FEW, _PART = 16, 256
+_PART = 65_536
 
 Row = Mapping[str, Any]
 
@@ -138,9 +136,12 @@ def unwrapped(event: bytes) -> object:
     return found
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: str | Exception) -> str:
     """Return an error's text fit for a log: one line, no half surrogates from hostile field names, not too long."""
-    return " ".join(str(error).encode(errors="replace").decode().split())[:300]
+    text = str(error)
+    if not text.isprintable() or "  " in text or text[:1] == " " or text[-1:] == " ":
+        text = " ".join(text.encode(errors="replace").decode().split())
+    return text[:300]
 
 
 def _selected(row: Row, contract: Contract) -> Row | str:
@@ -153,59 +154,12 @@ def _selected(row: Row, contract: Contract) -> Row | str:
 
 
 def _in_parts(rows: Sequence[Row], contract: Contract) -> tuple[list[pa.Table], dict[int, str]]:
-    """Read all rows in one pass, else in one pass a part, else one by one: a bad one costs only its neighbours."""
-    found = _at_once(rows, contract) if len(rows) > _FEW else None
-    if found is not None:
-        return [found], {}
-    if len(rows) <= _PART:
-        return _row_by_row(rows, contract)
-    tables, faults = list[pa.Table](), dict[int, str]()
-    for start in range(0, len(rows), _PART):
-        part = rows[start : start + _PART]
-        found = _at_once(part, contract)
-        made, more = ([found], {}) if found is not None else _row_by_row(part, contract)
-        tables += made
-        faults |= {start + at: reason for at, reason in more.items()}
-    return tables, faults
-
-
-def _row_by_row(rows: Sequence[Row], contract: Contract) -> tuple[list[pa.Table], dict[int, str]]:
-    valid, faults = [], {}
-    for at, row in enumerate(rows):
-        try:
-            valid.append(validate_row(contract, row))
-        except InvalidEvent as error:
-            faults[at] = one_line(error)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            faults[at] = f"cannot be read: {one_line(error)}"
-    return [pa.Table.from_pylist(valid, schema=contract.arrow_schema)], faults
-
-
-def _at_once(rows: Sequence[Row], contract: Contract) -> pa.Table | None:
-    """Return the table of rows that all conform; None where row by row must decide."""
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    columns = {}
-    try:
-        for name in names:
-            values = [row.get(name) for row in rows]
-            kinds = {type(value) for value in values} - {type(None)}
-            # a list of mixed kinds would be made one in Arrow's way, not in the contract's
-            if len(kinds) > 1 or not kinds <= _PLAIN:
-                return None
-            if datetime in kinds and any(value is not None and value.tzinfo is None for value in values):
-                return None
-            if time in kinds and any(value is not None and value.tzinfo is not None for value in values):
-                return None
-            # a column has one scale for all its decimals, which would show in JSON
-            if Decimal in kinds and len({value.as_tuple().exponent for value in values if value is not None}) > 1:
-                return None
-            columns[name] = pa.array(values)
-        conformed = conform(contract, pa.table(columns))
-    except (pa.ArrowException, ValueError, TypeError, OverflowError, InvalidEvent):
-        return None
-    return None if conformed.invalid else conformed.table.cast(contract.arrow_schema)
-
-
-_PLAIN = {str, int, float, bool, datetime, time, Decimal, UUID, bytes}
+    """Hold all rows to the contract, in parts that bound the memory."""
+    tables, reasons = list[pa.Table](), dict[int, str]()
+    for start in range(0, len(rows) or 1, _PART):
+        table, faults = conform_rows(contract, rows[start : start + _PART])
+        tables.append(table)
+        for at, fault in faults.items():
+            line = one_line(fault)
+            reasons[start + at] = line if isinstance(fault, str | InvalidEvent) else f"cannot be read: {line}"
+    return tables, reasons

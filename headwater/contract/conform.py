@@ -5,6 +5,7 @@ Only what a vectorised check refuses is looked at value by value, by the same re
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +19,13 @@ from headwater.contract.types import NESTED, Kind
 from headwater.contract.values import missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
-__all__ = ["Conformed", "InvalidRow", "conform"]
+__all__ = ["Conformed", "InvalidRow", "check_length", "conform", "conformed"]
 
 
-@dataclass(frozen=True)
-class InvalidRow:
+class InvalidRow(NamedTuple):
     """Hold an event that breaks its contract: its place among those it came with, the reason, and itself as JSON."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a row for
     reason: str
     event: bytes = b""
 
@@ -53,10 +53,10 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
         if column is None:
             made = nulls(field, table.num_rows)
         else:
-            made = _conformed(field, unviewed(column), faults)
+            made = conformed(field, unviewed(column), faults)
             limit = contract.max_bytes.get(field.name)
             if limit is not None and not field.values:
-                _check_length(field, made, limit, faults)
+                check_length(field, made, limit, faults)
         same = same and made is column
         columns.append(made)
     if not same or table.schema.metadata:
@@ -94,7 +94,7 @@ def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Fiel
     return False, found
 
 
-def _conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
+def conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
     """Convert the column to the field's type, and add faults for the rows that break the contract."""
     if field.kind.name in NESTED:
         return _nested(field, column, faults)
@@ -134,7 +134,7 @@ def _is_sound_leaf(kind: Kind, column: pa.Array) -> bool:
     return kind.name != "json" and refused_rows(Field("x", kind.text), pa.chunked_array([column])) is None
 
 
-def _check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, str]) -> None:
+def check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, str]) -> None:
     """Add faults for the rows whose value is too long."""
     values: list[object] | None = None
     if field.kind.name in NESTED:

@@ -357,6 +357,12 @@ class Contract:
         return found
 
     @cached_property
+    def all_names(self) -> dict[str, str]:
+        """Return the names of the fields by all those under which they may come in flat rows and tables."""
+        others = {other: name for name, names in self.others.items() for other in names}
+        return others | {field.name: field.name for field in self.fields}
+
+    @cached_property
     def exact(self) -> bool:
         """Return True when numbers in JSON must be read as they are written, since a float is no decimal."""
         return any(field.kind.has("decimal") for field in self.fields)

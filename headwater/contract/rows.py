@@ -10,7 +10,7 @@ from headwater.contract.types import NESTED
 from headwater.contract.values import missing, read_value, shown, size_of, too_long
 from headwater.errors import InvalidEvent
 
-__all__ = ["validate_row"]
+__all__ = ["unknown_field", "validate_row"]
 
 
 def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, object]:
@@ -47,18 +47,21 @@ def validate_row(contract: Contract, row: Mapping[str, object]) -> dict[str, obj
             # of a text as many characters may fit as it has bytes, and a quarter does
             if (field.kind.name in NESTED or len(sized) * 4 > limit) and size_of(field, sized) > limit:
                 raise InvalidEvent(too_long(field, sized, limit))
-    if used < len(row):
-        raise InvalidEvent(_unknown(contract, row))
+    if used < len(row) and (reason := unknown_field(contract, row)) is not None:
+        raise InvalidEvent(reason)
     return read
 
 
-def _unknown(contract: Contract, row: Mapping[str, object]) -> str:
-    known = {field.name for field in contract.fields}
-    others = {other: name for name, names in contract.others.items() for other in names}
+def unknown_field(contract: Contract, row: Mapping[str, object]) -> str | None:
+    """Return the reason when the event has a field that the contract lacks, or one by two of its names."""
+    names = contract.all_names
+    if len({names[name] for name in row if name in names}) == len(row):
+        return None
     for name in row:
-        if name in others:
-            given = name if name.isidentifier() else shown(name)
-            return f"field {given}: the event has another name of {others[name]} too"
-        if name not in known:
+        field = names.get(name)
+        if field is None:
             return f"field {shown(name)} is not in contract {contract.name} v{contract.version}"
+        if field != name:
+            given = name if name.isidentifier() else shown(name)
+            return f"field {given}: the event has another name of {field} too"
     raise AssertionError("every field is known")

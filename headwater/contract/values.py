@@ -27,12 +27,15 @@ __all__ = [
     "EXACT_FLOATS",
     "MAX_MS",
     "MIN_MS",
+    "TIME",
     "jsonable",
     "missing",
     "read_value",
+    "reason_of",
     "shown",
     "size_of",
     "too_long",
+    "worded",
 ]
 
 MIN_MS = -62_135_596_800_000
@@ -48,7 +51,7 @@ _PLAIN = (datetime, date, time, Decimal, UUID)
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxother, _BRIEF.maxstring = 3, 80, 40
 _OUTSIDE = "lies outside the years 1 to 9999"
-_TIME = re.compile(
+TIME = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?",
     re.ASCII,
 )
@@ -81,7 +84,8 @@ def read_value(field: Field, value: object) -> object:
             value = _python(value)
         read = _read(field, value)
     except Refused as refused:
-        raise Refused(f"field {field.name}: {shown(value)} {refused}") from None
+        refused.args = (worded(field, value, str(refused)),)
+        raise
     low, high = field.bounds
     if low is not None and read < low:  # type: ignore[operator]  # the reader of the kind gives what can be compared
         raise Refused(f"field {field.name}: {shown(value)} is below the minimum {field.minimum}")
@@ -113,9 +117,29 @@ def _part_field(text: str) -> Field:
     return Field("x", text)
 
 
+def reason_of(field: Field, value: object) -> str:
+    """Return why a value that is of none of the field's types is refused, without the value.
+
+    >>> reason_of(Field("at", "date"), 5)
+    'is no date as in 2026-01-31'
+    """
+    try:
+        _read(field, value)
+    except Refused as refused:
+        return str(refused)
+    raise AssertionError(f"{value!r} is a {field.type}")
+
+
+def worded(field: Field, value: object, why: str) -> str:
+    """Return the whole reason for which a value is refused."""
+    return f"field {field.name}: {shown(value)} {why}"
+
+
 def shown(value: object) -> str:
     """Show the value in an error: one short line."""
-    if isinstance(value, str) and len(value) > 1_000:
+    if isinstance(value, str) and len(value) > 200:
+        if value.isascii() and (head := value[:100]).isprintable() and "  " not in head:
+            return f'"{head[:75]} ...'
         value = value[:1_000]  # what is shown costs no more than that, however much was sent
     if isinstance(value, bytes | bytearray):
         value = bytes(value[:100])
@@ -125,8 +149,10 @@ def shown(value: object) -> str:
         text = _BRIEF.repr(value)
         return text if len(text) <= 80 else f"{text[:76]} ..."
     text = f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, _PLAIN) else repr(value)
-    text = text.encode("ascii", "backslashreplace").decode() if not text.isprintable() else text
-    text = " ".join(text.split())
+    if not text.isprintable():
+        text = text.encode("ascii", "backslashreplace").decode()
+    if "  " in text or not text.isprintable():
+        text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
@@ -239,7 +265,7 @@ def _time_of(field: Field, text: str) -> datetime:
     try:
         if field.format:
             return datetime.strptime(text, field.format)
-        if _TIME.fullmatch(text):
+        if TIME.fullmatch(text):
             return datetime.fromisoformat(text)
     except ValueError:
         pass

@@ -21,10 +21,11 @@ from headwater.processors.definition.parts import Enrich, Map, Where
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.bounds import MAX_LETTERS
 from headwater.processors.engine.controls import read_receipt, read_reference
+from headwater.processors.engine.invalid import bury_invalid
 from headwater.processors.engine.state import ShardState
 from headwater.processors.operators.conflicts import find_conflicts
 from headwater.processors.operators.decode import Batch, Found, Part, Poison, combine, decode
-from headwater.processors.operators.dedupe import Identities, first_copies, identify, invalid_identity
+from headwater.processors.operators.dedupe import Identities, first_copies, identify
 from headwater.processors.operators.enrich import ReferenceTable, apply_map, apply_where, enrich
 from headwater.processors.operators.misplaced import find_misplaced
 from headwater.processors.operators.rows import EventRows, concat_rows
@@ -327,32 +328,7 @@ class Engine:
             self.state.dead.add_intervals(origin, [(seq, seq + 1)], arrived_ms)
 
     def _invalid(self, parts: list[Part], records: list[StreamRecord], effects: Effects) -> None:
-        """Bury the events that break the contract, each identity once.
-
-        A dead event that is sent again and still breaks the contract is buried again.
-        """
-        for part in parts:
-            for row in part.decoded.invalid:
-                record = records[part.at]
-                identity = invalid_identity(part, row, self.pipeline.contract)
-                self.state.count("events")
-                if identity is not None:
-                    code, seq = self.state.seen.codes([identity[0]]), np.array([identity[1]], np.int64)
-                    arrived = np.array([record.arrived_ms], np.int64)
-                    self.state.forget_expired(code, arrived)
-                    if not self.state.seen.add(code, seq, arrived)[0]:
-                        self.state.count("duplicates")
-                        if self.state.is_dead(*identity):  # sent again, and still not right: its letter was moved
-                            effects.letters.append(self._letter(record, row.index, row.reason, row.event, identity))
-                        continue
-                    self.state.excluded.add(self.state.excluded.codes([identity[0]]), seq, arrived)
-                    self._mark_dead(*identity, record.arrived_ms)
-                else:
-                    self.state.count("foreign")
-                    self.state.count("foreign_excluded")
-                self.state.count("dead_events")
-                who = identity or (None, None)
-                effects.letters.append(self._letter(record, row.index, row.reason, row.event, who))
+        effects.letters += bury_invalid(parts, records, self.pipeline.contract, self.state)
 
     def _views(self, rows: EventRows, records: list[StreamRecord]) -> None:
         if not self.state.views or not rows.table.num_rows:

@@ -247,7 +247,7 @@ def _small(
                 out += alone(one, one + 1)
                 continue
             part = _part(at, one, one + 1, starts, decoded)
-            rows = tuple(replace(row, index=row.index - int(starts[one])) for row in invalid[one])
+            rows = tuple(row._replace(index=row.index - int(starts[one])) for row in invalid[one])
             out.append(replace(part, decoded=replace(part.decoded, invalid=rows)))
     return out
 

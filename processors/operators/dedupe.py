@@ -1,5 +1,6 @@
 """Identify events, and find those that were seen before. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,17 +8,16 @@ import pyarrow as pa
 
 from headwater.arrays import Ints, whole
 from headwater.codec.rows import unwrapped
-from headwater.contract import Contract, Field, InvalidRow
-from headwater.contract.scalars import Refused
+from headwater.contract import Contract, InvalidRow
+from headwater.contract.rowcolumns import read_column
 from headwater.contract.selection import select_row
-from headwater.contract.values import read_value
 from headwater.errors import InvalidEvent
 from headwater.lineage.origins import OriginSets
 from headwater.processors.engine.bounds import MAX_ORIGIN_BYTES
 from headwater.processors.operators.decode import Batch, Part
 from headwater.stream.record import StreamRecord
 
-__all__ = ["Identities", "first_copies", "identify", "invalid_identity"]
+__all__ = ["Identities", "first_copies", "identify", "invalid_identities"]
 
 
 @dataclass(frozen=True)
@@ -77,35 +77,34 @@ def first_copies(
     return new
 
 
-def invalid_identity(part: Part, row: InvalidRow, contract: Contract) -> tuple[str, int] | None:
-    """Return the identity of an event that breaks its contract; None for one that has none that can be kept.
+def invalid_identities(part: Part, contract: Contract) -> list[tuple[str, int] | None]:
+    """Return the identity of each event that breaks its contract; None for one that has none that can be kept.
 
     An own id counts when its own fields are as the contract says, whatever is wrong with the others.
     """
+    found, rows = part.decoded, part.decoded.invalid
     if contract.id is None:
-        return (part.decoded.origin, part.decoded.first_seq + row.index) if part.decoded.origin else None
-    fields = {field.name: field for field in contract.fields}
+        return [(found.origin, found.first_seq + row.index) if found.origin else None for row in rows]
+    events = [_event(row, contract) for row in rows]
+    origins = read_column(contract, contract.id.origin, events)
+    numbers = read_column(contract, contract.id.seq, events) if contract.id.seq else [0] * len(events)
+    return [_kept(origin, number) for origin, number in zip(origins, numbers, strict=True)]
+
+
+def _event(row: InvalidRow, contract: Contract) -> Mapping[str, object]:
+    """Return the values by the contract's names; none where the event is no object."""
     try:
         event = unwrapped(row.event)
-        event = select_row(contract, event) if isinstance(event, dict) else event
-        origin = _read(event, fields[contract.id.origin])
-        seq = _read(event, fields[contract.id.seq]) if contract.id.seq else 0
-        text = str(origin)
-        if not isinstance(origin, str | int) or not isinstance(seq, int) or not len(text.encode()) > 0:
-            return None
-    except (InvalidEvent, ValueError, KeyError, TypeError, OverflowError, RecursionError):  # of whatever the JSON holds
+        return select_row(contract, event) if isinstance(event, dict) else {}
+    except (InvalidEvent, ValueError, KeyError, TypeError, RecursionError):  # of whatever the JSON holds
+        return {}
+
+
+def _kept(origin: object, number: object) -> tuple[str, int] | None:
+    if not isinstance(origin, str | int) or not isinstance(number, int):
         return None
-    return (text, seq) if len(text.encode()) <= MAX_ORIGIN_BYTES else None
-
-
-def _read(event: object, field: Field) -> object:
-    """Return the field's value in the event; Refused when it has none of the field's type."""
-    if not isinstance(event, dict):
-        raise Refused("the event is no object")
-    name = next((name for name in (field.name, *field.was) if event.get(name) is not None), None)
-    if name is None:
-        raise Refused("the event has no such field")
-    return read_value(field, event[name])
+    text = str(origin)
+    return (text, number) if 0 < len(text.encode()) <= MAX_ORIGIN_BYTES else None
 
 
 def _numbers(table: pa.Table, column: str) -> Ints:

@@ -29,6 +29,10 @@ class Mortal:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self.alive else None
+
+    @property
     def at_work(self) -> bool:
         """It has said something since it was started."""
         return self.alive and self.log.stat().st_size > self._log_bytes

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,27 +29,40 @@ from tests.chaos.proxy import Faults, Proxy
 from tests.chaos.verdict import processed, verdict, waiting
 from tests.kcl_servers import KclServers, servers
 
-__all__ = ["Chaos"]
+__all__ = ["MAIN", "ROOT", "Chaos", "Pace", "run"]
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(commit_seconds=1.0, view_flush_seconds=0.5, publish_seconds=2.0)
 LEASE_SECONDS = 4.0
 """Of the publisher; a worker leaves a shard to another for three commits."""
 MAIN = [sys.executable, "-c", "from headwater.commands import main; main()"]
-FINISH_SECONDS = 180
+BEGIN_SECONDS, FINISH_SECONDS = 300, 180
 KILLS_A_MINUTE = 15
 """At least; on a slow machine the run goes on until there are so many, for at most twice its time."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Seconds between two of a kind, the least and the most; and how many kills a minute there are at least."""
+
+    kill: tuple[float, float] = (1.5, 3.5)
+    stop: tuple[float, float] = (8, 14)
+    outage: tuple[float, float] = (12, 20)
+    kills_a_minute: float = KILLS_A_MINUTE
+
+
 class Chaos:
     """One run over servers that are there."""
+
+    pace = Pace()
+    settings = SETTINGS
 
     def __init__(self, found: KclServers, seed: int, seconds: float, rate: float, folder: Path) -> None:
         self.random, self.seconds, self.folder = Random(seed), seconds, folder
         self.faults = Faults(seed)
         services = {"kinesis": found.kinesis, "dynamodb": found.dynamodb, "s3 and glue": found.aws}
         self.proxies = [Proxy(name, url, self.faults) for name, url in services.items()]
-        self.services = Services(SETTINGS, load(SETTINGS.pipeline))
+        self.services = Services(self.settings, load(self.settings.pipeline))
         self.mortals: list[Mortal] = []
         self._ended: list[Mortal] = []
         self.rate = rate
@@ -58,15 +72,15 @@ class Chaos:
 
     def run(self) -> list[str]:
         """What is wrong in the end."""
-        provision(SETTINGS, shards=2)
+        provision(self.settings, shards=2)
         with ExitStack() as stack:
             for proxy in self.proxies:
                 stack.enter_context(proxy)
             stack.callback(self._end)
             self._start()
             # first whole, then hurt
-            if not self._until(lambda: processed(self.services) > 0, 120):
-                return ["nothing was processed in 120 s"]
+            if not self._until(lambda: processed(self.services) > 0, BEGIN_SECONDS):
+                return [f"nothing was processed in {BEGIN_SECONDS} s"]
             self._hurt()
             return self._finish()
 
@@ -78,7 +92,7 @@ class Chaos:
             "AWS_ENDPOINT_URL_DYNAMODB": dynamodb,
         }
         for name in ("commit_seconds", "view_flush_seconds", "publish_seconds"):
-            environment[f"HEADWATER_{name.upper()}"] = str(getattr(SETTINGS, name))
+            environment[f"HEADWATER_{name.upper()}"] = str(getattr(self.settings, name))
         producer = [sys.executable, "-m", "tests.chaos.producer"]
         commands = {
             f"producer-{number}": [
@@ -92,7 +106,12 @@ class Chaos:
         }
         commands |= {f"worker-{number}": [*MAIN, "process"] for number in range(2)}
         commands |= {"publisher": [*MAIN, "publish"]}
+        commands |= self._more_commands()
         self.mortals = [Mortal(name, command, environment, self.folder) for name, command in commands.items()]
+
+    def _more_commands(self) -> dict[str, list[str]]:
+        """Further processes by name."""
+        return {}
 
     def _end(self) -> None:
         for mortal in self.mortals:
@@ -102,18 +121,19 @@ class Chaos:
         began = self._began = time.monotonic()
         due = {"kill": 1.0, "stop": 5.0, "outage": 8.0, "mended": self.seconds, "say": 0.0}
         reshards = [("split", self.seconds * 0.35), ("merge", self.seconds * 0.65)]
-        wanted = round(KILLS_A_MINUTE * self.seconds / 60)
+        wanted = round(self.pace.kills_a_minute * self.seconds / 60)
         while (now := time.monotonic() - began) < self.seconds or (
             (self.did["kill -9"] < wanted or reshards) and now < 2 * self.seconds
         ):
             for mortal in self.mortals:
                 mortal.look_after(0.3)
+            self._turn(now)
             if now >= due["kill"] and self._kill():
-                due["kill"] = now + self.random.uniform(1.5, 3.5)
+                due["kill"] = now + self.random.uniform(*self.pace.kill)
             if now >= due["stop"] and self._stop():
-                due["stop"] = now + self.random.uniform(8, 14)
+                due["stop"] = now + self.random.uniform(*self.pace.stop)
             if now >= due["outage"]:
-                due["mended"], due["outage"] = now + self._outage(), now + self.random.uniform(12, 20)
+                due["mended"], due["outage"] = now + self._outage(), now + self.random.uniform(*self.pace.outage)
             if now >= due["mended"]:
                 self.faults.down.clear()
             if reshards and now >= reshards[0][1]:
@@ -123,6 +143,12 @@ class Chaos:
                 self._say("hurting")
             time.sleep(0.05)
 
+    def _turn(self, now: float) -> None:
+        """What else is to be done while it is hurt; `now` in seconds since that began."""
+
+    def _may_die(self, _: Mortal) -> bool:
+        return True
+
     def _kill(self) -> bool:
         """Most often one that is at work (which may stand still at the moment), sometimes one that is just starting.
 
@@ -131,6 +157,7 @@ class Chaos:
         """
         early = self._early
         candidates = [mortal for mortal in self.mortals if mortal.at_work or (early and mortal.alive)]
+        candidates = [mortal for mortal in candidates if self._may_die(mortal)]
         if not candidates:
             return False
         chosen = self.random.choice(candidates)
@@ -149,7 +176,7 @@ class Chaos:
         candidates = [mortal for mortal in self.mortals if mortal.at_work and not mortal.stopped]
         if not candidates:
             return False
-        lease = max(LEASE_SECONDS, 3 * SETTINGS.commit_seconds)
+        lease = max(LEASE_SECONDS, 3 * self.settings.commit_seconds)
         self.random.choice(candidates).suspend(lease + self.random.uniform(1, 4))
         self.did["SIGSTOP past the lease"] += 1
         return True
@@ -162,7 +189,7 @@ class Chaos:
         return self.random.uniform(1, 3)
 
     def _reshard(self, what: str) -> None:
-        kinesis, stream = self.services.kinesis, SETTINGS.stream
+        kinesis, stream = self.services.kinesis, self.settings.stream
         still = self._open_shards()
         if what == "merge":
             left, right = still[1]["ShardId"], still[2]["ShardId"]
@@ -178,13 +205,13 @@ class Chaos:
             self.did["splits"] += 1
 
     def _open_shards(self) -> list[dict[str, Any]]:
-        found = self.services.kinesis.list_shards(StreamName=SETTINGS.stream)["Shards"]
+        found = self.services.kinesis.list_shards(StreamName=self.settings.stream)["Shards"]
         still = [one for one in found if "EndingSequenceNumber" not in one["SequenceNumberRange"]]
         return sorted(still, key=lambda one: int(one["HashKeyRange"]["StartingHashKey"]))
 
     def _active(self) -> None:
         self.services.kinesis.get_waiter("stream_exists").wait(
-            StreamName=SETTINGS.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+            StreamName=self.settings.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
         )
 
     def _finish(self) -> list[str]:
@@ -199,19 +226,24 @@ class Chaos:
             if status != 0:
                 return [f"producer {number} ends with {status}: {producer.log.read_text()[-1000:]}"]
             totals.append(int(producer.out.read_text() or 0))
+        totals += self._more_totals()
         self._say(f"produced {sum(totals):,}")
         if not self._until(lambda: processed(self.services) == sum(totals)):
             wrong.append(f"{processed(self.services)} events processed, not {sum(totals)}")
         if not self._until(lambda: not waiting(self.services)):
             wrong.append(f"{waiting(self.services)} files still wait for the publisher")
-        for mortal in self.mortals[2:]:
-            status = mortal.finish(60)
+        for mortal in self.mortals:
+            status = 0 if mortal in self._ended else mortal.finish(60)
             if status != 0:
                 wrong.append(f"{mortal.name} ends with {status}: {mortal.log.read_text()[-1000:]}")
         self._say("auditing")
         more, counts = verdict(self.services, totals)
         self._table(totals, counts)
         return wrong + more
+
+    def _more_totals(self) -> list[int]:
+        """Events of further producers, each of which has ended."""
+        return []
 
     def _until(self, done: Callable[[], bool], seconds: float = FINISH_SECONDS) -> bool:
         deadline = time.monotonic() + seconds
@@ -267,21 +299,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
     parser.add_argument("--rate", type=float, default=400, help="events a second and producer")
     parser.add_argument("--keep", action="store_true", help="keep the logs of an exact run too")
-    chosen = parser.parse_args()
-    folder = ROOT / "build" / "chaos" / str(chosen.seed)
+    run(Chaos, ROOT / "build" / "chaos", parser.parse_args(), "exact")
+
+
+def run(kind: type[Chaos], folder: Path, chosen: argparse.Namespace, right: str) -> None:
+    """Run one of that kind as the command line says; SystemExit 1 when something is wrong in the end."""
+    folder = folder / str(chosen.seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     sys.stdout.write(f"seed {chosen.seed}, {chosen.seconds:.0f} s\n")
     sys.stdout.flush()
     with servers() as found:
         use_environment(found.environment)
-        wrong = Chaos(found, chosen.seed, chosen.seconds, chosen.rate, folder).run()
+        wrong = kind(found, chosen.seed, chosen.seconds, chosen.rate, folder).run()
     if wrong:
-        sys.stdout.write("\n".join(["NOT exact:", *wrong, f"seed {chosen.seed}; logs in {folder}", ""]))
+        sys.stdout.write("\n".join([f"NOT {right}:", *wrong, f"seed {chosen.seed}; logs in {folder}", ""]))
         sys.exit(1)
     if not chosen.keep:
         shutil.rmtree(folder)
-    sys.stdout.write("exact\n")
+    sys.stdout.write(f"{right}\n")
 
 
 if __name__ == "__main__":

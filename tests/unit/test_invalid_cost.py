@@ -11,6 +11,14 @@ from hypothesis import strategies as st
 from headwater.codec import decode_record
 from headwater.codec.decoded import Decoded
 from headwater.contract import load_contract
+from headwater.lineage.origins import OriginSets
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.engine import Engine
+from headwater.processors.engine.state import ShardState
+from headwater.processors.operators.enrich import ReferenceTable
+from headwater.stream.record import StreamRecord
+from tests.codecs import CONTRACT as READING
+from tests.codecs import rows as reading_rows
 
 CONTRACT = load_contract("telemetry")
 EVENT = {"device": "d", "metric": "m", "ts": 1_772_366_400_000, "value": 0.5}
@@ -43,6 +51,30 @@ def test_each_event_is_read_in_two_passes_at_most_and_by_itself(
     )
     assert [row.index for row in found.invalid] == list(range(0, COUNT, every))
     assert read <= 2 * len(data)
+
+
+@pytest.mark.parametrize("broken", [{"value": "x"}, {"seq": "x"}, {}])
+def test_events_of_one_record_are_taken_for_seen_together(
+    monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]
+) -> None:
+    """One after the other each looked through all sets of the shard: a millisecond an event."""
+    pipeline, calls = Pipeline("p", READING).lake("p"), 0
+    real = OriginSets.add
+
+    def counting(self: OriginSets, *arrays: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return real(self, *arrays)
+
+    def no_reference(name: str, uri: str) -> ReferenceTable:
+        raise LookupError(name, uri)
+
+    monkeypatch.setattr(OriginSets, "add", counting)
+    engine = Engine(pipeline, "shard-0", ShardState(pipeline), no_reference)
+    data = b"\n".join(json.dumps(row | broken).encode() for row in reading_rows(300))
+    found = engine.process([StreamRecord("shard-0", "1", 1_772_366_500_000, "k", data)])
+    assert len(found.letters) == (300 if broken else 0)
+    assert calls <= 3
 
 
 @given(

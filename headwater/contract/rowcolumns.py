@@ -1,0 +1,204 @@
+"""Hold many events, given as mappings, to their contract: a column at a time, whatever is wrong with some of them.
+
+What comes out is what `validate_row` says of each event by itself. Values of the usual types are checked by vectorised
+passes, and only the others are read one by one.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, time
+from decimal import Decimal
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.contract.conform import check_length, conformed
+from headwater.contract.conversion import converted
+from headwater.contract.definition import Contract, Field
+from headwater.contract.rows import unknown_field
+from headwater.contract.scalars import JsonNumber, Refused
+from headwater.contract.types import TIMES
+from headwater.contract.values import TIME, missing, read_value, reason_of, worded
+
+__all__ = ["Fault", "conform_rows", "read_column"]
+
+Fault = str | Exception
+"""Why an event is none: the reason, or an error that its values raise when they are read."""
+_READING: dict[str, dict[type, pa.DataType | None]] = {
+    "string": {str: pa.string()},
+    "boolean": {bool: pa.bool_()},
+    "int": {int: pa.int64()},
+    "long": {int: pa.int64()},
+    "float": {float: pa.float64(), JsonNumber: pa.float64()},
+    "double": {float: pa.float64(), JsonNumber: pa.float64()},
+    "date": {str: pa.string()},
+    "timestamp": {str: pa.string(), int: pa.int64(), datetime: pa.timestamp("us", "UTC")},
+    "decimal": {str: pa.string(), Decimal: None},
+    "uuid": {str: pa.string(), UUID: None},
+    "binary": {str: pa.string(), bytes: pa.binary()},
+    "time": {str: pa.string(), time: pa.time64("us")},
+}
+"""By kind of field the types of values that are read many at once, each with what Arrow is to make of them first; None
+where it knows that itself."""
+_TAKEN = {
+    "string": (str,),
+    "boolean": (bool,),
+    "int": (int, float),
+    "long": (int, float),
+    "float": (int, float),
+    "double": (int, float),
+    "date": (str,),
+    "timestamp": (str, int, float),
+}
+"""By kind of field the types of JSON's values that may be right; of others the type alone says what is wrong."""
+_JSON = (str, bool, int, float, list, dict)
+_FEW, _PIECE = 8, 32
+_BROKEN = (ValueError, TypeError, OverflowError, RecursionError)
+Values = Sequence[object]
+
+
+def conform_rows(contract: Contract, rows: Sequence[Mapping[str, object]]) -> tuple[pa.Table, dict[int, Fault]]:
+    """Return the valid events in the contract's schema, in their order, and for the others by their places why not."""
+    faults: dict[int, Fault] = {}
+    there = set[str]().union(*rows)
+    columns = []
+    for field in contract.fields:
+        column = _column(field, _values(contract, field, rows, there), faults)
+        if field.name in contract.max_bytes and not field.values:
+            long: dict[int, str] = {}
+            check_length(field, column, contract.max_bytes[field.name], long)
+            _note(faults, long)
+        columns.append(column)
+    known = frozenset(contract.arrow_schema.names)
+    for at, row in enumerate(rows) if not there <= known else ():
+        if not row.keys() <= known and (reason := unknown_field(contract, row)) is not None:
+            faults.setdefault(at, reason)
+    table = pa.table(columns, schema=contract.arrow_schema)
+    if faults:
+        keep = np.ones(len(rows), np.bool_)
+        keep[list(faults)] = False
+        table = table.filter(pa.array(keep))
+    return table, faults
+
+
+def read_column(contract: Contract, name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
+    """Return each event's value of one field, as `validate_row` reads it; None where it has none that is right."""
+    field, there = contract.field(name), set[str]().union(*rows)
+    read: list[object] = _column(field, _values(contract, field, rows, there), {}).to_pylist()
+    return read
+
+
+def _values(
+    contract: Contract, field: Field, rows: Sequence[Mapping[str, object]], there: Collection[str]
+) -> Values:
+    names = [name for name in (field.name, *contract.others.get(field.name, ())) if name in there]
+    if not names:
+        return [None] * len(rows)
+    if len(names) == 1:
+        return [row.get(names[0]) for row in rows]
+    return [row.get(next((name for name in names if name in row), "")) for row in rows]
+
+
+def _column(field: Field, values: Values, faults: dict[int, Fault]) -> pa.ChunkedArray:
+    """Return the column, null where there is a fault, and add the faults."""
+    groups = _groups(field, values)
+    if len(groups) == 1:
+        kind = next(iter(groups))
+        return pa.chunked_array([_of_kind(field, kind, values, range(len(values)), faults)], field.arrow_type)
+    arrays, order = [], list[int]()
+    for kind, places in groups.items():
+        arrays.append(_of_kind(field, kind, [values[at] for at in places], places, faults))
+        order += places
+    return pa.chunked_array(arrays, field.arrow_type).take(pa.array(np.argsort(np.array(order, np.int64))))
+
+
+class _NoTime(str):
+    """Stand for the type of texts that have not the shape of a time."""
+
+
+def _groups(field: Field, values: Values) -> dict[type, Sequence[int]]:
+    """Return the places of the values of each type; one that is the only one has no list made for it."""
+    kinds = set(map(type, values))
+    groups: dict[type, Sequence[int]] = {kind: range(len(values)) for kind in kinds}
+    if len(kinds) > 1:
+        groups = {kind: [at for at, value in enumerate(values) if type(value) is kind] for kind in kinds}
+    if field.type in TIMES and str in groups and not field.format:
+        shapeless = [at for at in groups[str] if not TIME.fullmatch(values[at])]  # type: ignore[call-overload]
+        if shapeless:
+            left = set(groups.pop(str)).difference(shapeless)
+            groups |= {_NoTime: shapeless} | ({str: sorted(left)} if left else {})
+    return groups
+
+
+def _of_kind(field: Field, kind: type, values: Values, places: Sequence[int], faults: dict[int, Fault]) -> pa.Array:
+    """Read values that are all of one Python type."""
+    if kind is type(None):
+        if field.required:
+            _note(faults, dict.fromkeys(places, missing(field)))
+        return pa.nulls(len(values), field.arrow_type)
+    name = "timestamp" if field.type in TIMES else field.kind.name
+    if kind is _NoTime or (kind in _JSON and kind not in _TAKEN.get(name, _JSON)):
+        return _none_right(field, values, places, faults)
+    reading = _READING.get(name, {})
+    if kind not in reading or field.format or len(values) < _FEW or not _alike(kind, values):
+        return _one_by_one(field, values, places, faults)
+    try:
+        return _together(field, pa.array(values, reading[kind]), places, faults)
+    except (pa.ArrowException, *_BROKEN):  # half surrogates, numbers beyond 64 bits
+        return _one_by_one(field, values, places, faults)
+
+
+def _together(field: Field, array: pa.Array, places: Sequence[int], faults: dict[int, Fault]) -> pa.Array:
+    """Read values of one Arrow type; texts piece by piece where one is no time: a piece with one is read slowly."""
+    pieces = [array]
+    if pa.types.is_string(array.type) and field.type != "string":
+        try:
+            converted(field, pa.chunked_array([array]))
+        except pa.ArrowException:
+            pieces = [array[at : at + _PIECE] for at in range(0, len(array), _PIECE)]
+    made, start = [], 0
+    for piece in pieces:
+        found: dict[int, str] = {}
+        made += conformed(field, pa.chunked_array([piece]), found).cast(field.arrow_type).chunks
+        _note(faults, {places[start + at]: reason for at, reason in found.items()})
+        start += len(piece)
+    return made[0] if len(made) == 1 else pa.concat_arrays(made)
+
+
+def _alike(kind: type, values: Values) -> bool:
+    """Tell whether one column can hold these values as they are: with zones or without, decimals of one scale."""
+    if kind is datetime:
+        return all(value.tzinfo is not None for value in values)  # type: ignore[attr-defined]
+    if kind is time:
+        return all(value.tzinfo is None for value in values)  # type: ignore[attr-defined]
+    return kind is not Decimal or len({value.as_tuple().exponent for value in values}) == 1  # type: ignore[attr-defined]
+
+
+def _none_right(field: Field, values: Values, places: Sequence[int], faults: dict[int, Fault]) -> pa.Array:
+    """Refuse values of a type that is none of the field's: for the same reason, whatever they are."""
+    try:
+        why = reason_of(field, values[0])
+        _note(faults, {at: worded(field, value, why) for at, value in zip(places, values, strict=True)})
+    except _BROKEN:  # lists that are nested too deeply to be shown
+        return _one_by_one(field, values, places, faults)
+    return pa.nulls(len(values), field.arrow_type)
+
+
+def _one_by_one(field: Field, values: Values, places: Sequence[int], faults: dict[int, Fault]) -> pa.Array:
+    read: list[object] = []
+    for at, value in zip(places, values, strict=True):
+        made = None
+        try:
+            made = read_value(field, value)
+        except Refused as refused:
+            faults.setdefault(at, str(refused))
+        except _BROKEN as error:
+            faults.setdefault(at, error)
+        read.append(made)
+    return pa.array(read, field.arrow_type)
+
+
+def _note(faults: dict[int, Fault], more: Mapping[int, Fault]) -> None:
+    """Add reasons; of one event the first counts."""
+    for at, reason in more.items():
+        faults.setdefault(at, reason)
