@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test test-bugs test-trino lint simulate nightly mutate chaos fuzz bench image lock clean help
+.PHONY: env demo test test-bugs test-trino lint simulate nightly mutate chaos soak fuzz bench image lock clean help
 .DEFAULT_GOAL := help
 
 # The tests start hundreds of commands: without bytecode each of them compiles everything that it imports.
@@ -50,6 +50,7 @@ JOBS ?= 2
 COUNT ?= 20000
 SAMPLE ?= 200
 SECONDS ?= 3600
+MINUTES ?= 20
 
 simulate: env ## Crashes, lies and delays in simulated time: SEEDS=0:10000 JOBS=2, or SEEDS=17 for one and its trace
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --jobs $(JOBS)
@@ -66,6 +67,9 @@ fuzz: env ## What reads the bytes of others, over the inputs kept in tests/corpu
 chaos: env ## Two minutes of killed, stopped and cut-off processes, then the audit; needs Node, Java and Maven
 	$(BIN)/python -m tests.chaos.run --seconds 120
 
+soak: env ## A steady load, hurt now and then; memory, descriptors, items and files stay flat, plotted below build/soak/: MINUTES=20
+	$(BIN)/python -m tests.chaos.soak --seconds $$(( $(MINUTES) * 60 ))
+
 bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.path
@@ -78,6 +82,7 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.formats
 	$(BIN)/python -m bench.hot_row
+	$(BIN)/python -m bench.invalid
 
 SERVICE ?= publish
 

@@ -88,9 +88,7 @@ def read_column(contract: Contract, name: str, rows: Sequence[Mapping[str, objec
     return read
 
 
-def _values(
-    contract: Contract, field: Field, rows: Sequence[Mapping[str, object]], there: Collection[str]
-) -> Values:
+def _values(contract: Contract, field: Field, rows: Sequence[Mapping[str, object]], there: Collection[str]) -> Values:
     names = [name for name in (field.name, *contract.others.get(field.name, ())) if name in there]
     if not names:
         return [None] * len(rows)

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from headwater.codec.csvrows import count_tidy_rows, split_row, split_rows
-from headwater.contract import Contract, Field, InvalidRow, conform, validate_row
+from headwater.contract import Contract, Field, InvalidRow, conform
+from headwater.contract.rowcolumns import conform_rows
 from headwater.contract.text import MILLISECONDS, NULLS, text_value
 from headwater.contract.types import TIMES
 from headwater.contract.values import EXACT_FLOATS
@@ -169,33 +170,32 @@ class CsvReader:
         return pa.table(columns, names=table.column_names)
 
     def _row_by_row(self, block: bytes) -> pa.Table:
-        rows = []
+        """Take each row apart by itself, and hold the events to the contract together."""
         raw, _ = split_rows(block)
-        for text in raw:
-            verdict = self._judge(text)
-            if isinstance(verdict, dict):
-                rows.append(verdict)
-            else:
-                self._report(self._row, verdict, text)
-            self._row += 1
-        return pa.Table.from_pylist(rows, schema=self._contract.arrow_schema)
+        read = [self._split(text) for text in raw]
+        events = [row for row in read if not isinstance(row, str)]
+        places = [at for at, row in enumerate(read) if not isinstance(row, str)]
+        table, faults = conform_rows(self._contract, events)
+        reasons: dict[int, str | Exception] = {at: row for at, row in enumerate(read) if isinstance(row, str)}
+        reasons |= {places[at]: fault for at, fault in faults.items()}
+        for at in sorted(reasons):
+            self._report(self._row + at, str(reasons[at]), raw[at])
+        self._row += len(raw)
+        return table
 
-    def _judge(self, text: bytes) -> dict[str, object] | str:
-        """Return the row as an event; the reason as text when it breaks the contract."""
+    def _split(self, text: bytes) -> dict[str, object] | str:
+        """Return the row's values by the names of their columns; the reason as text where it has others."""
         try:
             values = split_row(text)
-            if len(values) != len(self._columns):
-                return f"{len(values)} values for {len(self._columns)} columns"
-            row = {
-                column: text_value(self._fields[column], value)
-                for column, value in zip(self._columns, values, strict=True)
-                if column in self._fields
-            }
-            return dict(validate_row(self._contract, row))
-        except InvalidEvent as error:
-            return str(error)
         except UnicodeDecodeError:
             return "not UTF-8 text"
+        if len(values) != len(self._columns):
+            return f"{len(values)} values for {len(self._columns)} columns"
+        return {
+            column: text_value(self._fields[column], value)
+            for column, value in zip(self._columns, values, strict=True)
+            if column in self._fields
+        }
 
 
 def _read_as(field: Field, integers: pa.DataType) -> pa.DataType:

@@ -15,7 +15,7 @@ from headwater.arrays import Ints
 from headwater.codec import Decoded, InvalidRow, OtherContract, decode_record
 from headwater.codec.decoded import kept_rows
 from headwater.codec.inflate import gunzip, unzstd
-from headwater.codec.jsonrows import decode_payloads, decode_text
+from headwater.codec.jsonrows import decode_payloads, decode_text, read_object
 from headwater.contract import Contract
 from headwater.errors import InvalidRecord, UsageError
 from headwater.producers.files.csv import CsvReader
@@ -132,9 +132,9 @@ def _read_json(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBod
         return _to_body(_guarded(lambda: decode_payloads([text.replace(b"\n", b" ")], contract)))
     lines = _BETWEEN.sub(b"}\n{", text[1:-1].strip()).split(b"\n")
     if text.endswith(b"]") and len(lines) <= limits.rows and lines[0].startswith(b"{"):
-        # a quick guess, taken only when every line came out as a valid event: then it cannot have been wrong
+        # a quick guess, taken only when every line came out as an object: then it cannot have been wrong
         found = _guarded(lambda: decode_payloads(lines, contract))
-        if not found.invalid:
+        if not any(isinstance(read_object(row.event), str) for row in found.invalid):
             return _to_body(found)
     events = _load_json(text)
     if len(events) > limits.rows:

@@ -11,7 +11,7 @@ from headwater.processors.services import Services
 from tests.chaos.flatness import ALLOWED, Growth, growth
 from tests.chaos.processes import Mortal
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "process_uses"]
 
 
 class Samples:
@@ -31,7 +31,7 @@ class Samples:
     def take(self, seconds: float, mortals: Sequence[Mortal], services: Services, folder: Path) -> None:
         """Measure everything now."""
         for mortal in mortals:
-            if mortal.pid is not None and (found := _process(mortal.pid)):
+            if mortal.pid is not None and (found := process_uses(mortal.pid)):
                 self.add(seconds, f"{mortal.name} ({mortal.pid})", found)
         self.add(seconds, "all", _stored(services) | _local(folder))
 
@@ -57,7 +57,7 @@ class Samples:
         figure.savefig(path)
 
 
-def _process(pid: int) -> dict[str, float]:
+def process_uses(pid: int) -> dict[str, float]:
     """Return what a process uses; nothing of one that is gone."""
     try:
         folder = Path(f"/proc/{pid}")

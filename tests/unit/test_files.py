@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.codec import event_json
+from headwater.codec.csvrows import split_row, split_rows
 from headwater.contract import load_contract
 from headwater.errors import HeadwaterError, InvalidEvent, UsageError
 from headwater.producers.files.blocks import CountedSource, lines_blocks
@@ -184,3 +185,12 @@ def test_no_bytes_raise_anything_but_our_errors(lines: list[bytes]) -> None:
     for head in (b"", HEAD, GOOD):
         with contextlib.suppress(HeadwaterError):
             read("-", head + b"\n".join(lines))
+
+
+@given(st.text("ab,\r\n \u00e9", max_size=30).map(str.encode))
+def test_a_text_without_quotes_is_split_as_beside_one_that_has_some(text: bytes) -> None:
+    """The short way of the tokenizer is the long one."""
+    quoted = split_rows(text + b'\n"q"')[0][:-1]
+    assert split_rows(text)[0] == quoted
+    for row in quoted:
+        assert split_row(row) == split_row(row + b',"q"')[:-1]

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, date, timedelta, timezone
+from datetime import UTC, date, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ MORE = (
     Field("clock", "time", required=False),
     Field("uid", "uuid", required=False),
     Field("raw", "binary", required=False, max_bytes=8),
+    Field("tags", "list<int>", required=False, max_bytes=9),
 )
 CONTRACT = replace(EVERYTHING, fields=(*EVERYTHING.fields, *MORE))
 TIMES = [
@@ -49,7 +51,7 @@ VALUES: st.SearchStrategy[object] = st.one_of(
     st.sampled_from(["good", "ugly", "\ud800", "x" * 2000, '{"a": 1}', b"raw", Decimal("1.50"), Decimal("NaN")]),
     st.sampled_from([np.int64(3), np.float32(0.5), np.datetime64("NaT"), np.str_("a"), date(2026, 1, 31)]),
     st.sampled_from([UUID(int=7), str(UUID(int=7)), time(13, 45), "13:45:00.5", "AAEC", JsonNumber("1.50"), "1.505"]),
-    st.sampled_from([[], {}, {"a": [1]}, [None], NESTED]),
+    st.sampled_from([[], [1], [2**40, None], {}, {"a": [1]}, [None], NESTED]),
     st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3, minutes=-30))])),
     st.datetimes(),
 )
