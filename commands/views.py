@@ -70,13 +70,16 @@ def _typed(view: str, columns: "Sequence[str]", parts: "Sequence[str | None]", s
 
     Raises UsageError for a text that is no value of its column.
     """
+    from headwater.contract.types import type_name
+
     values = [
         None if part is None else _value(part, schema.field(column).type)
         for column, part in zip(columns, parts, strict=True)
     ]
     for column, part, value in zip(columns, parts, values, strict=True):
         if part is not None and value is None:
-            raise UsageError(f"view {view} is keyed by {column}, which is {schema.field(column).type}: not {part!r}")
+            kind = type_name(schema.field(column).type)
+            raise UsageError(f"view {view} is keyed by {column}, which is {kind}: not {part!r}")
     return values
 
 
@@ -84,7 +87,16 @@ def _value(text: str, kind: "pa.DataType") -> object:
     """Return a text as a value of the type; None when it is none."""
     import pyarrow as pa
 
+    from headwater.contract import Field
+    from headwater.contract.types import type_name
+    from headwater.contract.values import read_value
+    from headwater.contract.written import as_text
+
     try:
+        column = pa.array([], kind)
+        if as_text(column).type != kind:  # keys of these are texts
+            read = read_value(Field("x", type_name(kind)), text)
+            return as_text(pa.array([read], kind))[0].as_py()
         if not pa.types.is_timestamp(kind):
             return pa.scalar(text).cast(kind).as_py()
         found = datetime.fromisoformat(text)

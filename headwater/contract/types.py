@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-__all__ = ["MOST_DIGITS", "NESTED", "NOT_KEYS", "TIMES", "TYPES", "UUID", "Kind", "Member", "parse_type"]
+__all__ = ["MOST_DIGITS", "NESTED", "NOT_KEYS", "TIMES", "TYPES", "UUID", "Kind", "Member", "parse_type", "type_name"]
 
 UUID = pa.binary(16)
 """The column of a uuid: its 16 bytes in the order in which they are written."""
@@ -93,6 +93,17 @@ class Kind:
     def has(self, name: str) -> bool:
         """Tell whether this is the type of that name, or one within it is."""
         return self.name == name or any(one.kind.has(name) for one in self.members)
+
+
+def type_name(arrow: pa.DataType) -> str:
+    """Return a column's type by its name in contracts; of lists, maps and structs without what they are made of.
+
+    >>> type_name(pa.decimal128(9, 2)), type_name(pa.binary(16))
+    ('decimal(9, 2)', 'uuid')
+    """
+    made = [one for one in ("list", "map", "struct") if getattr(pa.types, f"is_{one}")(arrow)]
+    names = {kind: name for name, kind in reversed(TYPES.items())}
+    return made[0] if made else names.get(arrow) or str(arrow).replace("decimal128", "decimal")
 
 
 @lru_cache(maxsize=1024)

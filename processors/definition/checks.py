@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from headwater.aggregates import Aggregate
-from headwater.contract.types import TYPES
+from headwater.contract.types import type_name
 from headwater.errors import UsageError
 from headwater.processors.alerts import Rule
 from headwater.processors.definition.parts import View
@@ -70,12 +70,12 @@ def check_aggregates(view: str, aggregates: Mapping[str, object], options: Seque
         if aggregate.function in _OF_NUMBERS and not (_holds_numbers(kind) or pa.types.is_boolean(kind)):
             raise UsageError(
                 f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of numbers or "
-                f"booleans (int, long, float, double, decimal, boolean), and {aggregate.field!r} is {_type_name(kind)}"
+                f"booleans (int, long, float, double, decimal, boolean), and {aggregate.field!r} is {type_name(kind)}"
             )
         if pa.types.is_binary(kind) or pa.types.is_nested(kind):
             raise UsageError(
                 f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of texts, times, UUIDs, "
-                f"numbers or booleans, and {aggregate.field!r} is {_type_name(kind)}"
+                f"numbers or booleans, and {aggregate.field!r} is {type_name(kind)}"
             )
 
 
@@ -84,14 +84,7 @@ def check_keys(where: str, by: Sequence[str], schema: pa.Schema) -> None:
     for name in by:
         kind = schema.field(name).type
         if pa.types.is_binary(kind) or pa.types.is_nested(kind):
-            raise UsageError(f"{where}: {name!r} is {_type_name(kind)}, which cannot be a key")
-
-
-def _type_name(kind: pa.DataType) -> str:
-    """Return the type by its name in contracts."""
-    names = {arrow: name for name, arrow in reversed(TYPES.items())}
-    made = [one for one in ("list", "map", "struct") if getattr(pa.types, f"is_{one}")(kind)]
-    return made[0] if made else names.get(kind) or str(kind).replace("decimal128", "decimal")
+            raise UsageError(f"{where}: {name!r} is {type_name(kind)}, which cannot be a key")
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:

@@ -63,6 +63,9 @@ class GroupIndex:
 
     def of(self, columns: Sequence[pa.Array], rows: int) -> Ints:
         """Return the group of each row; new combinations get the next numbers."""
+        return self._of([as_text(column) for column in columns], rows)
+
+    def _of(self, columns: Sequence[pa.Array], rows: int) -> Ints:
         codes = [self._column(i, column) for i, column in enumerate(columns)]
         self._widen()
         packed = np.zeros(rows, np.int64)
@@ -80,7 +83,7 @@ class GroupIndex:
     def of_keys(self, keys: Sequence[tuple[object, ...]]) -> Ints:
         """Return the group of each key given as a tuple."""
         columns = [_coded([key[i] for key in keys]) for i in range(len(self._values))]
-        return self.of(columns, len(keys))
+        return self._of(columns, len(keys))
 
     def keys(self, groups: Ints) -> list[tuple[object, ...]]:
         """Return the key of each group."""
@@ -93,7 +96,7 @@ class GroupIndex:
 
     def _column(self, i: int, column: pa.Array) -> Ints:
         """Return the number of each row's value in one column."""
-        column = coded(as_text(column))
+        column = coded(column)
         values = self._values[i]
         codes = values.of(column.dictionary)
         if column.null_count:  # null has no place in the dictionary: give it one behind the last

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints
+from headwater.contract.types import type_name
 from headwater.errors import UsageError
 
 __all__ = ["BUCKET_METADATA", "MAX_BUCKETS", "MIXED_METADATA", "KeyBucket", "Partitioning", "buckets_of"]
@@ -53,7 +54,7 @@ class Partitioning:
     def check(self, key: pa.DataType) -> None:
         """Raise UsageError when keys of this type cannot be hashed into buckets."""
         if self.buckets is not None and not (pa.types.is_string(key) or pa.types.is_signed_integer(key)):
-            raise UsageError(f"key {self.key} is a {key}: only text and whole numbers have buckets")
+            raise UsageError(f"key {self.key} is a {type_name(key)}: only text and whole numbers have buckets")
 
     def numbers(self, ts_ms: Ints) -> Ints:
         """Return for each time (epoch ms) its hour, day or month since 1970; zeros without a unit."""

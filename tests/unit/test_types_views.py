@@ -28,16 +28,17 @@ from headwater.aggregates import (
 )
 from headwater.aggregates.columns import Columns
 from headwater.aggregates.merging import merge, values
-from headwater.codec import encode_batch
-from headwater.contract import conform, parse_contract
+from headwater.codec import encode_batch, event_json
+from headwater.contract import conform, parse_contract, validate_row
 from headwater.errors import UsageError
 from headwater.processors.audit.places import place_hash, places_of
 from headwater.processors.audit.recount import Recount
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
 from headwater.processors.rebuild.recompute import equal_values
+from headwater.producers.lanes import by_lane, lane_of
 from headwater.sinks.views.rows import ViewRows
-from tests.total_shard import START, Shard
+from tests.total_shard import DEVICES, START, Shard
 
 BIG = Decimal(10) ** 28 - 1
 COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
@@ -172,3 +173,45 @@ def test_a_record_of_json_becomes_the_same_row() -> None:
     shard.check()
     (letter,) = shard.letters()
     assert letter.reason == "field d: 1.205 does not fit decimal(9, 2), and nothing is rounded"
+
+
+KEYS: dict[str, list[Any]] = {
+    "uuid": [UUID(int=(1 << 128) - 1), UUID("80ff00c3-28a0-4c1b-9fff-fefdfcfb0001")],
+    "decimal(9, 8)": [Decimal("0E-8"), Decimal("-0.00000001")],
+    "time": [time(23, 59, 59, 999_999), time(1)],
+    "timestamp_us": [datetime(2026, 3, 1, 12, 0, 0, 7, UTC), datetime(2026, 3, 1, 12, tzinfo=UTC)],
+    "timestamp": [datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1, 13, tzinfo=UTC)],
+    "date": [datetime(2026, 3, 1, tzinfo=UTC).date(), datetime(2026, 3, 2, tzinfo=UTC).date()],
+    "boolean": [True, False],
+    "double": [1.5, -0.5],
+    "long": [1, 2],
+    "string": ["a|b", "\\N"],
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_every_type_of_key_goes_through_a_shard(kind: str) -> None:
+    """Joined, grouped, counted, measured, snapshotted, written and read; each key has one row, under one text."""
+    fields = f"{{name: k, type: '{kind}'}}, {{name: m, type: timestamp_us}}"
+    contract = parse_contract(f"{{name: c, version: 1, key: k, time: m, fields: [{fields}]}}", "c")
+    made = Pipeline("t", contract).enrich(DEVICES, on="k").view("v", by=["k"], n=count(), a=distinct("k"), z=last("k"))
+    shard, moment = Shard(made.lake("t")), datetime.fromtimestamp(START / 1000, UTC)
+    column = pa.array(KEYS[kind] * 2, contract.arrow_schema.field("k").type)
+    table = conform(contract, pa.table({"k": column, "m": [moment] * 4})).table
+    shard.put(encode_batch(table, contract, origin="o", first_seq=0), *event_json(table.slice(0, 2)))
+    shard.commit()
+    shard.check()
+    assert shard.letters() == []
+    rows = list(ViewRows(shard.db, "v").rows(made.views[0].spec))
+    assert [row["n"] for row in rows] == [3, 3]
+    assert len({str(row["k"]) for row in rows}) == 2
+    assert all(row["a"] == 1 for row in rows)
+    places = places_of(made.views[0], table, np.array([START] * 4))
+    assert set(places.keys.to_pylist()) == set(ViewRows(shard.db, "v").keys(made.views[0].spec))
+    shard.worker = shard.claim()
+    shard.put(encode_batch(table, contract, origin="p", first_seq=0))
+    shard.commit()
+    assert [row["n"] for row in ViewRows(shard.db, "v").rows(made.views[0].spec)] == [5, 5]
+    lanes = {lane: part.num_rows for lane, part in by_lane(table, "k", 16)}
+    alone = [lane_of(validate_row(contract, {"k": key, "m": moment})["k"], 16) for key in KEYS[kind] * 2]
+    assert lanes == {lane: alone.count(lane) for lane in alone}
