@@ -181,16 +181,17 @@ class _LoneShard:
         self._worker.commit()
         (entry,) = self._ledger.shards()
         for file in entry.pending:
-            self._lake.append(pq.read_table(io.BytesIO(self._objects.get(file.uri.removeprefix("s3://memory/")))))
+            body = io.BytesIO(self._objects.get(file.uri.removeprefix("s3://memory/")))
+            self._lake.append(pq.read_table(body, arrow_extensions_enabled=False))
         if entry.pending:
             self._ledger.take(entry, range(len(entry.pending)))
 
     def result(self) -> PipelineRun:
         """Return all that has been made."""
-        empty = self._pipeline.lake_schema.empty_table()
+        tables = self._lake or [self._pipeline.lake_schema.empty_table()]
         return PipelineRun(
             {view.name: list(self._views.rows(view.spec)) for view in self._pipeline.views},
-            pa.concat_tables([empty, *self._lake], promote_options="permissive"),
+            pa.concat_tables(tables, promote_options="permissive"),
             list(self._letters.list(self._pipeline.name)),
             {name: number for name, number in self._worker.engine.state.counts.items() if number},
         )

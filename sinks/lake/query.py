@@ -18,7 +18,7 @@ from pyiceberg.table.snapshots import Snapshot
 from headwater.config import Settings
 from headwater.errors import HeadwaterError, UsageError
 from headwater.sinks.lake.catalog import open_catalog, open_table, table_names
-from headwater.sinks.lake.reading import TableReader, plain_schema, plan
+from headwater.sinks.lake.reading import TableReader, empty_rows, plain_schema, plan
 from headwater.sinks.lake.sqlsource import Scan, TableSource
 from headwater.sinks.lake.sqltext import Named, explained, instant, named, shows_tables, travelled
 
@@ -108,7 +108,7 @@ class LakeSession:
         table = self.open(name)
         tasks = plan(table)
         tasks = random.sample(tasks, min(len(tasks), _SAMPLED_FILES))
-        reader, found = TableReader(table), [plain_schema(table.schema()).empty_table()]
+        reader, found = TableReader(table), [empty_rows(plain_schema(table.schema()))]
         for task in tasks:
             batch = next(reader.batches(task), None)
             if batch is not None:

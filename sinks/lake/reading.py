@@ -26,7 +26,7 @@ from pyiceberg.table.puffin import PuffinFile
 from headwater.arrays import Ints, Mask
 from headwater.errors import HeadwaterError
 
-__all__ = ["BATCH_ROWS", "ReadCounts", "TableReader", "plain_schema", "plan", "prune"]
+__all__ = ["BATCH_ROWS", "ReadCounts", "TableReader", "empty_rows", "plain_schema", "plan", "prune"]
 
 BATCH_ROWS = 65_536
 _ID = b"PARQUET:field_id"
@@ -57,6 +57,11 @@ def plain_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Sch
     arrow = schema_to_pyarrow(schema, include_field_ids=False)
     names = arrow.names if columns is None else columns
     return pa.schema([pa.field(name, _short(arrow.field(name).type)) for name in names])
+
+
+def empty_rows(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows. Arrow's own has no UUID within a list or struct."""
+    return pa.Table.from_arrays([pa.nulls(0, one.type) for one in schema], schema=schema)
 
 
 def _short(kind: pa.DataType) -> pa.DataType:

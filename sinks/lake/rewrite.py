@@ -29,7 +29,7 @@ from headwater.contract.written import key_texts
 from headwater.errors import HeadwaterError, Retryable
 from headwater.sinks.lake.buffer import file_schema, parquet_writer
 from headwater.sinks.lake.datafiles import describe
-from headwater.sinks.lake.reading import TableReader
+from headwater.sinks.lake.reading import TableReader, empty_rows
 from headwater.sinks.lake.split import partition_conditions, quoted
 
 __all__ = ["FileStore", "RewriteResult", "Rewriter", "SortOrder", "data_files", "replace_files", "unchanged"]
@@ -176,7 +176,7 @@ class Rewriter:
         self, db: duckdb.DuckDBPyConnection, tasks: Sequence[FileScanTask], progress: Callable[[int], object]
     ) -> int:
         """Read all rows into the table `read` and return how many there are."""
-        db.register("none", _empty(_plain(self._schema)))
+        db.register("none", empty_rows(_plain(self._schema)))
         db.execute("CREATE TABLE read AS SELECT * FROM none")
         rows = 0
         for batch in self._batches(tasks):
@@ -351,8 +351,3 @@ def _plain(schema: pa.Schema) -> pa.Schema:
         return one.value_type if pa.types.is_dictionary(one) else one
 
     return pa.schema([pa.field(one.name, kind(one.type)) for one in schema])
-
-
-def _empty(schema: pa.Schema) -> pa.Table:
-    """Return a table without rows; Arrow makes none itself with a UUID within a list."""
-    return pa.Table.from_arrays([pa.nulls(0, one.type) for one in schema], schema=schema)

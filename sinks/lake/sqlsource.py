@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
-from headwater.sinks.lake.reading import ReadCounts, TableReader, plain_schema, prune
+from headwater.sinks.lake.reading import ReadCounts, TableReader, empty_rows, plain_schema, prune
 
 __all__ = ["Scan", "TableSource"]
 
@@ -48,7 +48,7 @@ class TableSource(ds.InMemoryDataset):  # type: ignore[misc]  # pyarrow is not l
     """
 
     def __init__(self, name: str, table: Table, schema: Schema, tasks: Sequence[FileScanTask]) -> None:
-        super().__init__(plain_schema(schema).empty_table())
+        super().__init__(empty_rows(plain_schema(schema)))
         self._name, self._table, self._iceberg, self._tasks = name, table, schema, tasks
         self.scans: list[Scan] = []
         self.dry = False
