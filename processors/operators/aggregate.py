@@ -101,13 +101,9 @@ class ViewState:
         self._grow()
         self._fresh[known : len(self._slots)] = True
         self._columns.fold(slots, table, ts_ms)
-        last = np.zeros(len(self._slots), np.int64)
-        last[slots] = np.arange(len(slots))  # of equal slots the last assignment stays: the last event of each
-        touched = np.zeros(len(self._slots), np.bool_)
-        touched[slots] = True
-        self._dirty[: len(touched)] |= touched
-        at = np.flatnonzero(touched)
-        self._version[at] = versions[record[last[at]]]
+        at, last = _last_rows(slots, len(self._slots))
+        self._dirty[at] = True
+        self._version[at] = versions[record[last]]
         return int(np.count_nonzero(bucket))
 
     def _windows(
@@ -122,6 +118,7 @@ class ViewState:
             return table, ts_ms, before, record, group, newest
         rows = np.repeat(np.arange(len(ts_ms)), window.overlap)
         start = (newest[:, None] - np.arange(window.overlap) * window.every_ms).ravel()
+        table = table.select(sorted({one.field for one in self.view.aggregates if one.field}))
         return table.take(pa.array(rows)), ts_ms[rows], before[rows], record[rows], group[rows], start
 
     def _buckets(self, start: Ints, max_ts_before: Ints) -> Ints:
@@ -288,3 +285,14 @@ class ViewState:
 
 def _typed(values: Sequence[object]) -> pa.Array:
     return pa.array(values) if any(value is not None for value in values) else pa.nulls(len(values), pa.string())
+
+
+def _last_rows(slots: Ints, total: int) -> tuple[Ints, Ints]:
+    """Return the slots that rows go to, of `total`, and the last row of each."""
+    if len(slots) * 16 < total:  # few rows of a large state: not one array over all of it
+        at, back = np.unique(slots[::-1], return_index=True)
+        return at, len(slots) - 1 - back
+    last = np.full(total, -1, np.int64)
+    last[slots] = np.arange(len(slots))  # of equal slots the last assignment stays
+    at = np.flatnonzero(last >= 0)
+    return at, last[at]
