@@ -31,6 +31,7 @@ from headwater.sinks.lake.compaction import (
 )
 from headwater.sinks.lake.reading import plan
 from headwater.sinks.lake.rewrite import (
+    MEMORY,
     FileStore,
     Rewriter,
     RewriteResult,
@@ -116,7 +117,7 @@ class MaintenanceSettings:
 
     order: SortOrder
     sizes: CompactionSizes = field(default_factory=CompactionSizes)
-    memory: str = "256MB"
+    memory: str = MEMORY
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,10 @@ from headwater.sinks.lake.datafiles import describe
 from headwater.sinks.lake.reading import TableReader, empty_rows
 from headwater.sinks.lake.split import partition_conditions, quoted
 
-__all__ = ["FileStore", "RewriteResult", "Rewriter", "SortOrder", "data_files", "replace_files", "unchanged"]
+__all__ = ["MEMORY", "FileStore", "RewriteResult", "Rewriter", "SortOrder", "data_files", "replace_files", "unchanged"]
 
+MEMORY, _MOST_MEMORY = "160MB", "1GB"
+"""Of a process that joins files of 128 MB this is a quarter: Arrow and the imports have the rest."""
 _IDENTITY = ("_origin", "_seq")
 _GROUP_ROWS = 122_880
 """Rows of a row group: as many as DuckDB hands out at a time. A query for a key reads one group of a sorted file."""
@@ -65,10 +67,11 @@ class RewriteResult:
 class Rewriter:
     """Rewrite files of one state of a table.
 
-    `memory` is what DuckDB may take, such as "256MB"; beyond it sorts on disk.
+    `memory` is what DuckDB may take; beyond it sorts on disk. What does not fit even so (very wide rows) is tried once
+    more with a gigabyte.
     """
 
-    def __init__(self, table: Table, objects: FileStore, order: SortOrder, memory: str = "256MB") -> None:
+    def __init__(self, table: Table, objects: FileStore, order: SortOrder, memory: str = MEMORY) -> None:
         self._table = table
         self._objects = objects
         self._order = order
@@ -89,13 +92,26 @@ class Rewriter:
         with the rows done so far, each counted when read and when written; what it raises ends the rewrite. Raise
         HeadwaterError when what was written is not what was read.
         """
+        try:
+            return self._rewrite(tasks, key, without, progress, self._memory)
+        except duckdb.OutOfMemoryException:
+            return self._rewrite(tasks, key, without, progress, _MOST_MEMORY)
+
+    def _rewrite(
+        self,
+        tasks: Sequence[FileScanTask],
+        key: str,
+        without: object,
+        progress: Callable[[int], object],
+        memory: str,
+    ) -> RewriteResult:
         with (
             tempfile.TemporaryDirectory(prefix="headwater-rewrite-") as place,
             duckdb.connect(f"{place}/sort.db") as db,
         ):
             db.execute("SET TimeZone = 'UTC'")
             db.execute("SET arrow_lossless_conversion = true")  # without it a UUID comes back as text
-            db.execute(f"SET memory_limit = '{self._memory}'")
+            db.execute(f"SET memory_limit = '{memory}'")
             db.execute("SET threads = 2")
             passes = len(tasks) == 1 and tasks[0].file.spec_id == self._table.metadata.default_spec_id
             write = self._passed if passes and without is not None else self._resorted

@@ -1,6 +1,7 @@
 """Maintenance of real Iceberg tables beside the publisher: rows stay the very same, and crashes harm nothing."""
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
 from typing import Any
@@ -78,6 +79,15 @@ def test_small_files_become_one_sorted_file_of_the_same_rows(settings: Settings)
     assert care(settings, ledger).compact().groups == 0
     figures = health(table)
     assert (figures["files"], figures["rows"], figures["partitions"]) == (1, 18, 1)
+
+
+def test_rows_that_do_not_fit_are_joined_with_more_memory(settings: Settings) -> None:
+    """A limit below what DuckDB needs for any sort at all is as rows that are too wide."""
+    ledger = filled(settings, 2)
+    before, keeper = rows(settings), care(settings, ledger)
+    tight = replace(keeper, settings=replace(keeper.settings, memory="100KB"))
+    assert tight.compact().files_after == 1
+    assert rows(settings) == before
 
 
 def test_pending_files_are_left_alone(settings: Settings) -> None:
