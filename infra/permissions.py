@@ -134,7 +134,7 @@ _PUBLISH = (
     Grant(
         _actions("s3", "DeleteObject"),
         _bucket("lake"),
-        {"s3:DeleteObject": "metadata files older than the last twenty, and manifests of a commit that failed"},
+        {"s3:DeleteObject": "old metadata files, manifests of forgotten snapshots and of a commit that failed"},
     ),
     Grant(
         _actions("kinesis", "ListShards", "PutRecord"),

@@ -191,7 +191,8 @@ class Services:
         was = {field.name: field.was for field in pipeline.contract.fields if field.was}
         ensure_table(catalog, settings, lake.table, schema, pipeline.lake_partitioning, was)
         lease_seconds = max(1.0, 2 * settings.publish_seconds)  # two steps missed, and another takes over
-        tables = partial(IcebergTable, catalog, settings.database)
+        pinned = partial(pinned_snapshots, self.ledger, pipeline)
+        tables = partial(IcebergTable, catalog, settings.database, pinned=pinned)
         return Publisher(self.ledger, tables, self.clock, owner, lease_seconds)
 
     def publish_loop(self, owner: str, announce: Announce) -> "PublishLoop":

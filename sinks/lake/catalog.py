@@ -5,7 +5,7 @@ Of the sinks, only this module and `rewrite` change a table. What to append is d
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +31,7 @@ from headwater.config import Settings
 from headwater.errors import Retryable, UsageError
 from headwater.sinks.lake.ancestry import Ancestry, named_files
 from headwater.sinks.lake.datafiles import UNPARTITIONED, describe
+from headwater.sinks.lake.expiry import MAX_SNAPSHOTS, expire_oldest, oldest_beyond
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.specs import evolve_partitioning, partition_spec
 from headwater.sinks.lake.standing import Paths, TableState
@@ -198,9 +199,20 @@ class _CatalogState(TableState):
 
 
 class IcebergTable:
-    """Read one table for a publisher, and add files on top of exactly the state that was read."""
+    """Read one table for a publisher, and add files on top of exactly the state that was read.
 
-    def __init__(self, catalog: GlueCatalog, database: str, name: str) -> None:
+    Its history is bounded to about `keep` snapshots; those that `pinned` returns stay, and all after them.
+    """
+
+    def __init__(
+        self,
+        catalog: GlueCatalog,
+        database: str,
+        name: str,
+        pinned: Callable[[], Collection[int]] = tuple,
+        keep: int = MAX_SNAPSHOTS,
+    ) -> None:
+        self._pinned, self._keep = pinned, keep
         self._catalog = catalog
         self._identifier = (database, name)
         self._manifests: dict[str, frozenset[str]] = {}
@@ -241,7 +253,27 @@ class IcebergTable:
                 refused |= some
         except CommitFailedException as error:
             raise Retryable(f"table {self._name}: another writer was faster: {_one_line(error)}") from error
+        self._bound_history()
         return refused
+
+    def _bound_history(self) -> None:
+        """Forget the oldest snapshots where there are too many, with their manifests. What fails is done next time."""
+        assert self._table is not None
+        if len(self._table.snapshots()) <= self._keep:
+            return
+        gone = oldest_beyond(self._table, self._keep, self._pinned())
+        if not gone:
+            return
+        try:
+            objects = expire_oldest(self._table, gone)
+        except (CommitFailedException, FileNotFoundError) as error:
+            log.warning("old snapshots are not forgotten", extra={"table": self._name, "reason": _one_line(error)})
+            return
+        # a catalog may acknowledge a commit and lose it
+        now = self._catalog.load_table(self._identifier)
+        if not {one.snapshot_id for one in now.snapshots()} & set(gone):
+            for path in objects:
+                now.io.delete(path)
 
     def _commit(self, files: Sequence[DataFile]) -> Iterator[dict[str, str]]:
         """Commit the files together; where that cannot be, in halves, so that one that does not fit stands alone."""

@@ -16,10 +16,10 @@ from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.ledger import Ledger
 from headwater.sinks.lake import maintenance
 from headwater.sinks.lake import rewrite as rewriting
-from headwater.sinks.lake.catalog import open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, open_catalog, open_table
 from headwater.sinks.lake.compaction import CompactionSizes
 from headwater.sinks.lake.health import freshness, health
-from headwater.sinks.lake.maintenance import LEAST_AGE_MS, Maintenance, MaintenanceSettings
+from headwater.sinks.lake.maintenance import LEAST_AGE_MS, Maintenance, MaintenanceSettings, live_objects
 from headwater.sinks.lake.rewrite import SortOrder, data_files
 from tests.lake import aws, commit, ensured, new_ledger, publisher, settings, upload
 
@@ -60,6 +60,53 @@ def test_commits_rewrite_the_manifests_of_those_before_them(settings: Settings) 
         most = max(most, int(health(open_table(settings, "metric"))["manifests"]))
     assert len(rows(settings)) == 18
     assert most <= 3
+
+
+def test_history_is_bounded_by_those_who_write_it(settings: Settings) -> None:
+    """Snapshots, metadata and manifests stay few while nobody maintains it; rows and kept snapshots are whole."""
+    with ensured(settings).transaction() as change:
+        change.set_properties({"commit.manifest.min-count-to-merge": "3", "write.metadata.previous-versions-max": "3"})
+    catalog, pinned = open_catalog(settings), [1]
+    table = IcebergTable(catalog, settings.database, "metric", lambda: pinned, keep=4)
+    most = 0
+    for n in range(14):
+        table.read()
+        assert table.add([upload(settings, f"s/{n}", 3 * n).uri]) == {}
+        there = open_table(settings, "metric")
+        assert all(there.scan(snapshot_id=one.snapshot_id).to_arrow().num_rows for one in there.snapshots())
+        if n > 6:
+            objects = list(Objects(client("s3", settings), settings.bucket).list("lake/metric/metadata/"))
+            most = max(most, len(there.snapshots()))
+            assert len(objects) <= 4 + 2 * 5 + 4 + 3, objects
+    assert most == 4
+    assert len(rows(settings)) == 3 * 14
+    assert live_objects(there) <= {f"s3://{settings.bucket}/{key}" for key in everything(settings)}
+    pinned[:] = [there.snapshots()[0].snapshot_id]
+    for n in range(14, 17):
+        table.read()
+        table.add([upload(settings, f"s/{n}", 3 * n).uri])
+    assert len(open_table(settings, "metric").snapshots()) == 7
+
+
+def everything(settings: Settings) -> list[str]:
+    return list(Objects(client("s3", settings), settings.bucket).list("lake/metric/"))
+
+
+def test_a_table_has_no_archive_of_its_versions_in_glue(settings: Settings) -> None:
+    """Glue keeps each version else, up to a limit at which it refuses commits."""
+    ensured(settings)
+    catalog, asked = open_catalog(settings), list[bool]()
+    send = catalog.glue.update_table
+
+    def noted(**request: Any) -> Any:
+        asked.append(request["SkipArchive"])
+        return send(**request)
+
+    catalog.glue.update_table = noted
+    table = IcebergTable(catalog, settings.database, "metric")
+    table.read()
+    table.add([upload(settings, "s/0", 0).uri])
+    assert asked == [True]
 
 
 def test_small_files_become_one_sorted_file_of_the_same_rows(settings: Settings) -> None:
