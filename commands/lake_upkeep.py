@@ -96,6 +96,7 @@ def maintain(
     from botocore.exceptions import BotoCoreError, ClientError
 
     from headwater.errors import HeadwaterError
+    from headwater.sinks.lake.unreadable import UNREADABLE
     from headwater.telemetry.logs import to_stdout
 
     services, maintenance = _open_maintenance(target_mb, small_mb, fewest)
@@ -105,7 +106,7 @@ def maintain(
         try:
             ages = round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS)
             log.info("maintained", extra=maintenance.step(keep, *ages, stop.is_set))
-        except (HeadwaterError, ClientError, BotoCoreError, OSError) as error:
+        except (HeadwaterError, ClientError, BotoCoreError, OSError, *UNREADABLE) as error:
             log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
         if stop.wait(every_seconds):
             return

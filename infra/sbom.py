@@ -1,8 +1,10 @@
-"""Write what an image's root folder contains as CycloneDX JSON: `python -m infra.sbom ROOT`.
+"""Write what an image's root folder, or a lock file, contains as CycloneDX JSON: `python -m infra.sbom ROOT`.
 
-Python distributions by their metadata in /opt, Debian packages by dpkg's status.
+Of a folder, Python distributions by their metadata in /opt, and Debian packages by dpkg's status; of a file, what it
+locks.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from email.parser import Parser
@@ -16,9 +18,15 @@ from packageurl import PackageURL
 
 __all__ = ["components", "sbom"]
 
+_LOCKED = re.compile(r"(?m)^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\\n]+)")
+
 
 def components(root: Path) -> Iterator[PackageURL]:
     """Yield name and version of everything that was installed, in no order."""
+    if root.is_file():
+        for name, version in _LOCKED.findall(root.read_text()):
+            yield PackageURL("pypi", name=name.lower(), version=version)
+        return
     places = [*map(str, root.glob("opt/headwater/lib/python*/site-packages")), str(root / "opt/function")]
     for found in distributions(path=places):
         yield PackageURL("pypi", name=found.metadata["Name"].lower(), version=found.version)

@@ -10,8 +10,10 @@ from dataclasses import asdict
 
 from headwater.clock import Clock
 from headwater.config import Settings
+from headwater.errors import Retryable
 from headwater.lease import Stop, run_service
 from headwater.sinks.lake.publisher import Publisher
+from headwater.sinks.lake.unreadable import UNREADABLE
 
 __all__ = ["PublishLoop"]
 
@@ -43,7 +45,10 @@ class PublishLoop:
 
     def _turn(self) -> float:
         settings, clock = self._settings, self._clock
-        report = self.prepare().step()
+        try:
+            report = self.prepare().step()
+        except UNREADABLE as error:
+            raise Retryable(f"the lake's table cannot be read: {type(error).__name__}: {error}") from error
         log.info("step", extra=asdict(report))
         if report.published or report.readded:
             log.info("published", extra={"files": report.published, "added_again": report.readded})

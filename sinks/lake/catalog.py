@@ -80,15 +80,27 @@ class _Glue:
 
 
 class _Catalog(GlueCatalog):  # type: ignore[misc]  # pyiceberg is not looked into
-    """Give pyarrow boto3's credentials of the moment: pyarrow knows fewer sources of them, and cannot renew any."""
+    """Give pyarrow boto3's credentials of the moment: pyarrow knows fewer sources of them, and cannot renew any.
 
-    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:
+    While they are the same, all tables share what they read files through: each has connections of its own, which stay
+    open until Python looks for circles, and a table is loaded anew every few seconds. What a table's properties say of
+    S3 is not heard: whoever writes them would learn the credentials.
+    """
+
+    _shared: tuple[dict[str, Any], Any] | None = None
+
+    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:  # noqa: ARG002
         found = boto3.session.Session().get_credentials()
         now = found.get_frozen_credentials() if found else None
-        keys = {} if now is None else {"s3.access-key-id": now.access_key, "s3.secret-access-key": now.secret_key}
+        keys: dict[str, Any] = (
+            {} if now is None else {"s3.access-key-id": now.access_key, "s3.secret-access-key": now.secret_key}
+        )
         if now is not None and now.token:
             keys["s3.session-token"] = now.token
-        return super()._load_file_io({**(properties or {}), **keys}, location)
+        shared = self._shared
+        if shared is None or shared[0] != keys:
+            shared = self._shared = (keys, super()._load_file_io(keys, location))
+        return shared[1]
 
 
 def open_catalog(settings: Settings) -> GlueCatalog:

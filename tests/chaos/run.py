@@ -49,6 +49,8 @@ class Pace:
     stop: tuple[float, float] = (8, 14)
     outage: tuple[float, float] = (12, 20)
     kills_a_minute: float = KILLS_A_MINUTE
+    reshards: tuple[float, float] = (0.35, 0.65)
+    """When all shards are split, and two are merged: shares of the whole time."""
 
 
 class Chaos:
@@ -120,7 +122,7 @@ class Chaos:
     def _hurt(self) -> None:
         began = self._began = time.monotonic()
         due = {"kill": 1.0, "stop": 5.0, "outage": 8.0, "mended": self.seconds, "say": 0.0}
-        reshards = [("split", self.seconds * 0.35), ("merge", self.seconds * 0.65)]
+        reshards = [(what, self.seconds * at) for what, at in zip(("split", "merge"), self.pace.reshards, strict=True)]
         wanted = round(self.pace.kills_a_minute * self.seconds / 60)
         while (now := time.monotonic() - began) < self.seconds or (
             (self.did["kill -9"] < wanted or reshards) and now < 2 * self.seconds

@@ -32,7 +32,7 @@ class Soak(Chaos):
 
     # a worker leaves a shard to another for three commits: on a machine that has much else to do they take seconds
     settings = Settings(commit_seconds=5.0, view_flush_seconds=2.0, publish_seconds=10.0)
-    pace = Pace(kill=(25, 45), stop=(45, 75), outage=(60, 100), kills_a_minute=1)
+    pace = Pace(kill=(25, 45), stop=(45, 75), outage=(60, 100), kills_a_minute=1, reshards=(0.06, 0.15))
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)

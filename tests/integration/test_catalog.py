@@ -1,9 +1,11 @@
 """Iceberg through Glue with real pyiceberg on moto: tables that grow, publishing beside a foreign writer."""
 
+import gc
 import io
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -54,6 +56,21 @@ def test_several_make_the_same_table_at_once(settings: Settings) -> None:
     assert again.metadata_location == open_table(settings, "metric").metadata_location == made[0].metadata_location
     assert [str(field.transform) for field in again.spec().fields] == ["day"]
     assert again.location() == f"s3://{settings.bucket}/lake/metric"
+
+
+def test_a_table_that_is_loaded_again_and_again_opens_no_more_connections(settings: Settings) -> None:
+    """Each load had connections of its own, which stayed open until Python happened to look for circles."""
+    ensured(settings)
+    catalog = open_catalog(settings)
+    open_table(settings, "metric", catalog)
+    gc.disable()
+    try:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(15):
+            open_table(settings, "metric", catalog)
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5
+    finally:
+        gc.enable()
 
 
 def test_files_of_two_versions_of_a_contract_are_read_as_the_newer(settings: Settings) -> None:

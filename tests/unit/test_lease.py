@@ -1,10 +1,12 @@
 """Leadership: one owner works at a time, a passing AWS error ends no service, and a stopped one frees its lease."""
 
 import logging
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
@@ -309,6 +311,29 @@ def check_passing_errors(run: Callable[[Faulty], tuple[Ledger, str]], turns: str
         for at in range(1, counting.calls + 1):
             ledger, name = run(Faulty(None, frozenset({at}), after))
             assert Lease(ledger, ManualClock(), name, "next").acquire(1), (turns, at, after)
+
+
+@pytest.mark.parametrize("error", [zlib.error("invalid block type"), pa.ArrowInvalid("size is 0"), EOFError()])
+def test_an_answer_that_was_cut_does_not_end_the_publisher(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """A part of the table's metadata was read: it is told of, and read again."""
+    ledger, clock, catalog = new_ledger(), ManualClock(), Catalog()
+    uris = commit(ledger, "s0", 1, "a")
+
+    class Cut(Port):
+        failures = (error for _ in range(2))
+
+        def read(self, *given: Any, **named: Any) -> Any:
+            failure = next(self.failures, None)
+            if failure is not None:
+                raise failure
+            return super().read(*given, **named)
+
+    port = Cut(catalog)
+    steps = Publisher(ledger, lambda _: port, clock, "me", 60)
+    PublishLoop(lambda: steps, lambda: None, Settings(publish_seconds=2.0), clock).run(Turns(clock, 8))
+    assert sorted(Port(catalog).read().files) == sorted(uris)
+    assert pending(ledger) == []
+    assert [one.message for one in caplog.records].count("will try again") == 2
 
 
 def test_passing_errors_do_not_end_the_publisher() -> None:
