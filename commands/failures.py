@@ -20,7 +20,16 @@ _HINTS = {
     "AccessDeniedException": "the credentials do not allow it",
 }
 
-_EXTRAS = {"pyiceberg": "lake", "duckdb": "lake", "pandas": "pandas", "moto": "local"}
+_OF_EXTRAS = {
+    "lake": "pyiceberg duckdb",
+    "pandas": "pandas",
+    "formats": "fastavro",
+    "local": "moto",
+    "kcl": "amazon_kclpy",
+    "web": "fastapi starlette uvicorn uvloop jwt prometheus_client opentelemetry grpc google sse_starlette nicegui",
+}
+_EXTRAS = {module: extra for extra, modules in _OF_EXTRAS.items() for module in modules.split()}
+"""The extra that brings each module; several bring `opentelemetry`."""
 
 
 def explain(error: Exception) -> tuple[str, int]:

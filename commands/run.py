@@ -1,5 +1,6 @@
 """Define the commands that run services: demo, up, process, publish, reference."""
 
+import importlib.util
 import json
 import sys
 from functools import partial
@@ -43,6 +44,7 @@ def demo(
     from headwater.config import read_settings
 
     settings, clock = read_settings(), SystemClock()  # before what takes a second to import
+    _need_local()
     from headwater.commands.local.demo import Demo, DemoSettings
     from headwater.commands.tables import show
     from headwater.processors.definition.loading import load
@@ -60,6 +62,12 @@ def demo(
         sys.stdout.write(json.dumps(result.to_json()) + "\n")
     if not result.ok:
         raise typer.Exit(1)
+
+
+def _need_local() -> None:
+    """Raise UsageError, which says what to install, where the embedded AWS is not."""
+    if importlib.util.find_spec("moto") is None:
+        raise UsageError("the embedded AWS is not installed: pip install 'headwater[local]'")
 
 
 def _watch(run: "Demo", events: int, clock: Clock, live: "Live") -> float:
@@ -126,6 +134,7 @@ def up(
     from headwater.config import read_settings
 
     settings = read_settings()  # before what takes a second to import
+    _need_local()
     from headwater.commands.local.up import Up
     from headwater.processors.definition.loading import load
 
