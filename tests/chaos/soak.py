@@ -42,8 +42,9 @@ class Soak(Chaos):
         self._sample_at = 0.0
 
     def _more_commands(self) -> dict[str, list[str]]:
-        # settings by `env`: the other processes get theirs from their parent
+        # without an outbox a killed gateway's receipts are lost
         gateway = ["HEADWATER_GATEWAY_AUTH=none", f"HEADWATER_GATEWAY_PORT={self.gateway_port}"]
+        gateway += [f"HEADWATER_GATEWAY_OUTBOX={self.folder / 'outbox-gateway'}"]
         serve = ["HEADWATER_SERVE_AUTH=none", f"HEADWATER_SERVE_PORT={self.serve_port}"]
         upkeep = ["lake", "maintain", "--every-seconds", "20", "--snapshot-hours", "0"]
         return {

@@ -55,11 +55,11 @@ def test_samples_are_kept_judged_and_drawn(tmp_path: Path) -> None:
     assert used["rss MB"] > 10
     assert used["threads"] >= 1
     assert process_uses(2**22 + 1) == {}
-    for at in range(40):
+    for at in range(90):
         samples.add(at, "leaky (1)", {"fds": 10.0 + at, "threads": 4.0})
     judged = {measure: found.flat for measure, _, found in samples.judged()}
     assert judged == {"fds": False, "threads": True}
     samples.plot(tmp_path / "soak.svg")
     drawn = (tmp_path / "soak.svg").read_text()
     assert drawn.startswith("<?xml")
-    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == 40
+    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == 90

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from headwater.clock import SystemClock
 from headwater.contract import load_contract
+from headwater.testing.dynamodb import MemoryDynamoDB
+from headwater.web.keys import KeyStore
 from tests.gateway import TELEMETRY, served
 
 CONFIG = """
@@ -19,12 +22,21 @@ negative_data_rejection.expected-statuses = [207, 400, 409, 415, 422]
 
 @pytest.mark.parametrize("bodies", ["json", "all"])
 def test_schemathesis_finds_no_failure(tmp_path: Path, bodies: str) -> None:
-    """Of JSON every check; no schema says what valid CSV or Arrow is, so of those all but whether valid is accepted."""
+    """Of JSON every check; no schema says what valid CSV or Arrow is, so of those all but whether valid is accepted.
+
+    The latter with keys: what they are asked for is asked for, and with one the document holds as without keys.
+    """
     config, description = tmp_path / "schemathesis.toml", tmp_path / "openapi.json"
     config.write_text(CONFIG)
     program = str(Path(sys.executable).with_name("schemathesis"))
     options = ["--max-examples", "40", "--seed", "1", "--generation-database", "none", "--no-color"]
-    with served(contracts=(TELEMETRY, load_contract("otel_logs"))) as found:
+    store, auth = None, "none"
+    if bodies == "all":
+        tables = MemoryDynamoDB()
+        tables.create_table(TableName="keys", KeySchema=[{"AttributeName": "id"}])
+        store, auth = KeyStore(tables, "keys", SystemClock()), "keys"
+        options += ["--header", f"Authorization: Bearer {store.create('k', frozenset({'*'}))[1]}"]
+    with served(contracts=(TELEMETRY, load_contract("otel_logs")), store=store, auth=auth) as found:
         document = found.client.get("/openapi.json").json()
         if bodies == "json":
             for path in document["paths"].values():
