@@ -5,12 +5,13 @@ import json
 import logging
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 import uvicorn
 
 from headwater.producers.gateway.server import server_config
-from tests.gateway import event, served
+from tests.gateway import TELEMETRY, event, served
 
 PAGE = "https://app.example.org"
 PREFLIGHT = {
@@ -101,3 +102,17 @@ def test_a_key_in_a_query_string_is_in_no_log(more: str, caplog: pytest.LogCaptu
         thread.join(20)
     assert caplog.records
     assert "hw_secret" not in "\n".join([caplog.text, *(str(vars(record)) for record in caplog.records)])
+
+
+def test_what_a_contract_says_of_itself_is_text_on_the_page() -> None:
+    """Names are letters and digits; descriptions, units and listed values are anything."""
+    hostile = "<img src=x onerror='document.title=1'><script>1</script>"
+    fields = tuple(replace(one, doc=hostile, unit=hostile) if one.name == "value" else one for one in TELEMETRY.fields)
+    fields = tuple(replace(one, values=(hostile,)) if one.name == "status" else one for one in fields)
+    with served(contracts=(replace(TELEMETRY, description=hostile, fields=fields),)) as found:
+        page = found.client.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "<img" not in page.text
+        assert "<script" not in page.text
+        assert "script-src" not in page.headers["content-security-policy"]
+        assert found.client.get("/openapi.json").headers["content-type"] == "application/json"
