@@ -35,7 +35,7 @@ PARTS, EVENTS, FOREIGN = 3, 200, 6
 
 @pytest.fixture(scope="module")
 def services(aws: EmbeddedAws) -> Iterator[Services]:
-    """Three commits of producers' events, and others' events of the same devices beside them."""
+    """Three days of producers' events, and others' events of the same devices beside them."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in aws.environment.items():
             patch.setenv(name, value)
@@ -43,7 +43,7 @@ def services(aws: EmbeddedAws) -> Iterator[Services]:
         made = Services(SETTINGS, load(SETTINGS.pipeline))
         ensure_initial(made.pipeline, made.ledger, made.objects, made.client)
         for part in range(PARTS):
-            start = 1_790_000_000_000 + part * 3_600_000
+            start = 1_790_000_000_000 + part * 86_400_000  # a day each, so that a key has a file in each
             produce(made, EVENTS, start_ms=start)
             for at in range(FOREIGN):
                 event = {"device": f"dev-{at % 3 + 1:05d}", "ts": start, "metric": "m", "value": 1.0}
