@@ -120,7 +120,7 @@ def read_table(reference: Reference, source: str, client: ClientFactory) -> Refe
     found = ReferenceTable.of(reference, read_source(source, reference.name, client))
     try:
         _ = found.keys, found.columns
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise UsageError(f"reference table {reference.name} ({source}): {error}") from error
     return found
 

@@ -28,7 +28,7 @@ class Reference:
     `source` is where the first version is read from: a CSV or Parquet file, as `s3://…` or a path relative to the file
     that defines the table, or `dynamodb://TABLE`. `key` is its column that `Pipeline.enrich` looks events up by; of
     rows with an equal key the last counts. `columns` are the columns to take and their types, named as in a contract:
-    string, boolean, int, long, float, double, timestamp, date.
+    string, boolean, int, long, float, double, timestamp, timestamp_us, date.
 
     The source is read once, when the pipeline starts for the first time, and copied to the lake bucket. A later version
     is published with `headwater reference publish` and takes effect by a control record in the stream, so that a replay

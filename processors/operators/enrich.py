@@ -8,10 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.arrays import whole
+from headwater.contract.checks import refused_rows
+from headwater.contract.definition import Field
 from headwater.contract.types import TYPES
 from headwater.contract.written import key_texts
 from headwater.errors import UsageError
 from headwater.processors.definition.parts import Enrich, Map, Reference, Where
+
+_TIMES = {TYPES[kind]: kind for kind in ("timestamp", "timestamp_us", "date")}
 
 __all__ = ["ReferenceTable", "apply_map", "apply_where", "enrich"]
 
@@ -33,7 +37,7 @@ class ReferenceTable:
         """Return the declared columns by name, cast to their types."""
         out = {}
         for name, kind in self.reference.columns.items():
-            column = whole(self.table.column(name)).cast(TYPES[kind])
+            column = _cast(whole(self.table.column(name)), pa.field(name, TYPES[kind]))
             out[name] = column.dictionary_encode() if pa.types.is_string(column.type) else column
         return out
 
@@ -107,7 +111,17 @@ def _result_column(result: object, field: pa.Field, function: str) -> pa.Array:
     if field.name not in names:
         raise ValueError(f"{function} returned no column {field.name!r}")
     column = result.column(field.name) if isinstance(result, pa.Table) else result[field.name]  # type: ignore[index]  # a table, a frame or a mapping
-    return _array(column).cast(field.type)
+    return _cast(_array(column), field)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    """Return the column in the field's type; raise ArrowInvalid for times that Iceberg or its readers cannot hold."""
+    found = column.cast(field.type)
+    kind = _TIMES.get(field.type)
+    refused = kind and refused_rows(Field(field.name, kind), pa.chunked_array([found]))
+    if refused is not None and len(refused):
+        raise pa.ArrowInvalid(f"column {field.name}: a {kind} lies in the years 1 to 9999")
+    return found
 
 
 def _array(values: object) -> pa.Array:

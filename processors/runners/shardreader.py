@@ -142,13 +142,12 @@ class ShardReader:
         """Flush and commit when due; what fails in passing is tried again at the next tick, nothing is dropped."""
         try:
             self._worker.tick()
-            self.status.committed = self._worker.entry.position  # at once: the next call may fail
         except Exception as error:
             if not is_passing(error):
                 raise
             log.warning("will try again", extra={"shard": self.status.shard_id, "reason": str(error)})
             self._clock.sleep(self._settings.backoff_seconds)
-        self.status.committed = self._worker.entry.position
+        self.status.committed = self._worker.entry.position  # at once: the next call may fail
 
     def _commit(self, *, closed: bool) -> None:
         where = f"stream {self._stream}, shard {self.status.shard_id}, not committed after {self.status.committed}"

@@ -278,7 +278,7 @@ class IcebergTable:
             return
         try:
             objects = expire_oldest(self._table, gone)
-        except (CommitFailedException, FileNotFoundError) as error:
+        except (CommitFailedException, FileNotFoundError, ValueError) as error:  # ValueError: another was faster
             log.warning("old snapshots are not forgotten", extra={"table": self._name, "reason": _one_line(error)})
             return
         # a catalog may acknowledge a commit and lose it

@@ -14,9 +14,14 @@ __all__ = ["MAX_SNAPSHOTS", "expire_oldest", "oldest_beyond"]
 MAX_SNAPSHOTS = 3_000
 """A day of commits, one every 30 s. Forgetting begins when there are a tenth more, so that it is one commit of many."""
 
+MOST_AT_ONCE = 300
+"""Snapshots that one step forgets: some seconds' work, well within a publisher's lease."""
+
 
 def oldest_beyond(table: Table, keep: int, pinned: Collection[int] = ()) -> list[int]:
     """Return the snapshots to forget, oldest first, so that `keep` stay; none until there are a tenth more.
+
+    Of many only the first, for the list of manifests of each is read: the others are for the next steps.
 
     What a branch or tag names stays, as does `pinned` (0: one before the first) and all that came after it.
     """
@@ -30,7 +35,7 @@ def oldest_beyond(table: Table, keep: int, pinned: Collection[int] = ()) -> list
             break
         if one.snapshot_id not in named:
             found.append(one.snapshot_id)
-    return found
+    return found[:MOST_AT_ONCE]
 
 
 def expire_oldest(table: Table, gone: Collection[int]) -> set[str]:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwater.codec import encode_batch, encode_kpl
+from headwater.processors.definition.pipeline import Pipeline
 from tests.total_shard import CONTRACTS, DAY, SHARD, START, Shard, encoded, event, pipeline
 
 HOSTILE: dict[str, bytes] = {
@@ -198,3 +199,19 @@ def test_whatever_records_hold_the_shard_goes_on(kind: str, data: st.DataObject)
     (entry,) = shard.ledger.shards()
     assert entry.position == shard.worker.position
     assert shard.counts["lake"] >= 2
+
+
+@pytest.mark.parametrize(("kind", "far"), [("timestamp", 10**17), ("timestamp_us", 10**18), ("date", 2 * 10**9)])
+def test_a_time_that_a_function_computes_stops_no_shard(kind: str, far: int) -> None:
+    """One that no file could hold buries its event; the others go on, and the commit after it works."""
+
+    def later(events: pa.Table) -> pa.Table:
+        numbers = pa.array([far if value == 7.0 else 0 for value in events["value"].to_pylist()], pa.int64())
+        return pa.table({"later": numbers.cast(pa.int32()).cast(pa.date32()) if kind == "date" else numbers})
+
+    shard = Shard(Pipeline("t", CONTRACTS["none"]).map(later, adds={"later": kind}).lake("t"))
+    shard.put(encoded(event(1)), encoded(event(2, value=7.0)), encoded(event(3)))
+    shard.commit()
+    assert shard.counts["lake"] == 2
+    (letter,) = shard.letters()
+    assert "later: a " in letter.reason
