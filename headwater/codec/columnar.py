@@ -18,7 +18,7 @@ from headwater.codec.jsonrows import event_json
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.errors import InvalidRecord
 
-__all__ = ["OtherContract", "decode_batch", "encode_batch", "is_arrow", "is_sealed"]
+__all__ = ["OtherContract", "decode_batch", "encode_batch", "is_arrow", "is_sealed", "read_columns"]
 
 _CONTRACT = b"headwater.contract"
 _VERSION = b"headwater.version"
@@ -132,6 +132,15 @@ def decode_batch(data: bytes, contract: Contract) -> Decoded | OtherContract:
         traceparent=head.traceparent,
         digest=head.digest,
     )
+
+
+def read_columns(data: bytes) -> pa.Table:
+    """Return the columns of an Arrow stream (decompressed) as they are, whatever contract and version it is of."""
+    buffer = pa.py_buffer(data)
+    check_messages(buffer)
+    with pa.ipc.open_stream(buffer) as reader:
+        check_schema(reader.schema)
+        return check_columns(reader.read_all().replace_schema_metadata(None))
 
 
 def _with_events(invalid: tuple[InvalidRow, ...], table: pa.Table) -> tuple[InvalidRow, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints
-from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed
+from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed, read_columns
 from headwater.codec.control import Control, decode_control, is_control
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.inflate import MAX_BYTES, decompressed, is_compressed
@@ -28,6 +28,7 @@ __all__ = [
     "Contents",
     "Decoder",
     "Unit",
+    "decode_columns",
     "decode_contents",
     "decode_record",
     "decode_units",
@@ -102,6 +103,14 @@ def decode_record(data: bytes, contract: Contract) -> Content:
         invalid=tuple(row for one in events for row in one.invalid),
         total=sum(one.total for one in events),
     )
+
+
+def decode_columns(data: bytes) -> pa.Table:
+    """Return the columns of a batch (decompressed), held to no contract. Raise InvalidRecord for broken ones."""
+    try:
+        return read_columns(data)
+    except _BROKEN as error:
+        raise InvalidRecord(f"cannot be decoded: {type(error).__name__}: {one_line(error)}") from error
 
 
 def decode_units(units: Sequence[Unit], contract: Contract) -> Decoded:

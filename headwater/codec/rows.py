@@ -31,6 +31,7 @@ __all__ = [
     "event_record",
     "one_line",
     "unwrapped",
+    "unwrapped_flat",
     "with_arrival",
 ]
 
@@ -130,10 +131,15 @@ def _tame(value: Any, depth: int) -> Any:
 
 def unwrapped(event: bytes) -> object:
     """Return the row in what `event_record` wrote, and the value of any other JSON. Raise ValueError for no JSON."""
+    return unwrapped_flat(event)[0]
+
+
+def unwrapped_flat(event: bytes) -> tuple[object, bool]:
+    """Return what `unwrapped` does, and whether that row has the contract's own names."""
     found = json.loads(event)
     if isinstance(found, dict) and isinstance(found.get("$headwater"), dict):
-        return found["$headwater"].get("row")
-    return found
+        return found["$headwater"].get("row"), found["$headwater"].get("flat") is True
+    return found, False
 
 
 def one_line(error: str | Exception) -> str:

@@ -11,7 +11,7 @@ from headwater.contract.definition import Contract
 from headwater.contract.values import jsonable, shown
 from headwater.errors import InvalidEvent
 
-__all__ = ["select_row"]
+__all__ = ["select_row", "select_value"]
 
 _ABSENT = object()
 
@@ -49,6 +49,19 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
     if rest:
         found[contract.unknown] = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=jsonable)
     return found
+
+
+def select_value(contract: Contract, event: Mapping[str, Any], name: str) -> Any:
+    """Return the value that `select_row` finds for one field; None where the event has none.
+
+    What else the event has is not looked at: the key of an event that is refused can be read, too.
+    """
+    for field, paths in contract.places:
+        for path in paths if field == name else ():
+            value = _at(event, path)
+            if value is not _ABSENT:
+                return value
+    return None
 
 
 def _at(event: Any, path: tuple[str, ...]) -> Any:

@@ -6,7 +6,6 @@ position. Events of the key that are still in the stream behind that position ar
 have been read, or stop producing them first.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,15 +15,18 @@ from headwater.processors.alerts.store import Entry
 from headwater.processors.engine.state import ShardState
 from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.erasure.lake import STEP_BYTES, LakeErasure, check_key
+from headwater.processors.erasure.letters import KeyLetters
 from headwater.processors.erasure.ports import ErasurePorts, change_state, is_origin
 from headwater.processors.generations import DOCUMENT, Generation, building, generations, keeping
 from headwater.processors.jobs import NoProgress, Progress
 from headwater.processors.rebuild.generation_rows import drop
 from headwater.processors.shard.flushes import forget_flushed
 from headwater.processors.shard.snapshots import StateStore
-from headwater.sinks.deadletter import DeadLetter
 
 __all__ = ["Forgotten", "forget"]
+
+_NAMED = 100
+"""Dead letters that are named, at most."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def forget(
     progress.phase("alerts and dead letters")
     for alert in _alerts(ports, key):  # after the rows that they are judged by
         ports.alerts.remove(alert)
-    letters = ports.letters.remove(ports.stores.pipeline.name, _about(column, key))
+    about = KeyLetters(ports.stores.pipeline, key)
+    letters = ports.letters.remove(ports.stores.pipeline.name, about.has)
     progress.phase("looking for what is left")
-    left = (*lake.left(), *_look(ports, key))
+    left = (*lake.left(), *_look(ports, key, about))
     if not left:
         excluded.finish()
     return Forgotten(key, rows, lake.files, view_rows, slots, letters, left)
@@ -133,20 +136,7 @@ def _scrub(ports: ErasurePorts, shard_id: str, key: str, owner: str) -> int:
     return gone
 
 
-def _about(column: str, key: str) -> Callable[[DeadLetter], bool]:
-    def about(letter: DeadLetter) -> bool:
-        try:
-            event = json.loads(letter.payload)
-        except ValueError:
-            return key.encode() in letter.payload
-        if isinstance(event, dict) and column in event:
-            return str(event[column]) == key
-        return key.encode() in letter.payload
-
-    return about
-
-
-def _look(ports: ErasurePorts, key: str) -> list[str]:
+def _look(ports: ErasurePorts, key: str, about: KeyLetters) -> list[str]:
     """Return where the key still is outside the lake, by reading everything again."""
     stores, left = ports.stores, list[str]()
     column = stores.pipeline.contract.key
@@ -159,6 +149,7 @@ def _look(ports: ErasurePorts, key: str) -> list[str]:
     for entry in stores.ledger.shards():
         if store.load(entry).forget(column, key, is_origin=is_origin(ports.stores)):
             left.append(f"state of shard {entry.shard_id}")
-    if any(_about(column, key)(letter) for letter in ports.letters.list(stores.pipeline.name)):
-        left.append("a dead letter")
-    return left
+    left += [f"dead letter {one.name}" for one in ports.letters.list(stores.pipeline.name) if about.has(one)][:_NAMED]
+    doubtful = sorted(about.doubtful)
+    left += [f"dead letter {name}, whose key cannot be read: it may be of this one" for name in doubtful[:_NAMED]]
+    return left + ([f"{len(doubtful) - _NAMED:,} more such dead letters"] if len(doubtful) > _NAMED else [])

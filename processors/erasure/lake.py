@@ -18,7 +18,7 @@ from headwater.clock import HOUR_MS
 from headwater.contract.written import key_texts
 from headwater.errors import HeadwaterError, Retryable
 from headwater.processors.erasure.excluded import ExcludedRows
-from headwater.processors.erasure.ports import ErasurePorts
+from headwater.processors.erasure.ports import ErasurePorts, is_origin
 from headwater.processors.jobs import Progress
 from headwater.sinks.lake.compaction import StoredObject, find_orphans, shard_of
 from headwater.sinks.lake.maintenance import live_objects
@@ -137,7 +137,9 @@ class LakeErasure:
             written.append(one)
             self._made |= {file.file_path for file in one.files}
         gone = pa.concat_tables([one.left_out for one in written])
-        self.excluded.add(gone)
+        counted = gone.filter(pc.not_equal(gone["_origin"], self.key)) if is_origin(stores) else gone
+        if counted.num_rows:  # what the key itself is the origin of has gone from the state: it was never there
+            self.excluded.add(counted)
         if not self._replace(table, tasks, written, gone.num_rows):
             return False
         self.rows += gone.num_rows

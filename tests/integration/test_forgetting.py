@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
+from headwater.aggregates import count
 from headwater.commands.local.embedded import EmbeddedAws
 from headwater.commands.local.provision import provision
+from headwater.contract import parse_contract
 from headwater.lineage.intervals import IntervalSet
 from headwater.processors.audit.run import run_audit
 from headwater.processors.definition.loading import load
+from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.erasure import lake as erasing
 from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.erasure.forget import Forgotten, forget
@@ -31,6 +34,20 @@ __all__ = ["aws"]
 """Fixtures."""
 
 PARTS, EVENTS, FOREIGN = 3, 200, 6
+OWN_IDS = parse_contract(
+    """
+name: metric
+version: 1
+key: device
+time: ts
+id: {origin: device, seq: n}
+fields:
+  - {name: device, type: string}
+  - {name: n, type: long}
+  - {name: ts, type: timestamp}
+""",
+    "here",
+)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +165,29 @@ def test_rows_that_others_have_deleted_go_too(services: Services) -> None:
     assert key not in everywhere(services)
     report = run_audit(services.reader)
     assert (report.missing, report.unexpected, report.in_lake) == (2, 0, before.in_lake - 2 - found.rows)
+
+
+def test_a_key_that_is_its_events_own_id_is_gone_from_the_state(
+    aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call leaves nothing of it, and the letters of keys that contain it, or of none, stay."""
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = SETTINGS.model_copy(update={"stream": "own-ids"})
+    provision(settings, shards=1)
+    pipeline = Pipeline("own", contract=OWN_IDS).view("metrics", by=["device"], n=count()).lake("metric")
+    services = Services(settings, pipeline)
+    ensure_initial(services.pipeline, services.ledger, services.objects, services.client)
+    events: list[Any] = [{"device": f"d{at % 4}", "n": at, "ts": 1_790_000_000_000} for at in range(20)]
+    events += [{"device": name, "n": "x", "ts": 1} for name in ("d1", "d10")] + [{"dev": "d17", "n": 1, "ts": 1}]
+    records = [{"Data": json.dumps(event).encode(), "PartitionKey": "0"} for event in events]
+    services.kinesis.put_records(StreamName="own-ids", Records=records)
+    process(services, len(events))
+    services.publisher("test").drain()
+    found = forgotten(services, "d1")
+    assert (found.left, found.rows, found.letters) == ((), 5, 1)
+    assert [letter.payload for letter in services.letters.list("own")] == [record["Data"] for record in records[-2:]]
+    assert run_audit(services.reader).exact
 
 
 def test_many_rows_are_excluded_at_once(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

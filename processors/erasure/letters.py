@@ -1,0 +1,166 @@
+"""Tell which dead letters are about a key, by reading them as the pipeline's reader does. Pure.
+
+A letter whose key can be read is about that one alone, however the texts of others contain it. Of one whose key cannot
+be read nobody can say that; what may be about the key is told, for a person to decide.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.codec import Control, Decoded, decode_contents
+from headwater.codec.columnar import is_arrow
+from headwater.codec.inflate import decompressed
+from headwater.codec.jsonrows import event_texts
+from headwater.codec.records import Decoder, decode_columns
+from headwater.codec.rows import Row, Unread, unwrapped_flat, with_arrival
+from headwater.contract.scalars import Refused
+from headwater.contract.selection import select_value
+from headwater.contract.values import read_value
+from headwater.contract.written import key_texts
+from headwater.errors import HeadwaterError, InvalidEvent, InvalidRecord
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.sinks.deadletter import DeadLetter
+
+__all__ = ["KeyLetters"]
+
+_ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt]")
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]")
+_BLANK = b"\xef\xbb\xbf \t\n\r\x0b\f\0\x1e"
+
+
+class KeyLetters:
+    """Find the letters of one key (as text) in a pipeline's; `doubtful` gathers the names of what may be about it.
+
+    >>> from headwater.processors.definition.pipeline import Pipeline
+    >>> letters = KeyLetters(Pipeline("plant", contract="telemetry"), "d1")
+    >>> def letter(payload):
+    ...     return DeadLetter("shardId-0", "7", 0, "no time", None, None, payload, "telemetry", 0)
+    >>> [letters.has(letter(payload)) for payload in (b'{"device": "d1"}', b'{"device": "d17"}')]
+    [True, False]
+    """
+
+    def __init__(self, pipeline: Pipeline, key: str) -> None:
+        self._contract, self._decoder, self._key = pipeline.contract, pipeline.decoder, key
+        self._field = pipeline.contract.field(pipeline.contract.key)
+        self._names = (self._field.name, *pipeline.contract.others.get(self._field.name, ()))
+        self.doubtful = set[str]()
+
+    def has(self, letter: DeadLetter) -> bool:
+        """Tell whether an event of the letter has the key."""
+        read = self._of_record if letter.index is None else self._of_event
+        found = read(letter.payload, letter.arrived_ms)
+        if found is None:
+            self.doubtful.add(letter.name)
+        return found is True
+
+    def _of_record(self, payload: bytes, arrived_ms: int) -> bool | None:
+        """Return whether a whole record has the key; None when that cannot be told."""
+        decoder = None if self._decoder is None else partial(_arriving, self._decoder, arrived_ms)
+        try:
+            contents = decode_contents(payload, self._contract, decoder).contents
+        except InvalidRecord:
+            return self._of_unread(payload)
+        # a processor writes events that contradict others as lines of JSON, whatever the stream's format is
+        found: list[bool | None] = [] if decoder is None else [self._of_lines(payload) or False]
+        for content in contents:
+            if isinstance(content, Decoded):
+                found.append(self._of_column(content.table.column(self._field.name)))
+                found += [self._of_event(row.event, arrived_ms) for row in content.invalid]
+            elif isinstance(content, Control):
+                found.append(self._of_values(content.body))
+        return _any(found)
+
+    def _of_event(self, payload: bytes, _arrived_ms: int) -> bool | None:
+        try:
+            row, flat = unwrapped_flat(payload)
+        except (ValueError, RecursionError):
+            return self._of_unread(payload)
+        return self._of_row(row, flat=flat) if isinstance(row, dict) else self._of_unread(payload)
+
+    def _of_row(self, row: Row, *, flat: bool) -> bool | None:
+        value = None if flat else select_value(self._contract, row, self._field.name)
+        if value is None:
+            value = next((row[name] for name in self._names if row.get(name) is not None), None)
+        if isinstance(value, str | int | float | Decimal):
+            return self._key in (str(value), self._as_read(value))
+        return self._of_values(row)
+
+    def _as_read(self, value: object) -> str | None:
+        try:
+            return str(read_value(self._field, value))
+        except (Refused, InvalidEvent, ValueError, OverflowError):
+            return None
+
+    def _of_values(self, row: object) -> bool | None:
+        """Return None when a value or a name in a row without a key is the key's text."""
+        waiting = [row]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, dict):
+                waiting += [*one, *one.values()]
+            elif isinstance(one, list):
+                waiting += one
+            elif str(one) == self._key:
+                return None
+        return False
+
+    def _of_column(self, column: pa.ChunkedArray) -> bool:
+        return bool(pc.any(pc.equal(key_texts(column), self._key)).as_py())
+
+    def _of_unread(self, payload: bytes) -> bool | None:
+        """Look for the key in what the reader refuses as a whole."""
+        try:
+            data = decompressed(payload)
+        except InvalidRecord:
+            return None  # what is in it is unknown
+        if is_arrow(data):
+            try:
+                table = decode_columns(data)
+                name = next(name for name in self._names if name in table.column_names)
+                return self._of_column(table.column(name))
+            except (InvalidRecord, StopIteration, pa.ArrowException):
+                return self._of_text(data)
+        found = self._of_lines(data)
+        return self._of_text(data) if found is None else found
+
+    def _of_lines(self, data: bytes) -> bool | None:
+        """Return whether one of several JSON objects has the key; None where that is not what it is, or not told."""
+        text = data.strip(_BLANK)
+        if not text.startswith((b"{", b"[")):
+            return None
+        try:
+            rows = [unwrapped_flat(one) for one in event_texts(text)]
+        except (HeadwaterError, ValueError, RecursionError):
+            return None
+        return _any([self._of_row(row, flat=flat) if isinstance(row, dict) else None for row, flat in rows])
+
+    def _of_text(self, data: bytes) -> bool | None:
+        """Return None when the key stands in a text as a whole value, or anywhere in other bytes; else False."""
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = ""
+        if not text or _CONTROL.search(text):
+            return None if self._key.encode(errors="replace") in data else False
+        whole = re.compile(rf"(?<![\w-]){re.escape(self._key)}(?![\w-])")
+        return None if whole.search(text) or whole.search(_ESCAPE.sub(_unescaped, text)) else False
+
+
+def _any(found: Sequence[bool | None]) -> bool | None:
+    return True if True in found else None if None in found else False
+
+
+def _arriving(decoder: Decoder, arrived_ms: int, data: bytes) -> "pa.Table | Sequence[Row | Unread]":
+    found = decoder(data)
+    return found if isinstance(found, pa.Table) else with_arrival(found, arrived_ms)
+
+
+def _unescaped(escape: "re.Match[str]") -> str:
+    found: str = json.loads(f'"{escape[0]}"')
+    return found
