@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from headwater.clock import Clock
+from headwater.contract.scalars import decimal_text
 
 __all__ = ["Advance", "plain", "print_json", "print_lines", "print_rows", "print_table", "progress"]
 
@@ -131,11 +132,18 @@ def _shown(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return the value as JSON has it: times in ISO 8601 (UTC as Z), numbers JSON lacks as null, bytes in base64."""
+    """Return the value as JSON has it: times in ISO 8601 (UTC as Z), numbers JSON lacks as null, bytes in base64,
+    decimals with digits behind the point as text, which no reader rounds.
+
+    >>> plain(Decimal("12345678901234567890.10")), plain(Decimal(12))
+    ('12345678901234567890.10', 12)
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return plain(int(value) if value == value.to_integral_value() else float(value))
+        if not value.is_finite():
+            return None
+        return int(value) if value.as_tuple().exponent == 0 else decimal_text(value)
     if isinstance(value, datetime):
         if value.tzinfo is not None:
             value = value.astimezone(UTC)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.contract.conversion import unviewed
+from headwater.contract.nestedcolumns import has_odd_decimal
 from headwater.errors import InvalidRecord
 
 __all__ = ["MAX_ROWS", "check_columns", "check_messages", "check_schema"]
@@ -67,14 +68,16 @@ def _check_end(data: pa.Buffer, last: int, end: int) -> None:
 
 
 def check_schema(schema: pa.Schema) -> None:
-    """Refuse column types that no contract has; run-end-encoded ones could claim any number of values."""
+    """Refuse column types that no contract has; run-end-encoded ones could claim any number of values, and decimals of
+    a scale beyond their digits end the process.
+    """
     for field in schema:
         kind = field.type
         if kind.id == _DICTIONARY:
             kind = kind.value_type
         if isinstance(kind, pa.UuidType):
             kind = kind.storage_type
-        if not _is_taken(kind, _MOST_DEPTH):
+        if not _is_taken(kind, _MOST_DEPTH) or has_odd_decimal(kind):
             raise InvalidRecord(f"column {field.name!r} has the type {field.type}, which no contract has")
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from headwater.codec.decoded import Decoded, kept_rows
@@ -37,6 +38,12 @@ _PART = 4_096
 _SEPARATORS = re.compile(rb"\}[\0\x1e\s]+\{")
 _ADJACENT = re.compile(rb"\}[ \t\r\0\x1e]*\{")
 """Between two objects of a line; in an object only within a text."""
+_WIDE_DIGITS = 76
+_LONG = r"[0-9]{39}"
+_POWER = r'[:"\s][+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)[eE][+-]?[0-9]+["\s,}]'
+_ESCAPED = r"\\u00(3[0-9]|2[bdeBDE]|[46]5)"
+_WIDE = f"{_LONG}|{_POWER}|{_ESCAPED}"
+"""In JSON whose decimals may not fit 256 bits: many digits in a row, an exponent, or a sign of a number escaped."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
@@ -177,6 +184,8 @@ def _at_once(payloads: Sequence[bytes], contract: Contract, start: int = 0) -> _
         return None
     try:
         text.decode()  # Arrow takes any bytes for text
+        if contract.exact and pc.match_substring_regex(pa.array([text], pa.large_binary()), _WIDE)[0].as_py():
+            return None
         read = pj.read_json(
             pa.BufferReader(text),
             read_options=pj.ReadOptions(use_threads=False, block_size=max(1 << 20, len(text) + 1)),
@@ -210,7 +219,7 @@ def _one_object_a_line(text: bytes, lines: int) -> bool:
 
 def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
     """Return what to read each column as: names and times as the first event writes them, float32 by way of float64 as
-    Python does.
+    Python does, and decimals in 256 bits, in which none wraps when it is scaled.
     """
     event = json.loads(first)
     fields = []
@@ -223,6 +232,8 @@ def _reading_schema(contract: Contract, first: bytes) -> pa.Schema:
             kind = pa.string()
         elif pa.types.is_float32(kind):
             kind = pa.float64()
+        elif pa.types.is_decimal(kind):
+            kind = pa.decimal256(_WIDE_DIGITS, kind.scale)
         fields.append(pa.field(name, kind))
     return pa.schema(fields)
 

@@ -39,7 +39,7 @@ __all__ = [
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\n\r\x0b\f\0\x1e"
 """Bytes that may stand around a text: white space, and the separators that some writers use."""
-_BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError, MemoryError)
+_BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, OSError, ArithmeticError, RecursionError, MemoryError)
 """Errors that Arrow, zlib and the contract raise over broken bytes; anything else is a bug and shall be seen."""
 _MAX_CONTENTS = 1_000
 """Batches and control records in one aggregate: each costs a pass of its own, and no writer that we know makes any."""

@@ -13,13 +13,17 @@ import pyarrow as pa
 from headwater.contract.checks import Places, long_texts, refused_rows
 from headwater.contract.conversion import converted, nulls, unviewed
 from headwater.contract.definition import Contract, Field
-from headwater.contract.nestedcolumns import is_alike, is_sound, nested_sizes
+from headwater.contract.nestedcolumns import has_odd_decimal, is_alike, is_sound, nested_sizes
 from headwater.contract.scalars import Refused
 from headwater.contract.types import NESTED, Kind
 from headwater.contract.values import missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
 __all__ = ["Conformed", "InvalidRow", "check_length", "conform", "conformed"]
+
+
+_UNREADABLE = (ValueError, ArithmeticError, pa.ArrowException)
+"""Errors of values that Arrow holds and Python does not."""
 
 
 class InvalidRow(NamedTuple):
@@ -52,6 +56,8 @@ def conform(contract: Contract, table: pa.Table) -> Conformed:
     for field, column in matched:
         if column is None:
             made = nulls(field, table.num_rows)
+        elif has_odd_decimal(column.type):
+            raise InvalidEvent(f"field {field.name}: a column of {column.type} cannot be read as {field.type}")
         else:
             made = conformed(field, unviewed(column), faults)
             limit = contract.max_bytes.get(field.name)
@@ -119,6 +125,8 @@ def _nested(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa
     made = column
     try:
         if column.type != field.arrow_type and is_alike(field.kind, column.type):
+            if field.kind.has("decimal"):
+                column.validate(full=True)  # no value has more digits than its type
             made = column.cast(field.arrow_type)
         sound = made.type == field.arrow_type and all(is_sound(field.kind, one, _is_sound_leaf) for one in made.chunks)
     except pa.ArrowException:
@@ -164,7 +172,7 @@ def _pylist(column: pa.ChunkedArray) -> list[object]:
     """Return the values as Python's; text for one that Python cannot hold, such as a list with a time of year 20000."""
     try:
         found: list[object] = column.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except _UNREADABLE:
         found = [_value(one) for one in column]
     return found
 
@@ -172,7 +180,7 @@ def _pylist(column: pa.ChunkedArray) -> list[object]:
 def _value(scalar: pa.Scalar) -> object:
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException) as error:
+    except _UNREADABLE as error:
         return f"a value that cannot be read: {error}"
 
 
@@ -180,7 +188,9 @@ def _values(column: pa.ChunkedArray, rows: Places) -> list[object]:
     taken = column.take(pa.array(rows))
     try:
         values: list[object] = taken.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python cannot hold
+    except _UNREADABLE:  # a time that Python cannot hold
+        if pa.types.is_decimal(taken.type):
+            return [_value(one) for one in taken]
         values = taken.cast(pa.int32() if pa.types.is_date32(taken.type) else pa.int64()).to_pylist()
     return values
 

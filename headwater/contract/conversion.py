@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.contract.definition import Field
-from headwater.contract.nestedcolumns import unviewed_type
-from headwater.contract.scalars import DECIMAL_TEXT
+from headwater.contract.nestedcolumns import has_odd_decimal, unviewed_type
 from headwater.contract.types import MOST_DIGITS, TIMES, UUID
 from headwater.contract.values import EXACT_FLOATS, MAX_MS, MIN_MS
 from headwater.errors import InvalidEvent
@@ -18,6 +17,9 @@ __all__ = ["converted", "nulls", "unviewed"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _STRING = pa.string()
 _INT64_DIGITS = 19
+_WIDE_DIGITS = 2 * MOST_DIGITS
+"""Digits of a decimal in 256 bits: what has as many as a field's before the point and behind it fits."""
+_DECIMAL_TEXT = r"^[+-]?([0-9]{1,38}([.][0-9]{0,38})?|[.][0-9]{1,38})$"
 _TIME_TEXT = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?$"
 _UUID_TEXT = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 _UUID_DIGITS = [at for at in range(36) if at not in (8, 13, 18, 23)]
@@ -178,19 +180,24 @@ def _floored(count: pa.ChunkedArray, per: int) -> pa.ChunkedArray:
 
 
 def _decimals(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    """Scale by way of 256 bits, and only what cannot outgrow them: Arrow would wrap unnoticed."""
     found = column.type
     if pa.types.is_integer(found) and _INT64_DIGITS + kind.scale <= MOST_DIGITS:
-        column = column.cast(pa.int64()).cast(pa.decimal128(_INT64_DIGITS + kind.scale, kind.scale))
-    elif _is_text(found):
+        return column.cast(pa.int64()).cast(pa.decimal128(_INT64_DIGITS + kind.scale, kind.scale)).cast(kind)
+    if _is_text(found):
         # what Arrow and the reader of single values take alike; the others are read one by one
-        if not pc.all(pc.match_substring_regex(column, f"^{DECIMAL_TEXT}$")).as_py():
+        if not pc.all(pc.match_substring_regex(column, _DECIMAL_TEXT)).as_py():
             raise pa.ArrowInvalid("decimals that are read one by one")
         column = column.cast(_STRING)
     elif pa.types.is_integer(found) or pa.types.is_floating(found):
         raise pa.ArrowInvalid("numbers that are read one by one")
-    elif not pa.types.is_decimal(found):
+    elif not pa.types.is_decimal(found) or has_odd_decimal(found):
         return None
-    return column.cast(kind)
+    elif found.precision + max(0, kind.scale - found.scale) > _WIDE_DIGITS:
+        raise pa.ArrowInvalid("decimals that are read one by one")
+    else:
+        column.validate(full=True)  # no value has more digits than its type
+    return column.cast(pa.decimal256(_WIDE_DIGITS, kind.scale)).cast(kind)
 
 
 def _bytes(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:

@@ -8,12 +8,28 @@ import pyarrow.compute as pc
 
 from headwater.arrays import Ints
 from headwater.contract.nested import PART_BYTES
-from headwater.contract.types import Kind, Member
+from headwater.contract.types import MOST_DIGITS, Kind, Member
 
-__all__ = ["is_alike", "is_sound", "nested_sizes", "parts", "unviewed_type"]
+__all__ = ["has_odd_decimal", "is_alike", "is_sound", "nested_sizes", "parts", "unviewed_type"]
 
 IsSoundLeaf = Callable[[Kind, pa.Array], bool]
 _INTEGERS = ("int", "long")
+
+
+def has_odd_decimal(arrow: pa.DataType) -> bool:
+    """Tell whether the type is a decimal of more digits behind the point than digits, or of fewer than none, or has one
+    within. Arrow neither casts nor reads such safely: it looks up ten to the power of the scale in a table, unbounded.
+
+    >>> has_odd_decimal(pa.list_(pa.decimal128(38, 39))), has_odd_decimal(pa.decimal128(38, 38))
+    (True, False)
+    """
+    if pa.types.is_decimal(arrow):
+        return not 0 <= arrow.scale <= arrow.precision
+    if pa.types.is_dictionary(arrow):
+        return has_odd_decimal(arrow.value_type)
+    if isinstance(arrow, pa.BaseExtensionType):
+        return has_odd_decimal(arrow.storage_type)
+    return any(has_odd_decimal(arrow.field(at).type) for at in range(arrow.num_fields))
 
 
 def is_alike(kind: Kind, arrow: pa.DataType) -> bool:
@@ -52,7 +68,9 @@ def _is_leaf_alike(kind: Kind, arrow: pa.DataType) -> bool:
     if kind.name == "uuid":
         return isinstance(arrow, pa.UuidType)
     if kind.name == "decimal":
-        return bool(types.is_decimal(arrow))
+        # what is scaled up beyond 128 bits wraps, and Arrow does not notice
+        decimal = types.is_decimal(arrow) and not has_odd_decimal(arrow)
+        return bool(decimal) and arrow.precision + max(0, kind.scale - arrow.scale) <= MOST_DIGITS
     # a finer time is cut off value by value: Arrow would refuse it
     return bool(
         (kind.name in _INTEGERS and types.is_integer(arrow)) or (kind.name == "double" and types.is_float32(arrow))

@@ -23,6 +23,8 @@ _DECIMAL = re.compile(DECIMAL_TEXT, re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _TIME = re.compile(r"(\d\d:\d\d(:\d\d)?)(?:(?<=:\d\d:\d\d)[.,](\d+))?", re.ASCII)
 _EXACT_FLOATS = 2**53
+_MOST_POWER = 100
+"""Beyond it a decimal is written with an exponent, lest one of a few bytes be written with millions of zeros."""
 _WIDE = Context(prec=2 * MOST_DIGITS)
 _NO_TIME = "is no time of day as in 13:45:00.5, and no microseconds since midnight"
 
@@ -57,12 +59,12 @@ def read_scalar(kind: Kind, value: object) -> object:
 
 
 def decimal_text(value: Decimal) -> str:
-    """Return a decimal as it is written, without an exponent.
+    """Return a decimal as it is written, without an exponent unless it is beyond 10 to the power of 100 or its inverse.
 
     >>> decimal_text(Decimal("0E-2"))
     '0.00'
     """
-    return format(value, "f")
+    return format(value, "f") if abs(value.adjusted()) <= _MOST_POWER else str(value)
 
 
 def _decimal(kind: Kind, value: object) -> Decimal:

@@ -31,6 +31,8 @@ _NANOS_OF_DAY = {
     "io.debezium.time.NanoTime": 1,
     "org.apache.kafka.connect.data.Time": 1_000_000,
 }
+_MOST_DIGITS = 400
+"""Digits before the point of a number, and behind it: more than a double or any field has."""
 _TIME = Field("time", "time")
 
 
@@ -90,10 +92,18 @@ def _attribute(value: Any, depth: int) -> Any:
 def _number(text: Any) -> int | Decimal:
     if isinstance(text, str) and text.isdecimal() and text.isascii() and len(text) <= 40:
         return int(text)
-    found = Decimal(text)
-    if not found.is_finite():
-        raise ValueError(text)
+    if isinstance(text, str) and len(text) > 2 * _MOST_DIGITS:
+        raise ValueError("too many digits")
+    found = _bounded(Decimal(text))
     return int(found) if found == found.to_integral_value() and found.adjusted() < 40 else found
+
+
+def _bounded(found: Decimal) -> Decimal:
+    """Refuse what is no finite number, or one that would take a text of any length to be written out."""
+    _, digits, exponent = found.as_tuple()
+    if not isinstance(exponent, int) or len(digits) > 2 * _MOST_DIGITS or abs(exponent) > _MOST_DIGITS:
+        raise ValueError("not finite, or too many digits")
+    return found
 
 
 def _typed(kind: type) -> Any:
@@ -170,7 +180,8 @@ def _typed_value(value: Any, schema: Mapping[str, Any]) -> Any:
     try:
         if kind == "org.apache.kafka.connect.data.Decimal":
             unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
-            return Decimal(f"{unscaled}E{-int(schema['parameters']['scale'])}")  # exactly, whatever its digits
+            # exactly, whatever its digits
+            return _bounded(Decimal(f"{unscaled}E{-int(schema['parameters']['scale'])}"))
         if kind in _MICROS:
             return _EPOCH + timedelta(microseconds=value * _MICROS[kind])
         if kind == "io.debezium.time.NanoTimestamp":

@@ -1,9 +1,11 @@
 """What commands print for people loses nothing: at 80 columns, in a narrow terminal, and in a pipe."""
 
 import io
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from rich.text import Text
 from headwater.clock import ManualClock
 from headwater.commands import tables
 from headwater.commands.audit_report import report_tables
-from headwater.commands.output import print_rows
+from headwater.commands.output import print_json, print_rows
 from headwater.commands.tables import show
 from headwater.processors.audit.audit import audit
 from headwater.processors.scaling.autoscale import Policy
@@ -129,3 +131,22 @@ def test_no_command_prints_through_a_console_of_its_own() -> None:
         if re.search(r"Console\(", file.read_text()) and file.name not in ("tables.py", "output.py", "run.py")
     }
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("12345678901234567890.12", "12345678901234567890.12"),
+        ("1.50", "1.50"),
+        ("0.00", "0.00"),
+        ("1E-7", "0.0000001"),
+        ("99999999999999999999999999999999999999", "99999999999999999999999999999999999999"),
+    ],
+)
+def test_no_decimal_is_rounded(value: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON and in a table; whole ones are numbers in JSON, the others texts."""
+    print_json({"x": Decimal(value)})
+    found = json.loads(capsys.readouterr().out)["x"]
+    assert (type(found), str(found)) == (str if "." in text else int, text)
+    print_rows([{"x": Decimal(value)}], as_json=False, empty="")
+    assert text in capsys.readouterr().out

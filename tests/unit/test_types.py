@@ -36,7 +36,16 @@ from headwater.producers.producer import Producer
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.web.problems import Problem
 
-KINDS = ("decimal(5, 2)", "decimal(38, 10)", "decimal(20, 20)", "binary", "uuid", "time", "timestamp_us")
+KINDS = (
+    "decimal(5, 2)",
+    "decimal(38, 10)",
+    "decimal(38, 18)",
+    "decimal(20, 20)",
+    "binary",
+    "uuid",
+    "time",
+    "timestamp_us",
+)
 TS = "2026-03-01T12:00:00Z"
 
 
@@ -51,6 +60,8 @@ digits = st.text("0123456789", min_size=1, max_size=12)
 numbers = st.one_of(
     st.builds(lambda sign, a, b: f"{sign}{a}.{b}", st.sampled_from(["", "-", "+"]), digits, digits),
     st.builds(lambda a, e: f"{a}e{e}", digits, st.integers(-25, 25)),
+    st.builds(lambda a, e: f"{a}e{e}", digits, st.integers(-400, 400)),
+    st.builds(lambda a, b: f"{a}.{b}", st.text("0123456789", max_size=42), st.text("0001", min_size=1, max_size=42)),
     st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-1000, max_value=1000).map(str),
 )
 clocks = st.one_of(
@@ -166,6 +177,9 @@ def agreed(found: dict[str, object]) -> object:
 @example("decimal(5, 2)", "1e2")
 @example("decimal(5, 2)", "1.005")
 @example("decimal(5, 2)", "1.00000000000000000000000000000000000000000000000")
+@example("decimal(38, 18)", "4933758887325716871822276")
+@example("decimal(5, 2)", "1e-41")
+@example("decimal(5, 2)", "720720e-146")
 @example("time", "12:30:15.1234567")
 @example("timestamp_us", "2026-03-01T12:00:00.1234567Z")
 @example("uuid", "01234567-89AB-cdef-0123-456789abcdef")
@@ -178,6 +192,9 @@ def test_a_text_is_one_value_by_every_way_or_refused_by_all(kind: str, text: str
 @example("decimal(38, 10)", "0.1234567891")
 @example("decimal(38, 10)", "1234567890123456789.0123456789")
 @example("decimal(5, 2)", "1E-1")
+@example("decimal(38, 18)", "4933758887325716871822276")
+@example("decimal(5, 2)", "1e-41")
+@example("decimal(5, 2)", "720720e-146")
 def test_a_number_of_json_keeps_all_its_digits(kind: str, number: str) -> None:
     """It is read as the text is, by every way, and never by way of a float."""
     try:
@@ -200,6 +217,25 @@ def test_a_number_of_json_keeps_all_its_digits(kind: str, number: str) -> None:
         assert value == text or (isinstance(value, str) and isinstance(text, str)), (way, value, text)
 
 
+@given(
+    st.sampled_from(["decimal(38, 18)", "decimal(38, 10)", "decimal(5, 2)"]),
+    st.one_of(
+        st.builds("1{}".format, st.text("0123456789", min_size=19, max_size=42)),
+        st.builds("1{}.{}".format, digits, st.text("012", min_size=1, max_size=42)),
+        st.builds("{}e-{}".format, st.integers(1, 999_999), st.integers(39, 400)),
+    ),
+)
+def test_a_decimal_of_too_many_digits_or_zeros_is_none(kind: str, text: str) -> None:
+    """As text and as number, many at once: scaled to the field's, it needs more bits than Arrow has or looks at."""
+    contract = CONTRACTS[kind]
+    alone = put(contract, text)
+    line = b'{"k": "k", "ts": "%s", "x": %s}' % (TS.encode(), text.encode())
+    assert batch(contract, pa.array([text] * 2)) == alone
+    assert decoded(b"\n".join(lines(text, 20)), contract) == alone
+    number = decoded(b"\n".join([line] * 20), contract)
+    assert number == alone or (isinstance(number, str) and isinstance(alone, str))
+
+
 @given(st.sampled_from(KINDS), texts)
 @example("binary", "null")
 @example("uuid", "NA")
@@ -214,6 +250,59 @@ def test_csv_reads_a_text_as_a_row_alone_and_in_a_block(kind: str, text: str) ->
     wanted = put(contract, None if null else text)
     assert found == wanted
     assert mixed == wanted or (isinstance(mixed, str) and not isinstance(wanted, str))
+
+
+@given(
+    st.sampled_from([kind for kind in KINDS if kind.startswith("decimal")]),
+    st.integers(1, 76).flatmap(lambda p: st.tuples(st.just(p), st.integers(0, p), st.integers(1 - 10**p, 10**p - 1))),
+    st.integers(0, 76),
+)
+@example("decimal(38, 18)", (38, 0, 4933758887325716871822276), 0)
+@example("decimal(38, 18)", (76, 0, 4933758887325716871822276), 0)
+def test_a_column_of_decimals_is_read_as_each_value_is(kind: str, of_: tuple[int, int, int], zeros: int) -> None:
+    """Whatever its digits and those of the field are together: also within a list, and in 128 bits and in 256."""
+    digits_, scale, unscaled = of_
+    unscaled = unscaled // 10 ** min(zeros, digits_) * 10 ** min(zeros, digits_) if unscaled > 0 else unscaled
+    value = Decimal(f"{unscaled}E{-scale}")
+    wide = [pa.decimal256(digits_, scale)] + ([pa.decimal128(digits_, scale)] if digits_ <= 38 else [])
+    contract, nested = CONTRACTS[kind], of(f"list<{kind}>")
+    alone = put(contract, value)
+    for type_ in wide:
+        size = type_.bit_width // 8
+        data = pa.py_buffer(unscaled.to_bytes(size, "little", signed=True) * 2)
+        column = pa.Array.from_buffers(type_, 2, [None, data])
+        lists = pa.ListArray.from_arrays([0, 1, 2], column)
+        assert batch(contract, column) == body(arrow(column), "arrow", contract) == alone
+        found = conform(nested, pa.table({"k": ["k"] * 2, "ts": [TS] * 2, "x": lists}))
+        assert found.table["x"].to_pylist() == ([] if isinstance(alone, str) else [[alone]] * 2)
+
+
+ODD = [pa.decimal128(38, 10_000_000), pa.decimal128(38, 39), pa.decimal128(38, -100), pa.decimal256(5, 6)]
+
+
+@pytest.mark.parametrize("type_", ODD, ids=str)
+@pytest.mark.parametrize(
+    "kind", ["decimal(5, 2)", "list<decimal(5, 2)>", "json", "struct<a: decimal(5, 2)?>", "string"]
+)
+def test_decimals_of_odd_scales_are_refused_by_their_type(kind: str, type_: pa.DataType) -> None:
+    """Before a value of theirs is read: Arrow looks up the power of ten in a table without looking at its end."""
+    bits = pa.py_buffer((1).to_bytes(type_.bit_width // 8, "little"))
+    column = pa.Array.from_buffers(type_, 1, [None, bits])
+    contract = of(kind)
+    made = [
+        column,
+        pa.ListArray.from_arrays([0, 1], column),
+        pa.StructArray.from_arrays([column], ["a"]),
+        pa.MapArray.from_arrays([0, 1], pa.array(["a"]), column),
+        pa.StructArray.from_arrays([pa.ListArray.from_arrays([0, 1], column)], ["a"]),
+        pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), column),
+    ]
+    for one_ in made:
+        with pytest.raises(InvalidEvent, match="cannot be read as"):
+            conform(contract, pa.table({"k": ["k"], "ts": [TS], "x": one_}))
+        with pytest.raises(InvalidRecord, match="which no contract has"):
+            decode_record(arrow(one_), contract)
+        assert "which no contract has" in str(body(arrow(one_), "arrow", contract))
 
 
 LONG = Decimal("1234567890123456789012345678.0123456789")

@@ -9,12 +9,15 @@ from typing import Any
 from uuid import UUID
 
 import fastavro
+import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from headwater import formats
 from headwater.codec import Decoded, decode_contents
 from headwater.codec.records import Decoder
 from headwater.contract import Contract, parse_contract
+from headwater.contract.values import jsonable
+from headwater.errors import InvalidRecord
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 5, UTC)
 ID = UUID(int=7)
@@ -138,3 +141,28 @@ def test_dynamodb_numbers_are_decimals() -> None:
     contract = parse_contract(f"{{name: c, version: 1, key: k, time: ts, unknown: ignore, fields: [{fields}]}}", "c")
     found = row(json.dumps(change).encode(), contract, formats.dynamodb_changes())
     assert (found["n"], found["b"], found["l"]) == (Decimal("1234567890123456789.01"), b"\0\xff", [Decimal("1.00")])
+
+
+@pytest.mark.parametrize("number", ["1E20000000", "-1E-20000000", "1E401", "1" * 900, "0E20000000", "NaN"])
+def test_no_number_of_a_change_is_written_out_at_any_length(number: str) -> None:
+    """A few bytes with a huge exponent are refused, with the record as it is for its dead letter."""
+    image = {"k": {"S": "a"}, "n": {"L": [{"N": number}]}}
+    stream = {"ApproximateCreationDateTime": 1_772_366_400_000, "NewImage": image}
+    with pytest.raises(InvalidRecord, match="of the type N that cannot be read"):
+        formats.dynamodb_changes()(json.dumps({"eventName": "INSERT", "dynamodb": stream}).encode())
+    if number in ("NaN", "1E401"):
+        return
+    value = Decimal(number)
+    unscaled = base64.b64encode(int(number.partition("E")[0]).to_bytes(400, "big", signed=True)).decode()
+    scale = {"scale": str(-int(value.as_tuple().exponent))}
+    parts = [{"name": "org.apache.kafka.connect.data.Decimal", "field": "d", "parameters": scale}]
+    payload = {"op": "c", "before": None, "after": {"d": unscaled}, "ts_ms": 1}
+    record = {"schema": {"fields": [{"field": "after", "fields": parts}]}, "payload": payload}
+    with pytest.raises(InvalidRecord, match="that cannot be read"):
+        formats.debezium()(json.dumps(record).encode())
+
+
+@pytest.mark.parametrize("number", ["1E20000000", "-1E-20000000", "0E20000000", "1E400", "-1.5E-400"])
+def test_a_decimal_of_any_exponent_is_a_short_text(number: str) -> None:
+    """In the dead letter of a decoder's row, too."""
+    assert len(json.dumps(Decimal(number), default=jsonable)) < 30
