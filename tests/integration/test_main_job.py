@@ -173,7 +173,7 @@ def test_produce_puts_the_good_rows_and_names_the_bad(aws: Mapping[str, str]) ->
     good = '{"device": "d", "metric": "m", "ts": "2026-01-01T00:00:00Z", "value": 1.5}'
     ran = headwater("produce", "-", environment=aws, stdin=f'{good}\n{{"device": 7}}\n{good}\n')
     assert ran.code == 1
-    assert "2 of 2 events delivered" in ran.out
+    assert "2 of 3 events delivered" in ran.out
     assert "1 rows break the contract" in ran.err
     assert "Traceback" not in ran.err
     headwater("produce", "missing.csv", environment=aws).failed(2, "missing.csv")

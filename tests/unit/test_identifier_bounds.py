@@ -75,7 +75,7 @@ def test_other_texts_are_as_long_as_the_contract_says() -> None:
     [
         ("{name: k, type: string, max_bytes: 0}", "is not a whole number from 1"),
         ("{name: k, type: string, max_bytes: many}", "is not a whole number from 1"),
-        ("{name: k, type: long, max_bytes: 5}", "only for string and json"),
+        ("{name: k, type: long, max_bytes: 5}", "only for string, json"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused_with_its_line(field: str, reason: str) -> None:

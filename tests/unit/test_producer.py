@@ -63,7 +63,7 @@ def test_a_dataframe_is_a_table() -> None:
     frame["ts"] = pd.to_datetime(frame["ts"], unit="ms", utc=True)
     with Producer("s", TELEMETRY, client=stream, settings=QUICK) as producer:
         producer.put_batch(frame)
-        with pytest.raises(InvalidEvent, match="takes an Arrow table or a pandas DataFrame"):
+        with pytest.raises(InvalidEvent, match="takes an Arrow table, or a DataFrame of pandas or Polars"):
             producer.put_batch("no table")
     assert [row["value"] for one in stream.decoded(TELEMETRY) for row in one.table.to_pylist()] == list(range(7))
 
