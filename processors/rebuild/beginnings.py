@@ -81,9 +81,11 @@ class Beginnings:
         found = {}
         ledger, clock = self._stores.ledger, self._stores.clock
         for entry in left:
-            if entry.position == sequence.NONE:  # whoever claims it after this begins at its beginning
-                ledger.claim(entry.shard_id, self._take_over, None, clock.now_ms())
-                found[entry.shard_id] = beginning(sequence.NONE, {})
+            if entry.position == sequence.NONE:
+                # whoever claims it after this begins at its beginning; if it was read since it was looked at, maybe
+                # to its end, the next look finds where it is
+                if ledger.claim(entry.shard_id, self._take_over, None, clock.now_ms()).position == sequence.NONE:
+                    found[entry.shard_id] = beginning(sequence.NONE, {})
                 continue
             self._ports.claim(entry.shard_id, self._take_over).commit()
         return found
