@@ -24,7 +24,7 @@ _INCREASE = 0.02
 _LEAST = 0.02
 """The smallest share: a throttled shard is still tried now and then, else it would never be seen to recover."""
 _CHOICES = 2
-"""How many shards are drawn, of which the best is taken. Two already avoid most imbalance."""
+"""Shards that are drawn, of which the best is taken. Two already avoid most imbalance."""
 
 
 class Placement:

@@ -70,7 +70,7 @@ class Sender:
         self._sealing: list[LaneBuffer] = []
         self._flushing = self._receipt_wanted = self._stopping = self._closed = False
         self._pressing = 0
-        """How many callers wait for room."""
+        """Number of callers that wait for room."""
         self._unreachable = False
         self._stalled: HeadwaterError | None = None
         """Why the outbox's batches are not delivered, since the last one that was."""

@@ -20,7 +20,7 @@ from headwater.producers.settings import ProducerSettings
 __all__ = ["MAX_RECORDS", "Delivered", "Failed", "RequestOutcome", "Writer", "WriterSettings"]
 
 MAX_RECORDS = 500
-"""Of a PutRecords (service limit)."""
+"""Records in one PutRecords (service limit)."""
 
 
 @dataclass(frozen=True)

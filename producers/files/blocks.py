@@ -1,6 +1,6 @@
 """Cut a stream of bytes into blocks of whole lines, or of whole rows of CSV."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from headwater.codec.csvrows import split_rows
@@ -72,17 +72,7 @@ def lines_blocks(source: CountedSource, size: int) -> Iterator[bytes]:
 
     Raise HeadwaterError for a line of more than 64 MiB.
     """
-    rest = b""
-    while data := source.read(size):
-        rest += data
-        cut = rest.rfind(b"\n") + 1
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-        elif len(rest) > _LONGEST_LINE:
-            raise HeadwaterError(f"a line of more than {_LONGEST_LINE >> 20} MiB")
-    if rest:
-        yield rest
+    return _blocks(source, size, _last_line)
 
 
 def csv_blocks(source: CountedSource, size: int) -> Iterator[bytes]:
@@ -90,10 +80,19 @@ def csv_blocks(source: CountedSource, size: int) -> Iterator[bytes]:
 
     Raise HeadwaterError for a row of more than 64 MiB.
     """
+    return _blocks(source, size, lambda rest: split_rows(rest, final=False)[1] if b'"' in rest else _last_line(rest))
+
+
+def _last_line(rest: bytes) -> int:
+    return rest.rfind(b"\n") + 1
+
+
+def _blocks(source: CountedSource, size: int, whole: Callable[[bytes], int]) -> Iterator[bytes]:
+    """Yield blocks; `whole` returns how many of the bytes at hand are whole lines or rows."""
     rest = b""
     while data := source.read(size):
         rest += data
-        cut = rest.rfind(b"\n") + 1 if b'"' not in rest else split_rows(rest, final=False)[1]
+        cut = whole(rest)
         if cut:
             yield rest[:cut]
             rest = rest[cut:]

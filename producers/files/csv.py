@@ -34,7 +34,7 @@ def known_columns(name: str, columns: Sequence[str], contract: Contract, ignore_
 
     Raises UsageError for a column that is unknown (unless `ignore_unknown`), there twice, or required and missing.
     """
-    known = {one: field.name for one, field in _fields_by_column(contract).items()}
+    known = contract.all_names
     wanted: list[str] = []
     taken: set[str] = set()
     for column in columns:
@@ -51,12 +51,6 @@ def known_columns(name: str, columns: Sequence[str], contract: Contract, ignore_
         if field.required and field.name not in taken:
             raise UsageError(f"{name}: column {field.name} is missing: contract {contract.name} requires it")
     return wanted
-
-
-def _fields_by_column(contract: Contract) -> dict[str, Field]:
-    """Return the field of each name that a column may have."""
-    others = contract.others
-    return {one: field for field in contract.fields for one in (field.name, *others.get(field.name, ()))}
 
 
 class CsvReader:
@@ -84,8 +78,7 @@ class CsvReader:
         if not self._columns:
             raise UsageError(f"{self._name}: is empty: no header")
         wanted = known_columns(self._name, self._columns, self._contract, self._ignore_unknown)
-        of_name = _fields_by_column(self._contract)
-        self._fields = {column: of_name[column] for column in wanted}
+        self._fields = {column: self._contract.field(self._contract.all_names[column]) for column in wanted}
         return rest
 
     def read(self, block: bytes) -> pa.Table:
