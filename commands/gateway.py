@@ -23,7 +23,7 @@ IdPrefixes = Annotated[
 ]
 keys = typer.Typer(help="Manage API keys of the gateway; the table holds only hashes of them.", no_args_is_help=True)
 _SCOPES = ("*", "console", "views")
-"""What a key may name beside contracts: all of them, the console, the query API."""
+"""Names that a key may have beside contracts: all contracts, the console, the query API."""
 _WEB = ("starlette", "uvicorn", "uvloop", "jwt", "prometheus_client", "opentelemetry", "google.rpc", "grpc")
 
 

@@ -258,9 +258,9 @@ _PREFIXES = {
     "GatewaySettings": "HEADWATER_GATEWAY_",
     "ServeSettings": "HEADWATER_SERVE_",
 }
-"""What the variables of each class begin with."""
+"""Prefix of the variables of each class."""
 _OTHERS = ("HEADWATER_DEBUG", "HEADWATER_NOTEBOOK", "HEADWATER_ATHENA_WORKGROUP")
-"""What is read elsewhere: here and in notebooks/lake.py."""
+"""Variables that no class has, read in this module and in notebooks/lake.py."""
 _OF_AWS = (
     "AWS_ENDPOINT_URL",
     "AWS_PROFILE",

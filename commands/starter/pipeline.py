@@ -1,4 +1,4 @@
-"""What is computed from the events of starter. Paths are relative to this file."""
+"""Compute views and a lake table from the events of starter. Paths are relative to this file."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

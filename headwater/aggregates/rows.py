@@ -17,7 +17,7 @@ from headwater.errors import UsageError
 __all__ = ["DECIMAL", "ColumnRows", "Int64s", "column_rows", "kind_of", "scale_of"]
 
 DECIMAL = "decimal "
-"""What the kind of decimals begins with; the scale is behind it."""
+"""Beginning of the kind of decimals; the scale follows."""
 
 Int64s = npt.NDArray[np.int64]
 

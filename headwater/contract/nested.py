@@ -18,7 +18,7 @@ __all__ = ["PART_BYTES", "nested_size", "read_nested"]
 
 ReadLeaf = Callable[[Kind, object], object]
 PART_BYTES = 8
-"""What anything but a text or bytes counts as, and every part of a value for itself."""
+"""Bytes that a value counts as, unless it is a text or bytes, and that each part of one counts as in addition."""
 _TEXT = parse_type("string")
 
 

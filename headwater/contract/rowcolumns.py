@@ -38,8 +38,8 @@ _READING: dict[str, dict[type, pa.DataType | None]] = {
     "binary": {str: pa.string(), bytes: pa.binary()},
     "time": {str: pa.string(), time: pa.time64("us")},
 }
-"""By kind of field the types of values that are read many at once, each with what Arrow is to make of them first; None
-where it knows that itself."""
+"""Types of values that are read many at once, by the kind of the field, each with the Arrow type to read them as; None
+where Arrow finds it by itself."""
 _TAKEN = {
     "string": (str,),
     "boolean": (bool,),
@@ -50,7 +50,7 @@ _TAKEN = {
     "date": (str,),
     "timestamp": (str, int, float),
 }
-"""By kind of field the types of JSON's values that may be right; of others the type alone says what is wrong."""
+"""Types of JSON's values that may be right, by the kind of the field; any other is refused by its type alone."""
 _JSON = (str, bool, int, float, list, dict)
 _FEW, _PIECE = 8, 32
 _BROKEN = (ValueError, TypeError, OverflowError, RecursionError)

@@ -49,7 +49,7 @@ class PipelineRun:
     lake: pa.Table
     """The rows of the lake table, with their identity."""
     dead_letters: list[DeadLetter]
-    """What could not be processed, each with its `reason` and `payload`."""
+    """Records and events that could not be processed, each with its `reason` and `payload`."""
     counts: Mapping[str, int]
     """`events`, `duplicates`, `filtered`, `lake` and others, as far as they are not 0."""
 

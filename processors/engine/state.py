@@ -57,8 +57,8 @@ class ShardState:
         """Per generation of a view that was built anew: the position where this shard began it, and how many events it
         had had by then, copies aside. The generation's slots of this shard have what is after it."""
         self.forgetting: dict[str, str] = {}
-        """Of each key whose forgetting is under way, by a hash of it: the object that says which foreign events of it
-        are counted as excluded already."""
+        """Keys whose forgetting is under way, by a hash: the object that lists which foreign events of the key are
+        counted as excluded already."""
         self.views = {view.name: ViewState(view, pipeline.lateness_ms) for view in pipeline.views}
 
     def count(self, name: str, by: int = 1) -> None:

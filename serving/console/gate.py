@@ -27,7 +27,7 @@ CONTENT_SECURITY_POLICY = (
 """Nothing from any other host. Vue compiles templates in the browser, which needs 'unsafe-eval'."""
 _COOKIE = "headwater_key"
 _SCOPE = "console"
-"""Of keys that may see the page."""
+"""Scope of keys that may see the page."""
 _LOGIN, _LOGOUT = "/login", "/logout"
 _MOST_FORM_BYTES = 4096
 _UNKNOWN = "This key is not known, or may not see the console."

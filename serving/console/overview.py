@@ -61,7 +61,7 @@ class Observations:
     entries: Sequence[ShardEntry]
     topology: Topology
     samples: Mapping[str, Sample]
-    """By shard, of those that are still read; closed shards are until they are read to their end."""
+    """Samples by shard, of those still read: a closed shard is read until its end."""
     table: TableFigures
     since: Mapping[str, int] = field(default_factory=dict)
     """Time since when each file waits for the publisher, by URI."""

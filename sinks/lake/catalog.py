@@ -54,7 +54,7 @@ _FOOTERS = 8
 _UNREAD = 5
 """Times that a file is tried whose object gives an error, before it is refused."""
 _UNFIT = (ValueError, TypeError, NotImplementedError, ArithmeticError, KeyError, ResolveError)
-"""What pyarrow and pyiceberg raise for a file that they cannot read or enter."""
+"""Errors of pyarrow and pyiceberg for a file that they cannot read or enter."""
 
 
 class _Glue:

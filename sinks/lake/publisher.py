@@ -31,7 +31,7 @@ __all__ = ["PublishReport", "Publisher", "TablePort", "confirmed"]
 log = logging.getLogger("headwater.publisher")
 
 _SETTLED_MS = 1000
-"""How far apart the two sightings are at least: far longer than an overtaking commit is on its way to the catalog."""
+"""Least time between the two sightings: far longer than an overtaking commit is on its way to the catalog."""
 _MAX_TAKEN = 100
 """Most files that one write takes: each costs about 14 bytes of an update expression, which may have 4 KB."""
 _UNDECIDED = "the table's snapshots since it was first added have expired: it may have been rewritten or deleted since"

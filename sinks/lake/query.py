@@ -26,7 +26,7 @@ __all__ = ["LakeSession", "lake_query"]
 
 _SAMPLED_FILES = 5
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-"""Of Python's calendar, in days since 1970."""
+"""First and last day of Python's calendar, in days since 1970."""
 _ODD = ("INTERVAL", "TIME WITH TIME ZONE", "TIME_NS", "BIT", "UNION", "BIGNUM")
 """Parts of DuckDB's names of types that have no counterpart in Python, alone or within others."""
 

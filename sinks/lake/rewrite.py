@@ -35,7 +35,7 @@ from headwater.sinks.lake.split import partition_conditions, quoted
 __all__ = ["MEMORY", "FileStore", "RewriteResult", "Rewriter", "SortOrder", "data_files", "replace_files", "unchanged"]
 
 MEMORY, _MOST_MEMORY = "160MB", "1GB"
-"""Of a process that joins files of 128 MB this is a quarter: Arrow and the imports have the rest."""
+"""Memory of DuckDB: a quarter of what joining files of 128 MB takes. Arrow and the imports have the rest."""
 _IDENTITY = ("_origin", "_seq")
 _GROUP_ROWS = 122_880
 """Rows of a row group: as many as DuckDB hands out at a time. A query for a key reads one group of a sorted file."""

@@ -11,4 +11,4 @@ from pydantic import ValidationError
 __all__ = ["UNREADABLE"]
 
 UNREADABLE = (ValidationError, zlib.error, pa.ArrowInvalid, EOFError)
-"""What pyiceberg and pyarrow raise for it: for a table's metadata, a manifest, a data file."""
+"""Errors of pyiceberg and pyarrow for a table's metadata, a manifest or a data file that cannot be read."""

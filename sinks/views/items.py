@@ -78,7 +78,7 @@ class ViewSpec:
     by: tuple[str, ...]
     aggregates: tuple[Aggregate, ...]
     keep_ms: int | None = None
-    """How long after its window's end a row is kept; None is for good."""
+    """Time that a row is kept after its window's end; None is for good."""
     spread: int = 1
     """Partitions that a new row's slots are spread over, 1 to 100; a row keeps what it began with."""
 
@@ -112,7 +112,7 @@ class Item:
     more: Mapping[str, str] = field(default_factory=dict)
     spread: int = 0
     key_is_listed: bool = False
-    """Whether the row's key is known to be among the view's keys. Not stored."""
+    """True once the row's key is known to be among the view's keys. Not stored."""
 
     def version(self, slot: str) -> str:
         """Return the version held of a slot; the empty text, below all others, when there is none."""
