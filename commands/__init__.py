@@ -113,8 +113,9 @@ def _end(status: int) -> None:
     """
     threading._shutdown()  # type: ignore[attr-defined]  # the interpreter's own first step: other threads are waited for
     atexit._run_exitfuncs()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+            stream.flush()
     os._exit(status)
 
 

@@ -185,3 +185,33 @@ def test_an_interrupt_says_so_and_is_130(monkeypatch: pytest.MonkeyPatch, capsys
         cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_command_ends_when_all_that_the_interpreter_ends_has_ended() -> None:
+    """Threads are waited for, functions for the end are called, and what they print comes out, before its status."""
+    code = """
+import atexit, sys, threading, time
+from headwater import commands
+
+ended = threading.Event()
+
+def late():
+    ended.wait()
+    time.sleep(0.2)
+    print("a thread")
+
+def run():
+    ended.set()
+    return 2
+
+threading.Thread(target=late).start()
+atexit.register(print, "the end")
+atexit.register(sys.stderr.write, "and errors")
+commands._run = run
+commands.main()
+"""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", code], env=buffered, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == "a thread\nthe end\n"
+    assert done.stderr.endswith("and errors")
