@@ -78,20 +78,7 @@ class Up:
             self._say(f"making stream {self._settings.stream}, tables, bucket and database …")
             provision(self._settings, shards=self._shards)
             services = Services(self._settings, self._pipeline, self._clock)
-            services.prepare()
-            runner = EmbeddedRunner(
-                self._pipeline, services.kinesis, services.ports, self._settings, self._clock, new_owner()
-            )
-            stream = self._settings.stream
-            announce = partial(put_control, services.kinesis, stream, key=services.control_key(stream))
-            loop = services.publish_loop(new_owner(), announce)
-            loop.prepare()
-            alerts = Alerts(services.alert_ports, publish_to(self._settings.alerts_to, services.client), new_owner())
-            jobs = {
-                "process": lambda: runner.run(stop),
-                "publish": lambda: loop.run(stop),
-                "alerts": lambda: alerts.run(stop, self._settings.alerts_seconds),
-            }
+            jobs = self._jobs(services, stop)
             threads = [
                 Thread(target=self._guarded, args=(name, job), name=name, daemon=True) for name, job in jobs.items()
             ]
@@ -113,6 +100,21 @@ class Up:
                 "stream": self._settings.stream,
                 "settings": dict(aws.environment) | {"HEADWATER_PIPELINE": absolute(self._settings.pipeline)},
             }
+
+    def _jobs(self, services: Services, stop: Event) -> dict[str, Callable[[], object]]:
+        """Prepare processor, publisher and alerts; return how each is run until stopped, by name."""
+        services.prepare()
+        settings, stream = self._settings, self._settings.stream
+        runner = EmbeddedRunner(self._pipeline, services.kinesis, services.ports, settings, self._clock, new_owner())
+        announce = partial(put_control, services.kinesis, stream, key=services.control_key(stream))
+        loop = services.publish_loop(new_owner(), announce)
+        loop.prepare()
+        alerts = Alerts(services.alert_ports, publish_to(settings.alerts_to, services.client), new_owner())
+        return {
+            "process": lambda: runner.run(stop),
+            "publish": lambda: loop.run(stop),
+            "alerts": lambda: alerts.run(stop, settings.alerts_seconds),
+        }
 
     def check(self) -> None:
         """Raise HeadwaterError with what a service died of."""

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from headwater.errors import CommitUnknown, HeadwaterError, Retryable
 from headwater.ledger import Commit, PendingFile
+from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.bounds import MAX_PENDING_BYTES, pending_bytes
 from headwater.processors.engine.engine import Effects, Engine
 from headwater.processors.engine.isolation import take_in_isolated
@@ -206,11 +207,7 @@ class ShardWorker:
         state = self.engine.state
         document, _ = self._ports.ledger.document(DOCUMENT)
         kept = keeping(self.pipeline, document)
-        changed = self._unsaved or bool(views_to_begin(self.pipeline, state, kept, document))
-        for name in set(state.views) - {view.name for view in kept.views}:  # another serves by now, or it was given up
-            del state.views[name]
-            state.begun.pop(name, None)
-            changed = True
+        changed = self._let_views_go(kept) | self._unsaved | bool(views_to_begin(self.pipeline, state, kept, document))
         if self.position == self.entry.position and not closed and not changed:
             if not self.pipeline.pure:
                 self._flush_views()  # left over when the views failed after a commit
@@ -242,6 +239,15 @@ class ShardWorker:
             self._flush_and_evict()
         self._record_heat()
         return True
+
+    def _let_views_go(self, kept: Pipeline) -> bool:
+        """Forget the views that no longer serve, or were given up; return True when there are some."""
+        state = self.engine.state
+        gone = set(state.views) - {view.name for view in kept.views}
+        for name in gone:
+            del state.views[name]
+            state.begun.pop(name, None)
+        return bool(gone)
 
     def _write_commit(self, files: list[PendingFile], now: int, *, closed: bool) -> None:
         state = self.engine.state

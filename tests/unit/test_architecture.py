@@ -227,3 +227,29 @@ def test_the_checks_can_fail() -> None:
         ["headwater.sinks.c", "headwater.sinks.d", "headwater.sinks.lake"],
         ["headwater.x", "headwater.y"],
     ]
+
+
+def long_parts(path: str, text: str) -> list[str]:
+    """A module of more than 400 lines, and each function of more than 40, its docstring aside."""
+    found = [f"{path} has {lines} lines"] if (lines := text.count("\n")) > 400 else []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :]
+            if body and (lines := (node.end_lineno or 0) - body[0].lineno + 1) > 40:
+                found.append(f"{path}: {node.name} has {lines} lines")
+    return found
+
+
+def test_each_module_and_function_is_one_room() -> None:
+    """400 lines a module, tests too, and 40 a function; a test or a stack that tells one story may be longer."""
+    files = [path for folder in (*OURS, "tests") for path in (ROOT / folder).rglob("*.py")]
+    found = {fault for path in files for fault in long_parts(str(path.relative_to(ROOT)), path.read_text())}
+    assert {one for one in found if not (one.startswith(("tests/", "infra/", "bench/")) and ": " in one)} == set()
+
+
+def test_a_long_module_and_a_long_function_are_found() -> None:
+    line = "    x = 1\n"
+    assert long_parts("m", "x = 1\n" * 400) == []
+    assert long_parts("m", "x = 1\n" * 401) == ["m has 401 lines"]
+    assert long_parts("m", 'def f():\n    """D."""\n' + line * 40) == []
+    assert long_parts("m", "def f():\n" + line * 41) == ["m: f has 41 lines"]
