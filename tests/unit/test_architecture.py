@@ -1,6 +1,7 @@
 """The import graph: no arrow points up, no modules import one another in a circle, and few import the import root."""
 
 import ast
+import gzip
 import logging
 import re
 from collections import defaultdict
@@ -253,3 +254,10 @@ def test_a_long_module_and_a_long_function_are_found() -> None:
     assert long_parts("m", "x = 1\n" * 401) == ["m has 401 lines"]
     assert long_parts("m", 'def f():\n    """D."""\n' + line * 40) == []
     assert long_parts("m", "def f():\n" + line * 41) == ["m: f has 41 lines"]
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b"text")])
+def test_a_test_is_not_named_after_bytes(data: bytes, request: pytest.FixtureRequest) -> None:
+    """These have the time in them: two workers that collect in different seconds would have different tests."""
+    assert data
+    assert request.node.name == "test_a_test_is_not_named_after_bytes[data]"
