@@ -57,8 +57,8 @@ def query_(
     """Run SQL over the current snapshot of the tables it names, or over an earlier one."""
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
-    with _session(as_of, external=external) as session:
-        print_answer(session.query(sql), as_json=as_json, as_csv=as_csv)
+    session = _session(as_of, external=external)
+    print_answer(session.query(sql), as_json=as_json, as_csv=as_csv)
 
 
 @lake.command("tables")
@@ -66,8 +66,8 @@ def tables_(as_json: Json = False) -> None:
     """List the tables with their rows, files and bytes, and the time of the last commit."""
     from headwater.commands.output import print_rows
 
-    with _session() as session:
-        print_rows(map(session.summary, session.tables()), as_json=as_json, empty="the lake has no tables")
+    session = _session()
+    print_rows(map(session.summary, session.tables()), as_json=as_json, empty="the lake has no tables")
 
 
 @lake.command("describe")
@@ -75,8 +75,8 @@ def describe_(table: TableName, as_json: Json = False) -> None:
     """Show a table's columns with their types and descriptions, and by what it is partitioned."""
     from headwater.commands.output import print_rows
 
-    with _session() as session:
-        print_rows(session.columns(table), as_json=as_json, empty=f"table {table} has no columns")
+    session = _session()
+    print_rows(session.columns(table), as_json=as_json, empty=f"table {table} has no columns")
 
 
 @lake.command("sample")
@@ -91,31 +91,30 @@ def sample_(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
-    with _session() as session:
-        print_answer(session.sample(table, rows, SystemRandom()), as_json=as_json, as_csv=as_csv)
+    session = _session()
+    print_answer(session.sample(table, rows, SystemRandom()), as_json=as_json, as_csv=as_csv)
 
 
 @lake.command("shell")
 def shell_(as_of: AsOf = "", external: External = False) -> None:
     """Take statements one after the other, each ended by a semicolon; Tab completes names, Ctrl-D ends."""
-    with _session(as_of, external=external) as session:
-        asks = sys.stdin.isatty()
-        if asks:
-            _complete(session)
-            sys.stdout.write("Statements end with a semicolon, the shell with Ctrl-D. It only reads.\n")
-        failed = False
-        for sql in _statements(asks=asks):
-            try:
-                print_answer(session.query(sql))
-            except (HeadwaterError, OSError) as error:
-                failed = True
-                sys.stderr.write(f"headwater: {' '.join(str(error).split())}\n")
-        if failed and not asks:
-            raise typer.Exit(1)
+    session = _session(as_of, external=external)
+    asks = sys.stdin.isatty()
+    if asks:
+        _complete(session)
+        sys.stdout.write("Statements end with a semicolon, the shell with Ctrl-D. It only reads.\n")
+    failed = False
+    for sql in _statements(asks=asks):
+        try:
+            print_answer(session.query(sql))
+        except (HeadwaterError, OSError) as error:
+            failed = True
+            sys.stderr.write(f"headwater: {' '.join(str(error).split())}\n")
+    if failed and not asks:
+        raise typer.Exit(1)
 
 
-@contextmanager
-def _session(as_of: str = "", *, external: bool = False) -> "Iterator[LakeSession]":
+def _session(as_of: str = "", *, external: bool = False) -> "LakeSession":
     with _without_pandas():
         from headwater.sinks.lake.query import LakeSession
     from headwater.aws import client
@@ -124,8 +123,7 @@ def _session(as_of: str = "", *, external: bool = False) -> "Iterator[LakeSessio
 
     settings = Settings()
     check_endpoint(client("glue", settings).meta.endpoint_url)
-    with LakeSession(settings, external=external, as_of=as_of) as session:
-        yield session
+    return LakeSession(settings, external=external, as_of=as_of)
 
 
 class _NoPandas:

@@ -25,15 +25,15 @@ _TEXT = parse_type("string")
 class _Within(Refused):
     """Refuse a part of a value; its place is built on the way out."""
 
-    def __init__(self, place: str, value: object, reason: str) -> None:
+    def __init__(self, place: str, reason: str) -> None:
         super().__init__(reason)
-        self.place, self.value, self.reason = place, value, reason
+        self.place, self.reason = place, reason
 
 
 def read_nested(kind: Kind, value: object, leaf: ReadLeaf) -> object:
     """Return a list, or a dict for a map or struct. Text is read as JSON. `leaf` reads values of all other types.
 
-    Raise Refused with the place, value and reason of the first part that is wrong.
+    Raise Refused with the place and reason of the first part that is wrong.
     """
     if isinstance(value, str):
         try:
@@ -95,14 +95,14 @@ def _struct(members: tuple[Member, ...], value: object, leaf: ReadLeaf) -> dict[
 def _part(member: Member, place: str, value: object, leaf: ReadLeaf) -> object:
     if value is None:
         if member.required:
-            raise _Within(place, None, "required, but missing or null")
+            raise _Within(place, "required, but missing or null")
         return None
     try:
         return _read(member.kind, value, leaf)
     except _Within as error:
-        raise _Within(place + error.place, error.value, error.reason) from None
+        raise _Within(place + error.place, error.reason) from None
     except Refused as error:
-        raise _Within(place, value, str(error)) from None
+        raise _Within(place, str(error)) from None
 
 
 def nested_size(kind: Kind, value: Any) -> int:

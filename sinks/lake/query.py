@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
-from types import TracebackType
 from typing import Any
 
 import duckdb
@@ -38,12 +37,11 @@ def lake_query(settings: Settings, sql: str, *, external: bool = False, as_of: s
     >>> answer.to_pylist()
     [{'device': 'd0', 'n': 2}, {'device': 'd1', 'n': 1}]
     """
-    with LakeSession(settings, external=external, as_of=as_of) as session:
-        return session.query(sql)
+    return LakeSession(settings, external=external, as_of=as_of).query(sql)
 
 
 class LakeSession:
-    """Answer statements over the lake, one after the other.
+    """Answer statements over the lake, one after the other. Nothing stays open between two of them.
 
     Tables go by name, with or without the database's: `telemetry`, `headwater.telemetry`; `telemetry FOR TIMESTAMP AS
     OF '2026-01-31T12:00:00Z'` and `FOR VERSION AS OF 123` are earlier states, `"telemetry$files"` and its like are
@@ -56,15 +54,6 @@ class LakeSession:
         self._settings, self._external = settings, external
         self._at = instant(as_of) if as_of else None
         self._catalog = open_catalog(settings)
-
-    def __enter__(self) -> "LakeSession":
-        """Return the session."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Leave nothing open: each statement has a connection of its own."""
 
     def tables(self) -> list[str]:
         """Return the names of the lake's tables."""

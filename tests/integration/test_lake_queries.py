@@ -130,8 +130,7 @@ ODD += ["'NaN'::FLOAT", "union_value(a := 1)", "'2026-01-01'::TIMESTAMP_S", "'{\
 def test_a_value_of_any_type_is_printed(settings: Settings, aws: EmbeddedAws, value: str) -> None:
     """As a table, JSON and CSV."""
     for options in ([], ["--json"], ["--csv"]):
-        with LakeSession(settings) as session:
-            found = session.query(f"SELECT {value} AS v")
+        found = LakeSession(settings).query(f"SELECT {value} AS v")
         print_answer(found, as_json="--json" in options, as_csv="--csv" in options)
 
 
@@ -154,18 +153,18 @@ def test_tables_are_listed_described_and_sampled(settings: Settings) -> None:
     ledger = new_ledger()
     commit(ledger, "s", 1, [upload(settings, f"a{at}", 10 * at, rows=5) for at in range(8)])
     publisher(settings, ledger).drain()
-    with LakeSession(settings) as session:
-        assert session.tables() == ["metric"]
-        about = session.summary("metric")
-        assert (about["rows"], about["files"], about["partitions"]) == (40, 8, "day(ts)")
-        columns = {one["column"]: one for one in session.columns("metric")}
-        assert (columns["ts"]["type"], columns["ts"]["required"]) == ("timestamptz", True)
-        sample = session.sample("metric", 12, Random(1))
-        assert sample.num_rows == 12
-        assert len(set(sample["_seq"].to_pylist())) == 12
-        assert session.sample("metric", 1, Random(1)).num_rows == 1
-        with pytest.raises(UsageError, match="no lake table 'metrics'"):
-            session.sample("metrics", 1, Random(1))
+    session = LakeSession(settings)
+    assert session.tables() == ["metric"]
+    about = session.summary("metric")
+    assert (about["rows"], about["files"], about["partitions"]) == (40, 8, "day(ts)")
+    columns = {one["column"]: one for one in session.columns("metric")}
+    assert (columns["ts"]["type"], columns["ts"]["required"]) == ("timestamptz", True)
+    sample = session.sample("metric", 12, Random(1))
+    assert sample.num_rows == 12
+    assert len(set(sample["_seq"].to_pylist())) == 12
+    assert session.sample("metric", 1, Random(1)).num_rows == 1
+    with pytest.raises(UsageError, match="no lake table 'metrics'"):
+        session.sample("metrics", 1, Random(1))
 
 
 def test_a_shell_takes_statements_and_goes_on_after_a_mistake(settings: Settings, aws: EmbeddedAws) -> None:
