@@ -16,3 +16,23 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     """
     del config
     return argname if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()) else None
+
+
+class _Failures:
+    """Says which test failed when it does: a run that is cut short has no list of them at its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:  # workers have none
+            terminal.ensure_newline()
+            terminal.write_line(f"FAILED {report.nodeid} ({report.when})\n{report.longreprtext[-_SHOWN:]}")
+
+
+_SHOWN = 4000  # characters
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Failures(config))
