@@ -119,6 +119,14 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
+def _cannot_flush() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
 def _prepare_streams() -> None:
     """Open what the parent has closed, and write what the terminal's encoding does not have as escapes."""
     # in this order each gets the lowest free number, which is its own
@@ -150,6 +158,8 @@ def _run() -> int:
 
         if debugging():
             raise
+        if isinstance(error, OSError) and _cannot_flush():
+            return 1  # of the output: `main` says it when it tries once more
         text, status = explain(error)
         if text:
             sys.stderr.write(f"headwater: {text}\n")

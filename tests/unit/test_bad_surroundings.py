@@ -132,8 +132,10 @@ def test_closed_streams_are_as_if_nobody_listened() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_output_that_cannot_be_written_is_said() -> None:
-    done = run(">/dev/full", "contract", "show", "telemetry")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_said(unbuffered: str) -> None:
+    """In one line, whether it fails as it is written or as the command ends."""
+    done = run(">/dev/full", "contract", "show", "telemetry", PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "No space left" in done.stderr
 
