@@ -4,8 +4,9 @@ A user record of a KPL aggregate is decoded as a record of its own with the same
 reads, and what becomes of a refused one, is the business of `processors`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -49,9 +50,9 @@ _MAX_TABLE = 512 << 20
 _MAX_BROKEN = 1 << 20
 """Bytes of an aggregate in broken compressed user records that are tried: they inflate to 1 GiB at most."""
 
-Decoder = Callable[[bytes], "pa.Table | Sequence[Row | Unread]"]
-"""Turns the bytes of a record, or of one user record of an aggregate, into events: a table, or rows by name. May raise
-anything for what it cannot read."""
+Decoder = Callable[[bytes], "pa.Table | Iterable[Row | Unread]"]
+"""Turns the bytes of a record, or of one user record of an aggregate, into events: a table, or rows by name, in a list
+or as they are yielded. May raise anything for what it cannot read."""
 
 Content = Decoded | Control | OtherContract
 
@@ -232,15 +233,18 @@ def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | 
     """Run a decoder. Whatever it raises is the record's fault, and what it makes is bounded."""
     try:
         found = decoder(data)
+        if not isinstance(found, pa.Table):
+            found = list(islice(found, MAX_EVENTS + 1))
+            if {*map(type, found)} != {dict}:
+                found = [one if isinstance(one, Mapping | Unread) else _no_row(one) for one in found]
     except InvalidRecord:
         raise
     except Exception as error:  # a user's function may raise anything
         raise InvalidRecord(f"the decoder fails on it: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(found, pa.Table):
-        rows = [row if isinstance(row, Mapping | Unread) else _no_row(row) for row in found]
-        if len(rows) > MAX_EVENTS:
+        if len(found) > MAX_EVENTS:
             raise InvalidRecord(f"more than {MAX_EVENTS} events")
-        return list[Unit](rows)
+        return list[Unit](found)
     if found.num_rows > MAX_EVENTS or found.nbytes > _MAX_TABLE:
         raise InvalidRecord(f"more than {MAX_EVENTS} events, or {_MAX_TABLE >> 20} MiB of them, in one record")
     found.validate(full=True)

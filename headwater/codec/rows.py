@@ -1,23 +1,22 @@
 """Turn rows, as decoders and JSON give them, into a table of the contract.
 
-What a row's fields are is found by `select_row`, and `conform_rows` holds them to the contract.
+`conform_events` finds a row's fields where the contract says, and `conform_rows` under their names.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.contract import Contract, InvalidRow
-from headwater.contract.rowcolumns import conform_rows
-from headwater.contract.selection import select_row
+from headwater.contract.rowcolumns import conform_events, conform_rows
 from headwater.contract.values import jsonable
 from headwater.errors import InvalidEvent, InvalidRecord
 
@@ -63,11 +62,14 @@ ARRIVAL = _Arrival()
 """Given by decoders as the value of a time that the event does not have."""
 
 
-def with_arrival(rows: Sequence[Row | Unread], arrived_ms: int) -> Sequence[Row | Unread]:
-    """Return the rows with the record's arrival, epoch ms, in place of every `ARRIVAL`."""
-    arrived = datetime.fromtimestamp(arrived_ms / 1000, UTC)
-    if not any(ARRIVAL in row.values() for row in rows if isinstance(row, Mapping)):
+def with_arrival(rows: Iterable[Row | Unread], arrived_ms: int) -> Sequence[Row | Unread]:
+    """Return the rows with the record's arrival, epoch ms, in place of every `ARRIVAL`: one more than `MAX_EVENTS`
+    where there are more."""
+    rows = list(islice(rows, MAX_EVENTS + 1))
+    mappings = [row for row in rows if type(row) is dict or isinstance(row, Mapping)]
+    if not [True for row in mappings for value in row.values() if value is ARRIVAL]:
         return rows
+    arrived = datetime.fromtimestamp(arrived_ms / 1000, UTC)
     return [
         {name: arrived if value is ARRIVAL else value for name, value in row.items()}
         if isinstance(row, Mapping)
@@ -80,18 +82,18 @@ def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool 
     """Decode one event from each row.
 
     What breaks the contract is an InvalidRow whose event is a record that may be sent again (`event_record`), or the
-    bytes that could not be read. `flat`
-    rows have the contract's own names, others are looked through by the contract's paths. Raise InvalidRecord for more
-    than `MAX_EVENTS`.
+    bytes that could not be read. `flat` rows have the contract's own names, others are looked through by the contract's
+    paths. Raise InvalidRecord for more than `MAX_EVENTS`.
     """
     if len(rows) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
-    selected = [row.reason if isinstance(row, Unread) else row if flat else _selected(row, contract) for row in rows]
-    faults = {at: row for at, row in enumerate(selected) if isinstance(row, str)}
-    good = [row for row in selected if not isinstance(row, str)]
-    tables, more = _in_parts(good, contract)
-    places = np.flatnonzero([not isinstance(row, str) for row in selected])
-    faults |= {int(places[at]): reason for at, reason in more.items()}
+    read = [row for row in rows if not isinstance(row, Unread)]
+    tables, broken = _in_parts(read, contract, flat=flat)
+    faults = {}
+    if broken or len(read) < len(rows):
+        faults = {at: row.reason for at, row in enumerate(rows) if isinstance(row, Unread)}
+        places = [at for at in range(len(rows)) if at not in faults]
+        faults |= {places[at]: reason for at, reason in broken.items()}
     invalid = []
     for at in sorted(faults):
         row = rows[at]
@@ -150,20 +152,12 @@ def one_line(error: str | Exception) -> str:
     return text[:300]
 
 
-def _selected(row: Row, contract: Contract) -> Row | str:
-    try:
-        return select_row(contract, row)
-    except InvalidEvent as error:
-        return one_line(error)
-    except (ValueError, TypeError, RecursionError) as error:
-        return f"cannot be read: {one_line(error)}"
-
-
-def _in_parts(rows: Sequence[Row], contract: Contract) -> tuple[list[pa.Table], dict[int, str]]:
+def _in_parts(rows: Sequence[Row], contract: Contract, *, flat: bool) -> tuple[list[pa.Table], dict[int, str]]:
     """Hold all rows to the contract, in parts that bound the memory."""
     tables, reasons = list[pa.Table](), dict[int, str]()
+    conform = conform_rows if flat else conform_events
     for start in range(0, len(rows) or 1, _PART):
-        table, faults = conform_rows(contract, rows[start : start + _PART])
+        table, faults = conform(contract, rows[start : start + _PART])
         tables.append(table)
         for at, fault in faults.items():
             line = one_line(fault)

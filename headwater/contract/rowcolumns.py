@@ -4,7 +4,7 @@ What comes out is what `validate_row` says of each event by itself. Values of th
 passes, and only the others are read one by one.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, time
 from decimal import Decimal
 from uuid import UUID
@@ -17,10 +17,12 @@ from headwater.contract.conversion import converted
 from headwater.contract.definition import Contract, Field
 from headwater.contract.rows import unknown_field
 from headwater.contract.scalars import JsonNumber, Refused
+from headwater.contract.selection import select_column, select_row
 from headwater.contract.types import TIMES
 from headwater.contract.values import TIME, missing, read_value, reason_of, worded
+from headwater.errors import InvalidEvent
 
-__all__ = ["Fault", "conform_rows", "read_column"]
+__all__ = ["Fault", "conform_events", "conform_rows", "read_column"]
 
 Fault = str | Exception
 """Why an event is none: the reason, or an error that its values raise when they are read."""
@@ -59,26 +61,58 @@ Values = Sequence[object]
 
 def conform_rows(contract: Contract, rows: Sequence[Mapping[str, object]]) -> tuple[pa.Table, dict[int, Fault]]:
     """Return the valid events in the contract's schema, in their order, and for the others by their places why not."""
+    return _conform_rows(contract, rows, {})
+
+
+def conform_events(contract: Contract, events: Sequence[Mapping[str, object]]) -> tuple[pa.Table, dict[int, Fault]]:
+    """Return what `conform_rows` does, of events whose fields lie where the contract says: see `select_row`."""
     faults: dict[int, Fault] = {}
+    if not contract.selects:
+        return _conform_rows(contract, events, faults)
+    if contract.unknown == "ignore":  # nothing is asked of the event but its fields
+        table = _table(contract, (select_column(contract, field.name, events) for field in contract.fields), faults)
+        return _without(table, faults), faults
+    rows: list[Mapping[str, object]] = []
+    for at, event in enumerate(events):
+        try:
+            rows.append(select_row(contract, event))
+        except (InvalidEvent, *_BROKEN) as error:
+            faults[at] = error
+            rows.append({})
+    return _conform_rows(contract, rows, faults)
+
+
+def _conform_rows(
+    contract: Contract, rows: Sequence[Mapping[str, object]], faults: dict[int, Fault]
+) -> tuple[pa.Table, dict[int, Fault]]:
+    """Add to the faults that are known already: of one event the first counts."""
     there = set[str]().union(*rows)
+    table = _table(contract, (_values(contract, field, rows, there) for field in contract.fields), faults)
+    known = frozenset(contract.arrow_schema.names)
+    for at, row in enumerate(rows) if not there <= known else ():
+        if not row.keys() <= known and (reason := unknown_field(contract, row)) is not None:
+            faults.setdefault(at, reason)
+    return _without(table, faults), faults
+
+
+def _table(contract: Contract, values: Iterable[Values], faults: dict[int, Fault]) -> pa.Table:
     columns = []
-    for field in contract.fields:
-        column = _column(field, _values(contract, field, rows, there), faults)
+    for field, found in zip(contract.fields, values, strict=True):
+        column = _column(field, found, faults)
         if field.name in contract.max_bytes and not field.values:
             long: dict[int, str] = {}
             check_length(field, column, contract.max_bytes[field.name], long)
             _note(faults, long)
         columns.append(column)
-    known = frozenset(contract.arrow_schema.names)
-    for at, row in enumerate(rows) if not there <= known else ():
-        if not row.keys() <= known and (reason := unknown_field(contract, row)) is not None:
-            faults.setdefault(at, reason)
-    table = pa.table(columns, schema=contract.arrow_schema)
-    if faults:
-        keep = np.ones(len(rows), np.bool_)
-        keep[list(faults)] = False
-        table = table.filter(pa.array(keep))
-    return table, faults
+    return pa.table(columns, schema=contract.arrow_schema)
+
+
+def _without(table: pa.Table, faults: Collection[int]) -> pa.Table:
+    if not faults:
+        return table
+    keep = np.ones(table.num_rows, np.bool_)
+    keep[list(faults)] = False
+    return table.filter(pa.array(keep))
 
 
 def read_column(contract: Contract, name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
@@ -166,9 +200,9 @@ def _together(field: Field, array: pa.Array, places: Sequence[int], faults: dict
 def _alike(kind: type, values: Values) -> bool:
     """Tell whether one column can hold these values as they are: with zones or without, decimals of one scale."""
     if kind is datetime:
-        return all(value.tzinfo is not None for value in values)  # type: ignore[attr-defined]
+        return None not in {value.tzinfo for value in values}  # type: ignore[attr-defined]
     if kind is time:
-        return all(value.tzinfo is None for value in values)  # type: ignore[attr-defined]
+        return {value.tzinfo for value in values} == {None}  # type: ignore[attr-defined]
     return kind is not Decimal or len({value.as_tuple().exponent for value in values}) == 1  # type: ignore[attr-defined]
 
 

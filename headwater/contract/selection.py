@@ -4,14 +4,14 @@ Here an event is any JSON object; what comes out is what `validate_row` takes. V
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwater.contract.definition import Contract
 from headwater.contract.values import jsonable, shown
 from headwater.errors import InvalidEvent
 
-__all__ = ["select_row", "select_value"]
+__all__ = ["select_column", "select_row", "select_value"]
 
 _ABSENT = object()
 
@@ -44,11 +44,20 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
         return found
     rest = _without(event, taken)
     if rest and contract.unknown == "refuse":
-        name = _first(rest)
+        name = _first_name(rest)
         raise InvalidEvent(f"field {shown(name)} is not in contract {contract.name} v{contract.version}")
     if rest:
         found[contract.unknown] = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=jsonable)
     return found
+
+
+def select_column(contract: Contract, name: str, events: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return for each event the value that `select_row` finds for one field; None where the event has none."""
+    paths = next((paths for field, paths in contract.places if field == name), ())
+    if [len(path) for path in paths] == [1]:
+        top = paths[0][0]
+        return [event.get(top) for event in events]
+    return [_first_at(event, paths) for event in events]
 
 
 def select_value(contract: Contract, event: Mapping[str, Any], name: str) -> Any:
@@ -56,11 +65,14 @@ def select_value(contract: Contract, event: Mapping[str, Any], name: str) -> Any
 
     What else the event has is not looked at: the key of an event that is refused can be read, too.
     """
-    for field, paths in contract.places:
-        for path in paths if field == name else ():
-            value = _at(event, path)
-            if value is not _ABSENT:
-                return value
+    return select_column(contract, name, [event])[0]
+
+
+def _first_at(event: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> Any:
+    for path in paths:
+        value = _at(event, path)
+        if value is not _ABSENT:
+            return value
     return None
 
 
@@ -91,7 +103,7 @@ def _without(event: Mapping[str, Any], taken: list[tuple[str, ...]]) -> dict[str
     return left
 
 
-def _first(rest: Mapping[str, Any]) -> str:
+def _first_name(rest: Mapping[str, Any]) -> str:
     """Return the path of the first value in a rest, with points."""
     name, value = next(iter(rest.items()))
-    return f"{name}.{_first(value)}" if isinstance(value, Mapping) and value else str(name)
+    return f"{name}.{_first_name(value)}" if isinstance(value, Mapping) and value else str(name)

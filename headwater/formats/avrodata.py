@@ -6,6 +6,7 @@ Each row has the record's fields; logical types are Python's (decimal, date, tim
 import io
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,26 +74,26 @@ def _parsed(schema: Any) -> Schema:
 
 
 def _messages(data: bytes, writer: Schema, reader: Schema | None) -> list[Row]:
-    source = io.BytesIO(data)
-    rows: list[Row] = []
-    while not rows or source.tell() < len(data):
-        before = source.tell()
-        rows.append(_row(fastavro.schemaless_reader(source, writer, reader)))
-        if source.tell() == before and source.tell() < len(data):
+    source, size = io.BytesIO(data), len(data)
+    found: list[Any] = []
+    for _ in range(MAX_EVENTS):
+        found.append(fastavro.schemaless_reader(source, writer, reader))
+        end = source.tell()
+        if end >= size:
+            return _rows(found)
+        if not end:
             raise InvalidRecord("messages of no bytes with something behind them")
-        if len(rows) > MAX_EVENTS:
-            raise InvalidRecord(f"more than {MAX_EVENTS} events")
-    return rows
+    raise InvalidRecord(f"more than {MAX_EVENTS} events")
 
 
 def _container(data: bytes, reader: Schema | None) -> list[Row]:
-    rows: list[Row] = []
-    for found in fastavro.reader(io.BytesIO(data), reader):
-        rows.append(_row(found))
-        if len(rows) > MAX_EVENTS:
-            raise InvalidRecord(f"more than {MAX_EVENTS} events")
-    return rows
+    found = list(islice(fastavro.reader(io.BytesIO(data), reader), MAX_EVENTS + 1))
+    if len(found) > MAX_EVENTS:
+        raise InvalidRecord(f"more than {MAX_EVENTS} events")
+    return _rows(found)
 
 
-def _row(found: Any) -> Row:
-    return found if isinstance(found, dict) else {"value": found}
+def _rows(found: list[Any]) -> list[Row]:
+    if {*map(type, found)} == {dict}:
+        return found
+    return [one if isinstance(one, dict) else {"value": one} for one in found]

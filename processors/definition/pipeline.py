@@ -196,9 +196,9 @@ class Pipeline:
 
         `decoder` is one of `headwater.formats`, or a function that takes the bytes of a record, or of one user record
         of a KPL aggregate, without gzip, zlib or zstd, and returns its events: a `pyarrow.Table` with the contract's
-        columns, or a list of mappings that the contract's `from` paths are looked up in. It must be pure. What it
-        raises makes the record a dead letter with that reason; events that break the contract are dead letters by
-        themselves. Raise UsageError when the decoder cannot be called.
+        columns, or mappings (a list, or yielded) that the contract's `from` paths are looked up in. It must be pure.
+        What it raises makes the record a dead letter with that reason; events that break the contract are dead letters
+        by themselves. Raise UsageError when the decoder cannot be called.
 
         >>> import pyarrow as pa
         >>> def readings(data):

@@ -3,9 +3,12 @@
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
@@ -195,6 +198,23 @@ def test_a_users_own_decoder() -> None:
     assert "requires a buffer of 16 bytes" in reasons[2]
     wider = contract("{name: k, type: string}, {name: ts, type: timestamp}, {name: value, type: double}")
     assert [row["k"] for row in lake(user_function, wider, letters[0].payload)] == ["b"]
+
+
+def test_a_decoder_may_yield_its_events() -> None:
+    """Those before an error are the record's, which is refused whole; what compares as it likes is a value as any."""
+
+    def yielded(data: bytes) -> Iterator[dict[str, Any]]:
+        yield {"k": "a", "ts": formats.ARRIVAL, "value": 1.0}
+        yield {"k": "b", "ts": NOON_MS, "value": np.array([1.0, 2.0])}
+        if data == b"bad":
+            raise OSError("oops")
+
+    found = processed(yielded, USER_CONTRACT, b"good", b"good", b"bad")
+    rows = [(row["k"], row["ts"]) for table in found.lake for row in table.to_pylist()]
+    assert rows == [("a", datetime.fromtimestamp(ARRIVED_MS / 1000, UTC))] * 2
+    reasons = [letter.reason for letter in sorted(found.letters, key=lambda letter: letter.sequence_number)]
+    assert ["is no number" in reason for reason in reasons] == [True, True, False]
+    assert reasons[2] == "the decoder fails on it: OSError: oops"
 
 
 def test_batches_and_control_records_are_read_beside_a_decoder() -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.contract import Contract, Field, parse_contract, validate_row
-from headwater.contract.rowcolumns import conform_rows
+from headwater.contract.rowcolumns import conform_events, conform_rows
 from headwater.contract.scalars import JsonNumber
+from headwater.contract.selection import select_row
 from headwater.errors import InvalidEvent
 from tests.contracts import EVERYTHING
 
@@ -124,3 +125,34 @@ def test_a_contract_of_two_fields_by_hand() -> None:
         3: "field t: 5 counted in ms is before 2000-01-01: is it in another unit? Name it in the contract with epoch, "
         "or an earlier date with earliest",
     }
+
+
+PLACES = {"seq": ("n",), "ts": ("at",), "price": ("detail", "price"), "fine": ("detail", "at")}
+
+
+@pytest.mark.parametrize("unknown", ["ignore", "refuse", "rest"])
+@settings(max_examples=100, deadline=None)
+@given(events(), st.data())
+def test_fields_that_are_looked_for_are_found_in_many_as_in_each(
+    unknown: str, rows: list[Mapping[str, object]], data: st.DataObject
+) -> None:
+    """Whatever the contract says of fields that it does not name, and wherever its own lie."""
+    fields = tuple(replace(field, path=PLACES.get(field.name, ())) for field in CONTRACT.fields)
+    fields += (Field("rest", "json", required=False),)
+    contract = replace(CONTRACT, fields=fields, unknown=unknown)
+    found: st.SearchStrategy[object] = st.dictionaries(st.sampled_from(["price", "at", "x"]), VALUES, max_size=3)
+    moved: list[Mapping[str, object]] = []
+    for row in rows:
+        named = {".".join(PLACES.get(name, (name,))): value for name, value in row.items()}
+        detail = {name[7:]: named.pop(name) for name in [*named] if name.startswith("detail.")}
+        other: object = data.draw(found | VALUES)
+        moved.append(named | ({"detail": detail or other} if data.draw(st.booleans()) else {}))
+    valid, reasons = [], {}
+    for at, event in enumerate(moved):
+        try:
+            valid.append(validate_row(contract, select_row(contract, event)))
+        except (InvalidEvent, ValueError, TypeError, OverflowError, RecursionError) as error:
+            reasons[at] = str(error).replace(" while getting the repr of an object", "")
+    table, faults = conform_events(contract, moved)
+    said = {at: str(one).replace(" while getting the repr of an object", "") for at, one in faults.items()}
+    assert (said, table.to_pylist(), table.schema) == (reasons, valid, contract.arrow_schema)
