@@ -22,7 +22,7 @@ from headwater.processors.engine.state import ShardState
 from headwater.processors.erasure.ports import change_state
 from headwater.processors.generations import DOCUMENT, keeping
 from headwater.processors.ports import PipelineStores
-from headwater.processors.shard.snapshots import StateStore
+from headwater.processors.shard.snapshots import StateStore, is_fresh
 
 __all__ = ["ExcludedRows"]
 
@@ -60,7 +60,7 @@ class ExcludedRows:
             stores.objects.delete(name)
 
     def _shards(self) -> list[str]:
-        return [entry.shard_id for entry in self._stores.ledger.shards()]
+        return [entry.shard_id for entry in self._stores.ledger.shards() if not is_fresh(entry)]
 
     def _add_own(self, rows: pa.Table) -> None:
         """Put the rows into the sets of the shards: a parent comes before its children, and keeps what it has seen."""

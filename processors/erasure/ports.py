@@ -9,7 +9,7 @@ from headwater.processors.alerts.store import AlertStore
 from headwater.processors.engine.state import ShardState
 from headwater.processors.generations import DOCUMENT, check_known, keeping
 from headwater.processors.ports import OpenTable, PipelineStores
-from headwater.processors.shard.snapshots import StateStore
+from headwater.processors.shard.snapshots import StateStore, is_fresh
 from headwater.sinks.deadletter import DeadLetters
 from headwater.sinks.lake.maintenance import Maintenance
 from headwater.sinks.views.store import ViewStore
@@ -38,8 +38,13 @@ def is_origin(stores: PipelineStores) -> bool:
 
 
 def change_state(stores: PipelineStores, shard_id: str, owner: str, change: Callable[[ShardState], T]) -> T:
-    """Claim the shard, change its state at the position where it is, and commit that."""
+    """Claim the shard, change its state at the position where it is, and commit that.
+
+    Of a shard that has no state yet nothing is committed: it has to begin with the states of its parents.
+    """
     entry: ShardEntry = stores.ledger.claim(shard_id, owner, None, stores.clock.now_ms())
+    if is_fresh(entry):
+        return change(ShardState(stores.pipeline))
     document, _ = stores.ledger.document(DOCUMENT)
     store = StateStore(keeping(stores.pipeline, document), stores.objects)
     state = store.load(entry)

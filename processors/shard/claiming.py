@@ -47,8 +47,6 @@ def claim_shard(
     initial = None
     if ports.ledger.shard(shard_id) is None:
         initial = _inherited(context, shard_id, parents).dumps()
-        if len(initial) > snapshots.INLINE_STATE:
-            ports.objects.put(f"state/{context.pipeline.name}/{shard_id}/initial.bin", initial)
     small = initial if initial is None or len(initial) <= snapshots.INLINE_STATE else None
     entry = ports.ledger.claim(shard_id, context.owner, small, context.clock.now_ms())
     state, changed = _taken_up(context, entry, initial, parents)
@@ -69,12 +67,11 @@ def _taken_up(
 ) -> tuple[ShardState, bool]:
     """Return the state of the claimed shard, every view to be written anew, and whether it differs from the entry's."""
     pipeline, ledger = context.pipeline, context.ports.ledger
-    fresh = entry.position == sequence.NONE and not entry.state and not entry.state_key
     # read after the claim: a generation that is begun later than this finds the shard in the ledger
     document, _ = ledger.document(DOCUMENT)
     kept = keeping(pipeline, document)
     state = StateStore(kept, context.ports.objects).load(entry)
-    if fresh:
+    if snapshots.is_fresh(entry):
         state = ShardState.loads(kept, initial or _inherited(context, entry.shard_id, parents).dumps())
     unread = entry.position == sequence.NONE
     check_known(pipeline, document, state, entry.shard_id, unread=unread)

@@ -7,11 +7,17 @@ from headwater.ledger import ShardEntry
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.state import ShardState
 from headwater.stores import ObjectStore
+from headwater.stream import sequence
 
-__all__ = ["INLINE_STATE", "StateStore"]
+__all__ = ["INLINE_STATE", "StateStore", "is_fresh"]
 
 INLINE_STATE = 64 * 1024
 """Bytes up to which a snapshot lives in the ledger item. A DynamoDB item holds 400 KB, pending files included."""
+
+
+def is_fresh(entry: ShardEntry) -> bool:
+    """Tell whether the entry has no state of its own: what the shard begins with is the final states of its parents."""
+    return entry.position == sequence.NONE and not entry.state and not entry.state_key
 
 
 class StateStore:

@@ -14,7 +14,7 @@ from typing import Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from headwater.errors import CommitUnknown, HeadwaterError, Retryable
+from headwater.errors import CommitUnknown, Fenced, HeadwaterError, Retryable
 from headwater.ledger import Commit, PendingFile
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.bounds import MAX_PENDING_BYTES, pending_bytes
@@ -72,6 +72,8 @@ class ShardWorker:
         self._journal: FlushJournal | None = None
         if context.pipeline.pure and context.pipeline.views:  # else no slot is flushed ahead of its commit
             self._journal = FlushJournal(ports.ledger, ports.objects, place, shard.entry.epoch, shard.entry.position)
+        self._carried = True
+        """Whether slots that wait for a flush may hold what is committed: nobody reads that again."""
         self._suspects: tuple[str, str] | None = None
         """The first and last record of a call that the engine failed on."""
         self._start_from(shard)
@@ -330,8 +332,18 @@ class ShardWorker:
             view.evict(self.engine.state.max_ts)
 
     def _flush_views(self) -> None:
-        self._write_views({name: view.dirty() for name, view in self.engine.state.views.items()})
+        views = self.engine.state.views
+        if self._carried and any(view.is_dirty for view in views.values()):
+            self._check_owner()
+        self._write_views({name: view.dirty() for name, view in views.items()})
+        self._carried = not self.pipeline.pure or any(view.is_dirty for view in views.values())
         self._flushed_ms = self._clock.now_ms()
+
+    def _check_owner(self) -> None:
+        """Raise Fenced when another has claimed the shard: what it has forgotten must not come back."""
+        found = self._ports.ledger.shard(self.shard_id)
+        if found is None or found.epoch != self.entry.epoch:
+            raise Fenced(f"shard {self.shard_id} of pipeline {self.pipeline.name}: another owner has taken it")
 
     def _write_views(self, dirty: dict[str, list[Partial]]) -> None:
         epoch, views = self.entry.epoch, self.engine.state.views

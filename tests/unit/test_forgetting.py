@@ -8,9 +8,14 @@ from headwater.aggregates import count
 from headwater.errors import UsageError
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.erasure.forget import forget
+from headwater.processors.erasure.ports import change_state
 from headwater.processors.generations import DOCUMENT, Generation, Generations
+from headwater.processors.ports import PipelineStores
+from headwater.processors.shard import snapshots
+from headwater.processors.shard.worker import ShardWorker
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World
+from tests.unit.test_view_versions import SHARD, Deployments
 
 PIPELINE = Pipeline("rollups", contract="telemetry").view("total", by=["device"], n=count()).lake("telemetry")
 
@@ -29,3 +34,23 @@ def test_rows_of_another_generation_are_dropped_first(one: Generations, said: st
     services.ledger.put_document(DOCUMENT, {"total": asdict(one)}, 0)
     with pytest.raises(UsageError, match=said):
         forget(services.erasure_ports, "dev-1", "me", lambda: None)
+
+
+def test_a_shard_that_has_committed_nothing_goes_on_with_what_its_parent_has_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parent's state is too large for the ledger's item of the child, which has none of its own yet."""
+    monkeypatch.setattr(snapshots, "INLINE_STATE", 16)
+    world = Deployments()
+    parent = world.owner(float)
+    parent.process(world.records)
+    parent.commit(closed=True)
+
+    def seen() -> int:
+        return ShardWorker.claim(parent.context, "shardId-000000000001", [SHARD]).engine.state.seen.count()
+
+    assert seen() == 9
+    stores = PipelineStores(parent.pipeline, world.ledger, world.objects, world.clock)  # type: ignore[arg-type]  # in memory
+    for entry in world.ledger.shards():
+        change_state(stores, entry.shard_id, "forget", lambda state: state.forget("device", "e", is_origin=False))
+    assert seen() == 9

@@ -148,9 +148,27 @@ def test_a_process_that_was_replaced_changes_nothing_for_the_same_input() -> Non
     new.commit()
     with pytest.raises(Fenced):
         old._flush_views()
-    old._journal = None
+    old._journal, old._carried = None, False
     old._flush_views()
     assert world.view() == world.lake()
+
+
+def test_a_process_that_was_replaced_brings_back_nothing_that_was_committed() -> None:
+    """It had to wait for what an earlier owner had flushed; then a key is forgotten."""
+    world = Deployments()
+    first = world.owner(float)
+    first.process(world.records)
+    world.flush(first)
+    second = world.owner(float)
+    second.process(world.records[:1])
+    second.commit()
+    assert any(view.is_dirty for view in second.engine.state.views.values())
+    world.ledger.claim(SHARD, "forget", None, 0)
+    store = ViewStore(world.db, "v", world.settings, clock=world.clock)
+    assert store.remove(second.pipeline.views[0].spec, "device", "d") == 3
+    with pytest.raises(Fenced):
+        world.flush(second)
+    assert world.view() == {}
 
 
 def test_rows_from_before_epochs_were_part_of_versions_are_read_and_replaced() -> None:
