@@ -7,7 +7,7 @@ second does; the rules are with each check.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from headwater.codec.bounds import MAX_VALUES, check_containers, has_many
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 _PART = 4_096
+_PART_BYTES = 4 << 20
+"""Text of the events that are read apart together: 4 MiB of small values take up to 180 MiB."""
 _SEPARATORS = re.compile(rb"\}[\0\x1e\s]+\{")
 _ADJACENT = re.compile(rb"\}[ \t\r\0\x1e]*\{")
 """Between two objects of a line; in an object only within a text."""
@@ -88,6 +91,7 @@ def _sequence(text: bytes) -> list[bytes] | None:
     """Return the objects that stand end to end in the text; None when it is not all objects."""
     found: list[bytes] = []
     try:
+        check_containers(text)
         rest, at = text.decode(), 0
         while at < len(rest):
             value, end = _DECODER.raw_decode(rest, at)
@@ -95,7 +99,7 @@ def _sequence(text: bytes) -> list[bytes] | None:
                 return None
             found.append(rest[at:end].replace("\n", " ").encode())
             at = _space(rest, end)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, InvalidRecord):
         return None
     return found
 
@@ -126,6 +130,17 @@ def _selected(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     return replace(found, invalid=tuple(row._replace(event=payloads[row.index]) for row in found.invalid))
 
 
+def _cuts(payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield the parts: of `_PART` events at most, and of `_PART_BYTES` unless one event alone has more."""
+    start = size = 0
+    for at, payload in enumerate(payloads):
+        if at > start and (at - start == _PART or size + len(payload) > _PART_BYTES):
+            yield start, at
+            start, size = at, 0
+        size += len(payload)
+    yield start, len(payloads)
+
+
 class _ParsedRows(NamedTuple):
     table: pa.Table
     invalid: list[InvalidRow]
@@ -140,8 +155,8 @@ def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows
     if found is not None:
         return [found]
     parts = list[_ParsedRows]()
-    for start in range(0, len(payloads) or 1, _PART):
-        part = payloads[start : start + _PART]
+    for start, stop in _cuts(payloads):
+        part = payloads[start:stop]
         made = _at_once(part, contract, start) if parts and not parts[-1].invalid else None
         parts.append(made or _apart(part, contract, range(start, start + len(part))))
     return parts
@@ -149,19 +164,31 @@ def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows
 
 def _array(text: bytes) -> list[bytes]:
     """Return the values of an array as they are written: a number may have more digits than a float keeps."""
+    check_containers(text)
     try:
-        rest = text.decode()
-        json.loads(rest)
+        return list(_values(text.decode()))
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not JSON: {one_line(error)}") from error
-    found: list[bytes] = []
-    at = _space(rest, 1)
-    while rest[at] != "]":
-        _, end = _DECODER.raw_decode(rest, at)
-        found.append(rest[at:end].replace("\n", " ").encode())
-        at = _space(rest, end)
-        at = _space(rest, at + 1) if rest[at] == "," else at
-    return found
+
+
+def _values(text: str) -> Iterator[bytes]:
+    """Yield the values of an array, each read and forgotten: all of them at once may take 40 times the text."""
+    at = _space(text, 1)
+    places = 0
+    while places or text[at : at + 1] != "]":
+        if places == MAX_EVENTS:
+            raise InvalidRecord(f"more than {MAX_EVENTS} events")
+        _, end = _DECODER.raw_decode(text, at)
+        yield text[at:end].replace("\n", " ").encode()
+        places += 1
+        at = _space(text, end)
+        if text[at : at + 1] == "]":
+            break
+        if text[at : at + 1] != ",":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+        at = _space(text, at + 1)
+    if _space(text, at + 1) != len(text):
+        raise json.JSONDecodeError("Extra data", text, at + 1)
 
 
 def _space(text: str, at: int) -> int:
@@ -170,6 +197,8 @@ def _space(text: str, at: int) -> int:
 
 
 def _parses(text: bytes) -> bool:
+    if has_many(text):
+        return False
     try:
         json.loads(text.decode())
     except (ValueError, RecursionError):
@@ -180,7 +209,7 @@ def _parses(text: bytes) -> bool:
 def _at_once(payloads: Sequence[bytes], contract: Contract, start: int = 0) -> _ParsedRows | None:
     """Decode all payloads, of which the first has the place `start`, in one pass; None where this cannot be."""
     text = b"\n".join(payloads)
-    if not _one_object_a_line(text, len(payloads)):
+    if not _one_object_a_line(text, len(payloads)) or any(map(has_many, payloads)):
         return None
     try:
         text.decode()  # Arrow takes any bytes for text
@@ -264,6 +293,8 @@ def _apart(payloads: Sequence[bytes], contract: Contract, places: Sequence[int])
 def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
     """Return the object in a payload, or the reason why there is none; `exact` keeps how numbers are written."""
     decoder = EXACT if exact else STRICT
+    if has_many(payload):
+        return f"has more than {MAX_VALUES} values"
     try:
         text = payload.decode()
         try:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints
+from headwater.codec.bounds import check_containers
 from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed, read_columns
 from headwater.codec.control import Control, decode_control, is_control
 from headwater.codec.decoded import Decoded, kept_rows
@@ -232,6 +233,8 @@ def _control(text: bytes, contract: Contract) -> Content:
 def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | Content:
     """Run a decoder. Whatever it raises is the record's fault, and what it makes is bounded."""
     try:
+        if data.lstrip()[:1] in (b"{", b"["):  # most decoders read such bytes as JSON, whole
+            check_containers(data)
         found = decoder(data)
         if not isinstance(found, pa.Table):
             found = list(islice(found, MAX_EVENTS + 1))

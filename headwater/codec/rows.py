@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headwater.codec.bounds import bounded, row_bytes
 from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.contract import Contract, InvalidRow
@@ -83,22 +84,25 @@ def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool 
 
     What breaks the contract is an InvalidRow whose event is a record that may be sent again (`event_record`), or the
     bytes that could not be read. `flat` rows have the contract's own names, others are looked through by the contract's
-    paths. Raise InvalidRecord for more than `MAX_EVENTS`.
+    paths. Raise InvalidRecord for more than `MAX_EVENTS`, TooLarge when their texts come to more than 64 MiB: many may
+    share one.
     """
     if len(rows) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
-    read = [row for row in rows if not isinstance(row, Unread)]
+    read = list(bounded((row for row in rows if not isinstance(row, Unread)), row_bytes))
     tables, broken = _in_parts(read, contract, flat=flat)
     faults = {}
     if broken or len(read) < len(rows):
         faults = {at: row.reason for at, row in enumerate(rows) if isinstance(row, Unread)}
         places = [at for at in range(len(rows)) if at not in faults]
         faults |= {places[at]: reason for at, reason in broken.items()}
-    invalid = []
-    for at in sorted(faults):
-        row = rows[at]
-        event = row.raw if isinstance(row, Unread) else event_record(row, flat=flat)
-        invalid.append(InvalidRow(at, faults[at], event))
+    events = (
+        row.raw if isinstance(row, Unread) else event_record(row, flat=flat)
+        for row in map(rows.__getitem__, sorted(faults))
+    )
+    invalid = [
+        InvalidRow(at, faults[at], event) for at, event in zip(sorted(faults), bounded(events, len), strict=True)
+    ]
     return Decoded(
         contract=contract.name,
         version=contract.version,

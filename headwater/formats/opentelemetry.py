@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from headwater.codec.bounds import bounded, row_bytes
+from headwater.codec.inflate import MAX_BYTES
 from headwater.codec.records import Decoder
 from headwater.codec.rows import ARRIVAL, MAX_EVENTS, Row, Unread
 from headwater.errors import InvalidRecord, UsageError
@@ -70,19 +72,26 @@ def _metric_stream(data: bytes) -> list[Row | Unread]:
     return rows
 
 
-def otlp_rows(body: bytes, contract: str, *, in_json: bool, nesting: int) -> list[Row | Unread]:
+def otlp_rows(body: bytes, contract: str, *, in_json: bool, nesting: int, limit: int = MAX_BYTES) -> list[Row | Unread]:
     """Return a row for each item of an export request; what cannot be read of it is Unread, beside the others.
 
-    Raise InvalidRecord when the body is no request, or nothing that is known is in it.
+    Each row has the texts of its resource and scope. Raise TooLarge when all texts come to more than `limit` bytes, and
+    InvalidRecord when the body is no request, or nothing that is known is in it.
     """
     parsed = parse_json(body, contract, nesting) if in_json else parse_protobuf(body, contract)
-    rows: list[Row | Unread] = []
+    return list(bounded(_rows(parsed, contract, nesting), _size, limit))
+
+
+def _rows(parsed: Iterable[Any], contract: str, nesting: int) -> Iterator[Row | Unread]:
     for request in parsed:
         if isinstance(request, Unread):
-            rows.append(request)
+            yield request
         else:
-            rows += _items(request, contract, nesting)
-    return rows
+            yield from _items(request, contract, nesting)
+
+
+def _size(row: Row | Unread) -> int:
+    return len(row.raw) if isinstance(row, Unread) else row_bytes(row)
 
 
 def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from headwater.codec.bounds import check_containers
 from headwater.codec.rows import Unread, one_line
 from headwater.errors import InvalidRecord
 from headwater.formats.framing import take_uvarint
@@ -46,8 +47,8 @@ _LIST, _ITEMS = 1, 2
 """The numbers of a request's list of resources, and of the list within a resource and within a scope."""
 
 
-def parse_protobuf(body: bytes, contract: str) -> list[Message | Unread]:
-    """Return requests that together hold the body's items, and what cannot be read of it.
+def parse_protobuf(body: bytes, contract: str) -> Iterator[Message | Unread]:
+    """Yield requests that together hold the body's items, and what cannot be read of it.
 
     Raise InvalidRecord when the body is no export request at all, or nothing that is known is in it.
     """
@@ -55,32 +56,34 @@ def parse_protobuf(body: bytes, contract: str) -> list[Message | Unread]:
     try:
         whole: Message = signal.request.FromString(body)
     except DecodeError:
-        return list(_protobuf_items(body, signal))
+        yield from _protobuf_items(body, signal)
+        return
     if not _has_items(whole, signal) and has_unknown_fields(whole):
         raise InvalidRecord(f"nothing in it is known as {signal.items} of OTLP")
-    return [whole]
+    yield whole
 
 
-def parse_json(body: bytes, contract: str, nesting: int) -> list[Message | Unread]:
-    """Return requests that together hold the items of a body in OTLP's JSON, whose ids are hexadecimal.
+def parse_json(body: bytes, contract: str, nesting: int) -> Iterator[Message | Unread]:
+    """Yield requests that together hold the items of a body in OTLP's JSON, whose ids are hexadecimal.
 
     A list that is not OTLP's (of another version, or misspelt) is an Unread of its own. Raise InvalidRecord when the
     body is no export request at all, or nothing that is known is in it.
     """
     signal = SIGNALS[contract]
     try:
+        check_containers(body)
         found = json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not an OTLP request in JSON: {one_line(error)}") from None
     if not isinstance(found, dict):
         raise InvalidRecord("not an OTLP request in JSON: the body is no JSON object")
-    unread = list(_unknown_parts(found, signal))
     if found and _named(found, signal.resources) is None:
         raise InvalidRecord(f"not an OTLP request in JSON: it has no {signal.resources}")
     try:
-        return [_from_json(found, signal, nesting), *unread]
+        yield _from_json(found, signal, nesting)
     except InvalidRecord:
-        return [*_json_items(found, signal, nesting), *unread]
+        yield from _json_items(found, signal, nesting)
+    yield from _unknown_parts(found, signal)
 
 
 def _has_items(request: Any, signal: Signal) -> bool:

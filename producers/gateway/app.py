@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from headwater.clock import Clock
+from headwater.codec.bounds import TooLarge
+from headwater.codec.inflate import MAX_BYTES
 from headwater.config import GatewaySettings
 from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
 from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, Reservation
-from headwater.producers.gateway.bodies import ParsedBody, inflate
+from headwater.producers.gateway.bodies import ParsedBody, inflate, parse_bytes
 from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation
 from headwater.producers.gateway.metrics import Metrics
 from headwater.producers.gateway.writer import ContractWriter
@@ -40,6 +42,11 @@ _DRAIN_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02
 _USUAL_RATIO = 16
 """Factor by which a compressed body usually grows at most: telemetry as JSON shrinks to about a tenth."""
+
+_EXPANSION = 4
+"""Bytes of memory for each byte of the texts that an export's rows have once they are in a table."""
+_USUAL_TEXTS = 4 << 20
+"""Bytes of such texts that are not reserved apart."""
 
 T = TypeVar("T")
 
@@ -224,11 +231,12 @@ class Gateway:
         finally:
             reservation.close()
 
-    async def parse(self, body: ReceivedBody, factor: int, parse: Callable[[bytes], Submission]) -> Submission:
+    async def parse(self, body: ReceivedBody, factor: int, parse: Callable[[bytes, int], Submission]) -> Submission:
         """Decompress a body and parse it in a thread, each once its memory is reserved; Problem 503 when it is not.
 
         `factor` is how many bytes parsing takes at its peak for each byte of the body. What a body becomes is counted,
-        not what came: a gzip bomb of 200 KB takes the place of many requests, and waits until there is one.
+        not what came: a gzip bomb of 200 KB takes the place of many requests, and waits until there is one. `parse` has
+        the body and how many bytes of text its rows may come to; where it raises TooLarge it is called again with all.
         """
         reservation, sent, limit = body.reservation, len(body.content), self.settings.max_decoded_bytes
         is_plain = body.encoding.strip().lower() in ("", "identity")
@@ -243,12 +251,17 @@ class Gateway:
             await reservation.grow(sent + limit)
             text = await self.compute(inflate, body.content, body.encoding, limit)
         body.content = b""
-        await reservation.grow(factor * len(text))
+        await reservation.grow(await self.compute(parse_bytes, text, factor))
         try:
-            submission = await self.compute(parse, text)
+            usual = max(_USUAL_TEXTS, reservation.size // _EXPANSION)
+            submission = await self.compute(parse, text, usual)
+        except TooLarge:
+            await reservation.grow(_EXPANSION * MAX_BYTES)
+            submission = await self.compute(parse, text, MAX_BYTES)
         finally:
             del text
         reservation.shrink(submission.parsed.table.nbytes)
+        await reservation.grow(submission.parsed.table.nbytes)
         return submission
 
     async def write(self, caller: Principal, submission: Submission, traceparent: str | None) -> PendingWrite:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from headwater.arrays import Ints
 from headwater.codec import Decoded, InvalidRow, OtherContract, decode_record
+from headwater.codec.bounds import MAX_CONTAINERS, check_containers, container_count
 from headwater.codec.decoded import kept_rows
 from headwater.codec.inflate import gunzip, unzstd
 from headwater.codec.jsonrows import decode_payloads, decode_text, read_object
@@ -21,7 +22,17 @@ from headwater.errors import InvalidRecord, UsageError
 from headwater.producers.files.csv import CsvReader
 from headwater.web.problems import Problem
 
-__all__ = ["FORMATS", "PARSE_FACTORS", "BodyLimits", "ParsedBody", "field_of", "format_of", "inflate", "parse_body"]
+__all__ = [
+    "FORMATS",
+    "PARSE_FACTORS",
+    "BodyLimits",
+    "ParsedBody",
+    "field_of",
+    "format_of",
+    "inflate",
+    "parse_body",
+    "parse_bytes",
+]
 
 FORMATS = {
     "application/json": "json",
@@ -36,6 +47,8 @@ PARSE_FACTORS = {"json": 10, "ndjson": 7, "csv": 6, "arrow": 6}
 
 Too low a factor lets memory grow beyond `max_inflight_bytes`; too high a one only lets fewer bodies in together.
 """
+_CONTAINER_BYTES = 200
+"""Bytes of memory for each object and list in JSON beyond what `PARSE_FACTORS` says: `{},` has three bytes of text."""
 _ENCODINGS = ("gzip", "zstd", "identity")
 _ARROW_FILE = b"ARROW1"
 _BETWEEN = re.compile(rb"\},\s?\{")
@@ -103,6 +116,15 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     return body
 
 
+def parse_bytes(body: bytes, factor: int) -> int:
+    """Return the bytes of memory that parsing a decompressed body takes at its peak, at `factor` for each byte.
+
+    >>> parse_bytes(b'[{},{}]', 10)
+    670
+    """
+    return factor * len(body) + _CONTAINER_BYTES * min(container_count(body), MAX_CONTAINERS)
+
+
 def parse_body(body: bytes, kind: str, contract: Contract, limits: BodyLimits) -> ParsedBody:
     """Parse all events of a decompressed body; Problem 400, 413 or 422 when it cannot be read."""
     if kind != "arrow" and len(body) > 2 and body.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -144,7 +166,10 @@ def _read_json(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBod
 
 def _load_json(text: bytes) -> Any:
     try:
+        check_containers(text)
         return json.loads(text.decode())
+    except InvalidRecord as error:
+        raise Problem(413, "too-large", f"the body is {error}; send it in parts") from None
     except UnicodeDecodeError as error:
         raise Problem(400, "malformed-body", f"not UTF-8 text at byte {error.start}") from None
     except RecursionError:

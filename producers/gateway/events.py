@@ -35,7 +35,7 @@ class EventsEndpoint:
         kind = format_of(request.headers.get("content-type", ""))
         identity = RequestIdentity.from_headers(request.headers)
 
-        def read(text: bytes) -> Submission:
+        def read(text: bytes, _: int) -> Submission:
             parsed = refuse_foreign_ids(caller, writer.contract, parse_body(text, kind, writer.contract, self._limits))
             if identity.key is not None:
                 self._keys.check(caller.id, name, identity.key, text)

@@ -65,8 +65,8 @@ class OtlpEndpoint:
         gateway, settings = self._gateway, self._gateway.settings
         writer = gateway.writer_for(caller, self._contract)
 
-        def read(text: bytes) -> Submission:
-            parsed = parse_export(text, kind == JSON, writer.contract, settings, gateway.clock.now_ms())
+        def read(text: bytes, most: int) -> Submission:
+            parsed = parse_export(text, kind == JSON, writer.contract, settings, gateway.clock.now_ms(), most)
             return Submission(writer, parsed, (content_origin(caller.id, "otlp", text), 0))
 
         submission = await gateway.parse(body, _PARSE_FACTOR, read)

@@ -1,0 +1,79 @@
+"""Bound what a record becomes in memory when it is read, by what stands in its bytes.
+
+A few bytes may become many: `{},` is an object of a hundred bytes, and a text that a record says once belongs to each
+of its events. What is decompressed is bounded in `inflate`; nothing here reads any format.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from headwater.codec.inflate import MAX_BYTES
+from headwater.errors import InvalidRecord
+
+__all__ = [
+    "MAX_CONTAINERS",
+    "MAX_VALUES",
+    "TooLarge",
+    "bounded",
+    "check_containers",
+    "container_count",
+    "has_many",
+    "row_bytes",
+]
+
+MAX_CONTAINERS = (1 << 20) + 1
+"""Objects and lists in one JSON document that is read at once: as many events as a record may have, in one list."""
+MAX_VALUES = 500_000
+"""Objects, lists and named values in one event; each takes up to 200 bytes of memory."""
+_SMALL = 1 << 20
+"""Bytes of text that take no more than 50 MB whatever they hold: nothing is counted in them."""
+
+T = TypeVar("T")
+
+
+class TooLarge(InvalidRecord):
+    """Refuse what takes too much memory once each event has what its record says once."""
+
+
+def container_count(text: bytes) -> int:
+    """Return how many objects and lists JSON has at most; brackets in texts count as well."""
+    return text.count(b"{") + text.count(b"[")
+
+
+def check_containers(text: bytes) -> None:
+    """Raise InvalidRecord for JSON of more than `MAX_CONTAINERS` objects and lists, before it is read."""
+    if len(text) > _SMALL and container_count(text) > MAX_CONTAINERS:
+        raise InvalidRecord(f"JSON of more than {MAX_CONTAINERS} objects and lists")
+
+
+def has_many(event: bytes) -> bool:
+    """Tell whether one event's JSON has more than `MAX_VALUES` values, so that it is not to be read."""
+    return len(event) > _SMALL and container_count(event) + event.count(b":") > MAX_VALUES
+
+
+def bounded(items: Iterable[T], size: Callable[[T], int], limit: int = MAX_BYTES) -> Iterator[T]:
+    """Yield the items; TooLarge once their sizes come to more than `limit` bytes.
+
+    >>> list(bounded(["a", "b"], len, 2))
+    ['a', 'b']
+    """
+    total = 0
+    for item in items:
+        total += size(item)
+        if total > limit:
+            raise TooLarge(f"its events come to more than {limit} bytes with what the record says once for all of them")
+        yield item
+
+
+def row_bytes(row: Mapping[str, object]) -> int:
+    """Return about how many bytes the texts of a row take in a table of their own."""
+    return sum(map(_value_bytes, row.values()))
+
+
+def _value_bytes(value: Any) -> int:
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value)
+    if kind is list:
+        return sum(map(_value_bytes, value), 8)
+    return sum(map(_value_bytes, value.values()), 8) if kind is dict else 0

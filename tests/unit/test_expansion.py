@@ -1,0 +1,146 @@
+"""What a few bytes become in memory is bounded: small values in JSON, and texts that many events share."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.codec import decode_record
+from headwater.codec.bounds import MAX_CONTAINERS, MAX_VALUES, TooLarge
+from headwater.codec.records import decode_contents
+from headwater.contract import load_contract, parse_contract
+from headwater.errors import InvalidRecord
+from headwater.formats import cloudwatch_logs, otlp
+from tests.gateway import served
+
+PROGRAM = """
+from pathlib import Path
+from headwater.codec import decode_record
+from headwater.contract import load_contract
+from headwater.errors import InvalidRecord
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("VmHWM"))
+
+SIZE = 16 << 20
+SHAPES = {
+    "objects": lambda size: b"[" + b"{}," * (size // 3) + b"{}]",
+    "lists": lambda size: b'{"device":[' + b"[]," * (size // 3) + b"[]]}",
+    "nested lists": lambda size: b'[{"device":[' + b"[]," * (size // 3) + b"[]]}]",
+    "names": lambda size: b"{" + b",".join(b'"%d":1' % at for at in range(size // 10)) + b"}",
+    "lines": lambda size: b"\\n".join([b'{"device":[' + b"[]," * 2700 + b"[]]}"] * (size // 8100)),
+    "names in lines": lambda size: b"\\n".join(
+        b"{" + b",".join(b'"%d":1' % (line * 1000 + at) for at in range(1000)) + b"}" for line in range(size // 10_000)
+    ),
+}
+contract = load_contract("telemetry")
+for name, shape in SHAPES.items():
+    record = shape(SIZE)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    try:
+        decode_record(record, contract)
+    except InvalidRecord as error:
+        assert "MemoryError" not in str(error), error
+    print(f"{name}:{peak() - before}", flush=True)
+"""
+
+
+def test_json_of_small_values_takes_no_forty_times_its_size() -> None:
+    """Each object, list and name takes a hundred bytes of memory, and three or eight of text."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    grown = {name: int(mib) for name, mib in (line.split(":") for line in done.stdout.splitlines())}
+    assert len(grown) == 6
+    assert max(grown.values()) < 280, grown
+
+
+def test_an_event_of_many_values_is_refused_and_its_neighbours_count() -> None:
+    """It is told from a large text by its signs alone, which are in no valid event in such numbers."""
+    event = {"device": "d", "metric": "m", "ts": "2026-03-01T12:00:00Z", "value": 1}
+    good = json.dumps(event).encode()
+    fine = b'{"device":[' + b"[]," * MAX_VALUES + b"[]]}"
+    found = decode_record(good + b"\n" + fine + b"\n" + good, load_contract("telemetry"))
+    assert found.table.num_rows == 2  # type: ignore[union-attr]  # events
+    assert [row.reason for row in found.invalid] == ["has more than 500000 values"]  # type: ignore[union-attr]
+
+
+def test_a_list_of_the_most_events_is_read() -> None:
+    """No honest record is refused by the count: one list of as many events as a record may have."""
+    found = decode_contents(b"[" + b"{}," * (MAX_CONTAINERS - 2) + b"{}]", load_contract("telemetry")).contents[0]
+    assert found.total == MAX_CONTAINERS - 1  # type: ignore[union-attr]
+    with pytest.raises(InvalidRecord, match="objects and lists"):
+        decode_record(b"[" + b"{}," * (MAX_CONTAINERS - 1) + b"{}]", load_contract("telemetry"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[{} {}]", "delimiter"),
+        ("[{},]", "Expecting value"),
+        ("[{}] []", "Extra data"),
+        ("[{}", "delimiter"),
+        ("[", "value"),
+    ],
+)
+def test_a_broken_list_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidRecord, match=f"not JSON.*{reason}"):
+        decode_record(text.encode(), load_contract("telemetry"))
+
+
+def export(resource_bytes: int, points: int, **point: Any) -> dict[str, Any]:
+    """An OTLP request of a gauge, whose resource has one long attribute."""
+    attribute = {"key": "k", "value": {"stringValue": "x" * resource_bytes}}
+    one = {"timeUnixNano": "1772366400000000000", "asDouble": 1.0} | point
+    metrics = [{"name": "m", "gauge": {"dataPoints": [one]}}] * points
+    return {"resourceMetrics": [{"resource": {"attributes": [attribute]}, "scopeMetrics": [{"metrics": metrics}]}]}
+
+
+@pytest.mark.parametrize("more", [{}, {"asDouble": "no number"}])
+def test_a_text_that_all_rows_of_an_export_share_is_counted_for_each(more: dict[str, Any]) -> None:
+    """Points that are read together, and points that are read apart: 200 KB would come to 200 MB."""
+    body = json.dumps(export(100_000, 2_000, **more)).encode()
+    with pytest.raises(InvalidRecord, match="come to more than"):
+        decode_record_with(body, "otel_metrics", otlp("otel_metrics"))
+
+
+def decode_record_with(body: bytes, contract: str, decoder: Any) -> Any:
+    return decode_contents(body, load_contract(contract), decoder)
+
+
+@pytest.mark.parametrize("message", ["text", 5])
+def test_a_text_that_all_events_of_a_log_group_share_is_counted_for_each(message: object) -> None:
+    """In the table where they are valid, and in dead letters where they are not."""
+    text = """
+name: logs
+version: 1
+key: device
+time: at
+fields:
+  - {name: device, type: string, from: id}
+  - {name: at, type: timestamp, from: timestamp}
+  - {name: group, type: string, from: logGroup}
+  - {name: message, type: string}
+"""
+    contract = parse_contract(text, "test")
+    events = [{"id": str(at), "timestamp": 1772366400000, "message": message} for at in range(500)]
+    record = {"messageType": "DATA_MESSAGE", "logGroup": "g" * 200_000, "logEvents": events}
+    with pytest.raises(TooLarge):
+        decode_contents(json.dumps(record).encode(), contract, cloudwatch_logs())
+
+
+def test_an_export_with_much_that_is_shared_waits_for_memory_or_is_refused() -> None:
+    """10 MB of texts in 200 KB go through once that memory is reserved; 200 MB are told to come in parts."""
+    with served(contracts=(load_contract("otel_metrics"),), max_rows=5_000) as found:
+        assert found.client.post("/v1/metrics", json=export(10_000, 1_000)).status_code == 200
+        refused = found.client.post("/v1/metrics", json=export(100_000, 2_000))
+        assert refused.status_code == 413
+        assert "in parts" in refused.text
+        assert found.gateway._memory.used == 0
