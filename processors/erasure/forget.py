@@ -66,6 +66,7 @@ def forget(
     for at, entry in enumerate(entries, 1):
         slots += _scrub(ports, entry.shard_id, key, owner)
         progress(0, at)
+    _wait_until_published(ports, publish)  # what they had committed until then
     excluded = ExcludedRows(ports.stores, key, owner)
     lake = LakeErasure(ports, key, excluded, progress, step_bytes)
     lake.run()
@@ -118,11 +119,18 @@ def _alerts(ports: ErasurePorts, key: str) -> list[Entry]:
 
 
 def _wait_until_published(ports: ErasurePorts, publish: Callable[[], object]) -> None:
+    """Wait for the files that are pending now: on a busy stream there is always one, and what comes later may wait."""
+    waiting = _pending(ports)
     for _ in range(100):
-        if not any(entry.pending for entry in ports.stores.ledger.shards()):
+        waiting &= _pending(ports)
+        if not waiting:
             return
         publish()
     raise Retryable("files wait for the publisher for too long; is one running?")
+
+
+def _pending(ports: ErasurePorts) -> set[str]:
+    return {file.uri for entry in ports.stores.ledger.shards() for file in entry.pending}
 
 
 def _scrub(ports: ErasurePorts, shard_id: str, key: str, owner: str) -> int:

@@ -216,7 +216,8 @@ class Maintenance:
             raise UsageError("expire: at least one snapshot stays")
         for _ in range(_ATTEMPTS):
             table = self.reload()
-            newest = sorted(table.snapshots(), key=lambda one: one.timestamp_ms, reverse=True)
+            # not by time: each was made by the clock of another machine
+            newest = sorted(table.snapshots(), key=lambda s: (s.sequence_number or 0, s.timestamp_ms), reverse=True)
             held = {ref.snapshot_id for ref in table.refs().values()}
             times = {one.snapshot_id: one.timestamp_ms for one in newest}
             older_than_ms = min(older_than_ms, *(times.get(one, 0) for one in self.pinned()), older_than_ms)

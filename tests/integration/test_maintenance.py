@@ -4,10 +4,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyiceberg.table import snapshots as iceberg_snapshots
 
 from headwater.aws import Objects, client
 from headwater.clock import ManualClock, SystemClock
@@ -86,6 +88,23 @@ def test_history_is_bounded_by_those_who_write_it(settings: Settings) -> None:
         table.read()
         table.add([upload(settings, f"s/{n}", 3 * n).uri])
     assert len(open_table(settings, "metric").snapshots()) == 7
+
+
+def test_snapshots_are_kept_in_their_order_whatever_clocks_they_were_made_by(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The publisher's clock is an hour ahead: its snapshot is not the newest for that."""
+    ledger, now = filled(settings), SystemClock().now_ms()
+    ahead = SimpleNamespace(time=lambda: now / 1000 + 3_600)
+    with monkeypatch.context() as patch:
+        patch.setattr(iceberg_snapshots, "time", ahead)
+        commit(ledger, "s", 2, [upload(settings, "shard-1/00000002-0", 100)])
+        publisher(settings, ledger, lease_seconds=0).drain()
+    keeper = care(settings, ledger)
+    assert keeper.compact().files_after == 1
+    assert keeper.expire(1, now + 7_200_000).kept == 1
+    table = open_table(settings, "metric")
+    assert [one.snapshot_id for one in table.snapshots()] == [table.metadata.current_snapshot_id]
 
 
 def everything(settings: Settings) -> list[str]:

@@ -6,13 +6,15 @@ import pytest
 
 from headwater.aggregates import count
 from headwater.errors import UsageError
+from headwater.ledger import PendingFile
 from headwater.processors.definition.pipeline import Pipeline
-from headwater.processors.erasure.forget import forget
+from headwater.processors.erasure.forget import _wait_until_published, forget
 from headwater.processors.erasure.ports import change_state
 from headwater.processors.generations import DOCUMENT, Generation, Generations
 from headwater.processors.ports import PipelineStores
 from headwater.processors.shard import snapshots
 from headwater.processors.shard.worker import ShardWorker
+from tests.lake import commit
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World
 from tests.unit.test_view_versions import SHARD, Deployments
@@ -54,3 +56,23 @@ def test_a_shard_that_has_committed_nothing_goes_on_with_what_its_parent_has_see
     for entry in world.ledger.shards():
         change_state(stores, entry.shard_id, "forget", lambda state: state.forget("device", "e", is_origin=False))
     assert seen() == 9
+
+
+def test_only_files_that_are_pending_when_it_begins_are_waited_for() -> None:
+    """On a busy stream some file is always on its way to the table."""
+    services, committed = services_of(World(350_000, PIPELINE), PIPELINE), 0
+
+    def commit_one() -> None:
+        nonlocal committed
+        committed += 1
+        commit(services.ledger, "s", committed, [PendingFile("t", f"s3://b/{committed}.parquet", 1, 1)])
+
+    def publish() -> None:
+        entry = services.ledger.shard("s")
+        assert entry is not None
+        commit_one()
+        services.ledger.take(entry, [0])
+
+    commit_one()
+    _wait_until_published(services.erasure_ports, publish)
+    assert committed == 2
