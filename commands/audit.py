@@ -93,11 +93,17 @@ def _events(as_json: bool, limit: int) -> None:
 def _views(sample: str, as_json: bool, limit: int) -> None:
     from headwater.commands.audit_report import view_lines
     from headwater.processors.audit.views import audit_views
+    from headwater.processors.audit.viewtables import audit_view_tables
+    from headwater.sinks.lake.catalog import open_catalog
 
     if sample != "all" and not (sample.isdecimal() and int(sample) > 0):
         raise UsageError(f"--sample {sample!r} is neither a number of rows nor `all`")
     services = open_services()
-    found = list(audit_views(services.reader, services.views, None if sample == "all" else int(sample)))
+    rows = None if sample == "all" else int(sample)
+    found = list(audit_views(services.reader, services.views, rows))
+    if any(view.table for view in services.pipeline.definitions):
+        catalog, database = open_catalog(services.settings), services.settings.database
+        found += audit_view_tables(services.reader, lambda name: catalog.load_table((database, name)), rows)
     exact = all(one.exact for one in found)
     if as_json:
         body = {"pipeline": services.pipeline.name, "exact": exact, "views": [asdict(one) for one in found]}

@@ -13,6 +13,7 @@ from headwater.commands.options import Json
 from headwater.commands.services import stop_on_signals
 
 if TYPE_CHECKING:
+    from headwater.processors.definition.parts import View
     from headwater.processors.services import Services
     from headwater.sinks.lake.maintenance import Maintenance
 
@@ -90,7 +91,10 @@ def maintain(
     snapshot_hours: SnapshotHours = 24.0,
     orphan_hours: OrphanHours = 72.0,
 ) -> None:
-    """Compact, expire and remove orphans, round after round, until SIGTERM or Ctrl-C; logs in JSON."""
+    """Write the tables of views, compact, expire and remove orphans, round after round, until SIGTERM or Ctrl-C.
+
+    Logs in JSON.
+    """
     import logging
 
     from botocore.exceptions import BotoCoreError, ClientError
@@ -102,14 +106,45 @@ def maintain(
     services, maintenance = _open_maintenance(target_mb, small_mb, fewest)
     to_stdout(services.settings.log_level)
     log, stop = logging.getLogger("headwater.maintenance"), stop_on_signals()
+    sizes = maintenance.settings.sizes
     while True:
         try:
             ages = round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS)
+            for report in _follow(services):
+                log.info("view table written", extra=report)
             log.info("maintained", extra=maintenance.step(keep, *ages, stop.is_set))
+            for view in _with_tables(services):
+                log.info("maintained", extra=services.maintenance(sizes, view).step(keep, *ages, stop.is_set))
         except (HeadwaterError, ClientError, BotoCoreError, OSError, *UNREADABLE) as error:
             log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
         if stop.wait(every_seconds):
             return
+
+
+@lake.command("views")
+def views_(as_json: Json = False) -> None:
+    """Bring the tables of views up to date once, as `lake maintain` does each round, and print what each got."""
+    from headwater.commands.output import print_rows
+    from headwater.commands.services import open_services
+
+    services = open_services()
+    empty = f"no view of pipeline {services.pipeline.name} has a table in the lake: give it one with table='NAME'"
+    print_rows(_follow(services), as_json=as_json, empty=empty)
+
+
+def _with_tables(services: "Services") -> "list[View]":
+    return [view for view in services.pipeline.definitions if view.table]
+
+
+def _follow(services: "Services") -> "list[dict[str, Any]]":
+    """Write the final windows of views to their tables; return what each got, as columns."""
+    from functools import partial
+
+    from headwater.processors.viewtables.following import follow
+
+    if not _with_tables(services):
+        return []
+    return [asdict(one) for one in follow(services.view_tables(partial(services.clock.sleep, 2.0)))]
 
 
 @lake.command("health")
@@ -161,6 +196,8 @@ def forget_(
     text = (
         f"{found.rows:,} rows in {found.files:,} files, {found.view_rows:,} view rows, {found.letters:,} dead letters"
     )
+    if found.tables:
+        text += f"; dropped, and written anew by `lake maintain`: {', '.join(found.tables)}"
     _print_result(asdict(found), f"removed {text}" + "".join(f"\nstill there: {one}" for one in found.left), as_json)
     if found.left:
         raise typer.Exit(1)

@@ -151,9 +151,24 @@ _TIPS = Grant(
         "a shard without a commit for an hour; tests/unit/test_tip_rounds.py has some",
     ),
 )
+_OF_VIEWS = "the tables of views; tests/integration/test_view_tables.py has some"
+_WRITES_VIEWS = (
+    Grant(
+        _actions("glue", "CreateDatabase", "CreateTable"),
+        _CATALOG,
+        _all(_actions("glue", "CreateDatabase", "CreateTable"), _OF_VIEWS),
+    ),
+    Grant(
+        _actions("dynamodb", "Query", "UpdateItem"),
+        _LEDGER,
+        _all(_actions("dynamodb", "Query", "UpdateItem"), _OF_VIEWS),
+    ),
+    Grant(_actions("kinesis", "ListShards"), _STREAM, {"kinesis:ListShards": _OF_VIEWS}),
+)
 _MAINTAIN = (
     Grant(_actions("dynamodb", "Scan", "GetItem"), _LEDGER),
     Grant(_actions("glue", "GetDatabase", "GetTable", "UpdateTable"), _CATALOG),
+    *_WRITES_VIEWS,
     Grant(
         _actions("s3", "GetObject", "PutObject", "DeleteObject"),
         _bucket("lake"),

@@ -6,6 +6,7 @@ parameters or as the ports of `headwater.processors.ports`; an import contract s
 
 import socket
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,7 +19,8 @@ from headwater.controlkeys import ensure_control_key, streams
 from headwater.ledger import Ledger
 from headwater.processors.alerts.store import AlertStore
 from headwater.processors.controls import ControlCheck
-from headwater.processors.definition.claims import REGISTRY, claim_names
+from headwater.processors.definition.claims import REGISTRY, claim_names, claimed_names
+from headwater.processors.definition.parts import View
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.generations import Serving, pinned_snapshots
 from headwater.processors.ports import PipelineReader, PipelineStores, StreamClient
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from headwater.processors.erasure.ports import ErasurePorts
     from headwater.processors.publishing import PublishLoop
     from headwater.processors.rebuild.ports import RebuildPorts
+    from headwater.processors.viewtables.following import ViewTablePorts
     from headwater.sinks.lake.compaction import CompactionSizes
     from headwater.sinks.lake.maintenance import Maintenance
     from headwater.sinks.lake.publisher import Publisher
@@ -112,8 +115,25 @@ class Services:
     def erasure_ports(self) -> "ErasurePorts":
         """Return all the places that keep something of a key."""
         from headwater.processors.erasure.ports import ErasurePorts
+        from headwater.sinks.lake.catalog import drop_table
 
-        return ErasurePorts(self.stores, self.open_lake_table, self.views, self.alerts, self.letters, self.maintenance)
+        own = self.pipeline.lake_to.table
+
+        def view_tables() -> list[str]:
+            mine = [one for one in claimed_names(self.registry) if one.pipeline == self.pipeline.name]
+            place = "table", self.settings.database
+            return [one.name for one in mine if (one.kind, one.place) == place and one.name != own]
+
+        return ErasurePorts(
+            self.stores,
+            self.open_lake_table,
+            self.views,
+            self.alerts,
+            self.letters,
+            self.maintenance,
+            view_tables,
+            partial(drop_table, self.settings),
+        )
 
     def claim_shard(self, shard_id: str, owner: str) -> ShardWorker:
         """Take a shard of the pipeline in the name of an owner: its processor is fenced."""
@@ -202,17 +222,38 @@ class Services:
         references = partial(publish_all, self.pipeline, self.ledger, self.objects, self.client, announce)
         return PublishLoop(partial(self.publisher, owner), references, self.settings, self.clock)
 
-    def maintenance(self, sizes: "CompactionSizes | None" = None) -> "Maintenance":
-        """Return the upkeep of the lake's table. Raises UsageError when there is no such table."""
+    def view_tables(self, wait: Callable[[], object]) -> "ViewTablePorts":
+        """Return what the tables of views are written with; `wait` is called while files wait for the publisher."""
+        from headwater.contract.iceberg import plain_columns
+        from headwater.processors.viewtables.following import PARTITIONING, ViewTablePorts
+        from headwater.processors.viewtables.rows import column_docs, table_columns
+        from headwater.sinks.lake.catalog import ensure_table, open_catalog
+
+        pipeline, settings = self.pipeline, self.settings
+        claim_names(pipeline, settings, settings.bucket, self.registry)  # before a table is made in another's place
+        catalog = open_catalog(settings)
+
+        def open_view_table(view: View) -> "Table":
+            schema = plain_columns(table_columns(view, pipeline.schema), column_docs(view))
+            return ensure_table(catalog, settings, str(view.table), schema, PARTITIONING)
+
+        return ViewTablePorts(self.reader, open_view_table, wait, settings.idle_seconds)
+
+    def maintenance(self, sizes: "CompactionSizes | None" = None, view: View | None = None) -> "Maintenance":
+        """Return the upkeep of the lake's table, or of a view's. Raises UsageError when there is no such table."""
+        from headwater.processors.viewtables.rows import sort_order
         from headwater.sinks.lake.catalog import open_catalog, open_table
         from headwater.sinks.lake.compaction import CompactionSizes
         from headwater.sinks.lake.maintenance import Maintenance, MaintenanceSettings
         from headwater.sinks.lake.rewrite import SortOrder
 
-        name, contract = self.pipeline.lake_to.table, self.pipeline.contract
+        contract = self.pipeline.contract
+        name, order = self.pipeline.lake_to.table, SortOrder(contract.key, contract.time)
+        if view is not None:
+            name, order = str(view.table), sort_order(view)
         reload = partial(open_table, self.settings, name, open_catalog(self.settings))
-        how = MaintenanceSettings(SortOrder(contract.key, contract.time), sizes or CompactionSizes())
-        pinned = partial(pinned_snapshots, self.ledger, self.pipeline)
+        how = MaintenanceSettings(order, sizes or CompactionSizes())
+        pinned = partial(pinned_snapshots, self.ledger, self.pipeline) if view is None else tuple
         return Maintenance(name, reload, self.ledger, self.objects, self.clock, how, pinned)
 
     @cached_property

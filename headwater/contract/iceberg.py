@@ -1,6 +1,6 @@
 """The Iceberg table schema of a contract. The only module that imports pyiceberg."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ from headwater.contract.definition import Contract, Field
 from headwater.contract.types import TYPES, Kind
 from headwater.errors import InvalidContract
 
-__all__ = ["iceberg_schema"]
+__all__ = ["iceberg_schema", "plain_columns"]
 
 _TYPES: dict[str, PrimitiveType] = {
     "string": StringType(),
@@ -78,6 +78,16 @@ def iceberg_schema(contract: Contract, extra: pa.Schema = _NO_EXTRA) -> Schema:
     )
 
 
+def plain_columns(columns: pa.Schema, docs: Mapping[str, str]) -> Schema:
+    """Return a table schema of columns without nested types, in their order, each with its text in `docs`."""
+    return Schema(
+        *(
+            NestedField(number, one.name, _extra_type(one), required=not one.nullable, doc=docs.get(one.name))
+            for number, one in enumerate(columns, 1)
+        )
+    )
+
+
 def _type(kind: Kind, ids: Iterator[int]) -> IcebergType:
     """Return the column's type; what is within it gets the next ids. Parts may be null, as far as the lake can tell:
     whether they are required is the contract's to say, and to change.
@@ -103,6 +113,8 @@ def _extra_type(field: pa.Field) -> PrimitiveType:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_timestamp(kind):
         return TimestamptzType() if kind.tz else TimestampType()
+    if pa.types.is_decimal(kind):
+        return DecimalType(kind.precision, kind.scale)
     for name, known in TYPES.items():
         if kind == known:
             return _TYPES[name]

@@ -27,7 +27,7 @@ from headwater.processors.ports import PipelineReader
 from headwater.processors.rebuild.recompute import close_count, close_rank, equal_values
 from headwater.sinks.views.rows import InspectedRow, ViewRows
 
-__all__ = ["ViewAudit", "WrongValue", "audit_views"]
+__all__ = ["ViewAudit", "WrongValue", "agree", "audit_views"]
 
 _ROWS_AT_ONCE = 200_000
 """Rows of a view that are recomputed in one pass over the lake."""
@@ -231,7 +231,7 @@ class _ViewCheck:
         for one in self.view.aggregates:
             right = recount.value(number, one)
             for where, values in (("row", row.row), ("attribute", row.stored)):
-                if values is not None and not _agree(one, right, values.get(one.name)):
+                if values is not None and not agree(one, right, values.get(one.name)):
                     wrong.append(WrongValue(self.name, key, window, one.name, values.get(one.name), right, where))
         return wrong
 
@@ -271,7 +271,13 @@ def _is_settled(row: InspectedRow, positions: Mapping[str, str]) -> bool:
     return True
 
 
-def _agree(one: Aggregate, right: Any, got: Any) -> bool:
+def agree(one: Aggregate, right: Any, got: Any) -> bool:
+    """Tell whether a stored value is what the recount says, up to a sketch's error and the rounding of sums of floats.
+
+    >>> from headwater.aggregates import count
+    >>> agree(count(), 3, 3), agree(count(), 3, 4)
+    (True, False)
+    """
     if one.function == "distinct":
         return close_count(right, got)
     if one.function == "quantile":

@@ -9,13 +9,27 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from headwater.aggregates import Aggregate
+from headwater.arguments import duration_ms
 from headwater.contract.types import type_name
 from headwater.errors import UsageError
 from headwater.processors.alerts import Rule
-from headwater.processors.definition.parts import View
+from headwater.processors.definition.naming import check_table_name
+from headwater.processors.definition.parts import Lake, View
+from headwater.processors.definition.windows import Window
 
-__all__ = ["check_aggregates", "check_alert", "check_columns", "check_keys", "check_names", "refuse_unknown"]
+__all__ = [
+    "check_aggregates",
+    "check_alert",
+    "check_columns",
+    "check_keep",
+    "check_keys",
+    "check_names",
+    "check_table",
+    "refuse_unknown",
+]
 
+TABLE_COLUMNS = ("window_start", "window_end", "_revision")
+"""Columns that a view's table has beside keys and values."""
 JUDGED_WITHIN_MS = 600_000
 """Time that an alert's view keeps its rows at least beyond the allowed lateness and what a rule looks back at: for
 commits, turns and short pauses."""
@@ -85,6 +99,43 @@ def check_keys(where: str, by: Sequence[str], schema: pa.Schema) -> None:
         kind = schema.field(name).type
         if pa.types.is_binary(kind) or pa.types.is_nested(kind):
             raise UsageError(f"{where}: {name!r} is {type_name(kind)}, which cannot be a key")
+
+
+def check_keep(view: str, keep: str | None, window: Window | None, lateness_ms: int) -> int | None:
+    """Return for how long rows are kept, in ms; refuse a time without windows to count from, and one that is too short.
+
+    >>> check_keep("hourly", None, None, 0) is None
+    True
+    """
+    keep_ms = None if keep is None else duration_ms(keep)
+    if keep_ms is not None and window is None:
+        raise UsageError(f"view {view} has no window, so its rows have no end to count keep={keep!r} from")
+    if keep_ms is not None and keep_ms < lateness_ms:
+        raise UsageError(f"view {view}: keep={keep!r} is less than the lateness that the pipeline allows")
+    return keep_ms
+
+
+def check_table(view: View, others: Iterable[View], lake: Lake | None) -> None:
+    """Refuse a table in the lake for a view whose rows are never final, and a table that has another use."""
+    if view.table is None:
+        return
+    check_table_name(view.table)
+    if view.window is None:
+        raise UsageError(f"view {view.name} has no window, so its rows are never final: table={view.table!r} needs one")
+    for one in others:
+        if one.table == view.table:
+            raise UsageError(
+                f"view {view.name}, version {view.version}: table {view.table!r} is that of view {one.name}, version "
+                f"{one.version}; each definition needs a table of its own"
+            )
+    if lake is not None and lake.table == view.table:
+        raise UsageError(f"view {view.name}: table {view.table!r} is that of the events; give it another name")
+    columns = [column.lower() for column in (*view.by, *(one.name for one in view.aggregates), *TABLE_COLUMNS)]
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UsageError(
+                f"view {view.name}: table {view.table!r} would have two columns {name!r}; name one otherwise"
+            )
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:

@@ -57,6 +57,9 @@ def _names(pipeline: Pipeline, settings: Settings, bucket: str) -> Iterator[Clai
     table = pipeline.lake_to.table
     yield ClaimedName("table", settings.database, table, pipeline.name)
     yield ClaimedName("files", bucket, table, pipeline.name)
+    for name in sorted({view.table for view in pipeline.definitions if view.table}):
+        yield ClaimedName("table", settings.database, name, pipeline.name)
+        yield ClaimedName("files", bucket, name, pipeline.name)
     for name in sorted({view.name for view in pipeline.definitions}):
         yield ClaimedName("view", settings.views_table, name, pipeline.name)
 

@@ -109,6 +109,8 @@ class View:
     """The version of the definition."""
     spread: int = 1
     """The number of DynamoDB partitions that the slots of a row are written to."""
+    table: str | None = None
+    """The Iceberg table that gets the rows of final windows; None for none."""
 
     @property
     def spec(self) -> ViewSpec:

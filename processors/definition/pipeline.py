@@ -33,8 +33,10 @@ from headwater.processors.definition.checks import (
     check_aggregates,
     check_alert,
     check_columns,
+    check_keep,
     check_keys,
     check_names,
+    check_table,
     refuse_unknown,
 )
 from headwater.processors.definition.naming import check_column_types, check_name, check_table_name
@@ -46,7 +48,7 @@ __all__ = ["Pipeline"]
 
 _OPTIONS = ("name", "contract", "allowed_lateness", "max_future")
 _WINDOW = "a window, such as tumbling('1m')"
-_VIEW_OPTIONS = ("by", "window", "keep", "version", "spread")
+_VIEW_OPTIONS = ("by", "window", "keep", "version", "spread", "table")
 IDENTITY = pa.schema(
     [
         pa.field("_origin", pa.string(), nullable=False),
@@ -273,6 +275,7 @@ class Pipeline:
         keep: str | None = None,
         version: int = 1,
         spread: int = 1,
+        table: str | None = None,
         **aggregates: Aggregate,
     ) -> "Pipeline":
         """Add a materialized view: a row per key and, with a window, per window of event time.
@@ -281,7 +284,7 @@ class Pipeline:
         how long after its window's end a row stays, for ever when left out. The same name again in a higher `version`
         is the definition that is to follow: processors maintain it, too, once `headwater view rebuild` begins.
         `spread`, 1 to 100, is the number of DynamoDB partitions for rows that many shards feed: see "Hot rows" in
-        docs/views.md.
+        docs/views.md. `table` names an Iceberg table for the rows of final windows: see docs/view-tables.md.
 
         Raises UsageError for an unknown column or option, and for an aggregate that the column's type does not allow:
         sum, mean, variance and quantile need numbers or booleans.
@@ -307,20 +310,14 @@ class Pipeline:
         check_keys(f"view {name}: by", by, self.schema)
         check_aggregates(name, aggregates, _VIEW_OPTIONS, self.schema)
         named = tuple(replace(aggregate, name=output) for output, aggregate in aggregates.items())
-        view = View(name, tuple(by), named, window, self._keep_ms(name, keep, window), version, spread)
+        keep_ms = check_keep(name, keep, window, self.lateness_ms)
+        view = View(name, tuple(by), named, window, keep_ms, version, spread, table)
+        check_table(view, [*self.definitions], self.lake_table)
         for rule in (rule for rule in self.alerts if rule.view == name):
             if view.window != rule.window:
                 raise UsageError(f"view {name}: version {version} needs the window that alert {rule.name} is over")
             check_alert(rule, view, self.schema, self.lateness_ms)
         return self._with(newer=(*self.newer, view)) if before else self._with(views=(*self.views, view))
-
-    def _keep_ms(self, view: str, keep: str | None, window: Window | None) -> int | None:
-        keep_ms = None if keep is None else duration_ms(keep)
-        if keep_ms is not None and window is None:
-            raise UsageError(f"view {view} has no window, so its rows have no end to count keep={keep!r} from")
-        if keep_ms is not None and keep_ms < self.lateness_ms:
-            raise UsageError(f"view {view}: keep={keep!r} is less than the lateness that the pipeline allows")
-        return keep_ms
 
     @property
     def definitions(self) -> tuple[View, ...]:
@@ -385,6 +382,8 @@ class Pipeline:
         check_arguments(Pipeline.lake, locals())
         check_table_name(table)
         made = self._with(lake_table=Lake(table, partition, buckets))
+        for view in self.definitions:
+            check_table(view, [], made.lake_table)
         made.lake_partitioning.check(self.schema.field(self.contract.key).type)
         return made
 

@@ -17,6 +17,7 @@ from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.erasure.lake import STEP_BYTES, LakeErasure, check_key
 from headwater.processors.erasure.letters import KeyLetters
 from headwater.processors.erasure.ports import ErasurePorts, change_state, is_origin
+from headwater.processors.erasure.tables import drop_view_tables, left_in_view_tables
 from headwater.processors.generations import DOCUMENT, Generation, building, generations, keeping
 from headwater.processors.jobs import NoProgress, Progress
 from headwater.processors.rebuild.generation_rows import drop
@@ -40,6 +41,8 @@ class Forgotten:
     slots: int
     letters: int
     left: tuple[str, ...]
+    tables: tuple[str, ...] = ()
+    """Tables of views that were dropped, to be written anew."""
 
 
 def forget(
@@ -70,7 +73,7 @@ def forget(
     excluded = ExcludedRows(ports.stores, key, owner)
     lake = LakeErasure(ports, key, excluded, progress, step_bytes)
     lake.run()
-    rows = lake.rows
+    rows, tables = lake.rows, drop_view_tables(ports)
     column, views = ports.stores.pipeline.contract.key, ports.stores.kept_pipeline().views
     progress.phase("views", len(views))
     view_rows = 0
@@ -84,10 +87,10 @@ def forget(
     about = KeyLetters(ports.stores.pipeline, key)
     letters = ports.letters.remove(ports.stores.pipeline.name, about.has)
     progress.phase("looking for what is left")
-    left = (*lake.left(), *_look(ports, key, about))
+    left = (*lake.left(), *left_in_view_tables(ports, key), *_look(ports, key, about))
     if not left:
         excluded.finish()
-    return Forgotten(key, rows, lake.files, view_rows, slots, letters, left)
+    return Forgotten(key, rows, lake.files, view_rows, slots, letters, left, tuple(tables))
 
 
 def _check_views(ports: ErasurePorts) -> None:

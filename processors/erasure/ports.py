@@ -29,6 +29,10 @@ class ErasurePorts:
     alerts: AlertStore
     letters: DeadLetters
     maintenance: Callable[[], Maintenance]
+    view_tables: Callable[[], list[str]] = list
+    """Returns the names of the tables of all views that the pipeline has or had."""
+    drop_table: Callable[[str], None] = lambda _: None
+    """Drops one of them from the catalog, when it is there."""
 
 
 def is_origin(stores: PipelineStores) -> bool:

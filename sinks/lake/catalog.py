@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,7 +37,7 @@ from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.specs import evolve_partitioning, partition_spec
 from headwater.sinks.lake.standing import Paths, TableState
 
-__all__ = ["IcebergTable", "append_files", "ensure_table", "open_catalog", "open_table", "table_names"]
+__all__ = ["IcebergTable", "append_files", "drop_table", "ensure_table", "open_catalog", "open_table", "table_names"]
 
 PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
@@ -156,6 +157,12 @@ def open_table(settings: Settings, name: str, catalog: GlueCatalog | None = None
     except NoSuchTableError as error:
         known = table_names(catalog, settings)
         raise UsageError(f"no lake table {name!r} in database {settings.database}; it has {known}") from error
+
+
+def drop_table(settings: Settings, name: str) -> None:
+    """Take a table out of the catalog, when it is there; its objects stay."""
+    with suppress(NoSuchTableError):
+        open_catalog(settings).drop_table((settings.database, name))
 
 
 def table_names(catalog: GlueCatalog, settings: Settings) -> list[str]:
@@ -341,9 +348,14 @@ def _described(table: Table, paths: Sequence[str], unread: Counter[str]) -> tupl
     return files, refused
 
 
-def append_files(table: Table, files: Sequence[DataFile]) -> None:
-    """Append described files in one commit; raise CommitFailedException when overtaken, ValueError for one not fit."""
+def append_files(table: Table, files: Sequence[DataFile], properties: Mapping[str, str] | None = None) -> None:
+    """Append described files in one commit, which sets the table's `properties` too; without files it is empty.
+
+    Raise CommitFailedException when overtaken, ValueError for one not fit.
+    """
     with table.transaction() as change:
+        if properties:
+            change.set_properties(dict(properties))
         if change.table_metadata.name_mapping() is None:
             mapping = table.schema().name_mapping.model_dump_json()
             change.set_properties({TableProperties.DEFAULT_NAME_MAPPING: mapping})
@@ -353,7 +365,8 @@ def append_files(table: Table, files: Sequence[DataFile]) -> None:
         for number in [*sorted({file.spec_id for file in files} - {present}), present]:
             evolve_partitioning(change, specs[number], table.schema())
             some = [file for file in files if file.spec_id == number]
-            if some:
+            # an empty snapshot, too, is refused on top of another state: properties alone would not be
+            if some or not files:
                 names = named_files([file.file_path for file in some])
                 with change.update_snapshot(snapshot_properties=names).merge_append() as append:
                     for file in some:

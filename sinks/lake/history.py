@@ -6,7 +6,7 @@ which every row counts, and one that has all rows up to them. Between the two, o
 name, whatever became of them since.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
@@ -17,7 +17,7 @@ from pyiceberg.table.snapshots import Snapshot, ancestors_of
 from headwater.errors import HeadwaterError
 from headwater.sinks.lake.compaction import commit_position, shard_of
 
-__all__ = ["scan_tasks_until"]
+__all__ = ["appended_since", "least_time", "scan_tasks_until"]
 
 
 def scan_tasks_until(
@@ -41,26 +41,30 @@ def scan_tasks_until(
         _snapshot(table, since)
         scan = table.scan(wanted or AlwaysTrue(), snapshot_id=since)
         tasks = {task.file.file_path: task for task in scan.plan_files()}
-    for file in _appended(table, since, through):
+    for file in [one for _, files in appended_since(table, since, through) for one in files]:
         shard = shard_of(file.file_path)
         if shard is not None and commit_position(file.file_path) <= positions.get(shard, ""):
             tasks.setdefault(file.file_path, FileScanTask(file))
-    return sorted(tasks.values(), key=lambda task: (_least(table, task.file, time), task.file.file_path))
+    return sorted(tasks.values(), key=lambda task: (least_time(table, task.file, time), task.file.file_path))
 
 
-def _appended(table: Table, since: int, through: int) -> list[DataFile]:
-    """Return the files that the snapshots after `since` added, up to `through`."""
-    found: list[DataFile] = []
+def appended_since(table: Table, since: int, through: int) -> Iterator[tuple[Snapshot, list[DataFile]]]:
+    """Yield the snapshots after `since` (0: all) up to `through`, the oldest first, each with the data files it added.
+
+    Raise HeadwaterError when a snapshot between has expired, or another writer has replaced the table's history.
+    """
     if not through or through == since:
-        return found
-    snapshot = None
+        return
+    later: list[Snapshot] = []
     for snapshot in ancestors_of(_snapshot(table, through), table.metadata):
         if snapshot.snapshot_id == since:
-            return found
-        found += _added(table, snapshot)
-    if since or snapshot is None or snapshot.parent_snapshot_id is not None:
-        raise HeadwaterError(f"snapshots of {'.'.join(table.name())} have expired or were replaced: begin anew")
-    return found
+            break
+        later.append(snapshot)
+    else:
+        if since or not later or later[-1].parent_snapshot_id is not None:
+            raise HeadwaterError(f"snapshots of {'.'.join(table.name())} have expired or were replaced: begin anew")
+    for snapshot in reversed(later):
+        yield snapshot, _added(table, snapshot)
 
 
 def _added(table: Table, snapshot: Snapshot) -> list[DataFile]:
@@ -82,8 +86,8 @@ def _snapshot(table: Table, snapshot_id: int) -> Snapshot:
     return snapshot
 
 
-def _least(table: Table, file: DataFile, column: str) -> int:
-    """Return the file's least value of a time column; files without statistics come first."""
+def least_time(table: Table, file: DataFile, column: str) -> int:
+    """Return the file's least value of a time column, in microseconds; files without statistics come first."""
     field = table.schema().find_field(column)
     bound = (file.lower_bounds or {}).get(field.field_id)
     return -(1 << 62) if bound is None else int(from_bytes(field.field_type, bound))

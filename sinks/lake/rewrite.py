@@ -9,7 +9,7 @@ that delete files name are not read: they stay deleted.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -47,6 +47,7 @@ class SortOrder:
 
     key: str
     time: str
+    identity: tuple[str, ...] = _IDENTITY
 
 
 class FileStore(Protocol):
@@ -218,17 +219,19 @@ class Rewriter:
 
     def _leave_out(self, db: duckdb.DuckDBPyConnection, without: object) -> pa.Table:
         """Delete the rows whose key is `without` from `read` and return their identities."""
+        if without is None:
+            return _identities([])
         column = quoted(self._order.key)
         names = ", ".join(_IDENTITY)
         query = f"SELECT {names} FROM read WHERE CAST({column} AS VARCHAR) = ? ORDER BY ALL"
-        found: pa.Table = db.sql(query, params=[None if without is None else str(without)]).to_arrow_table()
+        found: pa.Table = db.sql(query, params=[str(without)]).to_arrow_table()
         if found.num_rows:
             db.execute(f"DELETE FROM read WHERE CAST({column} AS VARCHAR) = ?", [str(without)])
         return found
 
     def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path, progress: Callable[[int], object]) -> int:
         """Write the rows that meet the condition into a Parquet file, sorted; return how many."""
-        by = ", ".join(quoted(name) for name in (self._order.key, self._order.time, *_IDENTITY))
+        by = ", ".join(quoted(name) for name in (self._order.key, self._order.time, *self._order.identity))
         group, distinct = self._distinct(db, where)
         reader = db.sql(f"SELECT * FROM read WHERE {where} ORDER BY {by}").to_arrow_reader(_GROUP_ROWS)
         rows = 0
@@ -245,13 +248,13 @@ class Rewriter:
 
     def _distinct_in(self, group: pa.Table) -> dict[str, int]:
         """Return how many values key and origin have in a row group."""
-        texts = {name: key_texts(group.column(name)) for name in (self._order.key, _IDENTITY[0])}
+        texts = {name: key_texts(group.column(name)) for name in (self._order.key, self._order.identity[0])}
         return {name: pc.count_distinct(column).as_py() for name, column in texts.items()}
 
     def _distinct(self, db: duckdb.DuckDBPyConnection, where: str) -> tuple[int, dict[str, int]]:
         """Return the rows of one row group, and about how many values key and origin have in one."""
-        key, origin = self._order.key, _IDENTITY[0]
-        counts = f"count(*), approx_count_distinct({quoted(key)}), approx_count_distinct({origin})"
+        key, origin = self._order.key, self._order.identity[0]
+        counts = f"count(*), approx_count_distinct({quoted(key)}), approx_count_distinct({quoted(origin)})"
         rows, keys, origins = db.execute(f"SELECT {counts} FROM read WHERE {where}").fetchall()[0]
         groups = max(1, -(-rows // _GROUP_ROWS))
         return rows // groups, {key: -(-keys // groups), origin: origins}
@@ -274,8 +277,16 @@ def data_files(table: Table) -> list[DataFile]:
     ]
 
 
-def replace_files(table: Table, old: Sequence[DataFile], new: Sequence[DataFile], why: dict[str, str]) -> None:
+def replace_files(
+    table: Table,
+    old: Sequence[DataFile],
+    new: Sequence[DataFile],
+    why: dict[str, str],
+    properties: Mapping[str, str] | None = None,
+) -> None:
     """Replace files in one commit, on top of exactly the state that `table` is; `why` goes into the snapshot's summary.
+
+    The same commit sets the table's `properties`.
 
     Raise Retryable when another writer was faster. An error of botocore does not say whether the commit got through:
     read the table.
@@ -283,11 +294,14 @@ def replace_files(table: Table, old: Sequence[DataFile], new: Sequence[DataFile]
     if any(file.spec_id != table.metadata.default_spec_id for file in new):
         raise Retryable("the table has been partitioned otherwise since the files were written")
     try:
-        with table.transaction() as change, change.update_snapshot(snapshot_properties=why).overwrite() as overwrite:
-            for file in old:
-                overwrite.delete_data_file(file)
-            for file in new:
-                overwrite.append_data_file(file)
+        with table.transaction() as change:
+            if properties:
+                change.set_properties(dict(properties))
+            with change.update_snapshot(snapshot_properties=why).overwrite() as overwrite:
+                for file in old:
+                    overwrite.delete_data_file(file)
+                for file in new:
+                    overwrite.append_data_file(file)
     except (CommitFailedException, ValidationException) as error:
         raise Retryable(f"another writer was faster: {' '.join(str(error).split())}") from error
 
