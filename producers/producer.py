@@ -26,6 +26,8 @@ from headwater.producers.settings import ProducerSettings, ProducerStats, Receip
 from headwater.producers.tracking import OnDelivery
 
 if TYPE_CHECKING:
+    import asyncio
+
     import pandas as pd
     import polars as pl
 
@@ -41,7 +43,8 @@ class Producer:
 
     `put` and `put_batch` check and buffer; a background thread seals batches and sends them. A future is done when
     Kinesis has its events; with an outbox they are durable already when `put` returns. `flush` and `close` raise when
-    anything failed since. Use it as a context manager, or call `close`.
+    anything failed since. Use it as a context manager, or call `close`. In asyncio: `aput`, `aflush`, `aclose` and
+    `async with`.
 
     `contract` is a Contract, the name of a shipped one or the path of a file; `client` a boto3 Kinesis client or a
     function that makes one, by default from the environment; `outbox` the path of a file that this producer alone
@@ -121,13 +124,31 @@ class Producer:
         InvalidEvent when it breaks the contract or fits no record; BufferFull as `when_full` says. Under `drop` the
         future of a dropped event fails with BufferFull.
         """
+        return self._sender.put_row(*self._checked(event))
+
+    async def aput(self, event: Mapping[str, object]) -> "asyncio.Future[Receipt]":
+        """Accept one event as `put` does, and await room where `put` would block; the loop is never kept waiting.
+
+        Returns an asyncio future that is done when Kinesis has the event. With an outbox the event is on disk then,
+        written by another thread. Of several tasks that wait, the first is served first, for up to `block_seconds`.
+
+        A task that is cancelled while it waits for room has put nothing. One that is cancelled while the outbox writes
+        ends when that is done, and the event is accepted. What is accepted is delivered, whether or not a task awaits
+        it: cancelling the future that was returned only ends the waiting.
+        """
+        from headwater.producers.awaiting import put_row  # asyncio is there where this is awaited, and nowhere else
+
+        row, size = self._checked(event)
+        return await put_row(self._sender, row, size, self._settings.block_seconds)
+
+    def _checked(self, event: Mapping[str, object]) -> tuple[dict[str, object], int]:
         row = validate_row(self.contract, event)
         size = _row_bytes(row)
         if size > self._settings.max_record_bytes // 4:
             fault = self._sender.sealer.too_large(pa.Table.from_pylist([row], schema=self.contract.arrow_schema))
             if fault:
                 raise InvalidEvent(fault[1])
-        return self._sender.put_row(row, size)
+        return row, size
 
     def put_batch(self, events: "pa.Table | pa.RecordBatch | pd.DataFrame | pl.DataFrame") -> "list[Future[Receipt]]":
         """Accept a table of events, or, when one of them is invalid, none: InvalidEvent names the first row and field.
@@ -169,6 +190,28 @@ class Producer:
     def close(self) -> None:
         """Flush, then end the background thread. Nothing is accepted afterwards; closing again does nothing."""
         self._process.close()
+
+    async def aflush(self, timeout: float | None = None) -> None:
+        """Await what `flush` waits for. A task that is cancelled ends the waiting alone."""
+        from headwater.producers.awaiting import on_thread
+
+        await on_thread(lambda: self.flush(timeout))
+
+    async def aclose(self) -> None:
+        """Await what `close` waits for. It goes on on its thread where the task is cancelled."""
+        from headwater.producers.awaiting import on_thread
+
+        await on_thread(self.close)
+
+    async def __aenter__(self) -> "Producer":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from headwater.producers.awaiting import on_thread
+
+        await on_thread(lambda: self.__exit__(kind, error, trace))
 
     def __enter__(self) -> "Producer":
         return self

@@ -134,6 +134,15 @@ class Sealer:
         """Number from 0 under a new origin from the next batch on; batches sealed before keep theirs."""
         self.numbering.origin, self.numbering.next_seq = origin, 0
 
+    def number(self, batches: Sequence[SealedBatch], group: EventGroup) -> list[tuple[SealedBatch, list[BatchSlice]]]:
+        """Return batches that the caller sealed under the next numbers of batches; their events are the group's."""
+        first = self.numbering.next_batch
+        self.numbering.next_batch += len(batches)
+        return [
+            (replace(batch, batch_id=first + at), [BatchSlice(group, 0, batch.count)])
+            for at, batch in enumerate(batches)
+        ]
+
     def cut_row(self, row: Row, raw_bytes: int, put: Any) -> EventGroup:
         """Return the group of one validated event, for `append`."""
         lane = None if self.lane_field is None else lane_of(row[self.lane_field], self.lanes)

@@ -12,7 +12,6 @@ in `sealing`, retries in `writer`, futures and counts in `tracking`, the file in
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from threading import Condition
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError, UsageError
+from headwater.producers.admission import Admission, Room
 from headwater.producers.background import BackgroundLoop
 from headwater.producers.kinesis import KinesisStream
 from headwater.producers.outbox import Backlog, Outbox
@@ -67,10 +67,9 @@ class Sender:
         self._restores = RestoreWatch(stream.clock)
         self._backlog = Backlog(outbox) if outbox is not None else None
         self._changed = Condition()
+        self.admission = Admission(stream.name, settings, self._tracker, self._changed)
         self._sealing: list[LaneBuffer] = []
         self._flushing = self._receipt_wanted = self._stopping = self._closed = False
-        self._pressing = 0
-        """Number of callers that wait for room."""
         self._unreachable = False
         self._stalled: HeadwaterError | None = None
         """Why the outbox's batches are not delivered, since the last one that was."""
@@ -95,6 +94,15 @@ class Sender:
         """Take one validated event of about `size` bytes in memory."""
         return self._put(1, size, lambda: [self.sealer.cut_row(row, size, self._tracker.new_put())])[0]
 
+    def offer_row(self, row: dict[str, object], size: int, *, called: bool) -> "Future[Receipt] | Room":
+        """Take an event as `put_row` does, or return the room to wait for; `called` is for one that has waited."""
+        with self._changed:
+            self._check_usable()
+            room = self.admission.line_up(size, called=called) if self._settings.when_full == "block" else None
+            if room is not None:
+                self._press()
+            return room or self.put_row(row, size)
+
     def put_table(self, table: pa.Table, size: int) -> Futures:
         """Take conformed events, whose size in memory is given; return a future for each piece of a batch."""
         return self._put(table.num_rows, size, lambda: self.sealer.cut_table(table, size, self._tracker.new_put))
@@ -107,13 +115,9 @@ class Sender:
                 return self._dropped()
             put = self._tracker.new_put(count)
             put.origin, put.first_seq = origin, first_seq
-            group = EventGroup(None, None, count, 0, put)
-            numbering, pairs = self.sealer.numbering, []
-            for batch in batches:
-                pairs.append((replace(batch, batch_id=numbering.next_batch), [BatchSlice(group, 0, batch.count)]))
-                numbering.next_batch += 1
+            pairs = self.sealer.number(batches, EventGroup(None, None, count, 0, put))
             if self.outbox is not None:
-                self.outbox.seal([batch for batch, _ in pairs], (), numbering)
+                self.outbox.seal([batch for batch, _ in pairs], (), self.sealer.numbering)
             self._tracker.accept(count, 0)
             self._hand_over(pairs, 0)
             self._changed.notify_all()
@@ -143,30 +147,23 @@ class Sender:
     def _admit(self, count: int, size: int) -> bool:
         """Return whether there is room, after what `when_full` says was done about it. The lock is held."""
         self._check_usable()
-        if self._has_room(size):
+        if self.admission.has_room(size):
             return True
-        self._flushing = self.sealer.waiting
-        self._changed.notify_all()
-        limit = f"the producer's buffer of {self._settings.max_buffer_bytes} bytes is full"
+        self._press()
         if self._settings.when_full == "drop":
             self._tracker.dropped += count
             return False
         if self._settings.when_full == "raise" or self.loop.is_current:
-            raise BufferFull(f"stream {self._stream.name}: {limit}")
-        self._pressing += 1
-        try:
-            seconds = self._settings.block_seconds
-            ready = self._changed.wait_for(lambda: self._has_room(size) or self._closed or self._broken, seconds)
-        finally:
-            self._pressing -= 1
+            raise self.admission.full()
+        ready = self.admission.wait(size, lambda: self._closed or self._broken)
         self._check_usable()
         if not ready:
-            raise BufferFull(f"stream {self._stream.name}: {limit}, for {self._settings.block_seconds:g} s")
+            raise self.admission.full(waited=True)
         return True
 
-    def _has_room(self, size: int) -> bool:
-        # A first event is always taken, however large: else it would wait for ever.
-        return self._tracker.bytes + size <= self._settings.max_buffer_bytes or not self._tracker.bytes
+    def _press(self) -> None:
+        self._flushing = self.sealer.waiting
+        self._changed.notify_all()
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -210,9 +207,7 @@ class Sender:
         try:
             self.flush()
         finally:
-            with self._changed:
-                self._closed = self._stopping = True
-                self._changed.notify_all()
+            self.stop()
             self.loop.join(None)
             try:
                 with self._changed:
@@ -229,6 +224,7 @@ class Sender:
         """Take nothing more, without waiting; return how many events are not delivered."""
         with self._changed:
             self._closed = self._stopping = True
+            self.admission.call(everyone=True)
             self._changed.notify_all()
             return self._tracker.unsettled + self._tracker.failed
 
@@ -263,7 +259,7 @@ class Sender:
 
     @property
     def _seals_everything(self) -> bool:
-        return self._flushing or self._pressing > 0 or self._stopping
+        return self._flushing or self.admission.pressed or self._stopping
 
     def step(self) -> None:
         """Seal what is due, load from the outbox, send one request, and put receipts when it is time."""
@@ -272,6 +268,7 @@ class Sender:
         for one in completions:
             one.announce(self._on_delivery)
         with self._changed:
+            self.admission.call()
             self._changed.notify_all()
 
     def _work(self) -> list[Completions]:
@@ -396,5 +393,6 @@ class Sender:
                 self._backlog.active = False
             self._writer.clear()
             completions = self._tracker.abandon([*self._sealing, *self.sealer.take(0, everything=True)], error)
+            self.admission.call(everyone=True)
             self._changed.notify_all()
         completions.announce(self._on_delivery)
