@@ -154,7 +154,7 @@ class GatewaySettings(BaseSettings):
     max_arrow_rows: Count = 2_000_000
     max_nesting: Annotated[Count, Field(le=100)] = 32
     """Maximum depth of JSON in OTLP; an event's values are never nested."""
-    max_inflight_bytes: Bytes = 256 << 20
+    max_inflight_bytes: Bytes = 192 << 20
     """All requests that are not answered yet, together, by what they take at the peak of parsing."""
     max_buffer_bytes: Bytes = 64 << 20
     """Events of one contract that wait for Kinesis."""

@@ -6,14 +6,25 @@ never blocks it; what a body contains is no concern of this module.
 """
 
 import asyncio
+import ctypes
 from collections import deque
+from contextlib import suppress
+
+import pyarrow as pa
 
 from headwater.web.problems import Problem
 
-__all__ = ["MINIMUM_BYTES", "MemoryBudget", "Reservation"]
+__all__ = ["MINIMUM_BYTES", "MemoryBudget", "Reservation", "return_memory"]
 
 MINIMUM_BYTES = 32 << 10
 """Memory that a request holds at least until it is answered: its connection, its headers and its task."""
+
+
+def return_memory() -> None:
+    """Give the operating system back what allocators keep of freed memory, where they can. Takes milliseconds."""
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class MemoryBudget:

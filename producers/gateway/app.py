@@ -23,7 +23,7 @@ from headwater.codec.inflate import MAX_BYTES
 from headwater.config import GatewaySettings
 from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
-from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, Reservation
+from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, Reservation, return_memory
 from headwater.producers.gateway.bodies import ParsedBody, inflate, parse_bytes
 from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation
 from headwater.producers.gateway.metrics import Metrics
@@ -43,6 +43,8 @@ _PAUSE_SECONDS = 0.02
 _USUAL_RATIO = 16
 """Factor by which a compressed body usually grows at most: telemetry as JSON shrinks to about a tenth."""
 
+_LARGE_BYTES = 8 << 20
+"""Bytes reserved from which on a request's memory is given back to the operating system behind it."""
 _EXPANSION = 4
 """Bytes of memory for each byte of the texts that an export's rows have once they are in a table."""
 _USUAL_TEXTS = 4 << 20
@@ -248,7 +250,7 @@ class Gateway:
         except Problem as problem:
             if problem.status != 413 or is_plain or guess == limit:
                 raise
-            await reservation.grow(sent + limit)
+            await reservation.grow(sent + 2 * limit)  # what comes out is moved as it grows
             text = await self.compute(inflate, body.content, body.encoding, limit)
         body.content = b""
         await reservation.grow(await self.compute(parse_bytes, text, factor))
@@ -260,6 +262,8 @@ class Gateway:
             submission = await self.compute(parse, text, MAX_BYTES)
         finally:
             del text
+            if reservation.size >= _LARGE_BYTES:
+                await self.compute(return_memory)
         reservation.shrink(submission.parsed.table.nbytes)
         await reservation.grow(submission.parsed.table.nbytes)
         return submission

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from headwater.arrays import Ints
 from headwater.codec import Decoded, InvalidRow, OtherContract, decode_record
-from headwater.codec.bounds import MAX_CONTAINERS, check_containers, container_count
+from headwater.codec.bounds import MAX_CONTAINERS, check_containers, container_count, has_many
 from headwater.codec.decoded import kept_rows
 from headwater.codec.inflate import gunzip, unzstd
 from headwater.codec.jsonrows import decode_payloads, decode_text, read_object
@@ -150,8 +150,10 @@ def _read_json(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBod
     if not text.startswith((b"{", b"[")):
         raise Problem(400, "malformed-body", "the body is neither a JSON object nor a JSON array")
     if text.startswith(b"{"):
-        _load_json(text)
+        if not has_many(text):  # what has is refused with its reason, unread
+            _load_json(text)
         return _to_body(_guarded(lambda: decode_payloads([text.replace(b"\n", b" ")], contract)))
+    _check_size(text)
     lines = _BETWEEN.sub(b"}\n{", text[1:-1].strip()).split(b"\n")
     if text.endswith(b"]") and len(lines) <= limits.rows and lines[0].startswith(b"{"):
         # a quick guess, taken only when every line came out as an object: then it cannot have been wrong
@@ -164,12 +166,16 @@ def _read_json(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBod
     return _to_body(_guarded(lambda: decode_text(text, contract)))
 
 
-def _load_json(text: bytes) -> Any:
+def _check_size(text: bytes) -> None:
     try:
         check_containers(text)
-        return json.loads(text.decode())
     except InvalidRecord as error:
         raise Problem(413, "too-large", f"the body is {error}; send it in parts") from None
+
+
+def _load_json(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode())
     except UnicodeDecodeError as error:
         raise Problem(400, "malformed-body", f"not UTF-8 text at byte {error.start}") from None
     except RecursionError:

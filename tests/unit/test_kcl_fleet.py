@@ -2,8 +2,11 @@
 
 import io
 import json
+import socket
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -157,6 +160,25 @@ def test_http() -> None:
             serving(status, ManualClock(), "127.0.0.1", port),
         ):
             pass
+
+
+def test_clients_that_stall_or_drip_hold_no_threads() -> None:
+    """Beyond 32 connections they are closed at once, and each is left in time, whatever it sends."""
+    with serving(FleetStatus(1000), ManualClock(), "127.0.0.1", 0, seconds=0.5) as port:
+        held = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(32)]
+        with socket.create_connection(("127.0.0.1", port), 10) as one_more:
+            assert one_more.recv(1) == b""
+        began = time.monotonic()
+        with suppress(OSError):  # reset, or a broken pipe
+            while time.monotonic() - began < 9:
+                held[0].sendall(b"G")
+                time.sleep(0.05)
+        assert time.monotonic() - began < 9
+        assert all(one.recv(1) == b"" for one in held[1:])
+        for one in held:
+            one.close()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=10) as answer:
+            assert json.load(answer)["ok"]
 
 
 def test_no_java() -> None:

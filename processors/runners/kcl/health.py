@@ -1,10 +1,11 @@
 """Serve /health/live, /health/ready and /metrics of a fleet over HTTP, by default on loopback."""
 
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import BoundedSemaphore, Thread, Timer
 from typing import Any
 
 from headwater.clock import Clock
@@ -14,20 +15,63 @@ from headwater.processors.runners.kcl.status import FleetStatus
 __all__ = ["serving"]
 
 
+_CONNECTIONS = 32
+"""Connections at a time; further ones are closed. Probes and a scraper have one each."""
+_SECONDS = 10.0
+"""Longest time of a connection, whatever of its request has come."""
+
+
+class _BoundedServer(ThreadingHTTPServer):
+    """Serve each connection in a thread, a bounded number of them for a bounded time."""
+
+    daemon_threads = True
+
+    def __init__(self, *args: Any, seconds: float) -> None:
+        super().__init__(*args)
+        self._seconds = seconds
+        self._free = BoundedSemaphore(_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread for a connection, or close it where there are too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer in this thread; a client that sends a byte now and then is left in time as well."""
+        end = Timer(self._seconds, _hang_up, (request,))
+        end.daemon = True
+        end.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            end.cancel()
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Leave clients that go away out of the log."""
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
-def serving(status: FleetStatus, clock: Clock, host: str, port: int) -> Iterator[int]:
+def serving(status: FleetStatus, clock: Clock, host: str, port: int, *, seconds: float = _SECONDS) -> Iterator[int]:
     """Serve while the block runs, and yield the port. Answers 200, or 503 with the reasons as JSON.
 
-    Raises HeadwaterError when the address cannot be listened on.
+    A connection has `seconds` at most, and there are 32 at a time. Raises HeadwaterError when the address cannot be
+    listened on.
     """
     try:
-        server = ThreadingHTTPServer((host, port), _handler(status, clock))
+        server = _BoundedServer((host, port), _handler(status, clock), seconds=seconds)
     except (OSError, UnicodeError) as error:  # the latter for a host such as a..b
         reason = getattr(error, "strerror", None) or error
         raise HeadwaterError(
             f"cannot serve health checks on {host}:{port}: {reason}; set HEADWATER_KCL_HTTP_PORT"
         ) from error
-    server.daemon_threads = True
     thread = Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
     try:
@@ -39,7 +83,7 @@ def serving(status: FleetStatus, clock: Clock, host: str, port: int) -> Iterator
 
 def _handler(status: FleetStatus, clock: Clock) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10
+        timeout = _SECONDS  # of each read; the whole is bounded by the server
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
