@@ -97,6 +97,7 @@ def _found(made: "Pipeline", run: "PipelineRun | None", invalid: list[str]) -> d
         "lake": made.lake_to.table,
         "columns": made.lake_schema.names,
         "views": {view.name: [*view.by, *(one.name for one in view.aggregates)] for view in made.views},
+        "streams": {step.stream: step.contract.arrow_schema.names for step in made.streams},
     }
     if run is None:
         return found
@@ -106,6 +107,7 @@ def _found(made: "Pipeline", run: "PipelineRun | None", invalid: list[str]) -> d
         "filtered": run.counts.get("filtered", 0),
         "in_lake": run.lake.num_rows,
         "dead_letters": [letter.reason for letter in run.dead_letters],
+        "stream_rows": {name: table.num_rows for name, table in run.streams.items()},
         "view_rows": {name: len(rows) for name, rows in run.views.items()},
     }
 
@@ -114,6 +116,8 @@ def _print(found: dict[str, Any]) -> None:
     lines = [f"pipeline {found['pipeline']} fits contract {found['contract']}"]
     rows = found.get("view_rows", {})
     lines += [f"view {name}: {_list(columns)}" + _rows(rows.get(name)) for name, columns in found["views"].items()]
+    sent = found.get("stream_rows", {})
+    lines += [f"stream {name}: {_list(columns)}" + _rows(sent.get(name)) for name, columns in found["streams"].items()]
     lines.append(f"lake table {found['lake']}: {_list(found['columns'])}" + _rows(found.get("in_lake")))
     if "events" in found:
         lines.append(f"of {found['events']:,} events {found['filtered']:,} were filtered")

@@ -193,8 +193,8 @@ def process(
 
 def publish() -> None:
     """Add committed files to the lake's table, one commit per interval. Run several: one leads."""
+    from headwater.announcing import put_control
     from headwater.processors.services import new_owner
-    from headwater.producers.controls import put_control
     from headwater.telemetry.logs import to_stdout
 
     services = open_services()
@@ -213,8 +213,8 @@ def reference_publish(
     as_json: Json = False,
 ) -> None:
     """Make the table's present content a new version, in force from a point in the stream on."""
+    from headwater.announcing import put_control
     from headwater.processors.references import publish as publish_reference
-    from headwater.producers.controls import put_control
 
     services = open_services()
 

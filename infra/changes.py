@@ -24,7 +24,7 @@ _ALL = (
 )
 TRIGGERS: Mapping[str, tuple[str, ...]] = {
     "kcl": ("processors/*", "commands/*"),
-    "publish": ("processors/*", "producers/controls.py", "commands/*"),
+    "publish": ("processors/*", "commands/*"),
     "audit": ("processors/*", "commands/*"),
     "function": ("processors/*", "infra/lambda_bundle.py"),
     "function-publish": ("processors/*", "infra/lambda_bundle.py"),

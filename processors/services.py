@@ -4,6 +4,7 @@ For entry points: commands, the runners' mains, Lambda handlers. All other code 
 parameters or as the ports of `headwater.processors.ports`; an import contract sees to that.
 """
 
+import random
 import socket
 import uuid
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from headwater.processors.references import Announce, ReferenceLoader, ensure_in
 from headwater.processors.shard.context import Ports, WorkerContext
 from headwater.processors.shard.worker import ShardWorker
 from headwater.sinks.deadletter import DeadLetters
+from headwater.sinks.streams import KinesisStreams
 from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.store import ViewStore
 
@@ -266,4 +268,5 @@ class Services:
             letters=self.letters,
             references=ReferenceLoader(self.pipeline, self.objects),
             check_control=self.check_control,
+            streams=KinesisStreams(self.kinesis, self.control_key, self.clock, random.random),
         )

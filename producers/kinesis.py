@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from headwater.announcing import put_control
+from headwater.awsfailures import AWS_ERRORS, aws_error, lacks_credentials
 from headwater.clock import Clock
 from headwater.controlkeys import read_control_key, streams
 from headwater.errors import HeadwaterError, Retryable
-from headwater.producers.controls import put_control
-from headwater.producers.failures import AWS_ERRORS, aws_error, lacks_credentials
 from headwater.producers.outages import OutageLog
 from headwater.producers.sealing import SealedBatch
 from headwater.producers.writer import RequestOutcome, Writer

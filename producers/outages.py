@@ -7,8 +7,8 @@ a failure is worth another try is decided in `failures`.
 
 import logging
 
+from headwater.awsfailures import advice, lacks_credentials
 from headwater.errors import HeadwaterError
-from headwater.producers.failures import advice, lacks_credentials
 
 __all__ = ["OutageLog"]
 

@@ -4,8 +4,8 @@ import logging
 from collections import Counter
 from functools import partial
 
+from headwater.awsfailures import retried
 from headwater.errors import HeadwaterError
-from headwater.producers.failures import retried
 from headwater.producers.kinesis import KinesisStream
 from headwater.producers.placement import Placement
 from headwater.producers.writer import RequestOutcome

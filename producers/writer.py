@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headwater.awsfailures import RequestRefused, named_error
 from headwater.errors import HeadwaterError, Retryable, Throttled
-from headwater.producers.failures import RequestRefused, named_error
 from headwater.producers.sealing import SealedBatch
 from headwater.producers.settings import ProducerSettings
 

@@ -148,7 +148,11 @@ class Demo:
         with ExitStack() as stack:
             aws = stack.enter_context(EmbeddedAws())
             aws.use()
-            provision(self._settings, shards=self._demo.shards)
+            provision(
+                self._settings,
+                shards=self._demo.shards,
+                others=[step.stream for step in self._pipeline.streams],
+            )
             self.services = Services(self._settings, self._pipeline, self._clock)
             self.services.prepare()
             self.publisher = self.services.publisher(new_owner())

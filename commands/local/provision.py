@@ -1,5 +1,6 @@
 """Make what the pipeline needs to be there: stream, tables, bucket, database. Making it again changes nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -18,10 +19,14 @@ _THERE = frozenset(
 )
 
 
-def provision(settings: Settings, *, shards: int) -> None:
-    """Make the stream, tables (ledger, views, API keys), bucket and Glue database that the settings name."""
+def provision(settings: Settings, *, shards: int, others: Sequence[str] = ()) -> None:
+    """Make the stream, tables (ledger, views, API keys), bucket and Glue database that the settings name.
+
+    `others` are the streams that the pipeline's events go on to.
+    """
     kinesis, dynamodb = client("kinesis", settings), client("dynamodb", settings)
-    _unless_there(kinesis.create_stream, StreamName=settings.stream, ShardCount=shards)
+    for stream in (settings.stream, *others):
+        _unless_there(kinesis.create_stream, StreamName=stream, ShardCount=shards)
     _unless_there(
         dynamodb.create_table,
         TableName=settings.ledger_table,
@@ -34,7 +39,8 @@ def provision(settings: Settings, *, shards: int) -> None:
     KeyStore(dynamodb, settings.gateway.keys_table).ensure_table()
     _unless_there(client("s3", settings).create_bucket, Bucket=settings.bucket)
     _unless_there(client("glue", settings).create_database, DatabaseInput={"Name": settings.database})
-    kinesis.get_waiter("stream_exists").wait(StreamName=settings.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    for stream in (settings.stream, *others):
+        kinesis.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     dynamodb.get_waiter("table_exists").wait(TableName=settings.ledger_table)
     ensure_control_key(settings.stream, streams(dynamodb, settings.ledger_table))  # producers may be first
 

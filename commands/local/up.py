@@ -7,6 +7,7 @@ from functools import partial
 from threading import Event, Thread
 from typing import Any
 
+from headwater.announcing import put_control
 from headwater.clock import Clock
 from headwater.commands.local.embedded import EmbeddedAws
 from headwater.commands.local.provision import provision
@@ -20,7 +21,6 @@ from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.references import check_sources
 from headwater.processors.runners.embedded import EmbeddedRunner
 from headwater.processors.services import Services, new_owner
-from headwater.producers.controls import put_control
 from headwater.producers.gateway.asgi import create_app
 from headwater.producers.gateway.server import gateway_contracts, make_gateway
 from headwater.serving.api.server import check_settings
@@ -76,7 +76,7 @@ class Up:
             aws = stack.enter_context(EmbeddedAws())
             aws.use()
             self._say(f"making stream {self._settings.stream}, tables, bucket and database …")
-            provision(self._settings, shards=self._shards)
+            provision(self._settings, shards=self._shards, others=[step.stream for step in self._pipeline.streams])
             services = Services(self._settings, self._pipeline, self._clock)
             jobs = self._jobs(services, stop)
             threads = [

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from headwater.arguments import check_arguments, shown
 from headwater.arrays import times
 from headwater.clock import ManualClock
-from headwater.codec import encode_batch
+from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.config import GatewaySettings, KclSettings, ServeSettings, Settings
 from headwater.contract import Contract, conform, validate_row
 from headwater.errors import InvalidEvent, UsageError
@@ -27,6 +27,7 @@ from headwater.processors.shard.worker import Rewound, ShardWorker
 from headwater.producers.files.files import OnInvalid, read_events
 from headwater.producers.files.samples import MOST_ROWS
 from headwater.sinks.deadletter import DeadLetter, DeadLetters
+from headwater.sinks.streams import StreamBatch
 from headwater.sinks.views.store import ViewStore
 from headwater.stream.record import StreamRecord
 from headwater.testing.dynamodb import MemoryDynamoDB
@@ -50,6 +51,8 @@ class PipelineRun:
     """The rows of the lake table, with their identity."""
     dead_letters: list[DeadLetter]
     """Records and events that could not be processed, each with its `reason` and `payload`."""
+    streams: Mapping[str, pa.Table]
+    """The events that go on to other streams, by the stream's name, in its contract."""
     counts: Mapping[str, int]
     """`events`, `duplicates`, `filtered`, `lake` and others, as far as they are not 0."""
 
@@ -121,10 +124,19 @@ def function_faults(pipeline: Pipeline) -> list[str]:
             else:
                 apply_where(table, step)
         except Exception as error:  # a user's function may raise any
-            kind = "map" if isinstance(step, Map) else "where"
-            faults.append(f"{kind} {name}: on no events: {type(error).__name__}: {' '.join(str(error).split())}")
+            faults.append(_failed("map" if isinstance(step, Map) else "where", name, error))
             table = _appended(table, step)
+    for sink in pipeline.streams:
+        try:
+            if sink.where is not None:
+                apply_where(table, sink.where)
+        except Exception as error:  # the same
+            faults.append(_failed(f"stream {sink.stream}, where", getattr(sink.where, "__name__", "a function"), error))
     return faults
+
+
+def _failed(kind: str, name: str, error: Exception) -> str:
+    return f"{kind} {name}: on no events: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _type_faults(table: pa.Table, step: Map) -> list[str]:
@@ -166,7 +178,15 @@ class _LoneShard:
         if versions:
             self._ledger.put_document(DOCUMENT, versions, 0)
         self._views, self._letters = ViewStore(database, "views", clock=self._clock), DeadLetters(self._objects)
-        ports = Ports(self._ledger, self._objects, self._views, self._letters, lambda name, _: self._references[name])
+        self._streams = _Streams(pipeline)
+        ports = Ports(
+            self._ledger,
+            self._objects,
+            self._views,
+            self._letters,
+            lambda name, _: self._references[name],
+            streams=self._streams,
+        )
         context = WorkerContext(pipeline, ports, _settings(), self._clock, "test")
         self._worker = ShardWorker.claim(context, _SHARD)
         self._taken, self._lake = 0, list[pa.Table]()
@@ -193,8 +213,29 @@ class _LoneShard:
             {view.name: list(self._views.rows(view.spec)) for view in self._pipeline.views},
             pa.concat_tables(tables, promote_options="permissive"),
             list(self._letters.list(self._pipeline.name)),
+            self._streams.tables(),
             {name: number for name, number in self._worker.engine.state.counts.items() if number},
         )
+
+
+class _Streams:
+    """Keep what goes on to other streams."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._contracts = {step.stream: step.contract for step in pipeline.streams}
+        self._tables = {name: [one.arrow_schema.empty_table()] for name, one in self._contracts.items()}
+
+    def send(self, stream: str, batches: Sequence[StreamBatch]) -> None:
+        for batch in batches:
+            found = decode_record(batch.data, self._contracts[stream])
+            assert isinstance(found, Decoded)
+            self._tables[stream].append(plain_strings(found.table))
+
+    def tell(self, stream: str, receipt: Mapping[str, object]) -> None:
+        """A receipt is for an audit, and there is none here."""
+
+    def tables(self) -> dict[str, pa.Table]:
+        return {name: pa.concat_tables(tables) for name, tables in self._tables.items()}
 
 
 def _settings() -> Settings:

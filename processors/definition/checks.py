@@ -13,8 +13,8 @@ from headwater.arguments import duration_ms
 from headwater.contract.types import type_name
 from headwater.errors import UsageError
 from headwater.processors.alerts import Rule
-from headwater.processors.definition.naming import check_table_name
-from headwater.processors.definition.parts import Lake, View
+from headwater.processors.definition.naming import check_name, check_table_name
+from headwater.processors.definition.parts import Lake, ToStream, View
 from headwater.processors.definition.windows import Window
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_keep",
     "check_keys",
     "check_names",
+    "check_stream",
     "check_table",
     "refuse_unknown",
 ]
@@ -160,3 +161,24 @@ def _is_number(aggregate: Aggregate, schema: pa.Schema) -> bool:
     if aggregate.field is None or aggregate.function not in _OF_ANY_COLUMN:
         return True
     return _holds_numbers(schema.field(aggregate.field).type)
+
+
+def check_stream(pipeline: str, step: ToStream, others: Iterable[ToStream], schema: pa.Schema) -> None:
+    """Refuse a second stream of a name, and a contract with an id of its own or a field that the events do not have.
+
+    Copies of an own id are dropped where they meet on one shard, and nothing brings a pipeline's events there.
+    """
+    check_name("stream", step.stream)
+    if any(one.stream == step.stream for one in others):
+        raise UsageError(f"pipeline {pipeline} has two streams named {step.stream}")
+    where, contract = f"pipeline {pipeline}, stream {step.stream}", step.contract
+    if contract.id is not None:
+        raise UsageError(f"{where}: contract {contract.name} has an id of its own; leave it out: events are numbered")
+    check_columns(where, contract.arrow_schema.names, schema)
+    for field in contract.arrow_schema:
+        found = schema.field(field.name).type
+        if found != field.type:
+            raise UsageError(
+                f"{where}: contract {contract.name} has {field.name} as {type_name(field.type)}, and the events have "
+                f"it as {type_name(found)}"
+            )

@@ -1,10 +1,13 @@
 """Claim a pipeline's lake table and view names, so that no two pipelines write over each other's files and rows.
 
+Where its events come from and go to is written down beside them, so that no event comes back to where it was.
+
 The files of a lake table and the rows of a view are named after it alone, not after the pipeline. A claim is a document
 in the ledger's table, under a hash key that no pipeline can have. It stays until somebody releases it: a pipeline that
 is stopped keeps what it wrote.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +30,11 @@ class _ClaimRegistry(DocumentStore, Protocol):
 
 @dataclass(frozen=True)
 class ClaimedName:
-    """Hold one claim: what it is of (`table`, `files` or `view`), where that is, its name there, and whose it is."""
+    """Hold one claim: what it is of (`table`, `files` or `view`), where that is, its name there, and whose it is.
+
+    Of a `flow`, which is no claim and may be any number of pipelines', it is the stream that is read and the one that
+    events go on to.
+    """
 
     kind: str
     place: str
@@ -38,13 +45,37 @@ class ClaimedName:
 def claim_names(pipeline: Pipeline, settings: Settings, bucket: str, registry: _ClaimRegistry) -> None:
     """Claim the pipeline's lake table and its views' names. What it has already stays its own.
 
-    Raises UsageError when another pipeline has one of them, before anything is claimed.
+    Raises UsageError when another pipeline has one of them, or when events would come back to the pipeline's stream,
+    before anything is claimed.
     """
     wanted = list(_names(pipeline, settings, bucket))
     for claim in wanted:
         _check(claim, registry.document(_document(claim))[0])
+    if pipeline.streams:
+        _refuse_circles(pipeline, settings.stream, registry)
+        flow = {"pipeline": pipeline.name, "to": [step.stream for step in pipeline.streams]}
+        registry.change(f"flow/{settings.stream}/{pipeline.name}", lambda known: None if known == flow else flow)
     for claim in wanted:
         registry.change(_document(claim), partial(_claimed, claim))
+
+
+def _refuse_circles(pipeline: Pipeline, stream: str, registry: _ClaimRegistry) -> None:
+    """Raise UsageError when a stream that events go on to leads back to the one that they come from."""
+    flows: dict[str, set[str]] = defaultdict(set)
+    for document, (body, _) in registry.documents().items():
+        if document.startswith("flow/") and body.get("pipeline") not in (None, pipeline.name):
+            flows[document.split("/", 2)[1]].update(body["to"])
+    paths = [[stream, step.stream] for step in pipeline.streams]
+    seen = set[str]()
+    while paths:
+        path = paths.pop()
+        if path[-1] == stream:
+            raise UsageError(
+                f"pipeline {pipeline.name}: events of stream {stream} would come back to it, as {' → '.join(path)}"
+            )
+        if path[-1] not in seen:
+            seen.add(path[-1])
+            paths += [[*path, after] for after in sorted(flows[path[-1]])]
 
 
 def _claimed(claim: ClaimedName, known: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -89,7 +120,8 @@ def claimed_names(registry: _ClaimRegistry) -> list[ClaimedName]:
     for document, (body, _) in sorted(registry.documents().items()):
         if body.get("pipeline"):
             kind, place, name = document.split("/", 2)
-            found.append(ClaimedName(kind, place, name, str(body["pipeline"])))
+            names = body["to"] if kind == "flow" else [name]
+            found += [ClaimedName(kind, place, one, str(body["pipeline"])) for one in names]
     return found
 
 

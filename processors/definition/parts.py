@@ -1,4 +1,4 @@
-"""Define what a pipeline consists of: reference tables, steps, views and the lake table.
+"""Define what a pipeline consists of: reference tables, steps, views, streams and the lake table.
 
 Frozen values without behaviour. What checks them against each other is in `checks`, what runs them in `operators`.
 """
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from headwater.aggregates import Aggregate
 from headwater.arguments import check_fields
+from headwater.contract import Contract
 from headwater.contract.types import TYPES
 from headwater.errors import UsageError
 from headwater.processors.definition.beside import beside_definition
@@ -18,7 +19,17 @@ from headwater.processors.definition.naming import check_column_types, check_nam
 from headwater.processors.definition.windows import Window
 from headwater.sinks.views.items import ViewSpec
 
-__all__ = ["Enrich", "Lake", "Map", "Reference", "Step", "View", "Where"]
+__all__ = ["IDENTITY", "Enrich", "Lake", "Map", "Reference", "Step", "ToStream", "View", "Where"]
+
+
+IDENTITY = pa.schema(
+    [
+        pa.field("_origin", pa.string(), nullable=False),
+        pa.field("_seq", pa.int64(), nullable=False),
+        pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
+    ]
+)
+"""The columns of a lake table that say which event a row is."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,16 @@ class View:
     def spec(self) -> ViewSpec:
         """Return the part of the definition that the sink needs."""
         return ViewSpec(self.name, self.by, self.aggregates, self.keep_ms, self.spread)
+
+
+@dataclass(frozen=True)
+class ToStream:
+    """Name a stream that kept events go on to, and the contract that they have there."""
+
+    stream: str
+    contract: Contract
+    where: Where | None = None
+    """The events that go; None for all."""
 
 
 @dataclass(frozen=True)

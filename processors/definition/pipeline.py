@@ -10,13 +10,12 @@
     )
 
 The definition says what is computed, never where: streams, tables and buckets come from the settings, threads and
-clocks from the runner. Nothing here opens a connection or reads a record.
+clocks from the runner.
 """
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Never
 
@@ -36,31 +35,25 @@ from headwater.processors.definition.checks import (
     check_keep,
     check_keys,
     check_names,
+    check_stream,
     check_table,
     refuse_unknown,
 )
+from headwater.processors.definition.contents import PipelineContents
 from headwater.processors.definition.naming import check_column_types, check_name, check_table_name
-from headwater.processors.definition.parts import Enrich, Lake, Map, Reference, Step, View, Where
+from headwater.processors.definition.parts import Enrich, Lake, Map, Reference, Step, ToStream, View, Where
 from headwater.processors.definition.windows import Window
-from headwater.sinks.lake.partitioning import Partitioning
 
 __all__ = ["Pipeline"]
 
 _OPTIONS = ("name", "contract", "allowed_lateness", "max_future")
 _WINDOW = "a window, such as tumbling('1m')"
 _VIEW_OPTIONS = ("by", "window", "keep", "version", "spread", "table")
-IDENTITY = pa.schema(
-    [
-        pa.field("_origin", pa.string(), nullable=False),
-        pa.field("_seq", pa.int64(), nullable=False),
-        pa.field("_arrived_at", pa.timestamp("ms", "UTC"), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True, init=False)
-class Pipeline:
-    """Hold the definition of a pipeline. It is immutable: every method returns a new pipeline.
+class Pipeline(PipelineContents):
+    """Define a pipeline. It is immutable: every method returns a new pipeline.
 
     `name` is the pipeline's name in the ledger, in S3 keys and in metrics. `contract` is a contract, the path of a
     contract file, relative to the file that defines the pipeline, or the name of a shipped one. `allowed_lateness` is
@@ -79,23 +72,7 @@ class Pipeline:
     ... )
     >>> [view.name for view in pipeline.views]
     ['device_1m']
-    >>> Pipeline("plant", contract="telemetry", alowed_lateness="10m")
-    Traceback (most recent call last):
-    headwater.errors.UsageError: pipeline plant has no option 'alowed_lateness': did you mean 'allowed_lateness'?
     """
-
-    name: str
-    contract: Contract
-    lateness_ms: int
-    max_future_ms: int
-    steps: tuple[Step, ...]
-    views: tuple[View, ...]
-    newer: tuple[View, ...]
-    """Further versions of views that are in `views`: see `headwater view rebuild`."""
-    alerts: tuple[Rule, ...]
-    lake_table: Lake | None
-    decoder: Decoder | None
-    """Reads what others write on the stream; None for JSON. Batches of headwater's own are read in any case."""
 
     def __init__(
         self,
@@ -117,6 +94,7 @@ class Pipeline:
             views=(),
             newer=(),
             alerts=(),
+            streams=(),
             lake_table=None,
             decoder=None,
         )
@@ -129,69 +107,6 @@ class Pipeline:
         made = object.__new__(Pipeline)
         made._set(**({one.name: getattr(self, one.name) for one in fields(self)} | changes))
         return made
-
-    @property
-    def lake_to(self) -> Lake:
-        """Return the lake table; raise UsageError for a pipeline without one.
-
-        >>> Pipeline("plant", contract="telemetry").lake("plant").lake_to.table
-        'plant'
-        """
-        if self.lake_table is None:
-            raise UsageError(f"pipeline {self.name} writes to no lake table: add .lake('NAME')")
-        return self.lake_table
-
-    @property
-    def lake_partitioning(self) -> Partitioning:
-        """Return how the lake table is partitioned, by the contract's time and key."""
-        return Partitioning(self.contract.time, self.contract.key, self.lake_to.partition, self.lake_to.buckets)
-
-    @cached_property
-    def added(self) -> pa.Schema:
-        """Return the columns that enrichments and functions add, in order.
-
-        >>> Pipeline("plant", contract="telemetry").map(lambda events: events, adds={"rank": "int"}).added.names
-        ['rank']
-        """
-        return pa.schema([field for step in self.steps for field in step.adds()])
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """Return the contract's columns and the added ones, as views and functions see them.
-
-        >>> Pipeline("plant", contract="telemetry").map(lambda events: events, adds={"rank": "int"}).schema.names[-1]
-        'rank'
-        """
-        return pa.schema([*self.contract.arrow_schema, *self.added])
-
-    @cached_property
-    def lake_schema(self) -> pa.Schema:
-        """Return the lake table's columns: those of `schema`, required ones not nullable, and the identity.
-
-        >>> Pipeline("plant", contract="telemetry").lake("plant").lake_schema.names[-3:]
-        ['_origin', '_seq', '_arrived_at']
-        """
-        own = [pa.field(one.name, one.arrow_type, nullable=not one.required) for one in self.contract.fields]
-        return pa.schema([*own, *self.added, *IDENTITY])
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Return the reference tables that steps join with, each once.
-
-        >>> devices = Reference("devices", "devices.csv", key="device", columns={"site": "string"})
-        >>> [one.name for one in Pipeline("plant", contract="telemetry").enrich(devices, on="device").references]
-        ['devices']
-        """
-        return tuple({step.reference.name: step.reference for step in self.steps if isinstance(step, Enrich)}.values())
-
-    @property
-    def pure(self) -> bool:
-        """Return True when no function is declared impure: then views may be written ahead of the commit.
-
-        >>> Pipeline("plant", contract="telemetry").map(lambda events: events, adds={"rank": "int"}, pure=False).pure
-        False
-        """
-        return all(step.pure for step in self.steps if isinstance(step, Map))
 
     def decode(self, decoder: Decoder) -> "Pipeline":
         """Read the records that others write by a decoder instead of as JSON.
@@ -319,24 +234,6 @@ class Pipeline:
             check_alert(rule, view, self.schema, self.lateness_ms)
         return self._with(newer=(*self.newer, view)) if before else self._with(views=(*self.views, view))
 
-    @property
-    def definitions(self) -> tuple[View, ...]:
-        """Return the views in all their versions."""
-        return (*self.views, *self.newer)
-
-    def definition(self, name: str, version: int) -> View | None:
-        """Return a view in a version; None when the pipeline does not have it.
-
-        >>> from headwater.aggregates import count
-        >>> plant = Pipeline("plant", contract="telemetry").view("devices", by=["device"], events=count())
-        >>> plant.definition("devices", 1).by
-        ('device',)
-        >>> plant.definition("devices", 2) is None
-        True
-        """
-        check_arguments(Pipeline.definition, locals())
-        return next((view for view in self.definitions if (view.name, view.version) == (name, version)), None)
-
     def having(self, views: Sequence[View]) -> "Pipeline":
         """Return the same pipeline with these views instead of its own."""
         check_arguments(Pipeline.having, locals())
@@ -369,6 +266,24 @@ class Pipeline:
         for view in views:
             check_alert(rule, view, self.schema, self.lateness_ms)
         return self._with(alerts=(*self.alerts, rule))
+
+    def to_stream(
+        self, stream: str, *, contract: Contract | str | Path, where: Callable[[pa.Table], Any] | None = None
+    ) -> "Pipeline":
+        """Put kept events on another Kinesis stream, for the pipelines that read it; each once, whatever dies.
+
+        `contract` is what they are there: its fields are columns so far, with their types. `where` is a function as of
+        `Pipeline.where` that says which go. An event that breaks that contract is a dead letter. Raises UsageError for
+        a field that the events do not have, or have in another type.
+
+        >>> Pipeline("plant", contract="telemetry").to_stream("hot", contract="telemetry").streams[0].stream
+        'hot'
+        """
+        check_arguments(Pipeline.to_stream, locals(), contract="a Contract, the name of a shipped one or a path")
+        own = contract if isinstance(contract, Contract) else load_contract(contract_beside(contract))
+        made = ToStream(stream, own, where and Where(where))
+        check_stream(self.name, made, self.streams, self.schema)
+        return self._with(streams=(*self.streams, made))
 
     def lake(self, table: str, *, partition: str | None = "day", buckets: int | None = None) -> "Pipeline":
         """Write every kept event to this Iceberg table, which is made when it is not there.

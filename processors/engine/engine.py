@@ -28,6 +28,7 @@ from headwater.processors.operators.decode import Batch, Found, Part, Poison, co
 from headwater.processors.operators.dedupe import Identities, first_copies, identify
 from headwater.processors.operators.enrich import ReferenceTable, apply_map, apply_where, enrich
 from headwater.processors.operators.misplaced import find_misplaced
+from headwater.processors.operators.outputs import Outputs, chosen, outputs
 from headwater.processors.operators.rows import EventRows, concat_rows
 from headwater.sinks.deadletter import DeadLetter
 from headwater.stream import sequence
@@ -47,6 +48,8 @@ class Effects:
     """Hold what records came to, beside the new state."""
 
     lake: list[pa.Table] = field(default_factory=list)
+    streams: list[Outputs] = field(default_factory=list)
+    """Events that go on to other streams, in the order of the records."""
     letters: list[DeadLetter] = field(default_factory=list)
     keys: list[tuple[Ints, pa.Array]] = field(default_factory=list)
     """For each event that was read, copies included: the index of its record in the call, and its key."""
@@ -213,6 +216,7 @@ class Engine:
         state.count("foreign", int(np.count_nonzero(identities.codes < 0)))
         rows = self._steps(rows.at(new), records, effects)
         self._views(rows, records)
+        self._streams(rows, records, effects)
         effects.lake.append(self._lake(rows))
         state.count("lake", rows.table.num_rows)
         self._revive(rows, dead)
@@ -298,19 +302,22 @@ class Engine:
         return concat_rows([part for part in done if part.table.num_rows] or done[:1])
 
     def _bury(self, rows: EventRows, records: list[StreamRecord], reason: str, effects: Effects) -> None:
-        contract_columns = rows.table.select(self.pipeline.contract.arrow_schema.names)
-        contract = self.pipeline.contract
         who = rows.identities
         came = zip(who.origin.to_pylist(), who.seq.tolist(), rows.arrived.tolist(), strict=True)
-        for at, (body, (origin, seq, arrived)) in enumerate(zip(event_json(contract_columns), came, strict=True)):
-            if self.pipeline.decoder is not None or contract.selects:
-                # the event in the contract's own names is not how the stream's writers write it
-                body = event_record(json.loads(body), flat=True)
+        for at, (body, (origin, seq, arrived)) in enumerate(zip(self._bodies(rows.table), came, strict=True)):
             record = records[int(rows.record[at])]
             effects.letters.append(self._letter(record, int(rows.row[at]), reason, body, (origin, seq)))
             self._mark_dead(origin, seq, arrived)
         self._exclude(rows)
         self.state.count("dead_events", rows.table.num_rows)
+
+    def _bodies(self, table: pa.Table) -> list[bytes]:
+        """Return each event as a record that `dlq redrive` can put."""
+        bodies = event_json(table.select(self.pipeline.contract.arrow_schema.names))
+        if self.pipeline.decoder is None and not self.pipeline.contract.selects:
+            return bodies
+        # the event in the contract's own names is not how the stream's writers write it
+        return [event_record(json.loads(body), flat=True) for body in bodies]
 
     def _exclude(self, rows: EventRows) -> None:
         codes = rows.identities.codes
@@ -338,6 +345,23 @@ class Engine:
         for view in self.state.views.values():
             late = view.fold(rows.table, ts, rows.max_ts_before, versions, rows.record)
             self.state.count(f"late.{view.view.name}", late)
+
+    def _streams(self, rows: EventRows, records: list[StreamRecord], effects: Effects) -> None:
+        for step in self.pipeline.streams if rows.table.num_rows else ():
+            mask, failed = chosen(step.where, rows.table)
+            going = rows.at(mask)
+            made, refused = outputs(step, going.table, going.record)
+            effects.streams.append(made)
+            self.state.count(f"to.{step.stream}", made.table.num_rows)
+            self.state.count(f"not_to.{step.stream}", len(failed) + len(refused))
+            for some, faults in ((rows, failed), (going, refused)):
+                for at, why in faults.items():
+                    effects.letters.append(self._unsent(some, at, records, f"to stream {step.stream}: {why}"))
+
+    def _unsent(self, rows: EventRows, at: int, records: list[StreamRecord], reason: str) -> DeadLetter:
+        (body,) = self._bodies(rows.table.slice(at, 1))
+        identity = rows.identities.origin[at].as_py(), int(rows.identities.seq[at])
+        return self._letter(records[int(rows.record[at])], int(rows.row[at]), reason, body, identity)
 
     def _lake(self, rows: EventRows) -> pa.Table:
         identity = {

@@ -3,7 +3,7 @@
 Protocols and frozen values alone; `services` joins them to AWS, tests to memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,12 +13,13 @@ from headwater.ledger import Commit, ShardEntry
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.engine import CheckControl, LoadReference
 from headwater.sinks.deadletter import DeadLetter
+from headwater.sinks.streams import StreamBatch
 from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.slots import Upsert
 from headwater.sinks.views.store import WriteReport
 from headwater.stores import DocumentStore, ObjectStore
 
-__all__ = ["Ports", "WorkerContext"]
+__all__ = ["Ports", "StreamWriter", "WorkerContext"]
 
 
 class _ShardLedger(DocumentStore, Protocol):
@@ -41,6 +42,14 @@ class LetterWriter(Protocol):
     def write(self, pipeline: str, letters: Sequence[DeadLetter]) -> object: ...
 
 
+class StreamWriter(Protocol):
+    """Put on other streams: `headwater.sinks.streams.KinesisStreams` does."""
+
+    def send(self, stream: str, batches: Sequence[StreamBatch]) -> None: ...
+
+    def tell(self, stream: str, receipt: Mapping[str, object]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """Hold where a worker's effects go."""
@@ -51,6 +60,8 @@ class Ports:
     letters: LetterWriter
     references: LoadReference
     check_control: CheckControl | None = None
+    streams: StreamWriter | None = None
+    """None where the pipeline has no streams that events go on to."""
 
 
 @dataclass(frozen=True)

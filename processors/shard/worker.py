@@ -29,6 +29,7 @@ from headwater.processors.shard.claiming import ClaimedShard, begin_views, claim
 from headwater.processors.shard.context import WorkerContext
 from headwater.processors.shard.flushes import FlushJournal
 from headwater.processors.shard.letters import GatheredLetters
+from headwater.processors.shard.outgoing import Outgoing
 from headwater.processors.shard.slots import emptied, upsert
 from headwater.processors.shard.snapshots import StateStore
 from headwater.processors.shard.traces import Traces
@@ -74,6 +75,7 @@ class ShardWorker:
             self._journal = FlushJournal(ports.ledger, ports.objects, place, shard.entry.epoch, shard.entry.position)
         self._carried = True
         """Whether slots that wait for a flush may hold what is committed: nobody reads that again."""
+        self._outgoing = Outgoing(context, shard.shard_id, shard.entry.epoch) if context.pipeline.streams else None
         self._suspects: tuple[str, str] | None = None
         """The first and last record of a call that the engine failed on."""
         self._start_from(shard)
@@ -158,6 +160,8 @@ class ShardWorker:
             log.exception("the engine failed; the shard goes back to its last commit", extra={"shard": self.shard_id})
             try:
                 self._start_from(reload_shard(self.context, self._shard))
+                if self._outgoing is not None:
+                    self._outgoing.rewound()
             except Exception as failed:
                 raise self._unusable(failed) from failed
             raise Rewound(f"shard {self.shard_id}: read again after {self.position}") from error
@@ -172,6 +176,8 @@ class ShardWorker:
                 self._buffer.append(table)
         self._letters.add(effects.letters)
         self._traces.add(effects.traces)
+        if self._outgoing is not None:
+            self._outgoing.add(effects.streams, records, effects.traces)
         self.heat.observe(records, effects.keys, self._has_range)
         self.heat.refused(effects.refused)
         if effects.forged:
@@ -186,6 +192,8 @@ class ShardWorker:
         comes after a pause waits for nothing. Where nothing is new, it is seen at intervals whether a view is to begin.
         """
         now, settings = self._clock.now_ms(), self._settings
+        if self._outgoing is not None:
+            self._outgoing.tick(self.position)
         before = self._looked_ms if self.is_saved else self._committed_ms
         due = now - before >= settings.commit_seconds * 1000
         if due or self._buffer.approx_bytes >= settings.commit_mb * 1_000_000:
@@ -221,6 +229,8 @@ class ShardWorker:
         self._letters.write(self._ports.letters, self.pipeline.name)
         if self.pipeline.pure:
             self._flush_and_evict()
+        if self._outgoing is not None:
+            self._outgoing.flush(self.position, closed=closed)
         begun = begin_views(self.pipeline, self.position, state, kept, document)
         try:
             self._write_commit(files, now, closed=closed)

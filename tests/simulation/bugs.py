@@ -20,7 +20,7 @@ from unittest import mock
 
 import pyarrow.compute as pc
 
-from headwater import ledger
+from headwater import announcing, awsfailures, ledger
 from headwater.codec import decode_record, encode_batch
 from headwater.errors import Retryable
 from headwater.ledger import Ledger, PendingFile
@@ -47,7 +47,6 @@ from headwater.processors.shard import claiming, slots, worker
 from headwater.processors.shard.context import WorkerContext
 from headwater.processors.shard.snapshots import StateStore
 from headwater.processors.shard.worker import ShardWorker
-from headwater.producers import controls, failures
 from headwater.producers.outbox import Outbox
 from headwater.producers.restores import RestoreWatch
 from headwater.producers.sealing import Numbering
@@ -297,7 +296,7 @@ BUGS: dict[str, list[Patch]] = {
     "files are added without looking": [(publisher, "plan_files", _blind)],
     "versions are compared as unpadded text": [(sequence, "pad", lambda number: number)],
     "a child joins with the first reference version": [(ShardState, "child", _first_version)],
-    "a reference version is announced on one shard": [(controls, "open_shards", _one_look)],
+    "a reference version is announced on one shard": [(announcing, "open_shards", _one_look)],
     "producers take a contract before readers": [(Operator, "_upgrade", _at_once)],
     "a view's row takes older slots": [(Item, "version", _no_version)],
     "a key that could not be listed counts as listed": [(ViewKeys, "add", _hopeful)],
@@ -325,7 +324,7 @@ BUGS: dict[str, list[Patch]] = {
     "a batch given up is told as accepted": [(Sender, "_settle", _told_all_the_same)],
     "a replay puts events where their identity says": [(replay, "from_stream", _elsewhere_again)],
     "an expired token ends a batch for good": [
-        (failures, "_PERMANENT", failures._PERMANENT | {"ExpiredTokenException"})
+        (awsfailures, "_PERMANENT", awsfailures._PERMANENT | {"ExpiredTokenException"})
     ],
     "rows of a session that all shards have forgotten are unexpected": [(Committed, "cutoff_ms", None)],
     "a rebuild does not wait until every shard has begun": [(Beginnings, "wait", _at_once_begun)],

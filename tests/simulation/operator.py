@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from headwater.announcing import put_control
 from headwater.errors import HeadwaterError
 from headwater.ledger import Ledger
 from headwater.processors.references import publish
-from headwater.producers.controls import put_control
 from tests.simulation.ledgerguard import LEDGER
 from tests.simulation.producers import CONTROL_KEY
 from tests.simulation.workload import Event, zones

@@ -14,10 +14,10 @@ import pytest
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 from moto import mock_aws
 
+from headwater.announcing import put_control
 from headwater.clock import ManualClock
 from headwater.codec.control import decode_control, is_signed
 from headwater.errors import HeadwaterError, InvalidEvent, UsageError
-from headwater.producers.controls import put_control
 from headwater.producers.producer import Producer
 from headwater.producers.receipts import PendingReceipts
 from headwater.producers.settings import ProducerSettings, Receipt, Runtime

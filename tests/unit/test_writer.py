@@ -13,8 +13,8 @@ from botocore.exceptions import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.awsfailures import aws_error
 from headwater.errors import HeadwaterError, Retryable, Throttled
-from headwater.producers.failures import aws_error
 from headwater.producers.sealing import SealedBatch
 from headwater.producers.writer import Writer, WriterSettings
 from tests.producer_stream import client_error

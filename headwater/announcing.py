@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from headwater.awsfailures import retried
 from headwater.clock import Clock, SystemClock
 from headwater.codec import encode_control
 from headwater.errors import HeadwaterError
-from headwater.producers.failures import retried
 from headwater.stream.shards import open_shards
 
 __all__ = ["put_control"]

@@ -1,0 +1,144 @@
+"""Events that go on to another stream: each is read there once, whatever dies and whatever code comes after."""
+
+from collections import Counter
+from itertools import count as numbers
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headwater.errors import Fenced
+from headwater.processors.definition.pipeline import Pipeline
+from tests.flowing import DOUBLED, READING, World, first
+
+
+def exact(world: World, factors: set[int]) -> None:
+    """Each event came on once, computed by one of these versions of the code, and receipts tell of all and no more."""
+    rows, counts = world.read_on()
+    wanted = list(range(3 * len(world.records)))
+    assert sorted(row["n"] for row in rows) == wanted
+    assert all(row["twice"] in {row["n"] * factor for factor in factors} for row in rows)
+    assert counts.get("poison_records", 0) == counts.get("conflicts", 0) == counts.get("foreign", 0) == 0
+    told = Counter({name: sum(stop - start for start, stop in some) for name, some in world.accepted.items()})
+    came: dict[str, set[int]] = {}
+    for row in rows:
+        came.setdefault(row["_origin"], set()).add(row["_seq"])
+    assert told == Counter({name: len(some) for name, some in came.items()})
+
+
+def test_a_life_without_faults() -> None:
+    world = World()
+    world.load(6)
+    assert world.life(first())
+    exact(world, {2})
+    assert not [key for key in world.objects.list("state/") if "outgoing" in key]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("changed", "pause_ms"), [(False, 16_000), (True, 1_000)])  # with receipts in between, without
+def test_whatever_call_it_dies_in_each_event_goes_on_once(when: str, changed: bool, pause_ms: int) -> None:
+    """Also where other code reads on: what the first has numbered is not computed anew, and none is left out."""
+    for at in numbers(1):
+        world = World(pause_ms)
+        world.load(5)
+        ended = world.life(first(), dies=(at, when))
+        if not ended:
+            assert world.life(first(3) if changed else first())
+        exact(world, {2, 3} if changed else {2})
+        if ended:
+            assert at > 40
+            return
+
+
+def test_bodies_too_large_for_the_ledger_wait_in_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwater.processors.shard.outgoing.INLINE_STATE", 10)
+    for at in numbers(1):
+        world = World()
+        world.load(4)
+        ended = world.life(first(), dies=(at, "after"))
+        if not ended:
+            assert world.life(first())
+        exact(world, {2})
+        assert not [key for key in world.objects.list("state/") if "outgoing" in key]
+        if ended:
+            return
+
+
+def test_other_code_that_sends_less_leaves_what_is_numbered_as_it_is() -> None:
+    """Up to where the dead owner had numbered its code counts, after it the new one's."""
+    world = World()
+    world.load(6)
+    worker = world.owner(first())
+    worker.process(world.records[:2])
+    world.clock.advance(1_000)
+    worker.tick()  # numbered and put, and not committed
+    assert world.life(first(lowest=100))
+    rows, _ = world.read_on()
+    assert sorted(row["n"] for row in rows) == list(range(6))
+
+
+def test_a_quiet_shard_says_nothing_more() -> None:
+    world = World()
+    world.load(3)
+    worker = world.owner(first())
+    worker.process(world.records)
+    for _ in range(3):
+        world.clock.advance(31_000)
+        worker.tick()
+    worker.commit()
+    calls = world.calls
+    for _ in range(100):
+        world.clock.advance(31_000)
+        worker.tick()
+    assert world.kinesis.faults.calls["put_records"] == 1
+    assert world.calls - calls <= 200  # it is looked whether a view is to begin
+    exact(world, {2})
+
+
+def test_an_owner_that_was_taken_over_puts_nothing_new() -> None:
+    world = World()
+    world.load(6)
+    old = world.owner(first())
+    old.process(world.records[:2])
+    assert world.life(first())
+    world.clock.advance(1_000)
+    with pytest.raises(Fenced):
+        old.tick()
+    exact(world, {2})
+
+
+def test_an_impure_function_is_asked_once_for_what_goes_on() -> None:
+    """A second answer is not put under the number of the first."""
+    for at in numbers(1):
+        world = World()
+        world.load(4)
+        answers = numbers(1_000)
+
+        def impure(events: pa.Table, answers: Any = answers) -> pa.Table:
+            return pa.table({"twice": pa.array([next(answers) for _ in range(len(events))], pa.int64())})
+
+        def pipeline(impure: Any = impure) -> Pipeline:
+            made = Pipeline("first", READING).map(impure, adds={"twice": "long"}, pure=False)
+            return made.to_stream("doubled", contract=DOUBLED).lake("first")
+
+        ended = world.life(pipeline(), dies=(at, "after"))
+        if not ended:
+            assert world.life(pipeline())
+        rows, counts = world.read_on()
+        assert sorted(row["n"] for row in rows) == list(range(12))
+        assert not counts.get("conflicts")
+        if ended:
+            return
+
+
+def test_a_refused_record_is_put_again_and_the_shard_waits() -> None:
+    world = World()
+    world.load(3)
+    worker = world.owner(first())
+    worker.process(world.records)
+    world.clock.advance(1_000)
+    for _ in range(3):
+        world.kinesis.faults.partial([0])
+    worker.tick()
+    worker.commit(closed=True)
+    exact(world, {2})
