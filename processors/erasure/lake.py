@@ -97,7 +97,7 @@ class LakeErasure:
     def _next(self, table: Table) -> list[FileScanTask]:
         """Return files that have the key, of a step's size. Each file is looked at once."""
         found, size = list[FileScanTask](), 0
-        tasks = plan(table)
+        tasks = sorted(plan(table), key=lambda task: task.file.file_path)  # pyiceberg has them in no order
         self.progress.phase("files that may have it", len(tasks))
         for at, task in enumerate(tasks):
             path = task.file.file_path

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headwater.codec import Control, Decoded, decode_record
@@ -19,6 +20,8 @@ from headwater.processors.generations import Serving
 from headwater.processors.shard.snapshots import StateStore
 from headwater.sinks.deadletter import DeadLetter, DeadLetters
 from headwater.sinks.views.store import ViewStore
+from tests.simulation.bucket import MEMORY
+from tests.simulation.erased import ErasedViews, taken_away
 from tests.simulation.foreigners import ODD, inside
 from tests.simulation.ledgerguard import VIEWS
 from tests.simulation.strangers import STRANGE, with_times
@@ -50,15 +53,11 @@ def findings(system: System, finished: bool) -> Found:
 def _lake(system: System) -> pa.Table:
     names = [*_CONTENT, "_origin", "_seq", "_arrived_at", "weight", "zone"]
     tables = [system.after.lake_schema.empty_table().select(names)]
-    for uri in _ours(system):
-        body = system.objects.get(uri.removeprefix("s3://memory/"))
-        table = pq.read_table(io.BytesIO(body), columns=names)
+    for uri in system.table.files:
+        table = pq.read_table(io.BytesIO(system.objects.get(uri.removeprefix(MEMORY))), columns=names)
         tables.append(table.cast(tables[0].schema))
-    return pa.concat_tables(tables)
-
-
-def _ours(system: System) -> list[str]:
-    return [uri for uri in system.table.files if not uri.startswith(STRANGE)]
+    found = pa.concat_tables(tables)
+    return found.filter(pc.not_equal(found["_origin"], STRANGE))
 
 
 def _rows(system: System) -> list[dict[str, Any]]:
@@ -75,6 +74,8 @@ class Stream:
         """By shard, parents first: for each record the reference version that it announces, or 0, and its events."""
         self.foreign = Counter[int]()
         """How often each event of others is there, on a shard that it belongs to."""
+        self.places: dict[int, list[tuple[str, int]]] = {}
+        """By event, where each copy of it lies."""
         self.buried: set[tuple[str, int]] = set()
         """Where records lie of which each is one dead letter."""
         for shard in sorted(system.shards(), key=lambda one: one.shard_id):
@@ -95,7 +96,9 @@ class Stream:
                 elif isinstance(found, Decoded):
                     table = found.table if mine is None else found.table.filter(pa.array(mine))
                     records.append((0, self._identities(found, table, contract.id is not None)))
-                    if table.num_rows and table["device"][0].as_py() == "f":
+                    for n in table["n"].to_pylist():
+                        self.places.setdefault(n, []).append((shard.shard_id, record.number))
+                    if table.num_rows and table["device"][0].as_py() == "foreign":
                         self.foreign.update(table["n"].to_pylist())
             self.shards.append((shard.shard_id, records))
 
@@ -118,7 +121,8 @@ class Stream:
 def _lake_is_truth(system: System) -> Found:
     """Each event there once, as it was meant, under an identity of its own, and no other."""
     truth, stream, rows = system.truth, Stream(system), _rows(system)
-    got = Counter[int](row["n"] for row in [*rows, *system.strangers.deleted])
+    got, gone = Counter[int](row["n"] for row in rows), taken_away(system, stream.places)
+    deleted = Counter[int](row["n"] for row in system.strangers.deleted)
     found = [f"unknown event {n}" for n in got.keys() - truth.events.keys()]
     for row in rows:
         event = truth.events.get(row["n"])
@@ -126,8 +130,11 @@ def _lake_is_truth(system: System) -> Found:
             found.append(f"{row} is not as it was put: {event}")
     for n, event in truth.events.items():
         fewest, most = _times(system, stream, event)
-        if not fewest <= got[n] <= most:
-            found.append(f"{event}: {got[n]} times in the lake or deleted, not {fewest} to {most}")
+        if n in gone:
+            fewest, most = max(0, fewest - gone[n][1] - deleted[n]), max(0, most - gone[n][0])
+        times = got[n] + deleted[n] * (n not in gone)
+        if not fewest <= times <= most:
+            found.append(f"{event}: {times} times in the lake or deleted, not {fewest} to {most}, {gone.get(n)} taken")
     taken = Counter((row["_origin"], row["_seq"]) for row in rows)
     return found + [f"identity {at} has {times} rows" for at, times in taken.items() if times > 1]
 
@@ -153,12 +160,13 @@ def _files(system: System) -> Found:
     """Each referenced file is there, and named once."""
     found = [f"{uri} named {times} times" for uri, times in Counter(system.table.files).items() if times > 1]
     return found + [
-        f"{uri} is no object" for uri in _ours(system) if uri.removeprefix("s3://memory/") not in system.objects.bodies
+        f"{uri} is no object" for uri in system.table.files if uri.removeprefix(MEMORY) not in system.objects.bodies
     ]
 
 
 def _views(system: System) -> Found:
     """Every view over the lake's rows, which are the truth's by another auditor, computed here in plain Python."""
+    erased = ErasedViews(system, Stream(system).places)
     minutes: dict[tuple[str, int], tuple[int, int]] = {}
     ever: dict[str, tuple[int, int, int]] = {}
     zones = Counter[tuple[int | None, str]]()
@@ -169,6 +177,7 @@ def _views(system: System) -> Found:
         times, highest, lowest = ever.get(row["device"], (0, value, value))
         ever[row["device"]] = times + 1, max(highest, value), min(lowest, value)
         zones[row["zone"], row["device"]] += 1
+        erased.add(row)
     by_zone = Counter[int | None]()
     for (zone, _), times in zones.items():
         by_zone[zone] += times
@@ -177,15 +186,17 @@ def _views(system: System) -> Found:
     minute = {
         (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"]) for row in rows["by_minute"]
     }
-    found = _differ("by_minute", minutes, minute)
+    found = erased.judged("by_minute", minutes, minute) + _differ("by_minute", minutes, minute)
     if serving["ever"].version == 1:
-        found += _differ("ever", {at: one[:2] for at, one in ever.items()}, _columns(rows["ever"], "events", "highest"))
+        want, got = {at: one[:2] for at, one in ever.items()}, _columns(rows["ever"], "events", "highest")
     else:
-        want = {at: one[::2] for at, one in ever.items()}
-        found += _differ("ever, rebuilt", want, _columns(rows["ever"], "events", "lowest"))
+        want, got = {at: one[::2] for at, one in ever.items()}, _columns(rows["ever"], "events", "lowest")
+    found += erased.judged("ever", want, got) + _differ("ever", want, got)
     if serving["by_zone"].version == 1:
-        return found + _differ("by_zone", dict(by_zone), {row["zone"]: row["events"] for row in rows["by_zone"]})
+        stored = {row["zone"]: row["events"] for row in rows["by_zone"]}
+        return found + (erased.kept(by_zone, stored) if erased.key else _differ("by_zone", dict(by_zone), stored))
     stored = {(row["zone"], row["device"]): row["events"] for row in rows["by_zone"]}
+    found += erased.judged("by_zone, rebuilt", zones, stored)
     return found + _differ("by_zone, rebuilt", dict(zones), stored)
 
 
@@ -221,9 +232,11 @@ def _letters(system: System) -> Found:
         else:
             others.append(letter)
     dead = [event.n for event in truth.events.values() if event.dead and event.n not in system.foreign]
-    fewest = sum(n in truth.accepted and n not in truth.lost for n in dead)
+    key = system.eraser.key if system.eraser else None
+    fewest = sum(n in truth.accepted and n not in truth.lost and truth.events[n].device != key for n in dead)
     most = len(dead) + sum(n in truth.doubled for n in dead)
-    found = [f"{at[where]} letters of the record at {where}" for where in buried if at[where] != 1]
+    spared = (0, 1) if key == "foreign" else (1,)
+    found = [f"{at[where]} letters of the record at {where}" for where in buried if at[where] not in spared]
     if not fewest <= events <= most:
         found.append(f"{events} letters of events, {fewest} to {most} events are dead")
     return found + _clashes(system, others)
@@ -234,7 +247,7 @@ def _clashes(system: System, letters: list[DeadLetter]) -> Found:
     said = {json.loads(line)["n"] for letter in letters for line in letter.payload.splitlines()}
     found = [f"a letter of event {n}, which is in nobody's place" for n in said - clashed]
     # contents that another version of the contract has seen cannot be compared
-    if not system.world.fired["* upgrade"]:
+    if not system.world.fired["* upgrade"] and system.eraser is None:
         found += [f"event {n} was dropped as a copy of another" for n in (clashed & system.truth.accepted) - said]
     return found
 
@@ -261,7 +274,8 @@ def _references(system: System) -> Found:
                 want.setdefault(at, version)
         ends[shard_id] = version
     got = {(row["_origin"], row["_seq"]): row["zone"] for row in _rows(system) if row["zone"] is not None}
-    wrong = {at: zone for at, zone in got.items() if want.get(at) != zone}
+    key = system.eraser.key if system.eraser and system.flavour.own else None  # copies of what was forgotten are new
+    wrong = {at: zone for at, zone in got.items() if want.get(at) != zone and at[0] != key}
     found = [f"{at}: joined with version {zone}, not {want.get(at)}" for at, zone in wrong.items()]
     behind = sorted(shard_id for shard_id in opened if ends[shard_id] < system.published)
     return found + [f"{shard_id} never heard of version {system.published}" for shard_id in behind]
@@ -279,7 +293,11 @@ def _exact(system: System, report: AuditReport) -> bool:
     said = {
         (one.origin, seq) for one in report.origins for start, stop in one.not_in_lake for seq in range(start, stop)
     }
-    others = all(not (one.not_processed or one.unexpected or one.duplicates) for one in report.origins)
+    key = system.eraser.key if system.eraser and system.flavour.own else None
+    own, said = ({at for at in some if at[0] != key} for some in (own, said))
+    others = all(
+        one.origin == key or not (one.not_processed or one.unexpected or one.duplicates) for one in report.origins
+    )
     there = report.foreign.missing == foreign and not (report.foreign.duplicates or report.foreign.unexpected)
     # after 30 days a session is forgotten, and with it what was deleted of it
     named = said <= own if system.archive else said == own
@@ -302,6 +320,8 @@ def _audited(system: System) -> Found:
     # and after 30 days the shards that go on forget a session with its receipts, those that have ended nothing
     whole &= not system.archive
     for origin, seqs in Stream(system).by_origin().items():
+        if system.flavour.own and system.eraser and origin == system.eraser.key:
+            continue  # forgotten with its key
         if system.archive and processed[origin] < len(seqs):
             continue  # after 30 days an origin is forgotten: that the audit knows it is in `_exact`
         complete = whole and any(origin in one.origins for one in system.applications)

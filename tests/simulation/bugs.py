@@ -32,6 +32,7 @@ from headwater.processors.engine import engine
 from headwater.processors.engine.controls import read_receipt
 from headwater.processors.engine.engine import Engine
 from headwater.processors.engine.state import ShardState
+from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.operators.aggregate import ViewState
 from headwater.processors.operators.misplaced import Misplaced
 from headwater.processors.rebuild import from_stream as past
@@ -53,7 +54,9 @@ from headwater.producers.sealing import Numbering
 from headwater.producers.sender import Sender
 from headwater.producers.writer import Writer
 from headwater.sinks.deadletter import DeadLetters
-from headwater.sinks.lake import publisher, standing
+from headwater.sinks.lake import maintenance, publisher, standing
+from headwater.sinks.lake.catalog import _CatalogState
+from headwater.sinks.lake.rewrite import replace_files
 from headwater.sinks.lake.standing import TableState
 from headwater.sinks.views.items import Item
 from headwater.sinks.views.keys import ViewKeys
@@ -260,6 +263,10 @@ def _half_open(table: Any, horizon_ms: int = HORIZON_MS) -> OriginSets:
     return _from_table(table.filter(pc.less(table["lo"], table["hi"])), horizon_ms)
 
 
+def _one_less(table: Any, old: Any, new: Any, why: Any) -> None:
+    replace_files(table, old, new[:-1], why)
+
+
 def _unguarded(self: Engine, control: Any, record: Any, effects: Any) -> None:
     if control.kind == "reference":
         self._new_reference(control.body)
@@ -305,7 +312,7 @@ BUGS: dict[str, list[Patch]] = {
     ],
     "an outbox takes up its numbers again": [(Outbox, "_begin", _numbers_again)],
     "an outbox forgets what it has told nobody": [(Outbox, "unannounced", lambda _self: [])],
-    "what another engine rewrote is added again": [(TableState, "history", lambda _self, _before: (frozenset(), 0))],
+    "what another engine rewrote is added again": [(_CatalogState, "history", lambda _self, _before: (frozenset(), 0))],
     "the same version by newer code is skipped": [(slots, "slot_version", lambda version, _epoch: version)],
     "a publisher takes files whatever another took": [_without("taken = :t", "attribute_exists(pipeline)")],
     "the ledger is read as it may have been": [(Ledger, "_get", _as_it_was)],
@@ -330,6 +337,8 @@ BUGS: dict[str, list[Patch]] = {
     "a rebuild does not wait until every shard has begun": [(Beginnings, "wait", _at_once_begun)],
     "a rebuild forgets what a shard's parents have seen": [(StreamPast, "_inherited", _orphan)],
     "a rebuild has one slot for all shards": [(past, "write", _one_slot)],
+    "a compaction leaves out one of its files": [(maintenance, "replace_files", _one_less)],
+    "a forgetting counts nothing as excluded": [(ExcludedRows, "add", _nothing)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
 }
 

@@ -1,77 +1,107 @@
-"""A table catalog that lies as real ones were seen to: commits acknowledged and lost, foreign writers in between."""
+"""A real Iceberg table in a catalog that lies as real ones were seen to: commits acknowledged and lost, or undone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from headwater.errors import Retryable
-from headwater.sinks.lake.standing import TableState
+from pyiceberg.manifest import DataFile
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+from pyiceberg.table.update import update_table_metadata
+
+from headwater.contract.iceberg import iceberg_schema
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.sinks.lake.catalog import PROPERTIES
+from headwater.sinks.lake.rewrite import data_files
+from headwater.sinks.lake.specs import partition_spec
+from tests.simulation.bucket import BucketIO, SimulatedObjects
 from tests.simulation.world import World
 
-__all__ = ["SimulatedTable", "TableSession"]
+__all__ = ["CatalogSession", "SimulatedTable"]
 
 OVERTAKES_MS = 900
 """How long after a commit another writer's, begun before it, may still land on top and undo it."""
 
 
 class SimulatedTable:
-    """The data files of one table. A commit may be acknowledged and not be there, at once or for so long after."""
+    """The table's metadata. A commit may be acknowledged and not be there, at once or for so long after."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, objects: SimulatedObjects, pipeline: Pipeline) -> None:
         self._world = world
-        self.files: list[str] = []
-        self.added: set[str] = set()
-        self.revision = 0
-        self._doomed: dict[str, int] = {}
+        self.io = BucketIO(objects)
+        self.name = pipeline.lake_to.table
+        schema = iceberg_schema(pipeline.contract, pipeline.added)
+        spec: PartitionSpec = partition_spec(pipeline.lake_partitioning, schema)
+        location = f"{objects.uri('lake')}/{self.name}"
+        made = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, location, dict(PROPERTIES))
+        self._states: list[tuple[TableMetadata, bool]] = [(made, True)]
+        """What the table has been, the present last, and whether that is firm: no later commit undoes it."""
+        self._doomed: list[tuple[int, TableMetadata]] = []
 
-    def _settle(self) -> None:
-        gone = {path for path, at in self._doomed.items() if self._world.now >= at}
-        if gone:
-            self.files = [path for path in self.files if path not in gone]
-            self.added -= gone
-            self.revision += 1
-            self._doomed = {path: at for path, at in self._doomed.items() if path not in gone}
+    @property
+    def metadata(self) -> TableMetadata:
+        """What the table is."""
+        for at, one in [doomed for doomed in self._doomed if doomed[0] <= self._world.now]:
+            self._doomed.remove((at, one))
+            place = next((place for place, (state, _) in enumerate(self._states) if state is one), 0)
+            # what a firm commit stands on is not undone by one that was begun before
+            if place and not any(firm for _, firm in self._states[place:]):
+                del self._states[place:]
+        return self._states[-1][0]
 
-    def load(self) -> TableState:
-        """The files that are there, and those that were: what is undone is in no history."""
-        self._settle()
-        return TableState(set(self.files), frozenset(self.added), 0, self.revision)
+    @property
+    def files(self) -> list[str]:
+        """The current snapshot's data files, one that is named twice twice."""
+        return [file.file_path for file in self.data_files()]
 
-    def commit(self, revision: int, paths: Sequence[str]) -> None:
-        """On top of the revision that was read. Adding a path that is there would double it: nothing prevents that."""
-        self._settle()
-        if revision != self.revision:
-            raise Retryable("table: another writer was faster")
-        self.revision += 1
-        if self._world.chance("catalog loses"):
-            return
-        self.files += list(paths)
-        self.added |= set(paths)
-        if self._world.chance("catalog drops foreign"):
-            at = self._world.now + self._world.random.randint(1, OVERTAKES_MS)
-            self._doomed.update(dict.fromkeys(paths, at))
+    def data_files(self) -> list[DataFile]:
+        return data_files(CatalogSession(self).load_table())
 
-    def replace(self, gone: Sequence[str], path: str) -> None:
-        """Put one file in place of some, as another engine does: on top of everything, and never undone."""
-        self._settle()
-        assert set(gone) <= set(self.files), "an engine's commit fails when a file that it replaces is gone"
-        self.revision += 1
-        self.files = [one for one in self.files if one not in gone] + [path]
-        self.added.add(path)
-        # what a commit stands on is not undone by one that was begun before
-        self._doomed = {one: at for one, at in self._doomed.items() if one not in gone}
+    def commit(self, requirements: Sequence[Any], updates: Sequence[Any], firm: bool) -> CommitTableResponse:
+        """Commit on top of the state that the requirements name, or raise CommitFailedException."""
+        base = self.metadata
+        for requirement in requirements:
+            requirement.validate(base)
+        where = f"{base.location}/metadata/{len(self._states):05d}.metadata.json"
+        made = update_table_metadata(base, tuple(updates), metadata_location=where)
+        if not firm and self._world.chance("catalog loses"):
+            return CommitTableResponse(metadata=made, metadata_location=where)
+        self._states.append((made, firm))
+        if not firm and self._world.chance("catalog drops foreign"):
+            self._doomed.append((self._world.now + self._world.random.randint(1, OVERTAKES_MS), made))
+        return CommitTableResponse(metadata=made, metadata_location=where)
 
 
-class TableSession:
-    """What one publisher has of the table: the port of `headwater.sinks.lake.publisher`."""
+class CatalogSession:
+    """What one process has of the catalog. With a world, its calls go wrong; without, they are firm."""
 
-    def __init__(self, table: SimulatedTable) -> None:
-        self._table = table
-        self._revision = 0
+    def __init__(self, table: SimulatedTable, world: World | None = None) -> None:
+        self._table, self._world = table, world
 
-    def read(self) -> TableState:
-        found = self._table.load()
-        self._revision = found.sequence
-        return found
+    def load_table(self, _identifier: Any = None) -> Table:
+        """The table as it is."""
+        metadata = self._call("load_table", lambda: self._table.metadata)
+        where = f"{metadata.location}/metadata/current"
+        return Table(("db", self._table.name), metadata, where, self._table.io, self)
 
-    def add(self, paths: Sequence[str]) -> Mapping[str, str]:
-        self._table.commit(self._revision, paths)
-        return {}
+    def commit_table(self, _table: Table, requirements: Sequence[Any], updates: Sequence[Any]) -> CommitTableResponse:
+        """Commit, and never twice: `headwater.sinks.lake.catalog` has Glue's update sent once."""
+        answers: list[CommitTableResponse] = []
+
+        def once() -> CommitTableResponse:
+            if not answers:
+                answers.append(self._table.commit(requirements, updates, self._world is None))
+            return answers[0]
+
+        return self._call("commit_table", once)
+
+    def _call(self, operation: str, target: Any) -> Any:
+        return target() if self._world is None else self._world.call("catalog", operation, target, {}, ())
+
+    def supports_server_side_planning(self) -> bool:
+        """It plans nothing."""
+        return False
+
+    def _delete_old_metadata(self, *_: Any) -> None:
+        """Nothing: metadata lies in no object here."""

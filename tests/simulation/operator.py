@@ -59,7 +59,7 @@ class Operator:
     def _event(self) -> Event:
         """A new event of a writer that is not ours."""
         system = self.system
-        event = replace(system.truth.event(device="f"), value=7)
+        event = replace(system.truth.event(device="foreign"), value=7)
         system.truth.events[event.n] = system.foreign[event.n] = event
         return event
 

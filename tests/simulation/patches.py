@@ -1,15 +1,18 @@
 """What a simulated run replaces in the code: threads, conditions, the size of states, the stream's numbers."""
 
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
-from uuid import UUID
 
 from greenlet import GreenletExit
+from pyiceberg.manifest import clear_manifest_cache
+from pyiceberg.table import snapshots as iceberg_snapshots
 
 from headwater.processors import references as references_module
 from headwater.processors.runners import embedded
@@ -17,7 +20,7 @@ from headwater.processors.shard import snapshots
 from headwater.producers import background, direct, processes, producer, sender
 from headwater.producers.outbox import Outbox
 from headwater.testing import streams as streams_module
-from tests.simulation.world import Actor, World
+from tests.simulation.world import Actor, SimClock, World
 
 __all__ = ["simulated"]
 
@@ -120,11 +123,16 @@ def simulated(world: World) -> Iterator[None]:
         replace(background, "Thread", thread)
         replace(sender, "Condition", condition)
         # a simulated process ends within the world: at the end of the real one its senders would wait for ever
-        replace(sender, "uuid4", lambda: UUID(int=world.random.getrandbits(128), version=4))
+        replace(sender, "uuid4", lambda: uuid.UUID(int=world.random.getrandbits(128), version=4))
         replace(processes, "_PROCESS", SimpleNamespace(add=lambda _holder, _sender: None))
         replace(producer, "Outbox", outbox)
         replace(direct, "Outbox", outbox)
         replace(references_module, "threading", SimpleNamespace(Lock=nullcontext))
+        # names of files are drawn in threads, too: not from the seed that decides who goes on
+        names, clock = Random(world.seed), SimClock(world)
+        replace(uuid, "uuid4", lambda: uuid.UUID(int=names.getrandbits(128), version=4))
+        replace(iceberg_snapshots, "time", SimpleNamespace(time=lambda: clock.now_ms() / 1000))
+        clear_manifest_cache()
         if world.random.random() < 0.33:
             replace(snapshots, "INLINE_STATE", 16)
         if world.random.random() < 0.5:

@@ -35,6 +35,8 @@ OPERATIONS = (
         "months",
         "replay",
         "rebuild",
+        "compact",
+        "forget",
     ),
 )
 _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000

@@ -15,6 +15,8 @@ from tests.simulation.world import FAULTS
 SEEDS = 60
 """A seed takes about a second and a half of CPU; `make simulate` and `make nightly` have the long forms."""
 QUICK = (
+    "a compaction leaves out one of its files",
+    "a forgetting counts nothing as excluded",
     "an outbox takes up its numbers again",
     "files are added without looking",
     "identities are not in the snapshot",
