@@ -37,6 +37,7 @@ test-bugs: env ## Every mistake planted in the code is found by the simulation; 
 	$(BIN)/pytest -n 2 -m "long or not long" tests/simulation -k planted
 
 test-trino: env ## A real Trino over the lake; fetches 821 MB once, needs a JDK of 24 or newer and Maven
+	$(BIN)/python -m tests.trino.server
 	$(BIN)/pytest -m trino tests/trino
 
 lint: env ## ruff, mypy strict, import-linter, bandit

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import sqlglot
 
-__all__ = ["TRINO_ONLY", "local_sql", "parameters"]
+__all__ = ["TRINO_ONLY", "UNBOUNDED", "local_sql", "parameters"]
 
 TRINO_ONLY = {"as of", "files", "snapshots"}
 """Time travel and Iceberg's own tables: nothing that DuckDB over the current files could answer."""
+UNBOUNDED = TRINO_ONLY | {"events twice", "gaps"}
+"""Queries that have no times: a part of the identities would show neither copies nor gaps."""
 
 
 def local_sql(sql: str, values: Sequence[str] = ()) -> str:
@@ -20,4 +22,9 @@ def local_sql(sql: str, values: Sequence[str] = ()) -> str:
 
 def parameters(name: str, key: str, start: str, end: str) -> list[str]:
     """SQL literals for the parameters of a named query."""
-    return {"one key": [f"'{key}'", f"'{start}'", f"'{end}'"]}.get(name, [])
+    span = [f"'{start}'", f"'{end}'"]
+    special = {
+        "one key": [f"'{key}'", *span],
+        "keys gone silent": [span[0], span[1], span[1], "'9999-01-01T00:00:00Z'"],
+    }
+    return special.get(name, [] if name in UNBOUNDED else span)

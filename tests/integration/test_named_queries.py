@@ -15,7 +15,7 @@ from headwater.sinks.lake.catalog import open_table
 from headwater.sinks.lake.query import lake_query
 from infra.queries import named_queries
 from tests.integration.test_lake_users import SETTINGS, aws, services
-from tests.named_queries import TRINO_ONLY, local_sql, parameters
+from tests.named_queries import TRINO_ONLY, UNBOUNDED, local_sql, parameters
 
 __all__ = ["aws", "services"]
 
@@ -50,6 +50,7 @@ def rows(services: Services) -> pd.DataFrame:
 def test_named_queries_answer_as_pandas_does(services: Services, rows: pd.DataFrame) -> None:
     device = rows["device"].min()
     queries = named_queries(services.pipeline)
+    assert {name for name, query in queries.items() if "?" not in query.sql} == UNBOUNDED
     assert set(queries) > TRINO_ONLY
     answers: dict[str, pa.Table] = {}
     for name, query in queries.items():
@@ -58,17 +59,24 @@ def test_named_queries_answer_as_pandas_does(services: Services, rows: pd.DataFr
             answers[name] = lake_query(SETTINGS, local_sql(query.sql, parameters(name, device, START, END)))
     found = {name: answer.to_pandas() for name, answer in answers.items()}
     assert found["events twice"].empty
-    days = rows.groupby(rows["ts"].dt.floor("D")).size()
-    assert found["events per day"]["events"].tolist() == days.tolist()
-    assert dict(found["keys by events"].itertuples(index=False)) == rows["device"].value_counts().to_dict()
-    assert found["latest arrivals"]["_arrived_at"].min() == rows["_arrived_at"].nlargest(100).min()
-    newest = rows.groupby("device")["ts"].max()
+    spanned = rows[(rows["ts"] >= START) & (rows["ts"] < END)]
+    assert 0 < len(spanned) < len(rows)
+    days = spanned.groupby(spanned["ts"].dt.floor("D"))["device"].agg(["size", "nunique"])
+    assert found["events per day"][["events", "keys"]].to_numpy().tolist() == days.to_numpy().tolist()
+    assert dict(found["keys by events"].itertuples(index=False)) == spanned["device"].value_counts().to_dict()
+    assert found["latest arrivals"]["_arrived_at"].min() == spanned["_arrived_at"].nlargest(100).min()
+    newest = spanned.groupby("device")["ts"].max()
     assert found["latest per key"].set_index("device")["ts"].to_dict() == newest.to_dict()
-    delay = (rows["_arrived_at"] - rows["ts"]).dt.total_seconds()
+    delay = (spanned["_arrived_at"] - spanned["ts"]).dt.total_seconds()
     assert found["late events"]["events"].sum() == (delay > 3600).sum()
-    span = (rows["ts"] >= START) & (rows["ts"] < END) & (rows["device"] == device)
-    assert 0 < len(found["one key"]) == span.sum() < (rows["device"] == device).sum()
+    assert 0 < len(found["one key"]) == (spanned["device"] == device).sum() < (rows["device"] == device).sum()
+    pauses = spanned.sort_values("ts").groupby("device")["ts"].diff().dt.total_seconds()
+    silence = found["silence per key"].set_index("device")
+    assert silence["longest"].to_dict() == pytest.approx(pauses.groupby(spanned["device"]).max().to_dict(), nan_ok=True)
+    assert silence["newest"].to_dict() == newest.to_dict()
+    gone = set(spanned["device"]) - set(rows[rows["ts"] >= END]["device"])
+    assert set(found["keys gone silent"]["device"]) == gone != set()
     gaps = rows.sort_values("_seq").groupby("_origin")["_seq"].diff().dropna() - 1
     assert found["gaps"]["missing"].sum() == gaps.sum()
-    means = rows.groupby([rows["ts"].dt.floor("h"), "region", "metric"], dropna=False)["value"].mean()
+    means = spanned.groupby([spanned["ts"].dt.floor("h"), "region", "metric"], dropna=False)["value"].mean()
     assert sorted(found["hourly by region"]["mean"]) == pytest.approx(sorted(means))

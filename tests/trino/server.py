@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 import urllib.request
@@ -107,7 +108,7 @@ def _java() -> str | None:
     return None
 
 
-def _program() -> Path:
+def program() -> Path:
     """Trino's directory, from Maven Central the first time (821 MB)."""
     made = BUILD / f"trino-server-{VERSION}"
     if not made.is_dir():
@@ -136,7 +137,7 @@ def trino(aws: str, database: str, folder: Path) -> Iterator[Trino]:
     (etc / "config.properties").write_text(_CONFIG.format(port=port))
     (etc / "jvm.config").write_text(_JVM)
     (etc / "catalog" / "lake.properties").write_text(_CATALOG.format(aws=aws))
-    launcher = _program() / "bin" / "launcher"
+    launcher = program() / "bin" / "launcher"
     java = _java() or ""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -170,3 +171,7 @@ def _wait(server: Trino, process: "subprocess.Popen[bytes]", log: Path) -> None:
             pass  # not yet, or it has not found its own node yet
         time.sleep(0.5)
     raise RuntimeError(f"Trino did not start: {log.read_text()[-2000:]}")
+
+
+if __name__ == "__main__":  # before pytest, whose timeout is for a test and not for 821 MB
+    sys.exit(missing() or (0 if program() else 1))
