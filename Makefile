@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test test-bugs test-trino lint simulate nightly mutate chaos soak fuzz bench image lock clean help
+.PHONY: env demo test test-bugs test-trino lint simulate nightly mutate chaos soak fuzz bench site image lock clean help
 .DEFAULT_GOAL := help
 
 # The tests start hundreds of commands: without bytecode each of them compiles everything that it imports.
@@ -85,6 +85,9 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.formats
 	$(BIN)/python -m bench.hot_row
 	$(BIN)/python -m bench.invalid
+
+site: env ## The documentation site in build/site, links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 SERVICE ?= publish
 
