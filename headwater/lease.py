@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from headwater.clock import Clock
 from headwater.errors import Fenced, HeadwaterError, UsageError
@@ -25,7 +26,7 @@ from headwater.stores import DocumentStore
 
 __all__ = ["PASSING", "Lease", "Stop", "run_service"]
 
-PASSING = (HeadwaterError, ClientError, BotoCoreError, OSError)
+PASSING = (HeadwaterError, ClientError, BotoCoreError, ResponseParserError, OSError)
 """Errors that may occur in one turn of a service without ending the service."""
 
 _SKEW_MS = 60_000

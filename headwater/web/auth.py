@@ -30,6 +30,8 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 _REMEMBERED = 10_000
 _ASK_AGAIN_MS = 5_000
 """Between two questions about a key while the table does not answer."""
+_WHILE_ASKED_MS = 10_000
+"""Longest time that one request asks for a key; the others go on meanwhile with what is known of it."""
 _LEEWAY_SECONDS = 30
 _REFRESH_SECONDS = 300
 _RETRY_SECONDS = 10
@@ -220,17 +222,28 @@ class Authenticator:
         if self._store is None:
             raise unauthorized("API keys are not taken here")
         now = self._clock.now_ms()
+        known = self._believed(parsed[0], now)
         try:
             found = _Lookup(self._store.get(parsed[0]), now, now + self._ms)
         except PASSING:
-            with self._lock:
-                found = self._keys.get(parsed[0], _NEVER)
-            if found.key is None or now >= found.at_ms + self._grace_ms:
+            if known is None:
                 raise
-            # not for each request: one that asks waits for as long as the table does not answer
-            found = replace(found, until_ms=now + _ASK_AGAIN_MS)
+            # from the end of the wait on, which may have been longer than this
+            found = replace(known, until_ms=self._clock.now_ms() + _ASK_AGAIN_MS)
         self._remember(self._keys, parsed[0], found)
         return _granted(found.key, parsed[1])
+
+    def _believed(self, key_id: str, now: int) -> _Lookup | None:
+        """Return a key that is believed without the table's answer, which others are then spared to wait for as well.
+
+        One request asks: all others would wait with it for as long as the table does not answer.
+        """
+        with self._lock:
+            found = self._keys.get(key_id, _NEVER)
+            if found.key is None or now >= found.at_ms + self._grace_ms:
+                return None
+            self._keys[key_id] = replace(found, until_ms=now + _WHILE_ASKED_MS)
+            return found
 
     def _token(self, text: str) -> Principal:
         if self._verifier is None or text.count(".") != 2:

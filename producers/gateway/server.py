@@ -46,7 +46,7 @@ def make_gateway(
     if wanted.auth == "keys":
         # short: a caller waits, and a key that is known goes on without the answer
         once_more = {"mode": "standard", "total_max_attempts": 2}
-        dynamodb = client("dynamodb", settings, connect_timeout=2, read_timeout=5, retries=once_more)
+        dynamodb = client("dynamodb", settings, connect_timeout=1, read_timeout=2, retries=once_more)
         store = KeyStore(dynamodb, wanted.keys_table, clock)
         store.check()
     verifier = JwtVerifier(wanted, clock) if wanted.jwt_issuer else None

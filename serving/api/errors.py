@@ -3,6 +3,7 @@
 import logging
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -43,7 +44,7 @@ def problem_of(error: Exception) -> Problem:
         case ClientError():
             code = error.response.get("Error", {}).get("Code", "an error")
             return Problem.retryable(503, "not-ready", f"AWS {error.operation_name}: {code}", _AGAIN_SECONDS)
-        case BotoCoreError() | OSError():
+        case BotoCoreError() | ResponseParserError() | OSError():
             return Problem.retryable(503, "not-ready", "AWS does not answer", _AGAIN_SECONDS)
     return Problem(500, "internal", "the service's log says why")
 
@@ -61,6 +62,6 @@ def add_error_handlers(app: FastAPI) -> None:
     quiet: tuple[type[Exception], ...] = (Problem, HeadwaterError, RequestValidationError, HTTPException, Exception)
     for kind in quiet:
         app.add_exception_handler(kind, refused)
-    logged: tuple[type[Exception], ...] = (ClientError, BotoCoreError, OSError)
+    logged: tuple[type[Exception], ...] = (ClientError, BotoCoreError, ResponseParserError, OSError)
     for kind in logged:
         app.add_exception_handler(kind, failed)

@@ -49,7 +49,7 @@ def check_settings(wanted: ServeSettings) -> None:
 def _authenticator(settings: Settings, clock: Clock) -> Authenticator:
     # short, since a person waits for the answer and asks again
     once_more = {"mode": "standard", "total_max_attempts": 2}
-    dynamodb = client("dynamodb", settings, connect_timeout=2, read_timeout=5, retries=once_more)
+    dynamodb = client("dynamodb", settings, connect_timeout=1, read_timeout=2, retries=once_more)
     store = KeyStore(dynamodb, settings.gateway.keys_table, clock)
     store.check()
     verifier = JwtVerifier(settings.gateway, clock) if settings.gateway.jwt_issuer else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ConnectionClosedError
+from botocore.parsers import ResponseParserError
 
 from headwater.aws import client
 from headwater.config import Settings
@@ -86,3 +87,34 @@ def test_an_answer_without_a_body_is_an_answer(monkeypatch: pytest.MonkeyPatch) 
         kinesis.delete_stream(StreamName="s")
         kinesis.delete_stream(StreamName="s")
     assert len(requests) == 2
+
+
+LISTED = (
+    b"<?xml version='1.0' encoding='UTF-8'?><DeleteResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>"
+    b"<Deleted><Key>a</Key></Deleted></DeleteResult>"
+)
+
+
+@pytest.mark.parametrize("kept", [0, 30, 120])
+def test_a_request_whose_answer_in_xml_is_cut_is_sent_again(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in JSON is, although what came cannot be parsed."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % len(LISTED)
+    with answering([head + LISTED[:kept], head + LISTED]) as (url, requests):
+        s3 = made(monkeypatch, "s3", url)
+        found = s3.delete_objects(Bucket="b", Delete={"Objects": [{"Key": "a"}]})
+        assert [one["Key"] for one in found["Deleted"]] == ["a"]
+    assert len(requests) == 2
+    with answering([head + LISTED[:kept]]) as (url, _):
+        s3 = made(monkeypatch, "s3", url, retries={"mode": "standard", "total_max_attempts": 1})
+        with pytest.raises(ConnectionClosedError):
+            s3.delete_objects(Bucket="b", Delete={"Objects": [{"Key": "a"}]})
+
+
+def test_an_answer_that_cannot_be_parsed_is_no_fault_of_the_service() -> None:
+    """A proxy's page in place of an answer: 503, and services go on."""
+    from headwater.lease import PASSING
+    from headwater.serving.api.errors import problem_of
+
+    error = ResponseParserError("Unable to parse response")
+    assert problem_of(error).status == 503
+    assert isinstance(error, PASSING)

@@ -64,6 +64,27 @@ def test_the_table_is_not_asked_for_each_request(world: World) -> None:
     assert world.dynamodb.calls == before + 1
 
 
+def test_one_request_waits_for_the_table_and_the_others_go_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table takes ten seconds not to answer: those that come meanwhile and just behind it wait for nothing."""
+    key, text = world.store.create("truck", frozenset({"telemetry"}))
+    world.asks(text)
+    world.clock.sleep(20)
+    asked, meanwhile = 0, 0
+
+    def slow(_key_id: str) -> None:
+        nonlocal asked, meanwhile
+        asked += 1
+        for _ in range(9):
+            world.clock.sleep(1)
+            meanwhile += world.asks(text) == key.key_id
+        raise OSError("the table does not answer")
+
+    monkeypatch.setattr(world.store, "get", slow)
+    for _ in range(100):
+        assert world.asks(text) == key.key_id
+    assert (asked, meanwhile) == (1, 9)
+
+
 def test_unknown_revoked_and_wrong_keys_gain_nothing(world: World) -> None:
     """What was never good, and what was found to be revoked, stays out."""
     gone, text = world.store.create("gone", frozenset({"telemetry"}))
