@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints, whole
-from headwater.codec.rows import unwrapped
+from headwater.codec.rows import unwrapped_flat
 from headwater.contract import Contract, InvalidRow
 from headwater.contract.rowcolumns import read_column
 from headwater.contract.selection import select_row
@@ -94,8 +94,11 @@ def invalid_identities(part: Part, contract: Contract) -> list[tuple[str, int] |
 def _event(row: InvalidRow, contract: Contract) -> Mapping[str, object]:
     """Return the values by the contract's names; none where the event is no object."""
     try:
-        event = unwrapped(row.event)
-        return select_row(contract, event) if isinstance(event, dict) else {}
+        event, flat = unwrapped_flat(row.event)
+        if not isinstance(event, dict):
+            return {}
+        # a flat row has the contract's names already: what was refused after it was decoded
+        return event if flat else select_row(contract, event)
     except (InvalidEvent, ValueError, KeyError, TypeError, RecursionError):  # of whatever the JSON holds
         return {}
 

@@ -1,5 +1,6 @@
 """Own ids in the engine: random numbers of 64 bits, the ends of their range, and texts such as UUIDs."""
 
+import json
 import random
 import uuid
 
@@ -127,3 +128,24 @@ def test_a_receipt_reaches_the_highest_number(intervals: int) -> None:
     assert accepted.get("p").intervals == [(0, 3)]
     assert accepted.get("o").intervals[-1] == (highest, highest + 1)
     assert len(accepted.get("o").intervals) == intervals
+
+
+@pytest.mark.parametrize("ahead", ["2100-01-01T00:00:00Z", "no time"])
+def test_the_id_of_a_refused_event_is_found_by_its_path(ahead: str) -> None:
+    """Whether it was refused as it was written, or after it was decoded, when its fields have their own names."""
+    text = """
+name: reading
+version: 1
+key: device
+time: ts
+id: {origin: device, seq: n}
+fields:
+  - {name: device, type: string, from: meta.device}
+  - {name: n, type: long, from: meta.number}
+  - {name: ts, type: timestamp}
+"""
+    reader = Reader(parse_contract(text, "test"))
+    event = {"meta": {"device": "a", "number": 7}, "ts": ahead}
+    record = StreamRecord(SHARD, "1", START, "k", json.dumps(event).encode())
+    assert len(reader.engine.process([record]).letters) == 1
+    assert reader.state.is_dead("a", 7)
