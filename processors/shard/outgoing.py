@@ -84,6 +84,7 @@ class Outgoing:
         self._key = str(found.get("key", ""))
         for stream, origins in found.get("untold", {}).items():
             self._sent[stream].update({origin: int(count) for origin, count in origins.items()})
+            self._told_ms = 0 if origins else self._told_ms  # as soon as what it says is confirmed
         body = self._ports.objects.get(self._key) if self._key else base64.b64decode(found.get("batches", ""))
         self._waiting = list(_unpacked(body)) if body else []
         for key in self._keys(int(before.get("epoch", 0))) if before else ():

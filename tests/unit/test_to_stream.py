@@ -52,7 +52,7 @@ def test_whatever_call_it_dies_in_each_event_goes_on_once(when: str, changed: bo
 
 def test_bodies_too_large_for_the_ledger_wait_in_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwater.processors.shard.outgoing.INLINE_STATE", 10)
-    for at in numbers(1):
+    for at in numbers(1, 3):
         world = World()
         world.load(4)
         ended = world.life(first(), dies=(at, "after"))
@@ -109,7 +109,7 @@ def test_an_owner_that_was_taken_over_puts_nothing_new() -> None:
 
 def test_an_impure_function_is_asked_once_for_what_goes_on() -> None:
     """A second answer is not put under the number of the first."""
-    for at in numbers(1):
+    for at in numbers(1, 3):
         world = World()
         world.load(4)
         answers = numbers(1_000)
