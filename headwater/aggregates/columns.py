@@ -14,8 +14,10 @@ from headwater.aggregates.definition import Aggregate, StatePart, plan
 from headwater.aggregates.merging import decode, encode
 from headwater.aggregates.rows import ColumnRows, Int64s, column_rows
 from headwater.aggregates.sketchcells import Digests, Distincts
-from headwater.arrays import whole
+from headwater.arrays import Mask, whole
 from headwater.errors import UsageError
+from headwater.expressions.compiling import condition
+from headwater.expressions.parsing import columns_of
 
 __all__ = ["Columns"]
 
@@ -65,15 +67,20 @@ class Columns:
             return
         if int(slots.max()) >= self._n or int(slots.min()) < 0:
             raise IndexError(f"slot {int(slots.max())} of {self._n}: grow first")
-        seen: dict[str, ColumnRows | None] = {}
+        seen: dict[tuple[str, str | None], ColumnRows | None] = {}
+        taken: dict[str | None, tuple[Int64s, pa.Table, Int64s]] = {None: (slots, table, ts_ms)}
         for part, cell in self._cells.items():
+            if part.where not in taken:
+                mask = _mask(str(part.where), table)
+                taken[part.where] = (slots[mask], table.filter(pa.array(mask)), ts_ms[mask])
+            of = taken[part.where]
             if part.field is None:
                 assert isinstance(cell, Counter)
-                cell.count(slots)
+                cell.count(of[0])
                 continue
-            if part.field not in seen:
-                seen[part.field] = column_rows(table, part.field, slots, ts_ms)
-            rows = seen[part.field]
+            if (part.field, part.where) not in seen:
+                seen[part.field, part.where] = column_rows(of[1], part.field, of[0], of[2])
+            rows = seen[part.field, part.where]
             if rows is not None:
                 cell.bind(rows.kind, part.field)
                 cell.fold(rows)
@@ -135,10 +142,16 @@ class Columns:
             return Distincts(capacity, part.size)
         if function == "digest":
             return Digests(capacity, part.size)
-        counter = self._cells[StatePart("n", part.field)]
+        counter = self._cells[StatePart("n", part.field, where=part.where)]
         assert isinstance(counter, Counter)
         if function == "sum":
             return Total(capacity, counter)
         if function in ("min", "max"):
             return Extreme(capacity, counter, function == "max")
         return FirstLast(capacity, counter, function == "last")
+
+
+def _mask(where: str, table: pa.Table) -> Mask:
+    """Tell for each row whether the condition is true."""
+    read = pa.schema([table.schema.field(name) for name in columns_of(where)])
+    return condition(where, read).mask(table)

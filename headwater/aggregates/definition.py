@@ -4,11 +4,12 @@ Definitions alone: how a part is kept is in `cells` and `sketchcells`, how parti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from headwater.arguments import check_arguments, check_fields
 from headwater.errors import UsageError
+from headwater.expressions.parsing import columns_of
 
 __all__ = [
     "Aggregate",
@@ -42,9 +43,31 @@ class Aggregate:
     function: str
     field: str | None = None
     params: tuple[float, ...] = ()
+    where: str | None = None
+    """A condition in SQL over the columns; None takes all rows."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the columns that it reads. Raise UsageError when its condition cannot be read.
+
+        >>> mean("value", where="status = 'ok'").reads
+        ('value', 'status')
+        """
+        own = () if self.field is None else (self.field,)
+        return own if self.where is None else tuple(dict.fromkeys((*own, *columns_of(self.where))))
+
+    @property
+    def said(self) -> str:
+        """Return it in words, for people.
+
+        >>> count(where="status = 'ok'").said
+        "count where status = 'ok'"
+        """
+        of = self.function if self.field is None else f"{self.function} of {self.field}"
+        return of if self.where is None else f"{of} where {self.where}"
 
     def named(self, name: str) -> "Aggregate":
         """Return the same aggregate under another name.
@@ -53,7 +76,7 @@ class Aggregate:
         'average'
         """
         check_arguments(Aggregate.named, locals())
-        return Aggregate(name, self.function, self.field, self.params)
+        return replace(self, name=name)
 
 
 @dataclass(frozen=True)
@@ -63,94 +86,96 @@ class StatePart:
     function: str
     field: str | None
     size: int = 0
+    where: str | None = None
 
     @property
     def key(self) -> str:
         """Return the part's name in partials and snapshots."""
-        return f"{self.function}({self.field or ''}{f',{self.size}' if self.size else ''})"
+        of = f"{self.function}({self.field or ''}{f',{self.size}' if self.size else ''})"
+        return of if self.where is None else f"{of} where {self.where}"
 
 
-def count(name: str = "count") -> Aggregate:
-    """Count the rows, nulls included.
+def count(name: str = "count", *, where: str | None = None) -> Aggregate:
+    """Count the rows, nulls included; with `where`, as of every aggregate, those alone for which the condition is true.
 
     >>> count().name
     'count'
     """
     check_arguments(count, locals(), **_RIGHT)
-    return Aggregate(name, "count")
+    return Aggregate(name, "count", where=where)
 
 
-def sum(field: str, name: str | None = None) -> Aggregate:
+def sum(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Sum a field: exact for integers and decimals; floats are added in row order, and exactly across slots.
 
     >>> sum("value").name
     'value_sum'
     """
     check_arguments(sum, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_sum", "sum", field)
+    return Aggregate(name or f"{field}_sum", "sum", field, where=where)
 
 
-def min(field: str, name: str | None = None) -> Aggregate:
+def min(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the smallest value of a field: numbers, texts, times, UUIDs and booleans.
 
     >>> min("value").name
     'value_min'
     """
     check_arguments(min, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_min", "min", field)
+    return Aggregate(name or f"{field}_min", "min", field, where=where)
 
 
-def max(field: str, name: str | None = None) -> Aggregate:
+def max(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the largest value of a field: numbers, texts, times, UUIDs and booleans.
 
     >>> max("value").name
     'value_max'
     """
     check_arguments(max, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_max", "max", field)
+    return Aggregate(name or f"{field}_max", "max", field, where=where)
 
 
-def mean(field: str, name: str | None = None) -> Aggregate:
+def mean(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the mean of a field of numbers.
 
     >>> mean("value").name
     'value_mean'
     """
     check_arguments(mean, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_mean", "mean", field)
+    return Aggregate(name or f"{field}_mean", "mean", field, where=where)
 
 
-def variance(field: str, name: str | None = None) -> Aggregate:
+def variance(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the sample variance (n - 1) of a field of numbers, as pandas and SQL do; null below two values.
 
     >>> variance("value").name
     'value_variance'
     """
     check_arguments(variance, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_variance", "variance", field)
+    return Aggregate(name or f"{field}_variance", "variance", field, where=where)
 
 
-def first(field: str, name: str | None = None) -> Aggregate:
+def first(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the value with the smallest event time; of several the smallest value.
 
     >>> first("status").name
     'status_first'
     """
     check_arguments(first, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_first", "first", field)
+    return Aggregate(name or f"{field}_first", "first", field, where=where)
 
 
-def last(field: str, name: str | None = None) -> Aggregate:
+def last(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the value with the largest event time; of several the largest value.
 
     >>> last("status").name
     'status_last'
     """
     check_arguments(last, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_last", "last", field)
+    return Aggregate(name or f"{field}_last", "last", field, where=where)
 
 
-def distinct(field: str, name: str | None = None) -> Aggregate:
+def distinct(field: str, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Count the different values of a field, approximately.
 
     The relative standard error is 2.3 %; up to some hundred values the count is near exact. An Apache DataSketches HLL.
@@ -159,10 +184,10 @@ def distinct(field: str, name: str | None = None) -> Aggregate:
     'device_distinct'
     """
     check_arguments(distinct, locals(), **_RIGHT)
-    return Aggregate(name or f"{field}_distinct", "distinct", field)
+    return Aggregate(name or f"{field}_distinct", "distinct", field, where=where)
 
 
-def quantile(field: str, q: float, name: str | None = None) -> Aggregate:
+def quantile(field: str, q: float, name: str | None = None, *, where: str | None = None) -> Aggregate:
     """Take the q-quantile of a field of numbers, `q` from 0 to 1. Raise UsageError for another q.
 
     It is exact, interpolated linearly, while no slot has more than 255 values, else by t-digest. Measured over 20,000
@@ -174,7 +199,7 @@ def quantile(field: str, q: float, name: str | None = None) -> Aggregate:
     check_arguments(quantile, locals(), **_RIGHT)
     if not 0 <= q <= 1:
         raise UsageError(f"quantile of {field!r}: q must lie between 0 and 1, not {q}")
-    return Aggregate(name or f"{field}_p{q * 100:g}", "quantile", field, (q,))
+    return Aggregate(name or f"{field}_p{q * 100:g}", "quantile", field, (q,), where)
 
 
 _PARTS: dict[str, tuple[tuple[str, int], ...]] = {
@@ -194,10 +219,11 @@ _PARTS: dict[str, tuple[tuple[str, int], ...]] = {
 def parts_of(aggregate: Aggregate) -> tuple[StatePart, ...]:
     """Return the parts that the aggregate's value is computed from; the last one holds the value itself."""
     if aggregate.function == "count":
-        return (StatePart("rows", None),)
+        return (StatePart("rows", None, where=aggregate.where),)
     if aggregate.function not in _PARTS or aggregate.field is None:
         raise UsageError(f"aggregate {aggregate.name!r}: there is no function {aggregate.function!r} of a field")
-    return tuple(StatePart(function, aggregate.field, size) for function, size in _PARTS[aggregate.function])
+    where = aggregate.where
+    return tuple(StatePart(function, aggregate.field, size, where) for function, size in _PARTS[aggregate.function])
 
 
 def plan(aggregates: Sequence[Aggregate]) -> tuple[StatePart, ...]:

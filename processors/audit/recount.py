@@ -16,6 +16,7 @@ import pyarrow as pa
 from headwater.aggregates import Aggregate
 from headwater.arrays import whole
 from headwater.contract.written import as_text
+from headwater.expressions.compiling import condition
 from headwater.processors.audit.places import Hashes, hashed
 
 __all__ = ["Recount"]
@@ -41,10 +42,17 @@ class Recount:
         """Take in rows in order with the hashes of their places and their event times."""
         if not len(place):
             return
-        self._add("rows", pd.DataFrame({"h": place, "n": 1}).groupby("h", as_index=False).sum())
-        for one in {_part(one): one for one in self._aggregates if one.field is not None}.values():
-            column = pa.chunked_array([as_text(whole(rows[str(one.field)]), decimals=False)])
-            valid = np.asarray(column.is_valid().to_numpy(), bool)
+        self._add("rows", _counted(place))
+        for one in {_part(one): one for one in self._aggregates}.values():
+            taken = np.ones(len(place), bool)
+            if one.where is not None:
+                taken = condition(one.where, rows.schema.remove_metadata()).mask(rows)
+            if one.field is None:
+                if one.where is not None:
+                    self._add(_part(one), _counted(place[taken]))
+                continue
+            column = pa.chunked_array([as_text(whole(rows[one.field]), decimals=False)])
+            valid = np.asarray(column.is_valid().to_numpy(), bool) & taken
             frame = pd.DataFrame({"h": place[valid], "ts": ts_ms[valid]})
             values = column.filter(pa.array(valid)).combine_chunks()
             self._add(_part(one), self._partial(one, frame, values))
@@ -60,7 +68,7 @@ class Recount:
     def value(self, place: int, one: Aggregate) -> Any:
         """Return the right value; of a quantile the share of values below the stored one, and up to it."""
         if one.field is None:
-            rows = self._united("rows")
+            rows = self._united(_part(one))
             number: Any = rows.at[place, "n"] if place in rows.index else 0
             return int(number)
         found = self._united(_part(one))
@@ -125,9 +133,14 @@ class Recount:
 
 
 def _part(one: Aggregate) -> str:
-    function = "sum" if one.function == "mean" else one.function
+    function = {"mean": "sum", "count": "rows"}.get(one.function, one.function)
     # the rank is that of one stored value, so two quantiles of a column share nothing
-    return f"{function} {one.field}" + (f" {one.name}" if function == "quantile" else "")
+    words = (function, one.field, one.name if function == "quantile" else None, one.where and f"where {one.where}")
+    return " ".join(word for word in words if word)
+
+
+def _counted(place: Hashes) -> pd.DataFrame:
+    return pd.DataFrame({"h": place, "n": 1}).groupby("h", as_index=False).sum()
 
 
 def _united(part: str, whole: pd.DataFrame) -> pd.DataFrame:

@@ -186,7 +186,7 @@ class _ViewCheck:
         """Compute the chosen places, or all whose hash is in the span, and compare them with what is stored."""
         recount = Recount(self.view.aggregates, {number: row.row for number, row in stored.items()})
         wanted = np.sort(np.array(list(chosen), np.uint64))
-        fields = [one.field for one in self.view.aggregates if one.field is not None]
+        fields = [name for one in self.view.aggregates for name in one.reads]
         for rows, places, ts_ms in self._batches(fields):
             inside = _between(places.hash, span) if span else np.isin(places.hash, wanted)
             at = np.flatnonzero(inside)

@@ -143,7 +143,7 @@ class _TableCheck:
     def _event_rows(self, source: LakeFiles) -> Iterator[tuple[pa.Table, Places, Any]]:
         """Yield the events of the snapshot, with the places that they belong to."""
         contract, schema = self.reader.stores.pipeline.contract, self.reader.stores.pipeline.schema
-        fields = [one.field for one in self.view.aggregates if one.field is not None]
+        fields = [name for one in self.view.aggregates for name in one.reads]
         wanted = pa.schema([schema.field(name) for name in dict.fromkeys([contract.time, *self.view.by, *fields])])
         tasks: list[FileScanTask] = plan(self.events, self.position.events)
         for batch in source.live(tasks, wanted.names):

@@ -12,6 +12,7 @@ from headwater.aggregates import Aggregate
 from headwater.arguments import duration_ms
 from headwater.contract.types import type_name
 from headwater.errors import UsageError
+from headwater.expressions.compiling import condition
 from headwater.processors.alerts import Rule
 from headwater.processors.definition.naming import check_name, check_table_name
 from headwater.processors.definition.parts import Lake, ToStream, View
@@ -78,6 +79,8 @@ def check_aggregates(view: str, aggregates: Mapping[str, object], options: Seque
         if not isinstance(aggregate, Aggregate):
             refuse_unknown(f"view {view}", [name], options)
             continue
+        if aggregate.where is not None:
+            check_where(f"view {view}: {name}", aggregate.where, schema)
         if aggregate.field is None:
             continue
         check_columns(f"view {view}: {name}={aggregate.function}({aggregate.field!r})", [aggregate.field], schema)
@@ -92,6 +95,14 @@ def check_aggregates(view: str, aggregates: Mapping[str, object], options: Seque
                 f"view {view}: {name}={aggregate.function}({aggregate.field!r}) needs a column of texts, times, UUIDs, "
                 f"numbers or booleans, and {aggregate.field!r} is {type_name(kind)}"
             )
+
+
+def check_where(what: str, where: str, schema: pa.Schema) -> None:
+    """Refuse a condition that cannot be read, or that does not fit the schema."""
+    try:
+        condition(where, schema)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from None
 
 
 def check_keys(where: str, by: Sequence[str], schema: pa.Schema) -> None:

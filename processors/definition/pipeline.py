@@ -13,7 +13,6 @@ The definition says what is computed, never where: streams, tables and buckets c
 clocks from the runner.
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -40,8 +39,9 @@ from headwater.processors.definition.checks import (
     refuse_unknown,
 )
 from headwater.processors.definition.contents import PipelineContents
-from headwater.processors.definition.naming import check_column_types, check_name, check_table_name
-from headwater.processors.definition.parts import Enrich, Lake, Map, Reference, Step, ToStream, View, Where
+from headwater.processors.definition.naming import check_name, check_table_name
+from headwater.processors.definition.parts import Enrich, Lake, Reference, Step, ToStream, View
+from headwater.processors.definition.steps import map_step, where_step
 from headwater.processors.definition.windows import Window
 
 __all__ = ["Pipeline"]
@@ -145,41 +145,41 @@ class Pipeline(PipelineContents):
         return self._adding(Enrich(reference, on, prefix))
 
     def map(
-        self, function: Callable[[Any], Any], *, adds: Mapping[str, str], pandas: bool = False, pure: bool = True
+        self,
+        function: Callable[[Any], Any] | str,
+        *,
+        adds: Mapping[str, str] | None = None,
+        pandas: bool = False,
+        pure: bool = True,
     ) -> "Pipeline":
-        """Append columns that a function computes from the events.
+        """Append columns that SQL or a function computes from the events.
+
+        SQL names each column, as in `"value * 1.8 + 32 as value_f"`, and is given alone.
 
         `function` gets a `pyarrow.Table` of the columns so far (with `pandas=True` a DataFrame) and returns one with
         as many rows that has the columns in `adds`; these are named with their types as in a contract. It must treat
         each row by itself: how events are cut into tables is not defined. An event on which it raises goes to the dead
         letters. Say `pure=False` when it may give another answer for the same event: then views are written only after
-        the commit. Raises UsageError for an unknown type and a column that is there already.
+        the commit. Raises UsageError for an unknown type, a column that is there already and for what is wrong in SQL.
 
-        >>> import pyarrow as pa, pyarrow.compute as pc
-        >>> def fahrenheit(events):
-        ...     return pa.table({"value_f": pc.add(pc.multiply(events["value"], 1.8), 32)})
-        >>> Pipeline("plant", contract="telemetry").map(fahrenheit, adds={"value_f": "double"}).schema.names[-1]
+        >>> Pipeline("plant", contract="telemetry").map("value * 1.8 + 32 as value_f").schema.names[-1]
         'value_f'
         """
         check_arguments(Pipeline.map, locals(), adds="a mapping of columns to types, such as {'value_f': 'double'}")
-        check_column_types(f"pipeline {self.name}", adds)
-        if pandas and importlib.util.find_spec("pandas") is None:
-            raise UsageError("map: a function of DataFrames needs pandas: pip install 'headwater[pandas]'")
-        return self._adding(Map(function, dict(adds), pandas, pure))
+        return self._adding(map_step(self.name, self.schema, function, adds, pandas, pure))
 
-    def where(self, function: Callable[[pa.Table], Any]) -> "Pipeline":
-        """Keep the events for which a function says true.
+    def where(self, function: Callable[[pa.Table], Any] | str) -> "Pipeline":
+        """Keep the events for which a condition in SQL is true, or a function says so.
 
         `function` gets a `pyarrow.Table` and returns a boolean for each row, as an array, a Series or a list; null
         counts as false. The other events are counted as filtered and are in no later step, view or lake table.
 
-        >>> import pyarrow.compute as pc
-        >>> warm = Pipeline("plant", contract="telemetry").where(lambda events: pc.greater(events["value"], 20))
+        >>> warm = Pipeline("plant", contract="telemetry").where("value > 20 and metric = 'temperature'")
         >>> len(warm.steps)
         1
         """
-        check_arguments(Pipeline.where, locals(), function="a function that takes a table and returns booleans")
-        return self._adding(Where(function))
+        check_arguments(Pipeline.where, locals(), function="SQL or a function that returns booleans")
+        return self._adding(where_step(self.name, self.schema, function))
 
     def view(
         self,
@@ -268,20 +268,21 @@ class Pipeline(PipelineContents):
         return self._with(alerts=(*self.alerts, rule))
 
     def to_stream(
-        self, stream: str, *, contract: Contract | str | Path, where: Callable[[pa.Table], Any] | None = None
+        self, stream: str, *, contract: Contract | str | Path, where: Callable[[pa.Table], Any] | str | None = None
     ) -> "Pipeline":
         """Put kept events on another Kinesis stream, for the pipelines that read it; each once, whatever dies.
 
-        `contract` is what they are there: its fields are columns so far, with their types. `where` is a function as of
-        `Pipeline.where` that says which go. An event that breaks that contract is a dead letter. Raises UsageError for
-        a field that the events do not have, or have in another type.
+        `contract` is what they are there: its fields are columns so far, with their types. `where` is SQL or a
+        function, as of `Pipeline.where`, that says which go. An event that breaks that contract is a dead letter.
+        Raises UsageError for a field that the events do not have, or have in another type.
 
         >>> Pipeline("plant", contract="telemetry").to_stream("hot", contract="telemetry").streams[0].stream
         'hot'
         """
         check_arguments(Pipeline.to_stream, locals(), contract="a Contract, the name of a shipped one or a path")
         own = contract if isinstance(contract, Contract) else load_contract(contract_beside(contract))
-        made = ToStream(stream, own, where and Where(where))
+        which = None if where is None else where_step(self.name, self.schema, where)
+        made = ToStream(stream, own, which)
         check_stream(self.name, made, self.streams, self.schema)
         return self._with(streams=(*self.streams, made))
 

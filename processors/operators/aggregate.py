@@ -118,7 +118,7 @@ class ViewState:
             return table, ts_ms, before, record, group, newest
         rows = np.repeat(np.arange(len(ts_ms)), window.overlap)
         start = (newest[:, None] - np.arange(window.overlap) * window.every_ms).ravel()
-        table = table.select(sorted({one.field for one in self.view.aggregates if one.field}))
+        table = table.select(sorted({name for one in self.view.aggregates for name in one.reads}))
         return table.take(pa.array(rows)), ts_ms[rows], before[rows], record[rows], group[rows], start
 
     def _buckets(self, start: Ints, max_ts_before: Ints) -> Ints:

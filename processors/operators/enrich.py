@@ -1,5 +1,6 @@
 """Join events with reference tables and apply the user's functions. Pure, but for what a user's function does."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,26 +77,33 @@ def enrich(table: pa.Table, step: Enrich, reference: ReferenceTable) -> pa.Table
 
 def apply_map(table: pa.Table, step: Map) -> pa.Table:
     """Append the declared columns that the user's function returns; raise ValueError when they do not fit."""
-    plain = plain_strings(table)
+    plain = _given(table, step)
     result = step.function(plain.to_pandas() if step.pandas else plain)
     name = getattr(step.function, "__name__", "function")
     for field in step.adds():
         column = _result_column(result, field, name)
         if len(column) != table.num_rows:
             raise ValueError(f"{name} returned {len(column)} rows for {table.num_rows}")
-        table = table.append_column(field, column.dictionary_encode() if pa.types.is_string(field.type) else column)
+        column = column.dictionary_encode() if pa.types.is_string(field.type) else column
+        table = table.append_column(field.name, column)
     return table
 
 
 def apply_where(table: pa.Table, step: Where) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Return the mask that the user's function returns; null counts as false."""
-    mask = pa.array(np.asarray(pc.fill_null(_array(step.function(plain_strings(table))).cast(pa.bool_()), False)))
+    mask = pa.array(np.asarray(pc.fill_null(_array(step.function(_given(table, step))).cast(pa.bool_()), False)))
     if len(mask) != table.num_rows:
         raise ValueError(
             f"{getattr(step.function, '__name__', 'where')} returned {len(mask)} answers for {table.num_rows}"
         )
     out: np.ndarray[tuple[int], np.dtype[np.bool_]] = mask.to_numpy(zero_copy_only=False).astype(np.bool_)
     return out
+
+
+def _given(table: pa.Table, step: Map | Where) -> pa.Table:
+    """Return what the step's function takes; of SQL the columns that it reads, as they are."""
+    columns = getattr(step.function, "columns", None)
+    return plain_strings(table) if columns is None else table.select(list(columns))
 
 
 def plain_strings(table: pa.Table) -> pa.Table:
@@ -107,7 +115,9 @@ def plain_strings(table: pa.Table) -> pa.Table:
 
 
 def _result_column(result: object, field: pa.Field, function: str) -> pa.Array:
-    names = getattr(result, "column_names", None) or list(getattr(result, "columns", ()))
+    names = list(result) if isinstance(result, Mapping) else getattr(result, "column_names", None)
+    if names is None:
+        names = list(getattr(result, "columns", ()))
     if field.name not in names:
         raise ValueError(f"{function} returned no column {field.name!r}")
     column = result.column(field.name) if isinstance(result, pa.Table) else result[field.name]  # type: ignore[index]  # a table, a frame or a mapping

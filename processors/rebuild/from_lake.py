@@ -196,7 +196,7 @@ def fold(state: ViewState, rows: pa.Table, pipeline: Pipeline, number: int) -> i
 
 def _columns(view: View) -> set[str]:
     """Return the columns of the lake that the view reads."""
-    return {*view.by, *(one.field for one in view.aggregates if one.field)}
+    return {*view.by, *(name for one in view.aggregates for name in one.reads)}
 
 
 def _lacks(file: DataFile, column: int) -> bool:

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from headwater.aggregates import Aggregate
+from headwater.expressions.compiling import condition
 from headwater.processors.definition.parts import Enrich, Map, View
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.operators.enrich import plain_strings
@@ -50,6 +51,9 @@ def batch_view(pipeline: Pipeline, view: View, frame: pd.DataFrame) -> dict[tupl
     """Return rows of the view by (key…, window start or None); sketches as the exact data they approximate."""
     time = frame[pipeline.contract.time]
     ts = (time - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(milliseconds=1)
+    conditions = {one.where for one in view.aggregates if one.where is not None}
+    masks = {where: condition(where, pipeline.schema).mask(_table(pipeline, frame)) for where in conditions}
+    frame = frame.assign(**{f"__where {where}": mask for where, mask in masks.items()})
     keys = [frame[name].astype(object).where(frame[name].notna(), None) for name in view.by]
     parts = []
     for hop in range(view.window.overlap if view.window else 1):
@@ -65,11 +69,17 @@ def batch_view(pipeline: Pipeline, view: View, frame: pd.DataFrame) -> dict[tupl
     return rows
 
 
+def _table(pipeline: Pipeline, frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame[[name for name in pipeline.schema.names if name in frame]], preserve_index=False)
+
+
 def _null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _value(aggregate: Aggregate, group: pd.DataFrame) -> Any:
+    if aggregate.where is not None:
+        group = group[group[f"__where {aggregate.where}"]]
     if aggregate.function == "count":
         return len(group)
     known = group[group[aggregate.field].notna()]

@@ -129,7 +129,7 @@ class EventSource:
 
     @property
     def _columns(self) -> Sequence[str]:
-        return (*self._view.by, *(one.field for one in self._view.aggregates if one.field))
+        return (*self._view.by, *(name for one in self._view.aggregates for name in one.reads))
 
     def _rows(self, task: FileScanTask, columns: Sequence[str], begin_ms: int, stop_ms: int) -> Iterator[pa.Table]:
         """Yield the rows of a file whose time is in `[begin_ms, stop_ms)`, in these columns and the time."""

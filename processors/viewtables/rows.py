@@ -52,7 +52,10 @@ class TablePosition:
 def definition_of(view: View) -> dict[str, Any]:
     """Return what the rows of a view depend on, as JSON has it."""
     assert view.window is not None
-    named = [[one.name, one.function, one.field, list(one.params)] for one in view.aggregates]
+    named = [
+        [one.name, one.function, one.field, list(one.params), *([one.where] if one.where else [])]
+        for one in view.aggregates
+    ]
     return {"by": list(view.by), "window": [view.window.size_ms, view.window.every_ms], "values": named}
 
 
@@ -101,7 +104,7 @@ def sort_order(view: View) -> SortOrder:
 def column_docs(view: View) -> dict[str, str]:
     """Return the comment of each column."""
     start, end, revision = TABLE_COLUMNS
-    said = {one.name: f"{one.function} of {one.field}" if one.field else "Number of events." for one in view.aggregates}
+    said = {one.name: one.said if one.field or one.where else "Number of events." for one in view.aggregates}
     return said | {
         start: "Beginning of the window, event time.",
         end: "End of the window, not in it.",

@@ -84,6 +84,7 @@ class AggregateRow(BaseModel):
     name: str
     function: str
     field: str | None
+    where: str | None
 
 
 class ViewRow(BaseModel):
@@ -108,8 +109,7 @@ def rows_model(versions: Sequence[View], schema: pa.Schema) -> type[BaseModel]:
     columns: dict[str, tuple[Any, Any, str]] = {}
     for view in versions:
         for one in view.aggregates:
-            said = f"{one.function} of {one.field}" if one.field else one.function
-            columns.setdefault(one.name, (_of_all(versions, one.name, schema), None, said))
+            columns.setdefault(one.name, (_of_all(versions, one.name, schema), None, one.said))
         for column in view.by:
             default = ... if all(column in other.by for other in versions) else None
             columns[column] = (_of_all(versions, column, schema), default, "Part of the key.")

@@ -204,7 +204,10 @@ def view_json(view: View) -> dict[str, Any]:
         "version": view.version,
         "by": list(view.by),
         "window": None if window is None else {"size_ms": window.size_ms, "every_ms": window.every_ms},
-        "aggregates": [{"name": one.name, "function": one.function, "field": one.field} for one in view.aggregates],
+        "aggregates": [
+            {"name": one.name, "function": one.function, "field": one.field, "where": one.where}
+            for one in view.aggregates
+        ],
     }
 
 

@@ -81,7 +81,7 @@ RIGHT: dict[str, set[str]] = {
 PLANT = Pipeline("plant", contract="telemetry").view("m", by=["device"], window=tumbling("1m"), mean=mean("value"))
 DEVICES = Reference("devices", "devices.csv", key="device", columns={"site": "string"})
 TELEMETRY = load_contract("telemetry")
-_FIELD = {"field": "free text", "name": "free text"}
+_FIELD = {"field": "free text", "name": "free text", "where": "free text"}
 _THRESHOLD = {"column": "free text", "limit": "number", "clear": "number"}
 _SETTINGS = {
     one: "number" if one.endswith("_seconds") else "flag" if one in ("ordered", "receipts") else "whole"
@@ -106,7 +106,7 @@ def calls() -> dict[str, Call]:
             | {"description": "free text", "unknown": "text"},
         ),
         "load_contract": (load_contract, {"path": "telemetry"}, {"path": "text"}),
-        "count": (count, {}, {"name": "free text"}),
+        "count": (count, {}, {"name": "free text", "where": "free text"}),
         "quantile": (headwater.quantile, {"field": "v", "q": 0.5}, _FIELD | {"q": "own"}),
         "tumbling": (tumbling, {"size": "1m"}, {"size": "text"}),
         "hopping": (headwater.hopping, {"size": "2m", "every": "1m"}, {"size": "text", "every": "text"}),
@@ -114,7 +114,13 @@ def calls() -> dict[str, Call]:
         "Aggregate": (
             Aggregate,
             {"name": "n", "function": "count"},
-            {"name": "free text", "function": "free text", "field": "free text", "params": "numbers"},
+            {
+                "name": "free text",
+                "function": "free text",
+                "field": "free text",
+                "params": "numbers",
+                "where": "free text",
+            },
         ),
         "Aggregate.named": (count().named, {"name": "n"}, {"name": "free text"}),
         "Reference": (
@@ -130,7 +136,7 @@ def calls() -> dict[str, Call]:
         "falling": (headwater.falling, fields | {"per": "1m"}, _THRESHOLD | {"per": "text"}),
     }
     for name in ("sum", "min", "max", "mean", "variance", "first", "last", "distinct"):
-        found[name] = (getattr(headwater, name), {"field": "v"}, {"field": "free text", "name": "free text"})
+        found[name] = (getattr(headwater, name), {"field": "v"}, _FIELD)
     return found | of_pipelines() | of_producers()
 
 
