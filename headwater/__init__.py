@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from headwater.processors.alerts import above, absent, below, falling, rising
     from headwater.processors.definition.parts import Reference
     from headwater.processors.definition.pipeline import Pipeline
-    from headwater.processors.definition.windows import Window, hopping, tumbling
+    from headwater.processors.definition.windows import Window, calendar, hopping, tumbling
     from headwater.producers.producer import Producer
     from headwater.producers.settings import ProducerSettings, ProducerStats, Receipt
 
@@ -76,6 +76,7 @@ __all__ = [
     "above",
     "absent",
     "below",
+    "calendar",
     "count",
     "distinct",
     "falling",
@@ -104,7 +105,7 @@ _MODULES = {
     "headwater.processors.alerts": "above absent below falling rising",
     "headwater.processors.definition.parts": "Reference",
     "headwater.processors.definition.pipeline": "Pipeline",
-    "headwater.processors.definition.windows": "Window hopping tumbling",
+    "headwater.processors.definition.windows": "Window calendar hopping tumbling",
     "headwater.producers.producer": "Producer",
     "headwater.producers.settings": "ProducerSettings ProducerStats Receipt",
 }

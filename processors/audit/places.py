@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from headwater.arrays import Ints, whole
 from headwater.contract.written import as_text
 from headwater.processors.definition.parts import View
+from headwater.processors.operators.windowing import newest
 from headwater.sinks.views.items import key_text
 
 __all__ = ["Place", "Places", "hashed", "lowest", "place_hash", "places_of"]
@@ -55,8 +56,10 @@ def places_of(view: View, rows: pa.Table, ts_ms: Ints) -> Places:
     ats, starts = [], []
     for hop in range(view.window.overlap if view.window else 1):
         ats.append(np.arange(rows.num_rows))
-        every = view.window.every_ms if view.window else 1
-        starts.append(ts_ms // every * every - hop * every if view.window else np.full(rows.num_rows, _NO_WINDOW))
+        if view.window is None:
+            starts.append(np.full(rows.num_rows, _NO_WINDOW))
+        else:
+            starts.append(newest(view.window, ts_ms) - hop * view.window.every_ms)
     at, start = np.concatenate(ats), np.concatenate(starts)
     key = codes[at]
     names = hashed(encoded.dictionary)

@@ -239,7 +239,7 @@ class _ViewCheck:
         keep, window = self.view.keep_ms, self.view.window
         if keep is None or window is None or place[1] is None:
             return False
-        return place[1] + window.size_ms + keep <= self._now_ms + _EXPIRY_SLACK_MS
+        return window.end(place[1]) + keep <= self._now_ms + _EXPIRY_SLACK_MS
 
 
 @dataclass

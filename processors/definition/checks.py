@@ -134,6 +134,8 @@ def check_table(view: View, others: Iterable[View], lake: Lake | None) -> None:
     check_table_name(view.table)
     if view.window is None:
         raise UsageError(f"view {view.name} has no window, so its rows are never final: table={view.table!r} needs one")
+    if view.window.unit is not None:
+        raise UsageError(f"view {view.name} has calendar windows: table={view.table!r} takes tumbling or hopping ones")
     for one in others:
         if one.table == view.table:
             raise UsageError(
@@ -156,6 +158,11 @@ def _holds_numbers(kind: pa.DataType) -> bool:
 
 def check_alert(rule: Rule, view: View, schema: pa.Schema, lateness_ms: int) -> None:
     """Refuse a rule over a column that is no number, and one whose rows would be gone before it is judged."""
+    if rule.window.unit is not None:
+        raise UsageError(
+            f"alert {rule.name}: view {view.name} has calendar windows, which no alert judges: put it on a view with "
+            "tumbling or hopping windows"
+        )
     numbers = [one.name for one in view.aggregates if _is_number(one, schema)]
     if rule.when.kind != "absent" and rule.when.column not in numbers:
         raise UsageError(f"alert {rule.name}: {rule.when.column!r} is no number in view {view.name}; it has {numbers}")

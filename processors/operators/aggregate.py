@@ -18,6 +18,7 @@ from headwater.arrays import Ints, whole
 from headwater.clock import HOUR_MS
 from headwater.errors import UsageError
 from headwater.processors.definition.parts import View
+from headwater.processors.operators import windowing
 from headwater.processors.operators.groups import GroupIndex, SlotIndex
 
 __all__ = ["ALWAYS", "Partial", "SlotName", "ViewState"]
@@ -113,7 +114,7 @@ class ViewState:
         window = self.view.window
         if window is None:
             return table, ts_ms, before, record, group, np.full(len(ts_ms), ALWAYS, np.int64)
-        newest = ts_ms // window.every_ms * window.every_ms
+        newest = windowing.newest(window, ts_ms)
         if window.overlap == 1:
             return table, ts_ms, before, record, group, newest
         rows = np.repeat(np.arange(len(ts_ms)), window.overlap)
@@ -126,7 +127,7 @@ class ViewState:
         if self.view.window is None:
             return np.zeros(len(start), np.int64)
         watermark = np.maximum(max_ts_before - self._lateness_ms, self.left_ms)
-        late = start + self.view.window.size_ms <= watermark
+        late = windowing.ends(self.view.window, start) <= watermark
         if not late.any():
             return np.zeros(len(start), np.int64)
         # at least 1, since 0 is the bucket of events in time
@@ -165,7 +166,7 @@ class ViewState:
 
     def _bounds(self, start: int) -> tuple[int | None, int | None]:
         """Return the window's start and end."""
-        return (None, None) if self.view.window is None else (start, start + self.view.window.size_ms)
+        return (None, None) if self.view.window is None else (start, self.view.window.end(start))
 
     def clean(self) -> None:
         """Mark all partials as written."""
@@ -200,7 +201,7 @@ class ViewState:
         _, start, bucket = self._slots.columns()
         watermark = max(max_ts - self._lateness_ms, self.left_ms)
         hour = watermark // HOUR_MS
-        left = np.where(bucket == 0, start + self.view.window.size_ms <= watermark, bucket < hour)
+        left = np.where(bucket == 0, windowing.ends(self.view.window, start) <= watermark, bucket < hour)
         done = left & ~self._dirty[: len(self)]
         if not done.any():
             return 0
@@ -273,8 +274,8 @@ class ViewState:
     def _definition(self) -> bytes:
         """Return the definition of keys and windows, to compare; the aggregates' table carries its own."""
         window = self.view.window
-        size = None if window is None else {"size_ms": window.size_ms, "every_ms": window.every_ms}
-        return json.dumps({"by": self.view.by, "window": size}).encode()
+        shape = None if window is None else window.to_json()
+        return json.dumps({"by": self.view.by, "window": shape}).encode()
 
     def _changed(self, how: str) -> UsageError:
         return UsageError(

@@ -19,6 +19,7 @@ from headwater.expressions.compiling import condition
 from headwater.processors.definition.parts import Enrich, Map, View
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.operators.enrich import plain_strings
+from headwater.processors.operators.windowing import newest
 
 __all__ = ["batch_view", "close_count", "close_rank", "differences", "enriched", "equal_values"]
 
@@ -57,7 +58,7 @@ def batch_view(pipeline: Pipeline, view: View, frame: pd.DataFrame) -> dict[tupl
     keys = [frame[name].astype(object).where(frame[name].notna(), None) for name in view.by]
     parts = []
     for hop in range(view.window.overlap if view.window else 1):
-        start = ts // view.window.every_ms * view.window.every_ms - hop * view.window.every_ms if view.window else 0
+        start = newest(view.window, np.asarray(ts, np.int64)) - hop * view.window.every_ms if view.window else 0
         parts.append(frame.assign(__start=start, __ts=ts))
     whole = pd.concat(parts, ignore_index=True)
     by = [pd.concat([key] * len(parts), ignore_index=True) for key in keys] + [whole["__start"]]

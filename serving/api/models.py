@@ -72,10 +72,12 @@ class JobList(BaseModel):
 
 
 class Duration(BaseModel):
-    """Describe a window: its size and the distance between two beginnings, in milliseconds."""
+    """Describe a window: its size and the distance between two beginnings, in milliseconds, or a calendar's unit."""
 
-    size_ms: int
-    every_ms: int
+    size_ms: int | None = None
+    every_ms: int | None = None
+    calendar: Literal["day", "week", "month"] | None = None
+    zone: str | None = Field(None, description="Of a calendar, a name of the tz database.")
 
 
 class AggregateRow(BaseModel):

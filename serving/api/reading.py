@@ -203,7 +203,7 @@ def view_json(view: View) -> dict[str, Any]:
         "name": view.name,
         "version": view.version,
         "by": list(view.by),
-        "window": None if window is None else {"size_ms": window.size_ms, "every_ms": window.every_ms},
+        "window": None if window is None else window.to_json(),
         "aggregates": [
             {"name": one.name, "function": one.function, "field": one.field, "where": one.where}
             for one in view.aggregates

@@ -110,7 +110,12 @@ def calls() -> dict[str, Call]:
         "quantile": (headwater.quantile, {"field": "v", "q": 0.5}, _FIELD | {"q": "own"}),
         "tumbling": (tumbling, {"size": "1m"}, {"size": "text"}),
         "hopping": (headwater.hopping, {"size": "2m", "every": "1m"}, {"size": "text", "every": "text"}),
-        "Window": (Window, {"size_ms": 5, "every_ms": 5}, {"size_ms": "whole", "every_ms": "whole"}),
+        "calendar": (headwater.calendar, {"unit": "day", "zone": "UTC"}, {"unit": "text", "zone": "text"}),
+        "Window": (
+            Window,
+            {"size_ms": 5, "every_ms": 5},
+            {"size_ms": "whole", "every_ms": "whole", "unit": "own", "zone": "free text"},
+        ),
         "Aggregate": (
             Aggregate,
             {"name": "n", "function": "count"},
