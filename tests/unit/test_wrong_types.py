@@ -4,6 +4,8 @@ The table below has a call that is right for every callable of `headwater.__all_
 kind of value that it takes. A callable or parameter that is missing in it fails the test, so that none is forgotten.
 """
 
+import asyncio
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -168,12 +170,17 @@ def of_pipelines() -> dict[str, Call]:
             PLANT.view,
             {"name": "v", "by": ["device"], "n": count(), "window": tumbling("1m")},
             {"name": "text", "by": "texts", "window": "window", "keep": "text", "version": "whole", "spread": "whole"}
-            | {"n": "aggregate"},
+            | {"n": "aggregate", "table": "text"},
         ),
         "Pipeline.alert": (
             PLANT.alert,
             {"name": "a", "on": "m", "when": above("mean", 1)},
             {"name": "text", "on": "text", "when": "own", "for_": "text", "summary": "free text"},
+        ),
+        "Pipeline.to_stream": (
+            PLANT.to_stream,
+            {"stream": "s", "contract": TELEMETRY},
+            {"stream": "text", "contract": "own", "where": "function"},
         ),
         "Pipeline.lake": (PLANT.lake, {"table": "t"}, {"table": "text", "partition": "unit", "buckets": "whole"}),
         "Pipeline.definition": (
@@ -183,6 +190,16 @@ def of_pipelines() -> dict[str, Call]:
         ),
         "Pipeline.having": (PLANT.having, {"views": PLANT.views}, {"views": "list of own"}),
     }
+
+
+def awaited(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a coroutine function as one that is called."""
+
+    @functools.wraps(method)
+    def call(**given: Any) -> Any:
+        return asyncio.run(method(**given))
+
+    return call
 
 
 def of_producers() -> dict[str, Call]:
@@ -202,6 +219,9 @@ def of_producers() -> dict[str, Call]:
         ),
         "Producer.flush": (producer().flush, {}, {"timeout": "number"}),
         "Producer.close": (producer().close, {}, {}),
+        "Producer.aput": (awaited(producer().aput), {"event": event}, {"event": "event"}),
+        "Producer.aflush": (awaited(producer().aflush), {}, {"timeout": "number"}),
+        "Producer.aclose": (awaited(producer().aclose), {}, {}),
     }
 
 
