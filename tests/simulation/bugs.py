@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pyarrow.compute as pc
 
 from headwater import announcing, awsfailures, ledger
@@ -32,6 +33,7 @@ from headwater.processors.engine import engine
 from headwater.processors.engine.controls import read_receipt
 from headwater.processors.engine.engine import Engine
 from headwater.processors.engine.state import ShardState
+from headwater.processors.erasure import excluded
 from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.operators.aggregate import ViewState
 from headwater.processors.operators.misplaced import Misplaced
@@ -54,7 +56,7 @@ from headwater.producers.sealing import Numbering
 from headwater.producers.sender import Sender
 from headwater.producers.writer import Writer
 from headwater.sinks.deadletter import DeadLetters
-from headwater.sinks.lake import maintenance, publisher, standing
+from headwater.sinks.lake import ancestry, maintenance, publisher, standing
 from headwater.sinks.lake.catalog import _CatalogState
 from headwater.sinks.lake.rewrite import replace_files
 from headwater.sinks.lake.standing import TableState
@@ -263,6 +265,14 @@ def _half_open(table: Any, horizon_ms: int = HORIZON_MS) -> OriginSets:
     return _from_table(table.filter(pc.less(table["lo"], table["hi"])), horizon_ms)
 
 
+def _all_snapshots(_current: Any, metadata: Any) -> Any:
+    return list(reversed(metadata.snapshots))
+
+
+def _none_counted(_body: bytes) -> Any:
+    return np.zeros(0, np.uint64)
+
+
 def _one_less(table: Any, old: Any, new: Any, why: Any) -> None:
     replace_files(table, old, new[:-1], why)
 
@@ -337,6 +347,8 @@ BUGS: dict[str, list[Patch]] = {
     "a rebuild does not wait until every shard has begun": [(Beginnings, "wait", _at_once_begun)],
     "a rebuild forgets what a shard's parents have seen": [(StreamPast, "_inherited", _orphan)],
     "a rebuild has one slot for all shards": [(past, "write", _one_slot)],
+    "what was rolled back counts as published": [(ancestry, "ancestors_of", _all_snapshots)],
+    "a forgetting that goes on counts the rows of others again": [(excluded, "_loads", _none_counted)],
     "a compaction leaves out one of its files": [(maintenance, "replace_files", _one_less)],
     "a forgetting counts nothing as excluded": [(ExcludedRows, "add", _nothing)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],

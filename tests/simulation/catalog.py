@@ -8,7 +8,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
-from pyiceberg.table.update import update_table_metadata
+from pyiceberg.table.update import AddSnapshotUpdate, update_table_metadata
 
 from headwater.contract.iceberg import iceberg_schema
 from headwater.processors.definition.pipeline import Pipeline
@@ -37,6 +37,8 @@ class SimulatedTable:
         made = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, location, dict(PROPERTIES))
         self._states: list[tuple[TableMetadata, bool]] = [(made, True)]
         """What the table has been, the present last, and whether that is firm: no later commit undoes it."""
+        self.added_ms: dict[str, int] = {}
+        """When each of our files was added first, by the digest of its path."""
         self._doomed: list[tuple[int, TableMetadata]] = []
 
     @property
@@ -63,6 +65,9 @@ class SimulatedTable:
         base = self.metadata
         for requirement in requirements:
             requirement.validate(base)
+        for one in [update.snapshot for update in updates if isinstance(update, AddSnapshotUpdate)]:
+            for digest in str((one.summary or {}).get("headwater.files", "")).split():
+                self.added_ms.setdefault(digest, self._world.now)
         where = f"{base.location}/metadata/{len(self._states):05d}.metadata.json"
         made = update_table_metadata(base, tuple(updates), metadata_location=where)
         if not firm and self._world.chance("catalog loses"):

@@ -37,6 +37,7 @@ OPERATIONS = (
         "rebuild",
         "compact",
         "forget",
+        "rollback",
     ),
 )
 _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000

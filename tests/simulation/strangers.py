@@ -1,6 +1,7 @@
-"""Other engines on the same table: one appends files of its own, one puts files in place of ours."""
+"""Other engines on the same table: one appends, one rewrites, one expires and turns the table back."""
 
 import io
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,14 @@ import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError, ClientError
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import ancestors_of
+from pyiceberg.table.update import SetSnapshotRefUpdate
 
 from headwater.sinks.lake.catalog import append_files
 from headwater.sinks.lake.datafiles import describe
 from headwater.sinks.lake.rewrite import replace_files
+from headwater.sinks.lake.standing import digest
 from tests.simulation.bucket import MEMORY, SimulatedObjects
 from tests.simulation.catalog import CatalogSession, SimulatedTable
 from tests.simulation.world import World
@@ -22,6 +27,10 @@ __all__ = ["STRANGE", "Strangers", "with_times"]
 
 STRANGE = "stranger"
 """Origin of the rows of a writer that is not ours."""
+Row = dict[str, Any]
+Identity = tuple[str, int]
+_SURE_MS = 1_000
+"""What came to the table later than so long ago has left no ledger: see `headwater.sinks.lake.publisher`."""
 
 
 def with_times(table: pa.Table) -> pa.Table:
@@ -39,9 +48,28 @@ class Strangers:
     objects: SimulatedObjects
     schema: pa.Schema
     """Of the lake."""
-    deleted: list[dict[str, Any]] = field(default_factory=list)
-    """Rows that somebody has taken out of the table."""
+    pending: Callable[[], set[str]]
+    """Files that the ledger has."""
+    quarantined: Callable[[], set[str]]
+    taken: dict[Identity, Row] = field(default_factory=dict)
+    """Rows that somebody has taken out of the table. A rollback may bring some of them back."""
     appended: int = 0
+
+    @property
+    def deleted(self) -> list[Row]:
+        """Rows that are not there: taken out by somebody, or of files that are quarantined."""
+        there, held = self.rows_of(self.table.files), self.rows_of(self.quarantined())
+        return [row for at, row in {**held, **self.taken}.items() if at not in there]
+
+    def rows_of(self, uris: Iterable[str]) -> dict[Identity, Row]:
+        """Our rows in these files, by identity."""
+        found: dict[Identity, Row] = {}
+        for uri in uris:
+            body = self.objects.bodies.get(uri.removeprefix(MEMORY))
+            if body is not None:
+                table = self._whole(pq.read_table(io.BytesIO(body))).cast(self.schema)
+                found |= {(row["_origin"], row["_seq"]): row for row in with_times(table).to_pylist()}
+        return {at: row for at, row in found.items() if at[0] != STRANGE}
 
     def append(self) -> None:
         """Somebody appends to the table now and then."""
@@ -88,7 +116,8 @@ class Strangers:
         joined = pa.concat_tables([one.cast(self.schema) for one in map(self._whole, tables)])
         if delete:
             gone = pc.equal(joined["device"], "d0")
-            self.deleted += with_times(joined.filter(gone)).to_pylist()
+            for row in with_times(joined.filter(gone)).to_pylist():
+                self.taken[row["_origin"], row["_seq"]] = row
             joined = joined.filter(pc.invert(gone))
         table = CatalogSession(self.table).load_table()
         uri = self._put(key, joined)
@@ -96,6 +125,48 @@ class Strangers:
         replace_files(table, some, new, {})
         self.world.fired["* rewrite"] += 1
         self.world.note(f"* rewrite of {len(some)} files{', and a deletion' if delete else ''}")
+
+    def turn_back(self) -> None:
+        """Somebody expires snapshots, rolls the table back, or puts another branch in place of main."""
+        random = self.world.random
+        for number in range(3):
+            self.world.sleep(random.randint(5_000, 40_000))
+            for _ in range(random.choice([0, 60])):  # the moment at which most can go wrong
+                if self._fresh():
+                    break
+                self.world.sleep(300)
+            table = CatalogSession(self.table).load_table()
+            earlier = list(ancestors_of(table.current_snapshot(), table.metadata))[1:]
+            what = random.choice(["expire", "rollback", "replace"])
+            if not earlier:
+                continue
+            if what == "expire":
+                kept = random.randint(0, 3)
+                gone = [one.snapshot_id for one in earlier[kept:]]
+                if gone:
+                    table.maintenance.expire_snapshots().by_ids(gone).commit()
+            else:
+                self._set(table, random.choice(earlier[:3]).snapshot_id, f"strange/branch-{number}.parquet", what)
+            self.world.fired[f"* {what}"] += 1
+            self.world.note(f"* {what} of snapshots")
+
+    def _fresh(self) -> set[str]:
+        """Files that nobody can have found twice, a second apart: they are pending still, and are added again."""
+        since = self.world.now - _SURE_MS
+        return {uri for uri in self.pending() if self.table.added_ms.get(digest(uri), since) > since}
+
+    def _set(self, table: Table, snapshot_id: int, branch: str, what: str) -> None:
+        """Set the table to an earlier snapshot, or to what a stranger has built on it."""
+        before, sure = self.rows_of(self.table.files), self.rows_of(self._fresh())
+        back = SetSnapshotRefUpdate(ref_name="main", type="branch", snapshot_id=snapshot_id)
+        table.catalog.commit_table(table, (), (back,))
+        if what == "replace":
+            row = self._row(1_000 + self.appended)
+            self.appended += 1
+            table = CatalogSession(self.table).load_table()
+            append_files(table, [describe(table.io, table.metadata, self._put(branch, row))])
+        after = self.rows_of(self.table.files)
+        self.taken |= {at: row for at, row in before.items() if at not in after and at not in sure}
 
     def _whole(self, table: pa.Table) -> pa.Table:
         """The table with every column that the lake has by now."""

@@ -23,6 +23,7 @@ from headwater.processors.shard.snapshots import StateStore
 from headwater.sinks.deadletter import DeadLetters
 from headwater.sinks.lake.catalog import IcebergTable
 from headwater.sinks.lake.publisher import Publisher
+from headwater.sinks.lake.quarantine import quarantined_files
 from headwater.sinks.views.store import ViewStore
 from headwater.stream.shards import list_shards
 from headwater.testing.faults import client_error
@@ -114,8 +115,10 @@ class System:
         self.objects = SimulatedObjects(world)
         self.objects.put("zones/1.csv", zones(1))
         self.table = SimulatedTable(world, self.objects, self.after)
-        self.strangers = Strangers(world, self.table, self.objects, self.after.lake_schema)
         self.ledger = Ledger(self.dynamodb, LEDGER, self.after.name)
+        self.strangers = Strangers(
+            world, self.table, self.objects, self.after.lake_schema, self.pending, self.quarantined
+        )
         self.applications = [
             Application(
                 world,
@@ -183,12 +186,14 @@ class System:
     def _start_jobs(self) -> None:
         """What somebody may call for once, and again until it is done."""
         random = self.world.random
-        jobs = {name for name in ("replay", "rebuild", "compact", "forget") if random.random() < 0.4}
+        jobs = {name for name in ("replay", "rebuild", "compact", "forget", "rollback") if random.random() < 0.4}
         jobs &= self.operations
         if "replay" in jobs:
             self._until_done("replayer", Replayer(self, STREAM).run)
         if "rebuild" in jobs:
             self._until_done("rebuilder", Rebuilder(self, STREAM).run)
+        if "rollback" in jobs:
+            self._until_done("rollback", self.strangers.turn_back)
         if "compact" in jobs:
             self._until_done("keeper", Keeper(self).run)
         if "forget" in jobs:
@@ -228,6 +233,14 @@ class System:
         if not self.refusals:
             self.alarms.append("no processor said that the stream was made again")
         return True
+
+    def pending(self) -> set[str]:
+        """Files that the ledger has."""
+        return {file.uri for entry in self.ledger.shards() for file in entry.pending}
+
+    def quarantined(self) -> set[str]:
+        """Files of which nobody knows whether the table had them."""
+        return {file.uri for file in quarantined_files(self.ledger)}
 
     def shards(self) -> list[MemoryShard]:
         """The shards of the stream that this run is about, open and closed."""
@@ -336,10 +349,12 @@ class System:
         self._watch()
         if self.busy or self.world.now < self.world.faults_until_ms:
             return False
+        if self.pending() - self.quarantined():
+            return False
         entries = {entry.shard_id: entry for entry in self.ledger.shards()}
         for shard in self.kinesis.shards(STREAM):
             entry = entries.get(shard.shard_id)
-            if entry is None or entry.pending or (shard.closed is not None and not entry.closed):
+            if entry is None or (shard.closed is not None and not entry.closed):
                 return False
             if shard.records and int(entry.position) < shard.records[-1].number:
                 return False
