@@ -89,12 +89,23 @@ def signature(name: str, value: Any) -> str:
     except ValueError:
         return ""
     shown = [one for one in given.parameters.values() if one.name not in ("self", "cls")]
-    given = given.replace(parameters=shown)
-    line = re.sub(r"\bheadwater(\.\w+)+\.(\w+)", r"\2", f"{name}{given}").replace("typing.", "")
+    given = given.replace(return_annotation=given.empty) if inspect.isclass(value) else given
+    name = f"await {name}" if inspect.iscoroutinefunction(value) else name
+    line = typed(f"{name}{given.replace(parameters=shown)}")
     if len(line) > 90:
-        text = ",\n    ".join(re.sub(r"\bheadwater(\.\w+)+\.(\w+)", r"\2", str(one)) for one in shown)
-        line = f"{name}(\n    {text},\n)".replace("typing.", "")
+        texts = [str(one) for one in shown]
+        named = [at for at, one in enumerate(shown) if one.kind is one.KEYWORD_ONLY]
+        if named and not any(one.kind is one.VAR_POSITIONAL for one in shown):
+            texts.insert(named[0], "*")
+        back = typed(str(given.replace(parameters=[])))[2:]
+        line = typed(f"{name}(\n    {f',{chr(10)}    '.join(texts)},\n)") + back
     return f"```python\n{line}\n```"
+
+
+def typed(text: str) -> str:
+    """Return a signature with types by their last names, and without the quotes of those that come later."""
+    text = re.sub(r"\b(?!asyncio\.)(?:[a-z_]\w*\.)+([A-Z]\w*)", r"\1", text)
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
 
 
 def fields(kind: type) -> Iterator[tuple[str, str]]:

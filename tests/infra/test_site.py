@@ -12,7 +12,9 @@ import pytest
 import typer.main
 
 from headwater.commands import app
-from infra.site import MODULES, commands, fields, markdown
+from headwater.producers.producer import Producer
+from headwater.producers.settings import Receipt
+from infra.site import MODULES, commands, fields, markdown, signature
 
 ROOT = Path(__file__).parents[2]
 LOADED = re.compile(
@@ -66,3 +68,13 @@ def test_prose_of_a_docstring_is_text() -> None:
     )
 
     assert list(fields(Path)) == []
+
+
+def test_signatures_are_as_one_reads_them() -> None:
+    assert signature("Receipt", Receipt).startswith("```python\nReceipt(origin: str, first_seq: int,")
+    assert signature("Producer.aput", Producer.aput) == (
+        "```python\nawait Producer.aput(event: Mapping[str, object]) -> asyncio.Future[Receipt]\n```"
+    )
+    made = signature("Producer", Producer)
+    assert "    contract: Contract | str | Path,\n    *,\n    client: Any = None,\n" in made
+    assert made.endswith("\n)\n```")
