@@ -7,8 +7,8 @@ that a million of them fit into arrays; of two places in 10**12 a pair is alike.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mmh3
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +24,7 @@ Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Place = tuple[str, int | None]
 """The key as text, and the start of the window in epoch ms; None in a view without windows."""
 _NO_WINDOW = -(1 << 62)
+_NULL = 0x5BD1E9955BD1E995
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def place_hash(place: Place) -> int:
 def hashed(values: pa.Array) -> Hashes:
     """Return a hash of each value, the same in every process; nulls have one of their own."""
     text = values.cast(pa.string()) if not pa.types.is_string(values.type) else values
-    found: Hashes = pd.util.hash_array(np.array(text.to_pylist(), dtype=object), categorize=False)
-    return found
+    hashes = [_NULL if one is None else mmh3.hash64(one, signed=False)[0] for one in text.to_pylist()]
+    return np.array(hashes, np.uint64)
 
 
 def _key_column(column: pa.ChunkedArray) -> pa.Array:
@@ -87,8 +88,9 @@ def _key_column(column: pa.ChunkedArray) -> pa.Array:
 
 def _mixed(names: Hashes, start: Ints) -> Hashes:
     with np.errstate(over="ignore"):
-        starts = pd.util.hash_array(start.astype(np.int64))
-        mixed: Hashes = (names * np.uint64(0x9E3779B97F4A7C15)) ^ starts
+        starts = start.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        starts = (starts ^ (starts >> np.uint64(30))) * np.uint64(0x94D049BB133111EB)  # as splitmix64 does
+        mixed: Hashes = (names * np.uint64(0x9E3779B97F4A7C15)) ^ starts ^ (starts >> np.uint64(31))
         return mixed * np.uint64(0xBF58476D1CE4E5B9)
 
 
