@@ -17,6 +17,7 @@ from headwater.errors import HeadwaterError, InvalidEvent, UsageError
 from headwater.producers.files import csv as csvfiles
 from headwater.producers.files import jsonlines
 from headwater.producers.files.blocks import BLOCK_BYTES, CountedSource, csv_blocks, lines_blocks
+from headwater.producers.files.parquet import plain_tables, text_columns
 from headwater.producers.files.source import FileSource, one_line
 
 __all__ = ["EventFile", "OnInvalid", "read_events"]
@@ -101,16 +102,19 @@ class EventFile:
     def _parquet(self) -> Iterator[pa.Table]:
         try:
             file = pq.ParquetFile(self._source.raw, coerce_int96_timestamp_unit="us")
+            texts = text_columns(file)
+            file = pq.ParquetFile(
+                self._source.raw, metadata=file.metadata, coerce_int96_timestamp_unit="us", read_dictionary=texts
+            )
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"{self._name}: no Parquet file: {one_line(error)}") from error
         self.total_rows = file.metadata.num_rows
         columns = csvfiles.known_columns(self._name, file.schema_arrow.names, self._contract, self._ignore_unknown)
-        return self._parquet_tables(file, columns)
+        return self._parquet_tables(file, columns, texts)
 
-    def _parquet_tables(self, file: Any, columns: list[str]) -> Iterator[pa.Table]:
+    def _parquet_tables(self, file: Any, columns: list[str], texts: list[str]) -> Iterator[pa.Table]:
         row = 1  # the next row's number
-        for batch in file.iter_batches(_ROWS, columns=columns):
-            table = pa.Table.from_batches([batch])
+        for table in (one for batch in file.iter_batches(_ROWS, columns=columns) for one in plain_tables(batch, texts)):
             try:
                 found = conform(self._contract, table)
             except InvalidEvent as error:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from headwater.codec import decode_record
@@ -15,6 +17,8 @@ from headwater.codec.records import decode_contents
 from headwater.contract import load_contract, parse_contract
 from headwater.errors import InvalidRecord
 from headwater.formats import cloudwatch_logs, otlp
+from headwater.producers.files.files import read_events
+from headwater.producers.files.parquet import plain_tables
 from tests.gateway import served
 
 PROGRAM = """
@@ -151,3 +155,25 @@ def test_an_export_with_much_that_is_shared_waits_for_memory_or_is_refused() -> 
         assert refused.status_code == 413
         assert "in parts" in refused.text
         assert found.gateway._memory.used == 0
+
+
+@pytest.mark.parametrize("as_dictionary", [True, False])
+def test_a_text_that_all_rows_of_a_parquet_file_share_is_read_in_parts(tmp_path: Path, as_dictionary: bool) -> None:
+    """3 KB of a file would come to 200 MB at once; rows, their order and their places are as they are written."""
+    rows = 1_000
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1] * (rows // 2), pa.int32()), ["u" * 400_000, "v"])
+    columns = {
+        "device": [f"d{at}" for at in range(rows)],
+        "metric": ["m"] * rows,
+        "ts": pa.array([1772366400000] * rows, pa.timestamp("ms", "UTC")),
+        "value": [float(at) for at in range(rows)],
+        "unit": texts,
+    }
+    file = tmp_path / "events.parquet"
+    pq.write_table(pa.table(columns), file, store_schema=as_dictionary, dictionary_pagesize_limit=4 << 20)
+    assert file.stat().st_size < 100_000
+    invalid: list[int] = []
+    tables = list(read_events(file, load_contract("telemetry"), on_invalid=lambda row, *_: invalid.append(row)))
+    assert [value for one in tables for value in one["value"].to_pylist()] == [float(at) for at in range(1, rows, 2)]
+    assert invalid == list(range(1, rows, 2))
+    assert len(list(plain_tables(pa.RecordBatch.from_pydict({"unit": texts}), ["unit"]))) > 10
