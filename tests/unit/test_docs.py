@@ -26,3 +26,8 @@ def test_each_step_of_the_guarantee_names_tests_that_exist() -> None:
         for path, name in named:
             assert name in functions(path), f"step {number}: there is no {path}::{name}"
     assert len(NAMED.findall(text)) == text.count(".py::")
+
+
+def test_decisions_are_numbered_without_gaps_or_twins() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
