@@ -16,8 +16,11 @@ from headwater.stores import DocumentReader, DocumentStore
 __all__ = ["DOCUMENT", "Quarantine", "QuarantinedFile", "quarantined_files", "unnamed_files"]
 
 DOCUMENT = "quarantine"
+_FIRST_RETRY_MS = 5_000
+"""Pause before a quarantined file is tried once more. It may be well: an answer of S3 that is cut in its headers is one
+of an object without bytes. Four times as long before each further try."""
 _RETRY_MS = 600_000
-"""Pause between two tries of a quarantined file: each costs a read of S3 or two."""
+"""Longest pause between two tries: each costs a read of S3 or two."""
 _MAX_NAMED = 400
 """Most files that the document names, at about 500 bytes each: an item holds 400 KB."""
 _MAX_FRESH = 1_000
@@ -57,8 +60,8 @@ class Quarantine:
         self._documents = documents
         self._files: dict[str, QuarantinedFile] | None = None
         self._unnamed = 0
-        self._tried: dict[str, int] = {}
-        """When each refused file was tried last, named or not; no more than are pending."""
+        self._tried: dict[str, tuple[int, int]] = {}
+        """When each refused file was tried last, named or not, and the pause from then on; no more than are pending."""
 
     def __contains__(self, uri: str) -> bool:
         """Return whether the file is quarantined."""
@@ -74,8 +77,8 @@ class Quarantine:
         places = [(start + at) % count for at in range(len(uris))]
         fresh = [at for at in places if uris[at] not in self._tried and uris[at] not in known]
         again = [uris[at] for at in places if uris[at] in self]
-        again = [uri for uri in again if now_ms - self._tried.get(uri, now_ms - _RETRY_MS) >= _RETRY_MS]
-        again.sort(key=lambda uri: self._tried.get(uri, 0))
+        again = [uri for uri in again if now_ms >= sum(self._tried.get(uri, (0, 0)))]
+        again.sort(key=lambda uri: self._tried.get(uri, (0, 0)))
         now, later = fresh[:_MAX_FRESH], fresh[_MAX_FRESH:]
         return [*(uris[at] for at in now), *again[:_MAX_AGAIN]], later[0] if later else 0
 
@@ -91,10 +94,11 @@ class Quarantine:
         """
         known = self._known()
         pending = {file.uri: file for file in files}
-        self._tried = {uri: at for uri, at in self._tried.items() if uri in pending and uri not in gone}
+        self._tried = {uri: tried for uri, tried in self._tried.items() if uri in pending and uri not in gone}
         kept = {uri: one for uri, one in known.items() if uri in pending and uri not in gone}
         for uri, reason in refused.items():
-            self._tried[uri] = now_ms
+            pause = 4 * self._tried[uri][1] if uri in self._tried else _FIRST_RETRY_MS
+            self._tried[uri] = now_ms, min(pause, _RETRY_MS)
             if uri not in kept and len(kept) < _MAX_NAMED:
                 file = pending[uri]
                 kept[uri] = QuarantinedFile(

@@ -209,12 +209,29 @@ def test_one_bad_file_stops_no_other(ledger: Ledger, clock: ManualClock) -> None
 
 
 def test_a_bad_file_is_tried_at_intervals(ledger: Ledger, clock: ManualClock) -> None:
-    """Not at each step: a try costs requests."""
+    """Not at each step, as a try costs requests; but soon at first, as the answer of S3 may have been cut."""
     table, (uri,) = Table(), commit(ledger, "s1", 1, "a")
     table.bad = {uri}
     port = Port(table)
-    run(Publisher(ledger, lambda _: port, clock, "me"), clock, times=45)
+    publisher = Publisher(ledger, lambda _: port, clock, "me")
+    run(publisher, clock, times=3)
     assert len(port.asked) == 3
+    run(publisher, clock, times=102)  # most of an hour: after two and five minutes, then each ten
+    assert len(port.asked) == 9
+    table.bad = set()
+    run(publisher, clock, times=22)
+    assert pending(ledger) == []
+
+
+def test_a_file_whose_first_read_failed_is_in_the_table_seconds_later(ledger: Ledger, clock: ManualClock) -> None:
+    table, (uri,) = Table(), commit(ledger, "s1", 1, "a")
+    table.bad = {uri}
+    publisher = steps_of(ledger, table, clock)
+    publisher.step()
+    table.bad = set()
+    clock.advance(10_000)
+    publisher.step()
+    assert table.rows() == Counter([uri])
 
 
 def test_the_age_of_a_file_outlasts_its_publisher(ledger: Ledger, clock: ManualClock) -> None:
