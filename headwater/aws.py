@@ -52,7 +52,7 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
         raise  # some are ValueErrors as well, and all say by themselves what is wrong
     except ValueError as error:
         raise UsageError(f"the endpoint of {service} cannot be used (AWS_ENDPOINT_URL): {error}") from None
-    made.meta.events.register(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
+    made.meta.events.register_first(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
     return made
 
 
@@ -68,6 +68,8 @@ def _again_when_cut(response: Any, operation: Any, attempts: int, request_dict: 
     """Answer botocore's question whether to send again: the seconds to wait, or None for no reason to."""
     if response is None or not _is_cut(response[0], operation, request_dict["method"]):
         return None
+    # botocore's own look at a DynamoDB answer reads it as a number, and it may be cut, too
+    response[0].headers.pop("x-amz-crc32", None)
     retries = request_dict["context"]["client_config"].retries
     if attempts >= retries.get("total_max_attempts", 1):
         raise ConnectionClosedError(endpoint_url=request_dict["url"])

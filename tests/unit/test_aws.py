@@ -18,6 +18,7 @@ CUT = {
     "body": b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{"Item":{"a"',
     "all of the body": b"HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n",
     "headers": b"HTTP/1.1 200 OK\r\nServer: x\r\nConten",
+    "the header of a checksum": b"HTTP/1.1 200 OK\r\nServer: x\r\nx-amz-crc32:",
     "body of an error": b'HTTP/1.1 400 Bad\r\nContent-Length: 99\r\n\r\n{"__type":"x#ConditionalCheckFail',
 }
 
