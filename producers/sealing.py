@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.codec import encode_batch, encode_kpl, event_json
+from headwater.codec.bounds import MAX_BATCH_BYTES, plain_bytes
 from headwater.contract import Contract
 from headwater.contract.nestedcolumns import nested_sizes
 from headwater.errors import UsageError
@@ -216,10 +217,11 @@ class Sealer:
         return sealed
 
     def _encode(self, table: pa.Table, lane: int | None, start: int) -> Iterator[tuple[int, SealedBatch]]:
-        numbering = self.numbering
-        batch = self._encoded(table, lane, numbering.next_seq)
-        if batch.size > self._settings.max_record_bytes and table.num_rows > 1:
-            half = table.num_rows // 2
+        numbering, rows = self.numbering, table.num_rows
+        fits = rows == 1 or plain_bytes(table) <= MAX_BATCH_BYTES
+        batch = self._encoded(table if fits else table.slice(0, 1), lane, numbering.next_seq)
+        if rows > 1 and (not fits or batch.size > self._settings.max_record_bytes):
+            half = rows // 2
             yield from self._encode(table.slice(0, half), lane, start)
             yield from self._encode(table.slice(half), lane, start + half)
             return

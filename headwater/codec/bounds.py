@@ -7,10 +7,15 @@ of its events. What is decompressed is bounded in `inflate`; nothing here reads 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from headwater.codec.inflate import MAX_BYTES
 from headwater.errors import InvalidRecord
 
 __all__ = [
+    "MAX_BATCH_BYTES",
     "MAX_CONTAINERS",
     "MAX_VALUES",
     "TooLarge",
@@ -18,8 +23,14 @@ __all__ = [
     "check_containers",
     "container_count",
     "has_many",
+    "plain_bytes",
     "row_bytes",
+    "text_bytes",
 ]
+
+MAX_BATCH_BYTES = MAX_BYTES // 2
+"""Bytes of a batch's values, as `plain_bytes` counts them, that a writer puts into one record: well below what a reader
+takes, however small they are when compressed."""
 
 MAX_CONTAINERS = (1 << 20) + 1
 """Objects and lists in one JSON document that is read at once: as many events as a record may have, in one list."""
@@ -77,3 +88,29 @@ def _value_bytes(value: Any) -> int:
     if kind is list:
         return sum(map(_value_bytes, value), 8)
     return sum(map(_value_bytes, value.values()), 8) if kind is dict else 0
+
+
+def plain_bytes(table: pa.Table) -> int:
+    """Return the bytes of all values, those of a text that rows share once for each.
+
+    >>> plain_bytes(pa.table({"text": pa.array(["long" * 100, "s", "s"]).dictionary_encode()}))
+    402
+    """
+    return sum(map(_plain, (chunk for column in table.columns for chunk in column.chunks)))
+
+
+def _plain(column: pa.Array) -> int:
+    return text_bytes(column) if pa.types.is_dictionary(column.type) else int(column.nbytes)
+
+
+def text_bytes(column: pa.DictionaryArray) -> int:
+    """Return the bytes of all rows' values, those of one that rows share once for each; of lists at most so many."""
+    values, kinds = column.dictionary, pa.types
+    values = values.storage if isinstance(values, pa.ExtensionArray) else values
+    if kinds.is_primitive(values.type) or kinds.is_fixed_size_binary(values.type):
+        return len(column) * 16
+    text = kinds.is_string(values.type) or kinds.is_large_string(values.type)
+    if not (text or kinds.is_binary(values.type) or kinds.is_large_binary(values.type)):
+        return int(values.nbytes) * len(column)
+    lengths = pc.fill_null(pc.binary_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return int(lengths[column.indices.drop_null().to_numpy()].sum())

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.codec import encode_batch
+from headwater.codec.bounds import MAX_BATCH_BYTES, plain_bytes
 from headwater.contract import Contract
 from headwater.errors import Fenced, UsageError
 from headwater.processors.definition.parts import ToStream
@@ -221,8 +222,9 @@ def _batches(step: ToStream, table: pa.Table, origin: str, first: int, trace: st
 
 
 def _fitting(contract: Contract, table: pa.Table, origin: str, first: int, trace: str | None) -> Iterator[StreamBatch]:
-    data = encode_batch(table, contract, origin=origin, first_seq=first, traceparent=trace)
-    if len(data) > _BATCH_BYTES and table.num_rows > 1:
+    fits = table.num_rows == 1 or plain_bytes(table) <= MAX_BATCH_BYTES
+    data = encode_batch(table, contract, origin=origin, first_seq=first, traceparent=trace) if fits else b""
+    if table.num_rows > 1 and (not fits or len(data) > _BATCH_BYTES):
         half = table.num_rows // 2
         yield from _fitting(contract, table.slice(0, half), origin, first, trace)
         yield from _fitting(contract, table.slice(half), origin, first + half, trace)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.codec import decode_record
+from headwater.codec import decode_record, encode_batch
 from headwater.codec.bounds import MAX_CONTAINERS, MAX_VALUES, TooLarge
 from headwater.codec.jsonrows import event_texts
 from headwater.codec.records import decode_contents
@@ -177,3 +177,22 @@ def test_a_text_that_all_rows_of_a_parquet_file_share_is_read_in_parts(tmp_path:
     assert [value for one in tables for value in one["value"].to_pylist()] == [float(at) for at in range(1, rows, 2)]
     assert invalid == list(range(1, rows, 2))
     assert len(list(plain_tables(pa.RecordBatch.from_pydict({"unit": texts}), ["unit"]))) > 10
+
+
+TEXTS = parse_contract(
+    "name: c\nversion: 1\nkey: k\ntime: ts\nfields:\n  - {name: k, type: string}\n  - {name: ts, type: timestamp}\n"
+    "  - {name: text, type: string}\n",
+    "c",
+)
+
+
+def _texts(values: list[str]) -> bytes:
+    rows = {"k": ["k"] * len(values), "ts": pa.array([0] * len(values), pa.timestamp("ms", "UTC")), "text": values}
+    return encode_batch(pa.table(rows), TEXTS, origin="o", first_seq=0)
+
+
+def test_one_long_text_among_many_events_is_read() -> None:
+    """It is one event's, not everybody's: as often as it is said it counts."""
+    assert decode_record(_texts(["x" * 120_000, *(str(at % 9) for at in range(4_999))]), TEXTS).total == 5_000  # type: ignore[union-attr]
+    with pytest.raises(InvalidRecord, match="MiB of text"):
+        decode_record(_texts(["x" * 120_000] * 5_000), TEXTS)

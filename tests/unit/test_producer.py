@@ -16,6 +16,7 @@ from moto import mock_aws
 
 from headwater.announcing import put_control
 from headwater.clock import ManualClock
+from headwater.codec import Decoded, decode_record
 from headwater.codec.control import decode_control, is_signed
 from headwater.errors import HeadwaterError, InvalidEvent, UsageError
 from headwater.producers.producer import Producer
@@ -90,6 +91,19 @@ def test_an_event_larger_than_a_record_is_refused_at_once() -> None:
         with pytest.raises(InvalidEvent, match="bytes in a record, which holds 1048576"):
             producer.put(event(unit=noise * 2))
         assert producer.put(event(unit="x" * (1 << 21))).result(10)
+
+
+def test_small_records_of_large_texts_are_such_as_readers_take() -> None:
+    """A text that all share, and texts of which one is much like the next, take next to nothing compressed."""
+    shared = pa.array(["x" * 120_000] * 5_000).dictionary_encode()
+    alike = pa.array([f"{at}" + "x" * 15_000 for at in range(5_000)])
+    settings, stream = replace(QUICK, max_buffer_bytes=256 << 20, max_events=5_000), FakeStream()
+    fields = {"device": ["d"] * 5_000, "ts": pa.array([0] * 5_000, pa.timestamp("ms", "UTC")), "metric": ["m"] * 5_000}
+    with Producer("s", TELEMETRY, client=stream, settings=settings) as producer:
+        for unit in (shared, alike):
+            producer.put_batch(pa.table(fields | {"value": [1.0] * 5_000, "unit": unit}))
+    contents = [decode_record(one["Data"], TELEMETRY) for one in stream.records]
+    assert sum(one.total for one in contents if isinstance(one, Decoded)) == 10_000
 
 
 @pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException", "ValidationException"])

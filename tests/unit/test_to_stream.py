@@ -1,15 +1,18 @@
 """Events that go on to another stream: each is read there once, whatever dies and whatever code comes after."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import count as numbers
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from headwater.codec import encode_batch
 from headwater.errors import Fenced
 from headwater.processors.definition.pipeline import Pipeline
-from tests.flowing import DOUBLED, READING, World, first
+from headwater.stream.record import StreamRecord
+from tests.flowing import DOUBLED, READING, SHARD, START, World, first
 
 
 def exact(world: World, factors: set[int]) -> None:
@@ -142,3 +145,26 @@ def test_a_refused_record_is_put_again_and_the_shard_waits() -> None:
     worker.tick()
     worker.commit(closed=True)
     exact(world, {2})
+
+
+def test_small_records_of_large_texts_are_such_as_the_next_pipeline_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many records bring in a second is more than one may hold, however little it is compressed."""
+    field = replace(READING.fields[-1], name="text", type="string")
+    texts = replace(READING, name="texts", fields=(*READING.fields, field))
+    monkeypatch.setattr("tests.flowing.SECOND", Pipeline("second", texts).lake("second"))
+    world = World()
+    for at in range(8):
+        rows = [
+            {"device": "d", "ts": START, "n": n, "text": f"{n}" + "x" * 12_000}
+            for n in range(at * 1_000, at * 1_000 + 1_000)
+        ]
+        data = encode_batch(
+            pa.Table.from_pylist(rows, schema=texts.arrow_schema), texts, origin="o", first_seq=at * 1_000
+        )
+        world.records.append(StreamRecord(SHARD, str(100 + at), START, "k", data))
+    worker = world.owner(Pipeline("first", texts).to_stream("doubled", contract=texts).lake("first"))
+    worker.process(world.records)
+    worker.commit(closed=True)
+    came, counts = world.read_on()
+    assert sorted(row["n"] for row in came) == list(range(8_000))
+    assert not counts.get("poison_records")
