@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from headwater.aws import Objects, client
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings
 from headwater.controlkeys import ensure_control_key, streams
+from headwater.errors import UsageError
 from headwater.ledger import Ledger
 from headwater.processors.alerts.store import AlertStore
 from headwater.processors.controls import ControlCheck
@@ -34,6 +36,7 @@ from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.store import ViewStore
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog.glue import GlueCatalog
     from pyiceberg.table import Table
 
     from headwater.processors.alerts.service import AlertPorts
@@ -117,14 +120,17 @@ class Services:
     def erasure_ports(self) -> "ErasurePorts":
         """Return all the places that keep something of a key."""
         from headwater.processors.erasure.ports import ErasurePorts
+        from headwater.processors.viewtables.following import is_of_others
         from headwater.sinks.lake.catalog import drop_table
 
-        own = self.pipeline.lake_to.table
+        own, database = self.pipeline.lake_to.table, self.settings.database
 
         def view_tables() -> list[str]:
             mine = [one for one in claimed_names(self.registry) if one.pipeline == self.pipeline.name]
-            place = "table", self.settings.database
-            return [one.name for one in mine if (one.kind, one.place) == place and one.name != own]
+            place = "view table", database
+            names = [one.name for one in mine if (one.kind, one.place) == place and one.name != own]
+            found = [(name, self._lake_table(name)) for name in names]
+            return [name for name, table in found if table is None or not is_of_others(table)]
 
         return ErasurePorts(
             self.stores,
@@ -136,6 +142,14 @@ class Services:
             view_tables,
             partial(drop_table, self.settings),
         )
+
+    def _lake_table(self, name: str, catalog: "GlueCatalog | None" = None) -> "Table | None":
+        """Return a table of the lake's database; None when there is none."""
+        from headwater.sinks.lake.catalog import open_table
+
+        with suppress(UsageError):
+            return open_table(self.settings, name, catalog)
+        return None
 
     def claim_shard(self, shard_id: str, owner: str) -> ShardWorker:
         """Take a shard of the pipeline in the name of an owner: its processor is fenced."""
@@ -227,7 +241,7 @@ class Services:
     def view_tables(self, wait: Callable[[], object]) -> "ViewTablePorts":
         """Return what the tables of views are written with; `wait` is called while files wait for the publisher."""
         from headwater.contract.iceberg import plain_columns
-        from headwater.processors.viewtables.following import PARTITIONING, ViewTablePorts
+        from headwater.processors.viewtables.following import PARTITIONING, ViewTablePorts, check_ours
         from headwater.processors.viewtables.rows import column_docs, table_columns
         from headwater.sinks.lake.catalog import ensure_table, open_catalog
 
@@ -237,6 +251,9 @@ class Services:
 
         def open_view_table(view: View) -> "Table":
             schema = plain_columns(table_columns(view, pipeline.schema), column_docs(view))
+            there = self._lake_table(str(view.table), catalog)
+            if there is not None:
+                check_ours(there)  # before it gets the columns
             return ensure_table(catalog, settings, str(view.table), schema, PARTITIONING)
 
         return ViewTablePorts(self.reader, open_view_table, wait, settings.idle_seconds)

@@ -32,6 +32,7 @@ class _ClaimRegistry(DocumentStore, Protocol):
 class ClaimedName:
     """Hold one claim: what it is of (`table`, `files` or `view`), where that is, its name there, and whose it is.
 
+    A `view table` is a `table`, too, that views write: what a forgotten key is taken out of by dropping it.
     Of a `flow`, which is no claim and may be any number of pipelines', it is the stream that is read and the one that
     events go on to.
     """
@@ -91,6 +92,7 @@ def _names(pipeline: Pipeline, settings: Settings, bucket: str) -> Iterator[Clai
     for name in sorted({view.table for view in pipeline.definitions if view.table}):
         yield ClaimedName("table", settings.database, name, pipeline.name)
         yield ClaimedName("files", bucket, name, pipeline.name)
+        yield ClaimedName("view table", settings.database, name, pipeline.name)
     for name in sorted({view.name for view in pipeline.definitions}):
         yield ClaimedName("view", settings.views_table, name, pipeline.name)
 
@@ -103,6 +105,7 @@ def _check(claim: ClaimedName, known: Mapping[str, Any]) -> None:
         "table": f"lake table {claim.name} of database {claim.place}",
         "files": f"lake table {claim.name} in bucket {claim.place}",
         "view": f"view {claim.name} in table {claim.place}",
+        "view table": f"table {claim.name} of a view in database {claim.place}",
     }[claim.kind]
     raise UsageError(
         f"{what} is pipeline {owner}'s, and pipeline {claim.pipeline} would write over it: give it another name, or, "

@@ -33,7 +33,16 @@ from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.rewrite import data_files, replace_files
 from headwater.stream.shards import list_shards
 
-__all__ = ["MOST_WINDOWS", "PARTITIONING", "FollowReport", "ViewTablePorts", "follow", "position_of"]
+__all__ = [
+    "MOST_WINDOWS",
+    "PARTITIONING",
+    "FollowReport",
+    "ViewTablePorts",
+    "check_ours",
+    "follow",
+    "is_of_others",
+    "position_of",
+]
 
 log = logging.getLogger("headwater.viewtables")
 
@@ -100,6 +109,19 @@ def position_of(table: Table) -> TablePosition | None:
     return None if text is None else TablePosition.loads(text)
 
 
+def is_of_others(table: Table) -> bool:
+    """Tell whether the table has rows that no view has written: those come in one commit with the position."""
+    return position_of(table) is None and bool(data_files(table))
+
+
+def check_ours(table: Table) -> None:
+    """Raise UsageError for a table that has rows and that no view has written: they would be taken out."""
+    if is_of_others(table):
+        raise UsageError(
+            f"table {'.'.join(table.name())} has rows that no view has written: give the view's table another name"
+        )
+
+
 class _Following:
     """Bring one table up to date."""
 
@@ -112,6 +134,7 @@ class _Following:
 
     def run(self, until: int | None) -> FollowReport:
         """Amend what events came late for, then write the windows that end by `until`, epoch ms."""
+        check_ours(self._table)
         position, target = position_of(self._table), current_snapshot(self._events)
         if position is not None and position.definition != definition_of(self._view):
             raise UsageError(

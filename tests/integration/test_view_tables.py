@@ -17,6 +17,7 @@ from headwater.commands.local.embedded import EmbeddedAws
 from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.errors import Retryable, UsageError
+from headwater.processors.definition.claims import claim_names
 from headwater.processors.definition.loading import load
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
@@ -217,6 +218,31 @@ def test_a_forgotten_key_takes_the_tables_with_it(world: LakeWorld) -> None:
     assert left_in_view_tables(ports, "d1") == []
     assert [one.rows for one in world.follow()] == [6, 2]
     assert world.wrong() == []
+
+
+def test_a_table_that_no_view_has_written_keeps_its_rows(world: LakeWorld) -> None:
+    """Such as one of another engine in the same database: a view that is given its name is refused."""
+    world.commit("shard-0", [0.5], mark=2)
+    world.commit("shard-1", [0.5], mark=2)
+    world.publisher.drain()
+    other = open_table(world.settings, "metric")
+    with pytest.raises(UsageError, match=r"metric has rows that no view has written"):
+        list(following.follow(world.ports(open_table=lambda _: other)))
+    assert len(world.rows("metric")) == 2
+
+
+def test_forgetting_drops_no_table_but_those_of_views(aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the table that the events went to before, nor one of others."""
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    own = Settings(bucket="renamed-lake", database="renamed")
+    before = Pipeline("renamed", contract="telemetry").lake("before")
+    minutes = before.view("m", by=[], window=tumbling("1m"), table="minutes", n=count())
+    provision(own, shards=1)
+    for pipeline in (before, minutes, minutes.lake("after")):
+        services = Services(own, pipeline)
+        claim_names(pipeline, own, own.bucket, services.registry)
+    assert services.erasure_ports.view_tables() == ["minutes"]
 
 
 OWN = """
