@@ -121,18 +121,25 @@ class Outgoing:
         if now - self._told_ms >= _RECEIPT_MS:
             self._tell()
 
-    def flush(self, position: str, *, closed: bool = False) -> None:
-        """Put all events up to the position; with `closed`, tell of them too, since nobody comes after us.
+    def settle(self, position: str, *, closed: bool) -> None:
+        """Put all events up to the position, before it is committed, and keep nothing that is to be put again.
 
-        Raises Retryable when that is not possible now: call it again.
+        Who comes after a stop in order may come when the other stream's readers have forgotten us. With `closed` tell
+        of the events, too, since nobody comes. Raises Retryable when that is not possible now: call it again.
         """
+        self.flush(position)
+        if closed:
+            self._tell()
+        if self._stale:
+            self._write(self._through, self._sent, [])
+
+    def flush(self, position: str) -> None:
+        """Put all events up to the position. Raises Retryable when that is not possible now: call it again."""
         self._send()
         if self._buffer:
             self._seal(position)
             self._send()
         self._flushed_ms = self._clock.now_ms()
-        if closed:
-            self._tell()
 
     def _seal(self, position: str) -> None:
         """Give the buffered events their numbers, and write the batches down."""

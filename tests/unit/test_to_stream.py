@@ -168,3 +168,20 @@ def test_small_records_of_large_texts_are_such_as_the_next_pipeline_reads(monkey
     came, counts = world.read_on()
     assert sorted(row["n"] for row in came) == list(range(8_000))
     assert not counts.get("poison_records")
+
+
+def test_an_owner_that_stops_in_order_leaves_nothing_to_be_put_again() -> None:
+    """The next one may come when the other pipeline has forgotten the first, and would take copies for new events."""
+    world = World()
+    world.load(3)
+    worker = world.owner(first())
+    worker.process(world.records)
+    world.clock.advance(1_000)
+    worker.tick()
+    worker.commit()
+    puts = world.kinesis.faults.calls["put_records"]
+    world.clock.advance(31 * 86_400_000)
+    worker = world.owner(first())
+    world.clock.advance(1_000)
+    worker.tick()
+    assert world.kinesis.faults.calls["put_records"] == puts
