@@ -52,10 +52,11 @@ def claim_names(pipeline: Pipeline, settings: Settings, bucket: str, registry: _
     wanted = list(_names(pipeline, settings, bucket))
     for claim in wanted:
         _check(claim, registry.document(_document(claim))[0])
-    if pipeline.streams:
+    flows = f"flow/{settings.stream}/{pipeline.name}"
+    if pipeline.streams or registry.document(flows)[0]:  # or it had some
         _refuse_circles(pipeline, settings.stream, registry)
         flow = {"pipeline": pipeline.name, "to": [step.stream for step in pipeline.streams]}
-        registry.change(f"flow/{settings.stream}/{pipeline.name}", lambda known: None if known == flow else flow)
+        registry.change(flows, lambda known: None if known == flow else flow)
     for claim in wanted:
         registry.change(_document(claim), partial(_claimed, claim))
 

@@ -31,7 +31,7 @@ from headwater.sinks.streams import StreamBatch
 from headwater.stream import sequence
 from headwater.stream.record import StreamRecord
 
-__all__ = ["Outgoing", "outgoing_document"]
+__all__ = ["Outgoing", "open_outgoing", "outgoing_document"]
 
 _BATCH_ROWS = 20_000
 _BATCH_BYTES = 1_000_000
@@ -82,6 +82,11 @@ class Outgoing:
         before, _ = self._ports.ledger.document(self._name)
         found = self._ports.ledger.change(self._name, taken)
         self._through = str(found.get("through", sequence.NONE))
+        # also of streams that the pipeline puts nothing on any more: what was numbered is put and told of all the same
+        self._contracts = {
+            **found.get("contracts", {}),
+            **{name: one.contract.name for name, one in self._steps.items()},
+        }
         self._key = str(found.get("key", ""))
         for stream, origins in found.get("untold", {}).items():
             self._sent[stream].update({origin: int(count) for origin, count in origins.items()})
@@ -161,6 +166,7 @@ class Outgoing:
     ) -> None:
         untold = {stream: self._untold(stream, origins) for stream, origins in sent.items()}
         document: dict[str, Any] = {"epoch": self._epoch, "through": through, "untold": untold}
+        document["contracts"] = self._contracts
         body, key = _packed(batches) if batches else b"", ""
         if len(body) > INLINE_STATE:
             one, other = self._keys(self._epoch)
@@ -189,7 +195,8 @@ class Outgoing:
             by_stream[stream].append(batch)
         for stream, batches in by_stream.items():
             self._streams.send(stream, batches)
-        self._waiting, self._stale = [], True
+            self._waiting = [one for one in self._waiting if one[0] != stream]
+        self._stale = True
 
     def _tell(self) -> None:
         """Put receipts of all that is confirmed, and take out of the document what nobody needs any more."""
@@ -198,22 +205,24 @@ class Outgoing:
         if self._waiting or not (self._stale or any(untold.values())):
             return
         for stream, origins in untold.items():
-            contract = self._contract(stream)
-            if origins and contract is not None:
+            if origins:
                 intervals = {name: [[self._told[stream].get(name, 0), count]] for name, count in origins.items()}
-                self._streams.tell(stream, {"contract": contract.name, "intervals": intervals})
+                self._streams.tell(stream, {"contract": self._contracts[stream], "intervals": intervals})
             self._told[stream].update(origins)
         self._write(self._through, self._sent, [])
 
     def _untold(self, stream: str, sent: Mapping[str, int]) -> dict[str, int]:
         return {origin: count for origin, count in sent.items() if count > self._told[stream].get(origin, 0)}
 
-    def _contract(self, stream: str) -> Contract | None:
-        """Return the contract of a stream; None for one that an earlier pipeline of this name put events on."""
-        return self._steps[stream].contract if stream in self._steps else None
-
     def _fenced(self) -> Fenced:
         return Fenced(f"shard {self._shard_id} of pipeline {self._context.pipeline.name}: another owner has taken it")
+
+
+def open_outgoing(context: WorkerContext, shard_id: str, epoch: int) -> Outgoing | None:
+    """Return what goes on of a shard; None where nothing does, and nothing did by an earlier definition."""
+    if context.pipeline.streams or context.ports.ledger.document(outgoing_document(shard_id))[0]:
+        return Outgoing(context, shard_id, epoch)
+    return None
 
 
 def outgoing_document(shard_id: str) -> str:

@@ -85,7 +85,7 @@ def test_what_there_is(url: str) -> None:
     assert first["name"] == "device_10m"
     assert first["by"] == ["device"]
     assert first["window"] == {"size_ms": 600_000, "every_ms": 600_000}
-    assert {"name": "mean", "function": "mean", "field": "value"} in first["aggregates"]
+    assert {"name": "mean", "function": "mean", "field": "value", "where": None} in first["aggregates"]
 
 
 def test_windows_of_a_key(url: str) -> None:

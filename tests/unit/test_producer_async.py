@@ -94,7 +94,7 @@ def test_room_is_awaited_and_the_loop_goes_on(outbox: bool, tmp_path: Path) -> N
                 stream.gate.set()
                 await asyncio.gather(*[await put for put in puts])
 
-            assert await beating(work) < 0.5
+            assert await beating(work) < 10  # a put that blocked would keep the loop for good: it opens the gate
 
     asyncio.run(main())
     assert devices(stream) == Counter(str(at) for at in range(events))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from headwater.codec import encode_batch
-from headwater.errors import Fenced
+from headwater.errors import Fenced, HeadwaterError
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.stream.record import StreamRecord
 from tests.flowing import DOUBLED, READING, SHARD, START, World, first
@@ -78,6 +78,22 @@ def test_other_code_that_sends_less_leaves_what_is_numbered_as_it_is() -> None:
     assert world.life(first(lowest=100))
     rows, _ = world.read_on()
     assert sorted(row["n"] for row in rows) == list(range(6))
+
+
+def test_what_is_numbered_goes_on_when_the_stream_is_no_longer_in_the_pipeline() -> None:
+    """The owner died before it put it; its successor's code knows of no stream, and puts it and tells of it."""
+    world = World()
+    world.load(4)
+    worker = world.owner(first())
+    worker.process(world.records[:2])
+    world.clock.advance(1_000)
+    world.kinesis.faults.fail_next("put_records", "ResourceNotFoundException")
+    with pytest.raises(HeadwaterError):
+        worker.tick()
+    assert world.life(Pipeline("first", READING).lake("first"))
+    rows, _ = world.read_on()
+    assert sorted(row["n"] for row in rows) == list(range(6))
+    assert [sum(stop - start for start, stop in some) for some in world.accepted.values()] == [6]
 
 
 def test_a_quiet_shard_says_nothing_more() -> None:

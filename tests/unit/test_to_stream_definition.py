@@ -107,5 +107,8 @@ def test_a_circle_is_refused() -> None:
         ("b", "c", "two"),
         ("b", "d", "two"),
     ]
-    release_names(registry, "two")
+    claim("two", "b", "d")
     claim("three", "c", "a")
+    claim("three", "c")
+    release_names(registry, "one")
+    claim("two", "b", "c", "a")
