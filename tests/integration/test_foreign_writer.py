@@ -36,7 +36,7 @@ SHARDS, ROUNDS, ROWS = 2, 5, 5
 ROOT = Path(__file__).parents[2]
 
 FOREIGN = """
-import sys
+import sys, time
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
 from headwater.config import Settings
@@ -54,9 +54,11 @@ while True:
         print(acknowledged, flush=True)
     except CommitFailedException:
         pass
+    time.sleep(0.3)
     table.refresh()
 """
-"""A plain pyiceberg program: appends a row, and tries again when the catalog says that another was faster."""
+"""A plain pyiceberg program: appends a row, and tries again when the catalog says that another was faster. It pauses:
+one that never does may win every race, as its commits take less time than a publisher's look at the history."""
 
 MORTAL = """
 import os, signal, sys
