@@ -31,7 +31,7 @@ from headwater.sinks.streams import StreamBatch
 from headwater.stream import sequence
 from headwater.stream.record import StreamRecord
 
-__all__ = ["Outgoing", "open_outgoing", "outgoing_document"]
+__all__ = ["Outgoing", "outgoing_document"]
 
 _BATCH_ROWS = 20_000
 _BATCH_BYTES = 1_000_000
@@ -216,13 +216,6 @@ class Outgoing:
 
     def _fenced(self) -> Fenced:
         return Fenced(f"shard {self._shard_id} of pipeline {self._context.pipeline.name}: another owner has taken it")
-
-
-def open_outgoing(context: WorkerContext, shard_id: str, epoch: int) -> Outgoing | None:
-    """Return what goes on of a shard; None where nothing does, and nothing did by an earlier definition."""
-    if context.pipeline.streams or context.ports.ledger.document(outgoing_document(shard_id))[0]:
-        return Outgoing(context, shard_id, epoch)
-    return None
 
 
 def outgoing_document(shard_id: str) -> str:

@@ -29,7 +29,7 @@ from headwater.processors.shard.claiming import ClaimedShard, begin_views, claim
 from headwater.processors.shard.context import WorkerContext
 from headwater.processors.shard.flushes import FlushJournal
 from headwater.processors.shard.letters import GatheredLetters
-from headwater.processors.shard.outgoing import open_outgoing
+from headwater.processors.shard.outgoing import Outgoing
 from headwater.processors.shard.slots import emptied, upsert
 from headwater.processors.shard.snapshots import StateStore
 from headwater.processors.shard.traces import Traces
@@ -75,7 +75,7 @@ class ShardWorker:
             self._journal = FlushJournal(ports.ledger, ports.objects, place, shard.entry.epoch, shard.entry.position)
         self._carried = True
         """Whether slots that wait for a flush may hold what is committed: nobody reads that again."""
-        self._outgoing = open_outgoing(context, shard.shard_id, shard.entry.epoch)
+        self._outgoing = Outgoing(context, shard.shard_id, shard.entry.epoch) if context.pipeline.streams else None
         self._suspects: tuple[str, str] | None = None
         """The first and last record of a call that the engine failed on."""
         self._start_from(shard)

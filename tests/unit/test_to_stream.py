@@ -80,8 +80,8 @@ def test_other_code_that_sends_less_leaves_what_is_numbered_as_it_is() -> None:
     assert sorted(row["n"] for row in rows) == list(range(6))
 
 
-def test_what_is_numbered_goes_on_when_the_stream_is_no_longer_in_the_pipeline() -> None:
-    """The owner died before it put it; its successor's code knows of no stream, and puts it and tells of it."""
+def test_what_is_numbered_goes_on_when_its_stream_is_no_longer_in_the_pipeline() -> None:
+    """The owner died before it put it; its successor's code has another stream alone, and puts it and tells of it."""
     world = World()
     world.load(4)
     worker = world.owner(first())
@@ -90,7 +90,8 @@ def test_what_is_numbered_goes_on_when_the_stream_is_no_longer_in_the_pipeline()
     world.kinesis.faults.fail_next("put_records", "ResourceNotFoundException")
     with pytest.raises(HeadwaterError):
         worker.tick()
-    assert world.life(Pipeline("first", READING).lake("first"))
+    world.kinesis.create_stream(StreamName="other", ShardCount=1)
+    assert world.life(Pipeline("first", READING).to_stream("other", contract=READING).lake("first"))
     rows, _ = world.read_on()
     assert sorted(row["n"] for row in rows) == list(range(6))
     assert [sum(stop - start for start, stop in some) for some in world.accepted.values()] == [6]
