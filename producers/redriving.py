@@ -11,7 +11,8 @@ from headwater.contract import Contract
 from headwater.errors import Throttled
 from headwater.producers.lanes import lane_hash_key, lane_of
 from headwater.producers.writer import MAX_RECORDS
-from headwater.sinks.deadletter import DeadLetter, in_parts
+from headwater.sinks.deadletter import DeadLetter
+from headwater.sinks.parts import in_parts
 from headwater.stream.shards import list_shards
 
 __all__ = ["Redrive"]
@@ -46,7 +47,7 @@ class Redrive:
 
     def put(self, letters: Sequence[DeadLetter]) -> Iterator[DeadLetter]:
         """Yield each letter once the stream has it. Raise Throttled when it does not take one in two minutes."""
-        for some in in_parts(letters, MAX_RECORDS, _MOST_BYTES):
+        for some in in_parts(letters, lambda letter: len(letter.payload), MAX_RECORDS, _MOST_BYTES):
             left = some
             for attempt in range(_ATTEMPTS):
                 if attempt:

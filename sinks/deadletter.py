@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from headwater.errors import HeadwaterError
+from headwater.sinks.parts import in_parts
 from headwater.stores import ObjectStore
 from headwater.stream import sequence
 
-__all__ = ["MOST_TOGETHER", "DeadLetter", "DeadLetters", "Put", "in_parts", "letters_in"]
+__all__ = ["MOST_TOGETHER", "DeadLetter", "DeadLetters", "Put", "letters_in"]
 
 MOST_TOGETHER = 1_000
 """Letters in one object: of the 10,000 that a commit may have, ten PUTs; and as many at most are sent again when a
@@ -70,7 +71,7 @@ class DeadLetters:
     def write(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
         """Keep the letters; writing one again changes nothing."""
         for shard_id, some in groupby(sorted(letters, key=_place), key=lambda letter: letter.shard_id):
-            for together in in_parts(some, MOST_TOGETHER, _MOST_BYTES):
+            for together in in_parts(some, lambda letter: len(letter.payload), MOST_TOGETHER, _MOST_BYTES):
                 self._objects.put(f"dlq/{_path(pipeline, shard_id, together)}", _body(together))
 
     def list(self, pipeline: str) -> Iterator[DeadLetter]:
@@ -143,24 +144,6 @@ class DeadLetters:
 def _place(letter: DeadLetter) -> tuple[str, str, int]:
     """Return what a letter is known by: shard, padded sequence number, and the event's place, -1 for a whole record."""
     return letter.shard_id, sequence.pad(letter.sequence_number), -1 if letter.index is None else letter.index
-
-
-def in_parts(letters: Iterable[DeadLetter], most: int, most_bytes: int) -> Iterator[list[DeadLetter]]:
-    """Yield the letters in parts of so many at most, and of so many bytes of payload but for one letter that has more.
-
-    >>> [len(part) for part in in_parts([], 10, 100)]
-    []
-    """
-    part: list[DeadLetter] = []
-    size = 0
-    for letter in letters:
-        if part and (len(part) == most or size + len(letter.payload) > most_bytes):
-            yield part
-            part, size = [], 0
-        part.append(letter)
-        size += len(letter.payload)
-    if part:
-        yield part
 
 
 def _quoted(name: str) -> str:

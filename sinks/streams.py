@@ -4,13 +4,14 @@ Which batches there are, and that each is put whatever dies, is the business of 
 the call, with its partial answers, throttling and passing failures.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headwater.announcing import put_control
 from headwater.awsfailures import ATTEMPTS, AWS_ERRORS, aws_error, named_error
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, Retryable
+from headwater.sinks.parts import in_parts
 
 __all__ = ["KinesisStreams", "StreamBatch"]
 
@@ -56,7 +57,7 @@ class KinesisStreams:
         """Put each once; return the last failure, and what is not confirmed."""
         failure: HeadwaterError | None = None
         left: list[StreamBatch] = []
-        for request in _requests(batches):
+        for request in in_parts(batches, lambda one: len(one.data), _MOST_RECORDS, _MOST_BYTES):
             records = [{"Data": one.data, "PartitionKey": "headwater", "ExplicitHashKey": one.place} for one in request]
             try:
                 entries = self._client.put_records(StreamName=stream, Records=records)["Records"]
@@ -72,16 +73,3 @@ class KinesisStreams:
     def tell(self, stream: str, receipt: Mapping[str, object]) -> None:
         """Put a receipt on every open shard of the stream, signed with its key."""
         put_control(self._client, stream, "receipt", receipt, self._clock, self._random, self._control_key(stream))
-
-
-def _requests(batches: Sequence[StreamBatch]) -> Iterator[list[StreamBatch]]:
-    request: list[StreamBatch] = []
-    size = 0
-    for one in batches:
-        if request and (len(request) == _MOST_RECORDS or size + len(one.data) > _MOST_BYTES):
-            yield request
-            request, size = [], 0
-        request.append(one)
-        size += len(one.data)
-    if request:
-        yield request

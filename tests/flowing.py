@@ -14,7 +14,7 @@ from headwater.aggregates import count
 from headwater.clock import ManualClock
 from headwater.codec import encode_batch
 from headwater.config import Settings
-from headwater.contract import parse_contract
+from headwater.contract import Contract, parse_contract
 from headwater.controlkeys import ensure_control_key, streams
 from headwater.ledger import Ledger
 from headwater.processors.controls import ControlCheck
@@ -30,39 +30,16 @@ from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
 
 SHARD, START = "shardId-000000000000", 1_772_366_400_000
-READING = parse_contract(
-    """
-name: reading
-version: 1
-key: device
-time: ts
-fields:
-  - {name: device, type: string}
-  - {name: ts, type: timestamp}
-  - {name: n, type: long}
-""",
-    "reading",
-)
-DOUBLED = parse_contract(
-    """
-name: doubled
-version: 1
-key: device
-time: ts
-fields:
-  - {name: device, type: string}
-  - {name: ts, type: timestamp}
-  - {name: n, type: long}
-  - {name: twice, type: long}
-""",
-    "doubled",
-)
 
-OWN = parse_contract(
-    "name: own\nversion: 1\nkey: device\ntime: ts\nid: {origin: device, seq: n}\nfields:\n"
-    "  - {name: device, type: string}\n  - {name: ts, type: timestamp}\n  - {name: n, type: long}\n",
-    "own",
-)
+
+def contract(name: str, more: str = "", own: str = "") -> Contract:
+    fields = "  - {name: device, type: string}\n  - {name: ts, type: timestamp}\n  - {name: n, type: long}\n"
+    return parse_contract(f"name: {name}\nversion: 1\nkey: device\ntime: ts\n{own}fields:\n{fields}{more}", name)
+
+
+READING = contract("reading")
+DOUBLED = contract("doubled", more="  - {name: twice, type: long}\n")
+OWN = contract("own", own="id: {origin: device, seq: n}\n")
 
 
 def times(factor: int) -> Callable[[pa.Table], pa.Table]:

@@ -7,6 +7,7 @@ passes, and only the others are read one by one.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, time
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -199,11 +200,12 @@ def _together(field: Field, array: pa.Array, places: Sequence[int], faults: dict
 
 def _alike(kind: type, values: Values) -> bool:
     """Tell whether one column can hold these values as they are: with zones or without, decimals of one scale."""
+    some: Sequence[Any] = values  # all of the kind
     if kind is datetime:
-        return None not in {value.tzinfo for value in values}  # type: ignore[attr-defined]
+        return None not in {value.tzinfo for value in some}
     if kind is time:
-        return {value.tzinfo for value in values} == {None}  # type: ignore[attr-defined]
-    return kind is not Decimal or len({value.as_tuple().exponent for value in values}) == 1  # type: ignore[attr-defined]
+        return {value.tzinfo for value in some} == {None}
+    return kind is not Decimal or len({value.as_tuple().exponent for value in some}) == 1
 
 
 def _none_right(field: Field, values: Values, places: Sequence[int], faults: dict[int, Fault]) -> pa.Array:

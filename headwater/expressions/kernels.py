@@ -103,7 +103,7 @@ OPERATORS: dict[str, dict[str, Callable[..., Any]]] = {
     "not": {"boolean": pc.invert},
     "||": {"string": lambda left, right: pc.binary_join_element_wise(left, right, "")},
 }
-"""What computes an operator, by the kind of its arguments; "" takes any kind that both sides have."""
+"""Kernels of each operator by the kind of its arguments; "" takes any kind that both sides have."""
 
 
 def distinct(left: Any, right: Any) -> Any:

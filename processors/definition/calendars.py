@@ -8,14 +8,15 @@ by more, and every moment is in one. Weeks begin on Monday.
 import difflib
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from headwater.clock import DAY_MS
 from headwater.errors import UsageError
 
-__all__ = ["LONGEST_MS", "UNITS", "check_zone", "next_start", "period", "start"]
+__all__ = ["LONGEST_MS", "Unit", "check_zone", "next_start", "period", "start"]
 
-UNITS = ("day", "week", "month")
+Unit = Literal["day", "week", "month"]
 LONGEST_MS = {"day": 3 * DAY_MS, "week": 9 * DAY_MS, "month": 33 * DAY_MS}
 """Bounds of the length of each: a zone that crossed the date line had a day of 48 hours."""
 _EPOCH = date(1970, 1, 1).toordinal()

@@ -1,7 +1,6 @@
 """Define windows of event time. All times are epoch milliseconds, UTC; a window is `[start, end)`."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from headwater.arguments import check_arguments, check_fields, duration_ms
 from headwater.errors import UsageError
@@ -19,7 +18,7 @@ class Window:
 
     size_ms: int
     every_ms: int
-    unit: Literal["day", "week", "month"] | None = None
+    unit: calendars.Unit | None = None
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
@@ -76,7 +75,7 @@ def hopping(size: str, *, every: str) -> Window:
     return window
 
 
-def calendar(unit: str, *, zone: str) -> Window:
+def calendar(unit: calendars.Unit, *, zone: str) -> Window:
     """Return the days, weeks (from Monday on) or months of a time zone, whatever its clocks do; each event is in one.
 
     `unit` is day, week or month, `zone` a name of the tz database. Raises UsageError for another unit or zone.
@@ -85,7 +84,5 @@ def calendar(unit: str, *, zone: str) -> Window:
     {'calendar': 'day', 'zone': 'Europe/Berlin'}
     """
     check_arguments(calendar, locals())
-    if unit not in calendars.UNITS:
-        raise UsageError(f"a calendar window is a {', a '.join(calendars.UNITS)}, not {unit!r}")
     longest = calendars.LONGEST_MS[unit]
-    return Window(longest, longest, unit, zone)  # type: ignore[arg-type]  # it is one of UNITS
+    return Window(longest, longest, unit, zone)

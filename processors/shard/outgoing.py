@@ -63,7 +63,7 @@ class Outgoing:
         self._sent: _Counts = defaultdict(dict)
         """Events with a place in the document, and so with a number for good."""
         self._told: _Counts = defaultdict(dict)
-        """Those that a receipt has named."""
+        """Events that a receipt has named."""
         self._waiting: list[tuple[str, StreamBatch]] = []
         """Batches that are in the document and not confirmed."""
         self._stale = False

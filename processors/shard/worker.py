@@ -74,7 +74,7 @@ class ShardWorker:
         if context.pipeline.pure and context.pipeline.views:  # else no slot is flushed ahead of its commit
             self._journal = FlushJournal(ports.ledger, ports.objects, place, shard.entry.epoch, shard.entry.position)
         self._carried = True
-        """Whether slots that wait for a flush may hold what is committed: nobody reads that again."""
+        """True while slots that wait for a flush may hold what is committed: nobody reads that again."""
         self._outgoing = Outgoing(context, shard.shard_id, shard.entry.epoch) if context.pipeline.streams else None
         self._suspects: tuple[str, str] | None = None
         """The first and last record of a call that the engine failed on."""

@@ -62,7 +62,7 @@ def test_every_command_is_there(site: Path) -> None:
 
 
 def test_prose_of_a_docstring_is_text() -> None:
-    """What looks like HTML or Markdown is neither; examples are code."""
+    """Text that looks like HTML or Markdown is neither; examples are code."""
     assert markdown("Take <b> and a_b_c, `x_<y>`.\n\n>>> 1\n1") == (
         "Take &lt;b> and a\\_b\\_c, `x_<y>`.\n\n```pycon\n>>> 1\n1\n```"
     )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from threading import Event, Thread
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -113,10 +114,10 @@ def test_services_in_a_row_are_exact_through_splits_and_restarts(chain: tuple[Se
     assert sum(origin.accepted or 0 for origin in reports[1].origins) == EVENTS // 2
 
 
-def _split(kinesis: object, stream: str) -> None:
+def _split(kinesis: Any, stream: str) -> None:
     widest = max(open_shards(kinesis, stream), key=lambda one: one.width)
     middle = str((widest.start + widest.end) // 2 + 1)
-    kinesis.split_shard(StreamName=stream, ShardToSplit=widest.shard_id, NewStartingHashKey=middle)  # type: ignore[attr-defined]
+    kinesis.split_shard(StreamName=stream, ShardToSplit=widest.shard_id, NewStartingHashKey=middle)
     time.sleep(0.2)
 
 

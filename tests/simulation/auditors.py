@@ -75,7 +75,7 @@ class Stream:
         self.foreign = Counter[int]()
         """How often each event of others is there, on a shard that it belongs to."""
         self.places: dict[int, list[tuple[str, int]]] = {}
-        """By event, where each copy of it lies."""
+        """Places of each event's copies."""
         self.buried: set[tuple[str, int]] = set()
         """Where records lie of which each is one dead letter."""
         for shard in sorted(system.shards(), key=lambda one: one.shard_id):

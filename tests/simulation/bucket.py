@@ -75,7 +75,7 @@ class _Place:
 
 
 class BucketIO(FileIO):  # type: ignore[misc]  # pyiceberg is not looked into
-    """What Iceberg reads and writes files through. Nothing goes wrong here: its threads may not be paused."""
+    """Read and write Iceberg's files. Nothing goes wrong here: its threads may not be paused."""
 
     def __init__(self, objects: SimulatedObjects) -> None:
         super().__init__({})

@@ -36,7 +36,7 @@ class SimulatedTable:
         location = f"{objects.uri('lake')}/{self.name}"
         made = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, location, dict(PROPERTIES))
         self._states: list[tuple[TableMetadata, bool]] = [(made, True)]
-        """What the table has been, the present last, and whether that is firm: no later commit undoes it."""
+        """States of the table, the present last, each with True when it is firm: no later commit undoes it."""
         self.added_ms: dict[str, int] = {}
         """When each of our files was added first, by the digest of its path."""
         self._doomed: list[tuple[int, TableMetadata]] = []

@@ -124,10 +124,11 @@ class Eraser:
 
     def _ports(self) -> ErasurePorts:
         system = self.system
-        dynamodb, objects = Proxy(system.world, "dynamodb", system.dynamodb), Proxy(system.world, "s3", system.objects)
+        dynamodb = Proxy(system.world, "dynamodb", system.dynamodb)
+        objects: Any = Proxy(system.world, "s3", system.objects)
         session: Any = CatalogSession(system.table, system.world)
         pipeline = system.pipeline
-        stores = PipelineStores(pipeline, Ledger(dynamodb, LEDGER, pipeline.name), objects, system.clock)  # type: ignore[arg-type]  # simulated objects
+        stores = PipelineStores(pipeline, Ledger(dynamodb, LEDGER, pipeline.name), objects, system.clock)
         views: Any = system.ports(pipeline).views
         return ErasurePorts(
             stores,

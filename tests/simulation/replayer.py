@@ -1,7 +1,7 @@
 """Somebody who puts a span of the stream on it again, and does so until it is done, however often the process dies."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater.errors import UsageError
 from headwater.ledger import Ledger
@@ -35,9 +35,10 @@ class Replayer:
             world.sleep(world.random.randint(10_000, 80_000))
             start = began + world.random.choice([-3_600_000, 5_000, 20_000])
             self.span = ArrivalSpan(start, max(start + 1, world.now - world.random.randint(1_000, 9_000)))
-        dynamodb, objects = Proxy(world, "dynamodb", system.dynamodb), Proxy(world, "s3", system.objects)
+        dynamodb = Proxy(world, "dynamodb", system.dynamodb)
+        objects: Any = Proxy(world, "s3", system.objects)
         pipeline, client = system.pipeline, system.client()
-        stores = PipelineStores(pipeline, Ledger(dynamodb, LEDGER, pipeline.name), objects, system.clock)  # type: ignore[arg-type]  # simulated objects
+        stores = PipelineStores(pipeline, Ledger(dynamodb, LEDGER, pipeline.name), objects, system.clock)
         reader = PipelineReader(stores, StreamClient(client, self.stream), _no_table)
         resender = Resender(
             client, self.stream, pipeline.contract, system.clock, None, world.random.random, CONTROL_KEY

@@ -14,6 +14,7 @@ from headwater import Pipeline, above, calendar, count, mean, tumbling
 from headwater.arrays import times
 from headwater.errors import UsageError
 from headwater.processors.audit.places import places_of
+from headwater.processors.definition.calendars import Unit
 from headwater.processors.definition.parts import View
 from headwater.processors.operators.aggregate import ViewState
 from headwater.processors.operators.windowing import ends, newest
@@ -33,7 +34,7 @@ ZONES = (
     "America/Havana",
     "UTC",
 )
-UNITS = ("day", "week", "month")
+UNITS: tuple[Unit, ...] = ("day", "week", "month")
 
 
 def ms(moment: datetime) -> int:
@@ -44,7 +45,7 @@ def local(at_ms: int, zone: str) -> datetime:
     return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
 
 
-def first_of(day: datetime, unit: str) -> datetime:
+def first_of(day: datetime, unit: Unit) -> datetime:
     """Return the midnight at which the day, week or month of a local time begins."""
     midnight = day.replace(hour=0, minute=0, second=0, microsecond=0)
     if unit == "week":
@@ -52,7 +53,7 @@ def first_of(day: datetime, unit: str) -> datetime:
     return midnight.replace(day=1) if unit == "month" else midnight
 
 
-def begins(at_ms: int, unit: str, zone: str) -> int:
+def begins(at_ms: int, unit: Unit, zone: str) -> int:
     """Return the start of the window: the first minute whose local time is not before the last midnight reached."""
     reached = max(first_of(local(at_ms - MINUTE * back, zone), unit) for back in range(180))
     about = ms(reached.replace(tzinfo=UTC))
@@ -79,7 +80,7 @@ NEAR_CHANGES = st.tuples(
 class TestWindows:
     @settings(max_examples=120)
     @given(at=MOMENTS | NEAR_CHANGES, unit=st.sampled_from(UNITS), zone=st.sampled_from(ZONES))
-    def test_a_window_begins_where_local_time_says(self, at: int, unit: str, zone: str) -> None:
+    def test_a_window_begins_where_local_time_says(self, at: int, unit: Unit, zone: str) -> None:
         window = calendar(unit, zone=zone)
         start = int(newest(window, np.array([at]))[0])
         assert start == begins(at, unit, zone)
@@ -108,7 +109,7 @@ class TestWindows:
     @pytest.mark.parametrize("unit", UNITS)
     @pytest.mark.parametrize("zone", ZONES)
     @pytest.mark.parametrize("at", [-62_135_596_800_000, 253_402_300_799_999, 0])
-    def test_the_ends_of_the_calendar_are_windows_too(self, unit: str, zone: str, at: int) -> None:
+    def test_the_ends_of_the_calendar_are_windows_too(self, unit: Unit, zone: str, at: int) -> None:
         window = calendar(unit, zone=zone)
         start = newest(window, np.array([at]))
         assert start[0] <= at < ends(window, start)[0]
@@ -116,7 +117,7 @@ class TestWindows:
     @pytest.mark.parametrize(
         ("unit", "zone", "why"),
         [
-            ("year", "UTC", "a day, a week, a month, not 'year'"),
+            ("year", "UTC", "'day' or 'week' or 'month', not the text 'year'"),
             ("day", "Europe/Berlim", "no time zone 'Europe/Berlim': did you mean 'Europe/Berlin'"),
             ("day", "Europe", "no time zone"),
             ("day", "../../etc/passwd", "no time zone"),
@@ -124,12 +125,12 @@ class TestWindows:
             ("day", "a\x00b", "no time zone"),
         ],
     )
-    def test_what_there_is_not_is_refused(self, unit: str, zone: str, why: str) -> None:
+    def test_what_there_is_not_is_refused(self, unit: Unit, zone: str, why: str) -> None:
         with pytest.raises(UsageError, match=why):
             calendar(unit, zone=zone)
 
 
-def plant(unit: str = "day", zone: str = "Europe/Berlin", **options: Any) -> Pipeline:
+def plant(unit: Unit = "day", zone: str = "Europe/Berlin", **options: Any) -> Pipeline:
     window = calendar(unit, zone=zone)
     made = Pipeline("plant", contract="telemetry", allowed_lateness="1h")
     return made.view("v", by=["device"], window=window, n=count(), mean=mean("value"), **options).lake("plant")
@@ -147,7 +148,7 @@ class TestViews:
         zone=st.sampled_from(ZONES),
     )
     def test_rows_late_ones_included_are_those_of_a_batch_and_of_the_audit(
-        self, moments: list[int], unit: str, zone: str
+        self, moments: list[int], unit: Unit, zone: str
     ) -> None:
         pipeline = plant(unit, zone)
         events = [event(at, "ab"[number % 2], float(number)) for number, at in enumerate(moments)]

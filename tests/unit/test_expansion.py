@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headwater.codec import decode_record, encode_batch
+from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.codec.bounds import MAX_CONTAINERS, MAX_VALUES, TooLarge
 from headwater.codec.jsonrows import event_texts
 from headwater.codec.records import decode_contents
@@ -80,8 +80,9 @@ def test_an_event_of_many_values_is_refused_and_its_neighbours_count() -> None:
     good = json.dumps(event).encode()
     fine = b'{"device":[' + b"[]," * MAX_VALUES + b"[]]}"
     found = decode_record(good + b"\n" + fine + b"\n" + good, load_contract("telemetry"))
-    assert found.table.num_rows == 2  # type: ignore[union-attr]  # events
-    assert [row.reason for row in found.invalid] == ["has more than 500000 values"]  # type: ignore[union-attr]
+    assert isinstance(found, Decoded)
+    assert found.table.num_rows == 2
+    assert [row.reason for row in found.invalid] == ["has more than 500000 values"]
 
 
 def test_a_list_of_the_most_events_is_read() -> None:
@@ -193,6 +194,8 @@ def _texts(values: list[str]) -> bytes:
 
 def test_one_long_text_among_many_events_is_read() -> None:
     """It is one event's, not everybody's: as often as it is said it counts."""
-    assert decode_record(_texts(["x" * 120_000, *(str(at % 9) for at in range(4_999))]), TEXTS).total == 5_000  # type: ignore[union-attr]
+    found = decode_record(_texts(["x" * 120_000, *(str(at % 9) for at in range(4_999))]), TEXTS)
+    assert isinstance(found, Decoded)
+    assert found.total == 5_000
     with pytest.raises(InvalidRecord, match="MiB of text"):
         decode_record(_texts(["x" * 120_000] * 5_000), TEXTS)
