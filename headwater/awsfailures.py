@@ -34,6 +34,7 @@ __all__ = [
     "aws_error",
     "lacks_credentials",
     "named_error",
+    "pause_seconds",
     "retried",
 ]
 
@@ -140,8 +141,17 @@ def retried(
                 raise UsageError(str(failure)) from error
             if not isinstance(failure, Retryable) or attempt == attempts - 1:
                 raise failure from error
-            clock.sleep(random() * min(_CAP_SECONDS, _BASE_SECONDS * 2**attempt))
+            clock.sleep(pause_seconds(attempt, random))
     raise AssertionError("the last attempt answers or raises")
+
+
+def pause_seconds(attempt: int, random: Callable[[], float]) -> float:
+    """Return how long to wait after an attempt, the first being 0: full jitter, up to 5 s.
+
+    >>> pause_seconds(0, lambda: 1.0), pause_seconds(9, lambda: 0.5)
+    (0.1, 2.5)
+    """
+    return random() * min(_CAP_SECONDS, _BASE_SECONDS * float(2**attempt))
 
 
 def _line(text: object) -> str:

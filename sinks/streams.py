@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headwater.announcing import put_control
-from headwater.awsfailures import ATTEMPTS, AWS_ERRORS, aws_error, named_error
+from headwater.awsfailures import ATTEMPTS, AWS_ERRORS, aws_error, named_error, pause_seconds
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, Retryable
 from headwater.sinks.parts import in_parts
@@ -19,8 +19,6 @@ _MOST_RECORDS = 500
 """Most records of a PutRecords request (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html)."""
 _MOST_BYTES = 4_500_000
 """Bytes of data after which a request is full; PutRecords takes 5 MiB with the keys."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between attempts."""
 
 
 class StreamBatch(NamedTuple):
@@ -51,7 +49,7 @@ class KinesisStreams:
                 return
             if not isinstance(failure, Retryable) or attempt == ATTEMPTS - 1:
                 raise failure
-            self._clock.sleep(self._random() * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+            self._clock.sleep(pause_seconds(attempt, self._random))
 
     def _attempt(self, stream: str, batches: list[StreamBatch]) -> tuple[HeadwaterError | None, list[StreamBatch]]:
         """Put each once; return the last failure, and what is not confirmed."""
@@ -70,6 +68,6 @@ class KinesisStreams:
                     failure = named_error(str(entry["ErrorCode"]), str(entry.get("ErrorMessage", "")), stream)
         return failure, left
 
-    def tell(self, stream: str, receipt: Mapping[str, object]) -> None:
+    def announce(self, stream: str, receipt: Mapping[str, object]) -> None:
         """Put a receipt on every open shard of the stream, signed with its key."""
         put_control(self._client, stream, "receipt", receipt, self._clock, self._random, self._control_key(stream))

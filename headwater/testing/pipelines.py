@@ -231,7 +231,7 @@ class _Streams:
             assert isinstance(found, Decoded)
             self._tables[stream].append(plain_strings(found.table))
 
-    def tell(self, stream: str, receipt: Mapping[str, object]) -> None:
+    def announce(self, stream: str, receipt: Mapping[str, object]) -> None:
         """A receipt is for an audit, and there is none here."""
 
     def tables(self) -> dict[str, pa.Table]:

@@ -62,13 +62,13 @@ class Outgoing:
         self._origin = f"{context.pipeline.name}/{shard_id}/{uuid.uuid4().hex[:12]}"
         self._sent: _Counts = defaultdict(dict)
         """Events with a place in the document, and so with a number for good."""
-        self._told: _Counts = defaultdict(dict)
+        self._announced: _Counts = defaultdict(dict)
         """Events that a receipt has named."""
         self._waiting: list[tuple[str, StreamBatch]] = []
         """Batches that are in the document and not confirmed."""
         self._stale = False
         """True when the document has batches that are confirmed."""
-        self._flushed_ms = self._told_ms = self._clock.now_ms()
+        self._flushed_ms = self._announced_ms = self._clock.now_ms()
         self._claim()
 
     def _claim(self) -> None:
@@ -88,9 +88,9 @@ class Outgoing:
             **{name: one.contract.name for name, one in self._steps.items()},
         }
         self._key = str(found.get("key", ""))
-        for stream, origins in found.get("untold", {}).items():
+        for stream, origins in found.get("unannounced", {}).items():
             self._sent[stream].update({origin: int(count) for origin, count in origins.items()})
-            self._told_ms = 0 if origins else self._told_ms  # as soon as what it says is confirmed
+            self._announced_ms = 0 if origins else self._announced_ms  # as soon as what it says is confirmed
         body = self._ports.objects.get(self._key) if self._key else base64.b64decode(found.get("batches", ""))
         self._waiting = list(_unpacked(body)) if body else []
         for key in self._keys(int(before.get("epoch", 0))) if before else ():
@@ -123,10 +123,10 @@ class Outgoing:
             now - self._flushed_ms >= self._context.settings.view_flush_seconds * 1000
         ):
             self.flush(position)
-        if now - self._told_ms >= _RECEIPT_MS:
-            self._tell()
+        if now - self._announced_ms >= _RECEIPT_MS:
+            self._announce()
 
-    def settle(self, position: str, *, closed: bool) -> None:
+    def before_commit(self, position: str, *, closed: bool) -> None:
         """Put all events up to the position, before it is committed, and keep nothing that is to be put again.
 
         Who comes after a stop in order may come when the other stream's readers have forgotten us. With `closed` tell
@@ -134,7 +134,7 @@ class Outgoing:
         """
         self.flush(position)
         if closed:
-            self._tell()
+            self._announce()
         if self._stale:
             self._write(self._through, self._sent, [])
 
@@ -164,8 +164,8 @@ class Outgoing:
     def _write(
         self, through: str, sent: Mapping[str, Mapping[str, int]], batches: list[tuple[str, StreamBatch]]
     ) -> None:
-        untold = {stream: self._untold(stream, origins) for stream, origins in sent.items()}
-        document: dict[str, Any] = {"epoch": self._epoch, "through": through, "untold": untold}
+        unannounced = {stream: self._unannounced(stream, origins) for stream, origins in sent.items()}
+        document: dict[str, Any] = {"epoch": self._epoch, "through": through, "unannounced": unannounced}
         document["contracts"] = self._contracts
         body, key = _packed(batches) if batches else b"", ""
         if len(body) > INLINE_STATE:
@@ -198,21 +198,21 @@ class Outgoing:
             self._waiting = [one for one in self._waiting if one[0] != stream]
         self._stale = True
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         """Put receipts of all that is confirmed, and take out of the document what nobody needs any more."""
-        self._told_ms = self._clock.now_ms()
-        untold = {stream: self._untold(stream, origins) for stream, origins in self._sent.items()}
-        if self._waiting or not (self._stale or any(untold.values())):
+        self._announced_ms = self._clock.now_ms()
+        unannounced = {stream: self._unannounced(stream, origins) for stream, origins in self._sent.items()}
+        if self._waiting or not (self._stale or any(unannounced.values())):
             return
-        for stream, origins in untold.items():
+        for stream, origins in unannounced.items():
             if origins:
-                intervals = {name: [[self._told[stream].get(name, 0), count]] for name, count in origins.items()}
-                self._streams.tell(stream, {"contract": self._contracts[stream], "intervals": intervals})
-            self._told[stream].update(origins)
+                intervals = {name: [[self._announced[stream].get(name, 0), count]] for name, count in origins.items()}
+                self._streams.announce(stream, {"contract": self._contracts[stream], "intervals": intervals})
+            self._announced[stream].update(origins)
         self._write(self._through, self._sent, [])
 
-    def _untold(self, stream: str, sent: Mapping[str, int]) -> dict[str, int]:
-        return {origin: count for origin, count in sent.items() if count > self._told[stream].get(origin, 0)}
+    def _unannounced(self, stream: str, sent: Mapping[str, int]) -> dict[str, int]:
+        return {origin: count for origin, count in sent.items() if count > self._announced[stream].get(origin, 0)}
 
     def _fenced(self) -> Fenced:
         return Fenced(f"shard {self._shard_id} of pipeline {self._context.pipeline.name}: another owner has taken it")

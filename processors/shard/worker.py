@@ -230,7 +230,7 @@ class ShardWorker:
         if self.pipeline.pure:
             self._flush_and_evict()
         if self._outgoing is not None:
-            self._outgoing.settle(self.position, closed=closed)
+            self._outgoing.before_commit(self.position, closed=closed)
         begun = begin_views(self.pipeline, self.position, state, kept, document)
         try:
             self._write_commit(files, now, closed=closed)

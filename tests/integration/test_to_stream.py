@@ -105,7 +105,7 @@ def test_services_in_a_row_are_exact_through_splits_and_restarts(chain: tuple[Se
     until(lambda: second.count("lake") == EVENTS // 2, 60, "what goes on")
     first.end()  # receipts follow after half a minute, or when somebody takes over
     first.begin()
-    until(lambda: not _untold(first), 60, "the receipts")
+    until(lambda: not _unannounced(first), 60, "the receipts")
     reports = first.audit(), second.audit()
     assert [report.exact for report in reports] == [True, True], reports
     assert first.count("to.warm") == EVENTS // 2
@@ -121,7 +121,9 @@ def _split(kinesis: Any, stream: str) -> None:
     time.sleep(0.2)
 
 
-def _untold(service: Service) -> list[object]:
+def _unannounced(service: Service) -> list[object]:
     documents = service.services.ledger.documents().items()
-    untold = [list(body.get("untold", {}).values()) for name, (body, _) in documents if name.startswith("outgoing.")]
-    return [one for some in untold for one in some if one]
+    unannounced = [
+        list(body.get("unannounced", {}).values()) for name, (body, _) in documents if name.startswith("outgoing.")
+    ]
+    return [one for some in unannounced for one in some if one]
