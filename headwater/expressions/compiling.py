@@ -5,7 +5,7 @@ and audits. The rules are in docs/programming.md.
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
@@ -40,7 +40,6 @@ _CASTABLE = {
     "date": {"timestamp", "timestamp_us", "date"},
     "null": set(_CASTS.values()),
 }
-_SPECIAL = ("coalesce()", "contains()", "ends_with()", "greatest()", "least()", "nullif()", "starts_with()", "substr()")
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,8 @@ class _Compiler:
         self._needs(node, 1, 1)
         of, words = kernels.FUNCTIONS[node.name]
         one = self.typed(node.args[0])
-        kind = next(iter(of)) if one.kind == "null" or (one.kind == "long" and "long" not in of) else one.kind
-        if kind not in of or (one.kind == "long" and kind not in ("long", "double")):
+        kind = _taken(of, one.kind)
+        if kind is None:
             raise failure(self._text, one.at, f"{node.name} takes {words}, and this is {one.kind}")
         run, (result, function) = self.as_kind(one, kind), of[kind]
         return result, lambda table: function(run(table))
@@ -193,23 +192,24 @@ class _Compiler:
     def _operator(self, node: Node) -> tuple[str, _Run]:
         of = kernels.OPERATORS.get(node.name)
         if of is None:
-            known = [*kernels.FUNCTIONS, *_SPECIAL]
+            known = [*kernels.FUNCTIONS, *(name for name in _CALLS if name.endswith("()"))]
             near = difflib.get_close_matches(node.name, known, 1, 0.6)
             more = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             raise failure(self._text, node.at, f"there is no function {node.name}; {more}")
         args = [self.typed(arg) for arg in node.args]
         kind = self._common(args)
         if "" in of:
+            kind = self._comparable(args)
             function, result = of[""], "boolean"
         else:
-            kind = next(iter(of)) if kind == "null" or (kind == "long" and "long" not in of) else kind
-            if kind not in of or (kind == "double" and "double" not in of):
+            taken = _taken(of, kind)
+            if taken is None:
                 words = {"boolean": "true or false", "string": "texts: cast(a as string)"}.get(
                     next(iter(of)), "numbers"
                 )
                 wrong = next((one for one in args if one.kind not in of), args[0])
                 raise failure(self._text, wrong.at, f"{node.name} takes {words}, and this is {wrong.kind}")
-            function, result = of[kind], kind
+            function, result, kind = of[taken], taken, taken
         runs = [self.as_kind(one, kind) for one in args]
         return result, lambda table: function(*(run(table) for run in runs))
 
@@ -219,7 +219,7 @@ class _Compiler:
 
     def distinct(self, _: Node, args: list[_Typed]) -> tuple[str, _Run]:
         """Compile `a is distinct from b`."""
-        left, right = (self.as_kind(one, self._common(args)) for one in args)
+        left, right = (self.as_kind(one, self._comparable(args)) for one in args)
         return "boolean", lambda table: kernels.distinct(left(table), right(table))
 
     def member(self, node: Node, args: list[_Typed]) -> tuple[str, _Run]:
@@ -228,7 +228,7 @@ class _Compiler:
             constant = arg.args[0] if arg.name == "negative" else arg
             if constant.kind != "literal" or constant.value is None:
                 raise failure(self._text, arg.at, "a list of `in` has constants, and no null")
-        kind = self._common(args)
+        kind = self._comparable(args)
         among = pa.array([self.as_kind(one, kind)(_NO_TABLE).as_py() for one in args[1:]], kernels.ARROW[kind])
         one = self.as_kind(args[0], kind)
         return "boolean", lambda table: kernels.member(one(table), among)
@@ -257,7 +257,7 @@ class _Compiler:
     def choose(self, node: Node, args: list[_Typed]) -> tuple[str, _Run]:
         """Compile `coalesce`, `greatest` and `least`, which pass over nulls."""
         self._needs(node, 1, 100)
-        kind = self._common(args)
+        kind = self._comparable(args)
         if kind == "boolean" and node.name != "coalesce()":
             raise failure(self._text, node.at, f"{node.name} takes numbers, texts or times")
         runs = [self.as_kind(one, kind) for one in args]
@@ -273,7 +273,7 @@ class _Compiler:
     def nullif(self, node: Node, args: list[_Typed]) -> tuple[str, _Run]:
         """Compile `nullif(a, b)`: null where both are equal, else a."""
         self._needs(node, 2, 2)
-        kind = self._common(args)
+        kind = self._comparable(args)
         one, other = (self.as_kind(arg, kind) for arg in args)
         nothing, result = pa.scalar(None, kernels.ARROW[args[0].kind]), args[0].run
         return args[0].kind, lambda table: kernels.pick(pc.equal(one(table), other(table)), nothing, result(table))
@@ -287,6 +287,11 @@ class _Compiler:
         if one.kind not in (kind, "null"):
             raise failure(self._text, one.at, f"{words} was expected here, and this is {one.kind}")
         return _Typed(kind, self.as_kind(one, kind), one.at)
+
+    def _comparable(self, args: list[_Typed]) -> str:
+        """Return the kind that all values can be compared in; nothing but nulls are compared as whole numbers."""
+        kind = self._common(args)
+        return "long" if kind == "null" else kind
 
     def _common(self, args: list[_Typed]) -> str:
         """Return the kind that all values can be compared in."""
@@ -307,6 +312,15 @@ class _Compiler:
         if one.kind == kind:
             return one.run
         return lambda table: one.run(table).cast(kernels.ARROW[kind], safe=False)
+
+
+def _taken(of: Collection[str], kind: str) -> str | None:
+    """Return the kind among `of` that values of a kind are taken as; None where they are refused."""
+    if kind == "null":
+        return next(iter(of))
+    if kind == "long" and "long" not in of:
+        return "double" if "double" in of else None
+    return kind if kind in of else None
 
 
 _NO_TABLE = pa.table({})

@@ -205,6 +205,24 @@ class TestRules:
     """What is said in docs/programming.md, where DuckDB says otherwise or nothing."""
 
     @pytest.mark.parametrize(
+        ("text", "answer"),
+        [
+            ("null = null", None),
+            ("null < null", None),
+            ("null between null and null", None),
+            ("null is distinct from null", False),
+            ("nullif(null, null) = 1", None),
+            ("greatest(null, null) = 1", None),
+            ("coalesce(null, null) is null", True),
+            ("case when null then null else null end is null", True),
+            ("null in (1)", None),
+        ],
+    )
+    def test_nulls_alone_are_compared_as_any(self, text: str, answer: bool | None) -> None:
+        assert answers(text, n=[1, None]) == [answer, answer]
+        assert answers(text, n=pa.array([], pa.int64())) == []
+
+    @pytest.mark.parametrize(
         ("text", "right"),
         [
             ("v > 1", [None, True, False, None]),  # NaN is null, infinities compare
@@ -273,6 +291,10 @@ class TestRules:
             ("value > 99999999999999999999", "64 bits"),
             ("value > 1e999", "no double is so large"),
             ("not metric", "takes true or false"),
+            ("not value", "takes true or false"),
+            ("not length(metric)", "takes true or false, and this is long"),
+            ("length(metric) and length(metric)", "takes true or false, and this is long"),
+            ("length(metric) || length(metric) = '11'", "takes texts"),
             ("value + metric > 1", "do not go together"),
             ("-metric = 'x'", "takes numbers, and this is string"),
             ("(" * 50 + "value" + ")" * 50 + " > 1", "more than 40 brackets"),
