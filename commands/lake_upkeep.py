@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from headwater.commands.options import Json
 from headwater.commands.services import stop_on_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from headwater.processors.definition.parts import View
     from headwater.processors.services import Services
     from headwater.sinks.lake.maintenance import Maintenance
@@ -106,19 +109,31 @@ def maintain(
     services, maintenance = _open_maintenance(target_mb, small_mb, fewest)
     to_stdout(services.settings.log_level)
     log, stop = logging.getLogger("headwater.maintenance"), stop_on_signals()
-    sizes = maintenance.settings.sizes
-    while True:
-        try:
-            ages = round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS)
-            for report in _follow(services):
-                log.info("view table written", extra=report)
-            log.info("maintained", extra=maintenance.step(keep, *ages, stop.is_set))
-            for view in _with_tables(services):
-                log.info("maintained", extra=services.maintenance(sizes, view).step(keep, *ages, stop.is_set))
-        except (HeadwaterError, ClientError, BotoCoreError, OSError, *UNREADABLE) as error:
-            log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
-        if stop.wait(every_seconds):
-            return
+    ages = round(snapshot_hours * HOUR_MS), round(orphan_hours * HOUR_MS)
+
+    def follow() -> None:
+        for report in _follow(services, lambda: stop.wait(2.0)):
+            log.info("view table written", extra=report)
+
+    def look_after(view: "View | None" = None) -> None:
+        tables = maintenance if view is None else services.maintenance(maintenance.settings.sizes, view)
+        log.info("maintained", extra=tables.step(keep, *ages, stop.is_set))
+
+    # the views' tables first: what has expired is read no more
+    jobs: list[Callable[[], None]] = [
+        follow,
+        look_after,
+        *(partial(look_after, view) for view in _with_tables(services)),
+    ]
+    while not stop.is_set():
+        for job in jobs:
+            try:
+                job()
+            except (HeadwaterError, ClientError, BotoCoreError, OSError, *UNREADABLE) as error:  # each by itself
+                log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
+            if stop.is_set():
+                return
+        stop.wait(every_seconds)
 
 
 @lake.command("views")
@@ -129,22 +144,23 @@ def views_(as_json: Json = False) -> None:
 
     services = open_services()
     empty = f"no view of pipeline {services.pipeline.name} has a table in the lake: give it one with table='NAME'"
-    print_rows(_follow(services), as_json=as_json, empty=empty)
+    rows = list(_follow(services, partial(services.clock.sleep, 2.0)))
+    print_rows(rows, as_json=as_json, empty=empty)
 
 
 def _with_tables(services: "Services") -> "list[View]":
     return [view for view in services.pipeline.definitions if view.table]
 
 
-def _follow(services: "Services") -> "list[dict[str, Any]]":
-    """Write the final windows of views to their tables; return what each got, as columns."""
-    from functools import partial
+def _follow(services: "Services", wait: "Callable[[], object]") -> "Iterator[dict[str, Any]]":
+    """Write the final windows of views to their tables, and yield what each got, as columns.
 
+    `wait` is called between two looks for files that wait for the publisher.
+    """
     from headwater.processors.viewtables.following import follow
 
-    if not _with_tables(services):
-        return []
-    return [asdict(one) for one in follow(services.view_tables(partial(services.clock.sleep, 2.0)))]
+    if _with_tables(services):
+        yield from (asdict(one) for one in follow(services.view_tables(wait)))
 
 
 @lake.command("health")

@@ -14,6 +14,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
 
 from headwater.arrays import Ints, times
+from headwater.contract.values import MAX_MS
 from headwater.processors.audit.places import Hashes, place_hash, places_of
 from headwater.processors.definition.parts import View
 from headwater.processors.definition.pipeline import Pipeline
@@ -136,7 +137,7 @@ class EventSource:
         names = list(dict.fromkeys([*columns, self._time]))
         where = None
         for edge, compare in ((begin_ms, pc.greater_equal), (stop_ms, pc.less)):
-            if abs(edge) < _MOST_MS:
+            if abs(edge) <= MAX_MS:  # what lies beyond is no bound of a time in the lake
                 one = compare(pc.field(self._time), pa.scalar(edge * 1000, pa.timestamp("us", "UTC")))
                 where = one if where is None else where & one
         for batch in self._reader.batches(task, names, where):
@@ -149,7 +150,3 @@ class EventSource:
         high = (file.upper_bounds or {}).get(field.field_id)
         low = least_time(self._table, file, self._time)
         return low // 1000, _NEVER if high is None else int(from_bytes(field.field_type, high)) // 1000
-
-
-_MOST_MS = 253_402_300_800_000
-"""The year 10000: what lies beyond is no bound of a time in the lake."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.table import Table
 
-from headwater.errors import HeadwaterError, Retryable, UsageError
+from headwater.errors import Retryable, UsageError
 from headwater.processors.definition.parts import View
 from headwater.processors.operators.aggregate import ALWAYS, Partial
 from headwater.processors.ports import PipelineReader
@@ -28,7 +28,7 @@ from headwater.sinks.lake.buffer import LakeBuffer
 from headwater.sinks.lake.catalog import append_files
 from headwater.sinks.lake.compaction import shard_of
 from headwater.sinks.lake.datafiles import describe
-from headwater.sinks.lake.history import appended_since
+from headwater.sinks.lake.history import HistoryGone, appended_since
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.rewrite import data_files, replace_files
 from headwater.stream.shards import list_shards
@@ -167,7 +167,7 @@ class _Following:
                 late = found if late is None else late.joined(found)
                 if len(late) >= self._ports.most:
                     position, late = self._write_late(position, snapshot.snapshot_id, late), None
-        except HeadwaterError as error:
+        except HistoryGone as error:
             log.warning("a view's table is written anew", extra={"table": self._view.table, "reason": str(error)})
             return self._begin(target, position)
         return position if late is None else self._write_late(position, target, late)

@@ -17,7 +17,11 @@ from pyiceberg.table.snapshots import Snapshot, ancestors_of
 from headwater.errors import HeadwaterError
 from headwater.sinks.lake.compaction import commit_position, shard_of
 
-__all__ = ["appended_since", "least_time", "scan_tasks_until"]
+__all__ = ["HistoryGone", "appended_since", "least_time", "scan_tasks_until"]
+
+
+class HistoryGone(HeadwaterError):
+    """Say that a snapshot has expired, or that another writer has replaced the table's history: begin anew."""
 
 
 def scan_tasks_until(
@@ -34,7 +38,7 @@ def scan_tasks_until(
     `since` is a snapshot from before those commits (0: none), `through` is one that has all of them. The same arguments
     give the same files in the same order. `wanted` may leave out files that hold no such rows.
 
-    Raise HeadwaterError when a snapshot has expired, or another writer has replaced the table's history.
+    Raise HistoryGone when a snapshot has expired, or another writer has replaced the table's history.
     """
     tasks = {}
     if since:
@@ -51,7 +55,7 @@ def scan_tasks_until(
 def appended_since(table: Table, since: int, through: int) -> Iterator[tuple[Snapshot, list[DataFile]]]:
     """Yield the snapshots after `since` (0: all) up to `through`, the oldest first, each with the data files it added.
 
-    Raise HeadwaterError when a snapshot between has expired, or another writer has replaced the table's history.
+    Raise HistoryGone when a snapshot between has expired, or another writer has replaced the table's history.
     """
     if not through or through == since:
         return
@@ -62,7 +66,7 @@ def appended_since(table: Table, since: int, through: int) -> Iterator[tuple[Sna
         later.append(snapshot)
     else:
         if since or not later or later[-1].parent_snapshot_id is not None:
-            raise HeadwaterError(f"snapshots of {'.'.join(table.name())} have expired or were replaced: begin anew")
+            raise HistoryGone(f"snapshots of {'.'.join(table.name())} have expired or were replaced: begin anew")
     for snapshot in reversed(later):
         yield snapshot, _added(table, snapshot)
 
@@ -79,10 +83,10 @@ def _added(table: Table, snapshot: Snapshot) -> list[DataFile]:
 
 
 def _snapshot(table: Table, snapshot_id: int) -> Snapshot:
-    """Return the snapshot, or raise HeadwaterError when it has expired."""
+    """Return the snapshot, or raise HistoryGone when it has expired."""
     snapshot = table.snapshot_by_id(snapshot_id)
     if snapshot is None:
-        raise HeadwaterError(f"snapshot {snapshot_id} of {'.'.join(table.name())} has expired: begin anew")
+        raise HistoryGone(f"snapshot {snapshot_id} of {'.'.join(table.name())} has expired: begin anew")
     return snapshot
 
 

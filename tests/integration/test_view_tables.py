@@ -1,13 +1,19 @@
 """Tables of views: each final window once and again when late events came, whatever fails, is joined or forgotten."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from headwater.aggregates import count
@@ -149,6 +155,26 @@ def test_a_table_is_written_anew_where_the_history_of_the_events_is_gone(world: 
     assert [one.anew for one in world.follow()] == [True, True]
     assert world.wrong() == []
     assert [one.anew for one in world.follow()] == [False, False]
+
+
+def test_a_rival_is_no_reason_to_write_a_table_anew(world: LakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is overtaken while late windows are written: it is tried again, and the rows stay."""
+    for shard in world.shards:
+        world.commit(shard, [0.5, 1.5], mark=4)
+    world.follow()
+    before = world.rows("minutes")
+    world.commit("shard-0", [0.1])
+
+    def overtaken(*_: Any) -> None:
+        raise CommitFailedException("branch main has changed")
+
+    monkeypatch.setattr(following, "append_files", overtaken)
+    with pytest.raises(Retryable, match="another writer was faster"):
+        world.follow(most=1)
+    assert world.rows("minutes") == before
+    monkeypatch.setattr(following, "append_files", append_files)
+    assert not any(one.anew for one in world.follow(most=1))
+    assert world.wrong() == []
 
 
 def test_the_audit_names_what_is_missing_and_what_is_wrong(world: LakeWorld) -> None:
@@ -297,3 +323,21 @@ def test_as_a_person_does(aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch, tmp
     assert (forgotten["tables"], forgotten["left"]) == (["device_minutes"], [])
     (again,) = said("lake", "views", "--json")
     assert 0 < again["rows"] < written["rows"]
+    (tmp_path / "own.py").write_text(OWN.replace("n=count()", "n=count(), more=count()"))
+    messages = maintained(environment)
+    assert [one["message"] for one in messages] == ["will try again", "maintained", "maintained"]
+    assert "another definition of view" in messages[0]["reason"]
+    assert [one["table"] for one in messages[1:]] == ["own", "device_minutes"]
+
+
+def maintained(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What `lake maintain` says in its first round: a table that cannot be written keeps no other from being looked
+    after.
+    """
+    command = [sys.executable, "-c", "from headwater.commands import main; main()", "lake", "maintain"]
+    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    return lines
