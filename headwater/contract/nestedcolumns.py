@@ -150,6 +150,9 @@ def parts(column: pa.Array) -> tuple[Ints, pa.Array, pa.Array]:
 def nested_sizes(column: pa.Array) -> Ints:
     """Return what each row's value takes, as `nested_size` has it of one that was read; 0 for null."""
     kind = column.type
+    if pa.types.is_dictionary(kind):
+        taken: Ints = pc.fill_null(pc.take(pa.array(nested_sizes(column.dictionary)), column.indices), 0).to_numpy()
+        return taken
     if pa.types.is_list(kind) or pa.types.is_map(kind):
         lengths, keys, values = parts(column)
         inner = nested_sizes(values) + PART_BYTES

@@ -29,9 +29,9 @@ class ErasurePorts:
     alerts: AlertStore
     letters: DeadLetters
     maintenance: Callable[[], Maintenance]
-    view_tables: Callable[[], list[str]] = list
+    view_tables: Callable[[], list[str]]
     """Returns the names of the tables of all views that the pipeline has or had."""
-    drop_table: Callable[[str], None] = lambda _: None
+    drop_table: Callable[[str], None]
     """Drops one of them from the catalog, when it is there."""
 
 

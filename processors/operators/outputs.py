@@ -52,15 +52,8 @@ def _sizes(table: pa.Table) -> Ints:
     """Return the bytes of each row's values; zeros where all rows together are small enough."""
     if table.nbytes <= MAX_EVENT_BYTES:
         return np.zeros(table.num_rows, np.int64)
-    total = np.zeros(table.num_rows, np.int64)
-    for column in table.columns:
-        one = whole(column)
-        if pa.types.is_dictionary(one.type):
-            # of the values, not of the rows: a dictionary may hold a long text once
-            total += nested_sizes(one.dictionary)[one.indices.fill_null(0).to_numpy()] if len(one.dictionary) else 0
-        else:
-            total += nested_sizes(one)
-    return total
+    none = np.zeros(table.num_rows, np.int64)
+    return sum((nested_sizes(whole(column)) for column in table.columns), none)
 
 
 def chosen(where: Where | None, table: pa.Table) -> tuple[Mask, dict[int, str]]:

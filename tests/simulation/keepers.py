@@ -137,6 +137,8 @@ class Eraser:
             AlertStore(dynamodb, LEDGER, pipeline.name),
             DeadLetters(objects),
             lambda: _maintenance(system),
+            view_tables=list,  # there are none
+            drop_table=lambda _: None,
         )
 
     def _positions(self) -> Positions:

@@ -13,6 +13,7 @@ from headwater.errors import UsageError
 from headwater.ledger import Ledger
 from headwater.processors.definition.claims import REGISTRY, claim_names, claimed_names, release_names
 from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.operators.outputs import _sizes
 from headwater.sinks.streams import StreamBatch
 from headwater.testing import run_pipeline
 from tests.flowing import DOUBLED, OWN, READING, START, World, times
@@ -52,6 +53,12 @@ def test_an_event_that_no_record_holds_is_a_letter() -> None:
     (letter,) = run.dead_letters
     assert "its 1,200,0" in letter.reason
     assert run.lake.num_rows == 3
+
+
+def test_no_value_is_no_large_one() -> None:
+    """A null in a coded column has a code of its own in memory, which may be that of a large text."""
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, None, 1], pa.int32()), ["x" * 950_000, "y"])
+    assert _sizes(pa.table({"text": codes})).tolist() == [950_000, 0, 1]
 
 
 def test_batches_are_no_larger_than_records() -> None:
