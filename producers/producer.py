@@ -130,7 +130,8 @@ class Producer:
         """Accept one event as `put` does, and await room where `put` would block; the loop is never kept waiting.
 
         Returns an asyncio future that is done when Kinesis has the event. With an outbox the event is on disk then,
-        written by another thread. Of several tasks that wait, the first is served first, for up to `block_seconds`.
+        written by another thread. Tasks wait in order, for up to `block_seconds`; one whose room another
+        put took meanwhile waits on behind the others.
 
         A task that is cancelled while it waits for room has put nothing. One that is cancelled while the outbox writes
         ends when that is done, and the event is accepted. What is accepted is delivered, whether or not a task awaits

@@ -9,10 +9,10 @@ from headwater.clock import Clock
 from headwater.codec.rows import unwrapped
 from headwater.contract import Contract
 from headwater.errors import Throttled
+from headwater.parts import in_parts
 from headwater.producers.lanes import lane_hash_key, lane_of
 from headwater.producers.writer import MAX_RECORDS
 from headwater.sinks.deadletter import DeadLetter
-from headwater.sinks.parts import in_parts
 from headwater.stream.shards import list_shards
 
 __all__ = ["Redrive"]

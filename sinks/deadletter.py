@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from headwater.errors import HeadwaterError
-from headwater.sinks.parts import in_parts
+from headwater.parts import in_parts
 from headwater.stores import ObjectStore
 from headwater.stream import sequence
 

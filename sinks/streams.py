@@ -11,7 +11,7 @@ from headwater.announcing import put_control
 from headwater.awsfailures import ATTEMPTS, AWS_ERRORS, aws_error, named_error, pause_seconds
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, Retryable
-from headwater.sinks.parts import in_parts
+from headwater.parts import in_parts
 
 __all__ = ["KinesisStreams", "StreamBatch"]
 

@@ -22,6 +22,7 @@ from headwater.contract import Contract, InvalidRow, conform
 from headwater.contract.rowcolumns import conform_rows
 from headwater.contract.written import EXACT, STRICT, json_values
 from headwater.errors import InvalidEvent, InvalidRecord
+from headwater.parts import in_parts
 
 __all__ = [
     "MAX_EVENTS",
@@ -130,17 +131,6 @@ def _selected(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     return replace(found, invalid=tuple(row._replace(event=payloads[row.index]) for row in found.invalid))
 
 
-def _cuts(payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield the parts: of `_PART` events at most, and of `_PART_BYTES` unless one event alone has more."""
-    start = size = 0
-    for at, payload in enumerate(payloads):
-        if at > start and (at - start == _PART or size + len(payload) > _PART_BYTES):
-            yield start, at
-            start, size = at, 0
-        size += len(payload)
-    yield start, len(payloads)
-
-
 class _ParsedRows(NamedTuple):
     table: pa.Table
     invalid: list[InvalidRow]
@@ -154,11 +144,11 @@ def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows
     found = _at_once(payloads, contract)
     if found is not None:
         return [found]
-    parts = list[_ParsedRows]()
-    for start, stop in _cuts(payloads):
-        part = payloads[start:stop]
+    parts, start = list[_ParsedRows](), 0
+    for part in list(in_parts(payloads, len, _PART, _PART_BYTES)) or [[]]:
         made = _at_once(part, contract, start) if parts and not parts[-1].invalid else None
         parts.append(made or _apart(part, contract, range(start, start + len(part))))
+        start += len(part)
     return parts
 
 

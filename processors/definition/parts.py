@@ -86,6 +86,8 @@ class Map:
     columns: Mapping[str, str]
     pandas: bool = False
     pure: bool = True
+    reads: tuple[str, ...] | None = None
+    """The columns that the function gets, as they are encoded; None for all, with plain strings."""
 
     def adds(self) -> list[pa.Field]:
         """Return the columns that the step appends."""
@@ -97,6 +99,8 @@ class Where:
     """Keep the events for which a user's function says true; the others are counted as filtered."""
 
     function: Callable[[pa.Table], Any]
+    reads: tuple[str, ...] | None = None
+    """The columns that the function gets, as they are encoded; None for all, with plain strings."""
 
     def adds(self) -> list[pa.Field]:
         """Return the columns that the step appends: none."""

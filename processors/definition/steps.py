@@ -22,11 +22,6 @@ class _Filter:
 
     expression: Expression
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the columns that it reads."""
-        return self.expression.columns
-
     def __call__(self, table: pa.Table) -> pa.Array:
         return pa.array(np.asarray(self.expression.mask(table)))
 
@@ -37,11 +32,6 @@ class _Projection:
 
     expressions: Mapping[str, Expression]
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the columns that it reads."""
-        return tuple(sorted({name for one in self.expressions.values() for name in one.columns}))
-
     def __call__(self, table: pa.Table) -> pa.Table:
         return pa.table({name: one.evaluate(table) for name, one in self.expressions.items()})
 
@@ -51,9 +41,10 @@ def where_step(pipeline: str, schema: pa.Schema, function: Callable[[pa.Table], 
     if not isinstance(function, str):
         return Where(function)
     try:
-        return Where(_Filter(condition(function, schema)))
+        made = condition(function, schema)
     except UsageError as error:
         raise UsageError(f"pipeline {pipeline}, where: {error}") from None
+    return Where(_Filter(made), made.columns)
 
 
 def map_step(
@@ -74,7 +65,8 @@ def map_step(
             made = projections(function, schema)
         except UsageError as error:
             raise UsageError(f"pipeline {pipeline}, map: {error}") from None
-        return Map(_Projection(made), {name: one.kind for name, one in made.items()})
+        reads = tuple(sorted({name for one in made.values() for name in one.columns}))
+        return Map(_Projection(made), {name: one.kind for name, one in made.items()}, reads=reads)
     if adds is None:
         raise UsageError(f"pipeline {pipeline}, map: say what the function adds, as in adds={{'value_f': 'double'}}")
     check_column_types(f"pipeline {pipeline}", adds)

@@ -101,9 +101,8 @@ def apply_where(table: pa.Table, step: Where) -> np.ndarray[tuple[int], np.dtype
 
 
 def _given(table: pa.Table, step: Map | Where) -> pa.Table:
-    """Return what the step's function takes; of SQL the columns that it reads, as they are."""
-    columns = getattr(step.function, "columns", None)
-    return plain_strings(table) if columns is None else table.select(list(columns))
+    """Return what the step's function takes."""
+    return plain_strings(table) if step.reads is None else table.select(list(step.reads))
 
 
 def plain_strings(table: pa.Table) -> pa.Table:

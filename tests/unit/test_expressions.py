@@ -359,6 +359,18 @@ class TestSteps:
         run = run_pipeline(plant.lake("plant"), [EVENT, EVENT | {"metric": "y"}])
         assert (run.lake["shout"].to_pylist(), run.dead_letters) == (["X"], [])
 
+    def test_a_function_with_attributes_of_its_own_gets_all_columns(self) -> None:
+        class Scaled:
+            columns = ("value",)
+
+            def __call__(self, events: pa.Table) -> Any:
+                return {"shout": pc.utf8_upper(events["metric"])}
+
+        run = run_pipeline(
+            Pipeline("plant", contract="telemetry").map(Scaled(), adds={"shout": "string"}).lake("plant"), [EVENT]
+        )
+        assert (run.lake["shout"].to_pylist(), run.dead_letters) == (["X"], [])
+
     def test_an_overflow_is_null_and_no_dead_letter(self) -> None:
         pipeline = Pipeline("plant", contract="telemetry").map("cast(value as long) * 2 as twice").lake("plant")
         run = run_pipeline(pipeline, [EVENT, EVENT | {"value": 9e18}, EVENT | {"value": 1e300}])
