@@ -8,20 +8,19 @@ import json
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastavro
+from fastavro import _read_py
 
 from headwater.codec.records import Decoder
 from headwater.codec.rows import MAX_EVENTS, Row
 from headwater.errors import InvalidRecord, UsageError
+from headwater.formats.avrofiles import MAGIC, open_container
+from headwater.formats.avroschemas import judge
 from headwater.formats.framing import unframed
 
 __all__ = ["avro"]
-
-_CONTAINER = b"Obj\x01"
-_SINGLE = b"\xc3\x01"
-Schema = Any
 
 
 def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framing: str = "none") -> Decoder:
@@ -44,7 +43,7 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
         raise UsageError("avro: schemas by name are for messages with the frame of a registry: say framing=...")
 
     def decode(data: bytes) -> list[Row]:
-        if data.startswith(_CONTAINER):
+        if data.startswith(MAGIC):
             return _container(data, reader)
         if framing == "none":
             if reader is None:
@@ -60,24 +59,36 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
     return decode
 
 
-def _parsed(schema: Any) -> Schema:
+class _Schema(NamedTuple):
+    """Hold a schema as fastavro has it, and whether its records may lie within themselves."""
+
+    parsed: Any
+    recursive: bool
+
+
+def _parsed(schema: Any) -> _Schema:
     try:
         if isinstance(schema, Path) or (isinstance(schema, str) and not schema.lstrip().startswith(("{", "[", '"'))):
             schema = Path(schema).read_text(encoding="utf-8")
-        return fastavro.parse_schema(json.loads(schema) if isinstance(schema, str) else schema)
+        written = json.loads(schema) if isinstance(schema, str) else schema
+        return _Schema(fastavro.parse_schema(written), judge(written).recursive)
     except OSError as error:
         raise UsageError(f"avro: {schema}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
         raise UsageError(f"avro: no Avro schema: {error}") from None
+    except InvalidRecord as error:
+        raise UsageError(f"avro: {error}") from None
     except fastavro.schema.UnknownType as error:
         raise UsageError(f"avro: the schema names an unknown type {error.name}") from None
 
 
-def _messages(data: bytes, writer: Schema, reader: Schema | None) -> list[Row]:
+def _messages(data: bytes, writer: _Schema, reader: _Schema | None) -> list[Row]:
     source, size = io.BytesIO(data), len(data)
+    read = _reads(writer, reader).schemaless_reader
+    written, wanted = writer.parsed, reader and reader.parsed
     found: list[Any] = []
     for _ in range(MAX_EVENTS):
-        found.append(fastavro.schemaless_reader(source, writer, reader))
+        found.append(read(source, written, wanted))
         end = source.tell()
         if end >= size:
             return _rows(found)
@@ -86,11 +97,20 @@ def _messages(data: bytes, writer: Schema, reader: Schema | None) -> list[Row]:
     raise InvalidRecord(f"more than {MAX_EVENTS} events")
 
 
-def _container(data: bytes, reader: Schema | None) -> list[Row]:
-    found = list(islice(fastavro.reader(io.BytesIO(data), reader), MAX_EVENTS + 1))
+def _container(data: bytes, reader: _Schema | None) -> list[Row]:
+    opened = open_container(data)
+    recursive = _Schema(None, opened.judged.recursive)
+    read = _reads(recursive, reader).reader(io.BytesIO(opened.data), reader and reader.parsed)
+    found = list(islice(read, MAX_EVENTS + 1))
     if len(found) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
     return _rows(found)
+
+
+def _reads(writer: _Schema, reader: _Schema | None) -> Any:
+    """Return what reads: where records may lie within themselves, what Python bounds, for C goes on to the end of its
+    stack."""
+    return _read_py if writer.recursive or (reader and reader.recursive) else fastavro
 
 
 def _rows(found: list[Any]) -> list[Row]:

@@ -17,7 +17,7 @@ from headwater.errors import HeadwaterError, InvalidEvent, UsageError
 from headwater.producers.files import csv as csvfiles
 from headwater.producers.files import jsonlines
 from headwater.producers.files.blocks import BLOCK_BYTES, CountedSource, csv_blocks, lines_blocks
-from headwater.producers.files.parquet import plain_tables, text_columns
+from headwater.producers.files.parquet import HowToRead, how_to_read, plain_tables
 from headwater.producers.files.source import FileSource, one_line
 
 __all__ = ["EventFile", "OnInvalid", "read_events"]
@@ -25,7 +25,6 @@ __all__ = ["EventFile", "OnInvalid", "read_events"]
 OnInvalid = Callable[[int, str, bytes], object]
 """Takes a row's number, the reason, and the row as it stands in the file (empty for Parquet). Numbers count from 1:
 lines in NDJSON, rows below the header in CSV, rows in Parquet."""
-_ROWS = 65_536
 
 
 class EventFile:
@@ -102,19 +101,19 @@ class EventFile:
     def _parquet(self) -> Iterator[pa.Table]:
         try:
             file = pq.ParquetFile(self._source.raw, coerce_int96_timestamp_unit="us")
-            texts = text_columns(file)
+            how = how_to_read(file)
             file = pq.ParquetFile(
-                self._source.raw, metadata=file.metadata, coerce_int96_timestamp_unit="us", read_dictionary=texts
+                self._source.raw, metadata=file.metadata, coerce_int96_timestamp_unit="us", read_dictionary=how.coded
             )
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"{self._name}: no Parquet file: {one_line(error)}") from error
         self.total_rows = file.metadata.num_rows
         columns = csvfiles.known_columns(self._name, file.schema_arrow.names, self._contract, self._ignore_unknown)
-        return self._parquet_tables(file, columns, texts)
+        return self._parquet_tables(file, columns, how)
 
-    def _parquet_tables(self, file: Any, columns: list[str], texts: list[str]) -> Iterator[pa.Table]:
+    def _parquet_tables(self, file: Any, columns: list[str], how: HowToRead) -> Iterator[pa.Table]:
         row = 1  # the next row's number
-        for table in (one for batch in file.iter_batches(_ROWS, columns=columns) for one in plain_tables(batch, texts)):
+        for table in (one for batch in file.iter_batches(how.rows, columns=columns) for one in plain_tables(batch)):
             try:
                 found = conform(self._contract, table)
             except InvalidEvent as error:
