@@ -3,7 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,13 @@ from headwater.commands.options import Json
 from headwater.commands.services import open_services
 from headwater.errors import UsageError
 
+if TYPE_CHECKING:
+    from headwater.processors.audit.report import AuditReport
+    from headwater.processors.services import Services
+
 __all__ = ["register"]
 
+_AGAIN_SECONDS = 2.0
 audit = typer.Typer(help="Compare what was accepted, processed and is in the lake; and the values of views.")
 Limit = Annotated[int, typer.Option(min=1, help="Origins, intervals or rows to print.")]
 
@@ -27,16 +32,21 @@ def run(
     context: typer.Context,
     views: Annotated[bool, typer.Option("--views", help="Compute view rows anew from the lake, and compare.")] = False,
     sample: Annotated[str, typer.Option(help="With --views: rows of each view that are looked at, or `all`.")] = "1000",
+    wait: Annotated[
+        float, typer.Option(min=0, max=86_400, help="Look again for so many seconds while events are on their way.")
+    ] = 0,
     as_json: Json = False,
     limit: Limit = 20,
 ) -> None:
     """Accepted, processed, in the lake: per origin, with each missing interval. Exits 1 when something is amiss."""
     if context.invoked_subcommand is not None:
         return
+    if views and wait:
+        raise UsageError("--wait is for events: views are compared with what the lake has by now")
     if views:
         _views(sample, as_json, limit)
     else:
-        _events(as_json, limit)
+        _events(wait, as_json, limit)
 
 
 @audit.command()
@@ -74,12 +84,12 @@ def accept(
         sys.stdout.write(f"{done.events:,} missing events of pipeline {report.pipeline} accepted by {who}: {why}\n")
 
 
-def _events(as_json: bool, limit: int) -> None:
+def _events(wait: float, as_json: bool, limit: int) -> None:
     from headwater.commands.audit_report import freshness_lines, report_json, report_tables
-    from headwater.processors.audit.run import lake_freshness, run_audit
+    from headwater.processors.audit.run import lake_freshness
 
     services = open_services()
-    report = run_audit(services.reader)
+    report = _settled(services, wait)
     fresh = lake_freshness(services.stores, services.open_lake_table)
     if as_json:
         sys.stdout.write(json.dumps(report_json(report) | {"freshness": [vars(one) for one in fresh]}) + "\n")
@@ -88,6 +98,21 @@ def _events(as_json: bool, limit: int) -> None:
         sys.stdout.writelines(freshness_lines(fresh))
     if not report.exact:
         raise typer.Exit(1)
+
+
+def _settled(services: "Services", wait: float) -> "AuditReport":
+    """Return the report of a pipeline with nothing on its way, or, after so many seconds, as it is."""
+    from headwater.processors.audit.behind import is_behind
+    from headwater.processors.audit.run import run_audit
+
+    until_ms = services.clock.now_ms() + wait * 1000
+    while True:
+        behind = wait > 0 and is_behind(services.reader)  # before the report, which then has what was read meanwhile
+        report = run_audit(services.reader)
+        left_ms = until_ms - services.clock.now_ms()
+        if left_ms <= 0 or not (behind or report.unread or report.waiting):
+            return report
+        services.clock.sleep(min(_AGAIN_SECONDS, left_ms / 1000))
 
 
 def _views(sample: str, as_json: bool, limit: int) -> None:

@@ -26,6 +26,11 @@ __all__ = ["register"]
 
 _GO_ON = "call it again to go on, or with --give-up to end it"
 _DROP = "call it again to drop the rest"
+From = Annotated[
+    str | None,
+    typer.Option("--from", help="Only windows that begin then or later, ISO 8601; without a zone it is UTC."),
+]
+To = Annotated[str | None, typer.Option("--to", help="Only windows that begin before then.")]
 view = typer.Typer(help="Read and rebuild materialized views in DynamoDB.", no_args_is_help=True)
 
 
@@ -47,22 +52,40 @@ def view_get(
     key: Annotated[
         str | None, typer.Argument(help="The row's key; several columns as A|B. None for a view over all keys.")
     ] = None,
+    since: From = None,
+    until: To = None,
     as_json: Json = False,
 ) -> None:
     """Print the rows of one key, by window. Exits 1 when there is none."""
     from headwater.commands.output import print_rows
-
-    services, spec = _view(name)
     from headwater.sinks.views.items import key_parts
+
+    span = _moment("--from", since), _moment("--to", until)
+    services, spec = _view(name)
 
     parts = [] if key is None else key_parts(key)
     if len(parts) != len(spec.by):
         keyed = f"keyed by {' and '.join(spec.by)}" if spec.by else "over all keys"
         raise UsageError(f"view {name} is {keyed}: give {'|'.join(spec.by).upper() or 'no key'}")
-    rows = services.views.windows(spec, _typed(name, spec.by, parts, services.pipeline.schema))
+    rows = services.views.windows(spec, _typed(name, spec.by, parts, services.pipeline.schema), *span)
     if not rows:
-        raise HeadwaterError(f"view {name} has no row" + ("" if key is None else f" for {key!r}"))
+        raise HeadwaterError(
+            f"view {name} has no row" + ("" if key is None else f" for {key!r}") + _in_span(since, until)
+        )
     print_rows(rows, as_json=as_json, empty="")
+
+
+def _moment(option: str, text: str | None) -> int | None:
+    from headwater.serving.api.times import bound_ms
+
+    try:
+        return bound_ms(None if text is None else datetime.fromisoformat(text))
+    except ValueError:
+        raise UsageError(f"{option} takes a time such as 2026-03-01T12:00:00Z, not {text!r}") from None
+
+
+def _in_span(since: str | None, until: str | None) -> str:
+    return (f" from {since}" if since else "") + (f" to {until}" if until else "")
 
 
 def _typed(view: str, columns: "Sequence[str]", parts: "Sequence[str | None]", schema: "pa.Schema") -> list[object]:
@@ -109,15 +132,19 @@ def _value(text: str, kind: "pa.DataType") -> object:
 def view_list(
     name: Annotated[str, typer.Argument(help="The view, as named in the pipeline.")],
     prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
+    since: From = None,
+    until: To = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to print at most.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List rows of a view, by key and window."""
     from headwater.commands.output import print_rows
 
+    span = _moment("--from", since), _moment("--to", until)
     services, spec = _view(name)
-    rows = list(services.views.rows(spec, prefix, limit=limit))
-    print_rows(rows, as_json=as_json, empty=f"view {name} has no rows" + (f" below {prefix!r}" if prefix else ""))
+    rows = list(services.views.rows(spec, prefix, *span, limit=limit))
+    empty = f"view {name} has no rows" + (f" below {prefix!r}" if prefix else "") + _in_span(since, until)
+    print_rows(rows, as_json=as_json, empty=empty)
 
 
 @view.command("versions")

@@ -129,13 +129,26 @@ class ViewRows:
                 stored = {name: viewitems.value_of(found[name]) if name in found else None for name in named}
             yield InspectedRow(key, row, stored, {name: slot.version for name, slot in slots.items()})
 
-    def rows(self, view: ViewSpec, prefix: str = "", *, limit: int | None = None) -> Iterator[Row]:
+    def rows(
+        self,
+        view: ViewSpec,
+        prefix: str = "",
+        start_ms: int | None = None,
+        stop_ms: int | None = None,
+        *,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
         """Yield the rows whose key, as text, begins with `prefix`, in order of key and window; `limit` rows at most.
+
+        `start_ms` and `stop_ms` restrict them to windows that begin in `[start_ms, stop_ms)`.
 
         >>> [(row["device"], row["n"]) for row in ViewRows(dynamodb, "views").rows(view)]
         [('d1', 3), ('d2', 2)]
+        >>> [row["device"] for row in ViewRows(dynamodb, "views").rows(view, "", 60_001)]
+        ['d2']
         """
-        return islice((row for key in self.keys(view, prefix) for _, row in self._of(view, key, None)), limit)
+        between = _between(start_ms, stop_ms)
+        return islice((row for key in self.keys(view, prefix) for _, row in self._of(view, key, between)), limit)
 
     def at(self, view: ViewSpec, starts_ms: Sequence[int]) -> Iterator[Row]:
         """Yield the rows of every key in the windows that begin at these times (epoch ms), in no order.
