@@ -14,6 +14,7 @@ from headwater.sinks.lake.compaction import CompactionSizes
 from headwater.sinks.lake.maintenance import Maintenance, MaintenanceSettings
 from headwater.sinks.lake.rewrite import SortOrder
 from headwater.sinks.lake.unreadable import UNREADABLE
+from headwater.sinks.views.items import key_parts
 from tests.simulation.catalog import CatalogSession
 from tests.simulation.ledgerguard import LEDGER
 from tests.simulation.operator import PASSING
@@ -121,6 +122,14 @@ class Eraser:
             self.after = self._positions()
             world.fired["* forget"] += 1
             world.note(f"* forgotten: {found}")
+
+    def is_undone(self) -> bool:
+        """Whether an owner that hung within a write has brought a row of the key back, as docs/lake.md says it may.
+
+        The write was sent after all else was removed: only the next call can take it away.
+        """
+        keys = (key_parts(row.partition("#")[2]) for row in self.system.dynamodb.woken)
+        return self.after is not None and any(self.key in one for one in keys)
 
     def _ports(self) -> ErasurePorts:
         system = self.system

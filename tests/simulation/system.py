@@ -358,6 +358,14 @@ class System:
                 return False
             if shard.records and int(entry.position) < shard.records[-1].number:
                 return False
+        return not self._forgets_again()
+
+    def _forgets_again(self) -> bool:
+        if self.eraser is None or not self.eraser.is_undone():
+            return False
+        self.world.fired["* forget again"] += 1
+        self.eraser.after = None
+        self._until_done("eraser", self.eraser.run)
         return True
 
     def _watch(self) -> None:

@@ -68,9 +68,16 @@ class Actor:
     ended: bool = False
     error: BaseException | None = None
     process: str = ""
+    calls: tuple[tuple[str, int], ...] = (("", 0),) * 3
+    """Of its calls that have begun, place and time: the last to another place, the first to this one, the last."""
     on_end: Callable[["Actor"], None] | None = None
     let: Any = None
     crashed: bool = False
+
+    def begin(self, place: str, now: int) -> None:
+        """Note that a call to this place begins: a table, or a service."""
+        _, first, last = self.calls
+        self.calls = (last, (place, now), (place, now)) if place != last[0] else (self.calls[0], first, (place, now))
 
 
 @dataclass
@@ -218,6 +225,8 @@ class World:
         """One I/O call of the running actor, with whatever goes wrong with it."""
         if self.current is None:
             return target(*args, **request)  # the auditors look without disturbing
+        table = request.get("TableName") or next(iter(request.get("RequestItems", (service,))))
+        self.current.begin(table, self.now)
         self._latency()
         if self.current.process in self.doomed or self.chance("crash before"):
             raise Crash
