@@ -1,10 +1,11 @@
 """Run the CDK app: `cdk deploy --all -c stage=dev -c model=containers`. See docs/delivery.md.
 
-Context: `stage` and `model`; `account`, `certificate`, `repository` and `alarm_email` on top of the stage's settings;
-`images` as `service=sha256:…`, separated by commas.
+Context: `stage` and `model`; `account`, `region` and `certificate`, which have to be given; `repository`, `issuer`,
+`zones` and `alarm_email` on top of the stage's settings; `images` as `service=sha256:…`, separated by commas.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks
 
+from headwater.errors import UsageError
 from infra.settings import Deployment, deployment
 from infra.stacks.checks import explain
 from infra.stacks.containers import Task, service, task
@@ -25,11 +27,11 @@ from infra.stacks.lake import LakeBuckets, lake
 from infra.stacks.network import Network, network
 from infra.stacks.serverless import serverless
 from infra.stacks.watch import watch
-from infra.stacks.web import balancer
+from infra.stacks.web import Balanced, balancer
 
 __all__ = ["build", "features", "main"]
 
-_GIVEN = ("account", "certificate", "repository", "alarm_email")
+_GIVEN = ("account", "region", "certificate", "repository", "issuer", "zones", "alarm_email")
 
 
 def features() -> dict[str, Any]:
@@ -58,7 +60,7 @@ def build(app: App, deployed: Deployment) -> None:
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
 
 
-def _web(app: Any, name: str, deployed: Deployment, env: Any, net: Network, kept: Data, lakes: LakeBuckets) -> Any:
+def _web(app: Any, name: str, deployed: Deployment, env: Any, net: Network, kept: Data, lakes: LakeBuckets) -> Balanced:
     stack = Stack(app, f"{deployed.name}-{name}", env=env)
     made = task(stack, name, deployed, net, kept.key)
     return balancer(made, service(made, name, deployed, net), name, deployed, net, lakes.logs)
@@ -103,7 +105,11 @@ def main() -> None:
     images = dict(one.split("=", 1) for one in listed.split(",") if "=" in one)
     stage = str(app.node.try_get_context("stage") or "dev")
     model = str(app.node.try_get_context("model") or "containers")
-    build(app, deployment(stage, model, images, **given))
+    try:
+        deployed = deployment(stage, model, images, **given)
+    except UsageError as error:
+        sys.exit(f"headwater: {error}")
+    build(app, deployed)
     app.synth()
 
 

@@ -1,8 +1,9 @@
 """Say what differs between deployments, and every name that follows from it. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from headwater.errors import UsageError
 
@@ -18,7 +19,8 @@ class Service:
     port: int = 0
     """Where it serves HTTP; 0 is nowhere."""
     health: str = ""
-    """The path that a load balancer asks."""
+    """The path that a load balancer asks: whether the process lives. Readiness is 503 while AWS throttles, and a fleet
+    that is replaced for it takes fewer events, not more."""
     cpu: int = 1024
     memory: int = 2048
     copies: tuple[int, int] = (2, 2)
@@ -30,7 +32,7 @@ SERVICES: Mapping[str, Service] = {
     "publish": Service(("publish",), "lake"),
     "maintain": Service(("lake", "maintain"), "lake", 0, "", 1024, 4096, (1, 1)),
     "alerts": Service(("alerts",), cpu=512),
-    "gateway": Service(("gateway",), "web", 8780, "/health/ready", 1024, 4096, (2, 20)),
+    "gateway": Service(("gateway",), "web", 8780, "/health/live", 1024, 4096, (2, 20)),
     "serve": Service(("serve",), "web,lake", 8785, "/health", 1024, 2048, (2, 10)),
     "audit": Service(("audit", "--json"), "lake", copies=(0, 0)),
 }
@@ -43,8 +45,8 @@ class Deployment:
     """Describe one stage in one account and region. `images` has the digest of each service's image."""
 
     stage: str
-    account: str
-    region: str = "eu-central-1"
+    account: str = ""
+    region: str = ""
     model: Literal["containers", "serverless"] = "containers"
     pipeline: str = "headwater.processors.examples.telemetry:pipeline"
     shards: int = 0
@@ -67,6 +69,10 @@ class Deployment:
     """Id of the ACM certificate of both load balancers."""
     repository: str = ""
     """`owner/name` on GitHub whose workflow may deploy; empty is none."""
+    issuer: Literal["make", "there"] = "make"
+    """Whether the provider for GitHub's tokens is made, or is there: an account has one for all its stages."""
+    zones: int = 2
+    """Availability zones: an endpoint of each service in each."""
     alarm_email: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,12 +89,12 @@ class Deployment:
     @property
     def bucket(self) -> str:
         """Return the bucket's name."""
-        return f"{self.name}-lake-{self.account}"
+        return f"{self.name}-lake-{self.account}-{self.region}"
 
     @property
     def logs_bucket(self) -> str:
         """Return the name of the bucket with the access logs."""
-        return f"{self.name}-logs-{self.account}"
+        return f"{self.name}-logs-{self.account}-{self.region}"
 
     @property
     def database(self) -> str:
@@ -100,17 +106,17 @@ class Deployment:
         """Return the KCL's application name, which is that of its lease table, too."""
         return f"{self.name}-kcl"
 
-    @property
-    def zones(self) -> tuple[str, ...]:
-        """Return the availability zones."""
-        return tuple(f"{self.region}{letter}" for letter in "abc")
+    def image_repository(self, service: str) -> str:
+        """Return the name of the repository of a service's images."""
+        return f"{self.name}/{service}"
 
     def table(self, purpose: str) -> str:
         """Return the name of the table `ledger`, `views` or `keys`."""
         return f"{self.name}-{purpose}"
 
     def image(self, service: str) -> str:
-        """Return the digest to run. A synthesis without one gets a digest that no image has."""
+        """Return the digest to run. A synthesis without one gets a digest that no image has: only the stacks that have
+        theirs can be deployed."""
         return self.images.get(service, "sha256:" + "0" * 64)
 
     @property
@@ -131,10 +137,10 @@ class Deployment:
 
 
 STAGES: Mapping[str, Deployment] = {
-    "dev": Deployment("dev", "111111111111"),
+    "dev": Deployment("dev"),
     "prod": Deployment(
         "prod",
-        "222222222222",
+        zones=3,
         shards=8,
         retention_hours=168,
         keep=True,
@@ -143,6 +149,20 @@ STAGES: Mapping[str, Deployment] = {
         log_days=90,
         clients=("0.0.0.0/0",),
     ),
+}
+
+
+_GIVEN: dict[str, tuple[str, str]] = {
+    "account": (r"\d{12}", "the twelve digits of an account"),
+    "region": (r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-central-1"),
+    "certificate": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the id of an ACM certificate in that region"),
+}
+"""What no stage has of its own: the form of each, and what it is."""
+_CHOSEN: dict[str, tuple[str, str]] = {
+    "repository": (r"[\w.-]+/[\w.-]+", "owner/name on GitHub"),
+    "issuer": (r"make|there", "make or there"),
+    "zones": (r"[2-6]", "2 to 6"),
+    "alarm_email": (r"[^@\s]+@[^@\s]+", "an address for e-mail"),
 }
 
 
@@ -157,5 +177,12 @@ def deployment(
     for service, digest in (images or {}).items():
         if not digest.startswith("sha256:") or len(digest) != 71:
             raise UsageError(f"image of {service}: {digest} is no digest (sha256: and 64 hexadecimal digits)")
-    changes = {name: value for name, value in given.items() if value}
-    return replace(STAGES[stage], model=model, images=dict(images or {}), **changes)  # type: ignore[arg-type]  # settings of one type each, which a dict does not show
+    for name, (form, meaning) in (_GIVEN | _CHOSEN).items():
+        if name in _GIVEN and not given.get(name):
+            raise UsageError(f"-c {name}=… is missing: {meaning}")
+        if given.get(name) and not re.fullmatch(form, given[name]):
+            raise UsageError(f"-c {name}={given[name]}: it takes {meaning}")
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value} | {"model": model}
+    if "zones" in changes:
+        changes["zones"] = int(changes["zones"])
+    return replace(STAGES[stage], images=dict(images or {}), **changes)

@@ -15,7 +15,12 @@ from headwater.clock import SystemClock
 from headwater.errors import HeadwaterError, UsageError
 from headwater.web.protocol import ConnectionLimits, bounded_protocol
 
-__all__ = ["bound_socket", "check_tls", "run_server", "serve_in_thread", "serving"]
+__all__ = ["KEEP_ALIVE_SECONDS", "bound_socket", "check_tls", "run_server", "serve_in_thread", "serving"]
+
+KEEP_ALIVE_SECONDS = 75
+"""Seconds that an idle connection is kept: longer than the 60 of a load balancer, which would else send a request into
+a connection that is being closed
+(https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html)."""
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
@@ -63,6 +68,7 @@ def check_tls(head: str, certificate: str, key: str) -> None:
 
 def run_server(config: uvicorn.Config, listener: socket.socket, started: Callable[[], object]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way. Blocks; to be called in the main thread."""
+    config.timeout_keep_alive = KEEP_ALIVE_SECONDS
     server = _ToldServer(config, started)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn's own take their place, and raise the signal again at the end

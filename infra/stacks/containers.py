@@ -3,22 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra.settings import SERVICES, Deployment
 from infra.stacks.checks import explain
+from infra.stacks.logs import log_group
 from infra.stacks.network import Network
 from infra.stacks.roles import service_role
 
-__all__ = ["Task", "log_group", "scale_on_lag", "service", "task"]
+__all__ = ["Task", "scale_on_lag", "service", "task"]
 
 USER = "10001"
 
@@ -30,18 +30,6 @@ class Task:
     scope: Any
     definition: Any
     group: Any
-
-
-def log_group(scope: Any, name: str, deployed: Deployment) -> Any:
-    """Return the service's log group."""
-    days = logs.RetentionDays.TWO_WEEKS if deployed.log_days <= 14 else logs.RetentionDays.THREE_MONTHS
-    return logs.LogGroup(
-        scope,
-        "Logs",
-        log_group_name=f"/headwater/{deployed.stage}/{name}",
-        retention=days,
-        removal_policy=RemovalPolicy.DESTROY,
-    )
 
 
 def task(stack: Any, name: str, deployed: Deployment, net: Network, key: Any) -> Task:
@@ -61,7 +49,7 @@ def task(stack: Any, name: str, deployed: Deployment, net: Network, key: Any) ->
         ),
         volumes=[ecs.Volume(name="tmp")],
     )
-    repository = ecr.Repository.from_repository_name(scope, "Repository", f"headwater/{name}")
+    repository = ecr.Repository.from_repository_name(scope, "Repository", deployed.image_repository(name))
     container = definition.add_container(
         name,
         image=ecs.ContainerImage.from_ecr_repository(repository, deployed.image(name)),
@@ -144,7 +132,8 @@ def service(made: Task, name: str, deployed: Deployment, net: Network) -> Any:
 
 
 def scale_on_lag(target: Any, deployed: Deployment) -> None:
-    """Scale by how old the oldest record was that a reader got."""
+    """Scale out by how old the oldest record was that a reader got. Inward the CPU's target alone goes: a second policy
+    for it would be in alarm whenever nothing waits."""
     age = cloudwatch.Metric(
         namespace="AWS/Kinesis",
         metric_name="GetRecords.IteratorAgeMilliseconds",
@@ -156,7 +145,6 @@ def scale_on_lag(target: Any, deployed: Deployment) -> None:
         "Lag",
         metric=age,
         scaling_steps=[
-            scaling.ScalingInterval(upper=10_000, change=-1),
             scaling.ScalingInterval(lower=60_000, change=1),
             scaling.ScalingInterval(lower=300_000, change=4),
         ],

@@ -20,6 +20,7 @@ _PUSH = (
     "BatchCheckLayerAvailability",
     "BatchGetImage",
     "CompleteLayerUpload",
+    "DescribeImages",
     "GetDownloadUrlForLayer",
     "InitiateLayerUpload",
     "PutImage",
@@ -35,12 +36,13 @@ def delivery(app: Any, deployed: Deployment, env: Any, key: Any) -> None:
         repository = ecr.Repository(
             stack,
             "".join(part.capitalize() for part in name.split("-")),
-            repository_name=f"headwater/{name}",
+            repository_name=deployed.image_repository(name),
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             image_scan_on_push=True,
             encryption=ecr.RepositoryEncryption.AES_256,
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=50)],
             removal_policy=removal(deployed),
+            empty_on_delete=not deployed.keep,
         )
         arns.append(repository.repository_arn)
     if deployed.repository:
@@ -49,13 +51,17 @@ def delivery(app: Any, deployed: Deployment, env: Any, key: Any) -> None:
 
 def _deployer(stack: Any, deployed: Deployment, repositories: list[str], key: Any) -> None:
     """For jobs of one repository in one GitHub environment; what it deploys, CloudFormation's own role makes."""
-    provider = iam.CfnOIDCProvider(stack, "GitHub", url=f"https://{_ISSUER}", client_id_list=["sts.amazonaws.com"])
+    if deployed.issuer == "make":
+        made = iam.CfnOIDCProvider(stack, "GitHub", url=f"https://{_ISSUER}", client_id_list=["sts.amazonaws.com"])
+        provider = made.attr_arn
+    else:
+        provider = f"arn:aws:iam::{deployed.account}:oidc-provider/{_ISSUER}"
     role = iam.Role(
         stack,
         "Deployer",
         role_name=f"{deployed.name}-deployer",
         assumed_by=iam.WebIdentityPrincipal(
-            provider.attr_arn,
+            provider,
             {
                 "StringEquals": {
                     f"{_ISSUER}:aud": "sts.amazonaws.com",

@@ -57,7 +57,18 @@ def events_stack(app: Any, deployed: Deployment, env: Any, key: Any) -> Events:
         targets=[targets.SqsQueue(alerts)],
     )
     alarms = sns.Topic(stack, "Alarms", topic_name=f"{deployed.name}-alarms", master_key=key, enforce_ssl=True)
-    key.grant(iam.ServicePrincipal("cloudwatch.amazonaws.com"), "kms:Decrypt", "kms:GenerateDataKey")
+    alarming = iam.ServicePrincipal("cloudwatch.amazonaws.com")
+    key.grant(alarming, "kms:Decrypt", "kms:GenerateDataKey")
+    # the policy that refuses plain HTTP takes the place of the one that a topic has by itself
+    alarms.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="Alarms",
+            principals=[alarming],
+            actions=["sns:Publish"],
+            resources=[alarms.topic_arn],
+            conditions={"StringEquals": {"aws:SourceAccount": deployed.account}},
+        )
+    )
     if deployed.alarm_email:
         alarms.add_subscription(subscriptions.EmailSubscription(deployed.alarm_email))
     return Events(bus, alarms, alerts)

@@ -55,7 +55,10 @@ def lake(app: Any, deployed: Deployment, env: Any, key: Any) -> LakeBuckets:
         database_name=deployed.database,
         database_input=glue.CfnDatabase.DatabaseInputProperty(name=deployed.database),
     )
-    _iceberg(stack, deployed, pipeline).add_resource_dependency(database)
+    table = _iceberg(stack, deployed, pipeline)
+    table.add_resource_dependency(database)
+    for one in (database, table):  # without them nothing says which of the bucket's files are the table
+        one.apply_removal_policy(removal(deployed))
     _athena(stack, deployed, pipeline, key)
     return LakeBuckets(bucket, logs)
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import RemovalPolicy, Stack
+from aws_cdk import Fn, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_logs as logs
 
 from infra.settings import Deployment
 from infra.stacks.checks import explain
+from infra.stacks.logs import retention
 
 __all__ = ["Network", "network"]
 
@@ -43,14 +44,15 @@ def network(app: Any, deployed: Deployment, env: Any) -> Network:
         stack,
         "FlowLogs",
         log_group_name=f"/headwater/{deployed.stage}/flow",
-        retention=logs.RetentionDays.ONE_MONTH,
+        retention=retention(deployed),
         removal_policy=RemovalPolicy.DESTROY,
     )
     vpc = ec2.Vpc(
         stack,
         "Vpc",
         ip_addresses=ec2.IpAddresses.cidr("10.20.0.0/16"),
-        availability_zones=list(deployed.zones),
+        # of the region's own list, since letters differ from region to region
+        availability_zones=[Fn.select(at, Fn.get_azs()) for at in range(deployed.zones)],
         nat_gateways=deployed.nat_gateways,
         restrict_default_security_group=False,
         subnet_configuration=[

@@ -10,9 +10,9 @@ from aws_cdk import aws_lambda as functions
 from constructs import Construct
 
 from infra.settings import Deployment
-from infra.stacks.containers import log_group
 from infra.stacks.data import Data
 from infra.stacks.events import queue
+from infra.stacks.logs import log_group
 from infra.stacks.roles import service_role
 
 __all__ = ["HANDLERS", "serverless"]
@@ -42,7 +42,7 @@ def serverless(app: Any, deployed: Deployment, env: Any, data: Data) -> dict[str
 
 def _function(stack: Any, name: str, deployed: Deployment, data: Data) -> Any:
     scope = Construct(stack, "Function")
-    repository = ecr.Repository.from_repository_name(scope, "Repository", f"headwater/{name}")
+    repository = ecr.Repository.from_repository_name(scope, "Repository", deployed.image_repository(name))
     return functions.DockerImageFunction(
         scope,
         "Function",
@@ -54,8 +54,6 @@ def _function(stack: Any, name: str, deployed: Deployment, data: Data) -> Any:
         environment=deployed.environment,
         environment_encryption=data.key,
         log_group=log_group(scope, name, deployed),
-        # one publisher at a time: more would wait for its lease
-        reserved_concurrent_executions=1 if name == "function-publish" else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Raise alarms on what hurts, each with its runbook page, and show them on a dashboard."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_logs as logs
 
 from infra.settings import Deployment
+from infra.stacks.serverless import HANDLERS
+from infra.stacks.web import Balanced
 
 __all__ = ["NAMESPACE", "PATTERNS", "Alarm", "alarms", "watch"]
 
@@ -20,6 +23,8 @@ PATTERNS = {
     "OldestFile": '{ $.message = "step" && $.leader IS TRUE }',
     "AuditRuns": "{ $.exact IS TRUE || $.exact IS FALSE }",
     "AuditGaps": "{ $.exact IS FALSE }",
+    "AlertTurns": '{ $.message = "alerts judged" }',
+    "MaintenanceRounds": '{ $.message = "maintained" }',
 }
 """Patterns that are counted in the services' logs; tests/infra/test_watch.py holds them against lines of theirs."""
 _VALUES = {"OldestFile": "$.oldest_ms", "DeadLetters": "$.letters"}
@@ -43,7 +48,7 @@ class Alarm:
     silent: bool = False
 
 
-def watch(app: Any, deployed: Deployment, env: Any, topic: Any, balancers: dict[str, Any]) -> None:
+def watch(app: Any, deployed: Deployment, env: Any, topic: Any, balancers: dict[str, Balanced]) -> None:
     """Fill the stack with alarms, the metrics counted in logs, and the dashboard."""
     stack = Stack(app, f"{deployed.name}-watch", env=env)
     _count_in_logs(stack, deployed)
@@ -89,6 +94,8 @@ def _logging(deployed: Deployment) -> dict[str, str]:
         "OldestFile": publisher,
         "AuditRuns": auditor,
         "AuditGaps": auditor,
+        "AlertTurns": "alerts",
+        "MaintenanceRounds": "maintain",
     }
 
 
@@ -116,7 +123,7 @@ def _metric(namespace: str, name: str, minutes: int, statistic: str = "Sum", **d
     )
 
 
-def alarms(deployed: Deployment, balancers: dict[str, Any]) -> list[Alarm]:
+def alarms(deployed: Deployment, balancers: dict[str, Balanced]) -> list[Alarm]:
     """Return all alarms of a deployment."""
     own = f"{NAMESPACE}/{deployed.stage}"
 
@@ -139,25 +146,84 @@ def alarms(deployed: Deployment, balancers: dict[str, Any]) -> list[Alarm]:
         Alarm("file-waits", _metric(own, "OldestFile", 15, "Maximum"), 1_800_000, "publisher-age", 15),
         Alarm("publisher-age", _metric(own, "PublisherSteps", 15), 1, "publisher-age", 15, below=True, silent=True),
         Alarm("dead-letters", _metric(own, "DeadLetters", 1), 0, "dead-letters", 1),
+        Alarm("unread", _unread(deployed), 0, "unread", periods=3),
+        Alarm("alerts-silent", _metric(own, "AlertTurns", 15), 1, "service-down", 15, below=True, silent=True),
+        Alarm("maintain-silent", _metric(own, "MaintenanceRounds", 60), 1, "service-down", 60, below=True, silent=True),
+        Alarm("alerts-undelivered", _waiting(f"{deployed.name}-alerts-dead"), 0, "undelivered"),
     ]
     for table in ("ledger", "views", "keys"):
         throttled = _metric("AWS/DynamoDB", "WriteThrottleEvents", 5, TableName=deployed.table(table))
         found.append(Alarm(f"{table}-throttles", throttled, 10, "throttles", periods=3))
-    for name, balancer in balancers.items():
-        full = balancer.load_balancer_full_name
-        errors = _metric("AWS/ApplicationELB", "HTTPCode_Target_5XX_Count", 5, LoadBalancer=full)
-        found.append(Alarm(f"{name}-errors", errors, 20, "web-errors"))
-    return found + (_of_functions(deployed) if deployed.model == "serverless" else [])
+    for name, web in balancers.items():
+        found += _of_web(name, web)
+    running = ["maintain", "alerts", *balancers]
+    if deployed.model == "serverless":
+        return [*found, *_of_tasks(deployed, running), *_of_functions(deployed)]
+    return [*found, *_of_tasks(deployed, ["kcl", "publish", *running])]
+
+
+def _unread(deployed: Deployment) -> Any:
+    """Return 1 where records came and no reader got any, by polling or by fan-out: then no reader is late, as far as
+    Kinesis tells."""
+
+    def stream(name: str) -> Any:
+        return _metric("AWS/Kinesis", name, 5, StreamName=deployed.stream)
+
+    return cloudwatch.MathExpression(
+        expression="IF(FILL(came, 0) > 0 AND FILL(polled, 0) + FILL(pushed, 0) == 0, 1, 0)",
+        using_metrics={
+            "came": stream("IncomingRecords"),
+            "polled": stream("GetRecords.Records"),
+            "pushed": stream("SubscribeToShardEvent.Records"),
+        },
+        period=Duration.minutes(5),
+        label="records that nobody reads",
+    )
+
+
+def _waiting(queue: str) -> Any:
+    return _metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", 5, "Maximum", QueueName=queue)
+
+
+def _of_web(name: str, web: Balanced) -> list[Alarm]:
+    full = web.balancer.load_balancer_full_name
+
+    def balancer(metric: str) -> Any:
+        return _metric("AWS/ApplicationELB", metric, 5, LoadBalancer=full)
+
+    healthy = _metric(
+        "AWS/ApplicationELB",
+        "HealthyHostCount",
+        1,
+        "Minimum",
+        LoadBalancer=full,
+        TargetGroup=web.targets.target_group_full_name,
+    )
+    return [
+        Alarm(f"{name}-errors", balancer("HTTPCode_Target_5XX_Count"), 20, "web-errors"),
+        Alarm(f"{name}-refused", balancer("HTTPCode_ELB_5XX_Count"), 20, "web-errors"),
+        Alarm(f"{name}-unhealthy", healthy, 1, "service-down", 1, periods=3, below=True, silent=True),
+    ]
+
+
+def _of_tasks(deployed: Deployment, names: Sequence[str]) -> list[Alarm]:
+    def running(name: str) -> Any:
+        where = {"ClusterName": deployed.name, "ServiceName": name}
+        return _metric("ECS/ContainerInsights", "RunningTaskCount", 1, "Minimum", **where)
+
+    return [
+        Alarm(f"{name}-down", running(name), 1, "service-down", 1, periods=5, below=True, silent=True) for name in names
+    ]
 
 
 def _of_functions(deployed: Deployment) -> list[Alarm]:
-    errors = _metric("AWS/Lambda", "Errors", 5, FunctionName=f"{deployed.name}-function")
-    dead = f"{deployed.name}-given-up-dead"
-    waiting = _metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", 5, "Maximum", QueueName=dead)
-    return [
-        Alarm("function-errors", errors, 5, "function-errors", periods=3),
-        Alarm("given-up", waiting, 0, "function-errors"),
-    ]
+    found = [Alarm("given-up", _waiting(f"{deployed.name}-given-up-dead"), 0, "function-errors")]
+    for name in HANDLERS:
+        of = {"FunctionName": f"{deployed.name}-{name}"}
+        errors, throttles = (_metric("AWS/Lambda", metric, 5, **of) for metric in ("Errors", "Throttles"))
+        found.append(Alarm(f"{name}-errors", errors, 5, "function-errors", periods=3))
+        found.append(Alarm(f"{name}-throttles", throttles, 5, "function-errors", periods=3))
+    return found
 
 
 def _dashboard(stack: Any, deployed: Deployment, found: list[Alarm], made: list[Any]) -> None:

@@ -1,5 +1,6 @@
 """Put a service behind a load balancer with TLS."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from aws_cdk import Duration
@@ -11,10 +12,18 @@ from infra.stacks.checks import explain
 from infra.stacks.containers import Task
 from infra.stacks.network import Network
 
-__all__ = ["balancer"]
+__all__ = ["Balanced", "balancer"]
 
 
-def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Network, logs: Any) -> Any:
+@dataclass(frozen=True)
+class Balanced:
+    """Hold a load balancer and the group of tasks behind it."""
+
+    balancer: Any
+    targets: Any
+
+
+def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Network, logs: Any) -> Balanced:
     """Return a balancer: HTTPS from those who may call, HTTP inside the network to the tasks."""
     callers = deployed.clients if name == "gateway" else deployed.readers
     public = not all(one.startswith(("10.", "172.16.", "192.168.")) for one in callers)
@@ -30,6 +39,8 @@ def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Net
         vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC) if public else net.subnets,
         security_group=group,
         drop_invalid_header_fields=True,
+        # less than the tasks keep a connection: KEEP_ALIVE_SECONDS in headwater.web.http_server
+        idle_timeout=Duration.seconds(60),
         deletion_protection=deployed.keep,
     )
     found.log_access_logs(logs, prefix=f"alb/{name}")
@@ -40,7 +51,7 @@ def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Net
         explain(group, EC23="Producers are anywhere; each request brings a key or a token, and is limited by it.")
     service = SERVICES[name]
     health = elb.HealthCheck(path=service.health, healthy_http_codes="200", interval=Duration.seconds(15))
-    listener.add_targets(
+    targets = listener.add_targets(
         "Tasks",
         port=service.port,
         protocol=elb.ApplicationProtocol.HTTP,
@@ -48,11 +59,11 @@ def balancer(made: Task, running: Any, name: str, deployed: Deployment, net: Net
         deregistration_delay=Duration.seconds(60),
         health_check=health,
     )
-    return found
+    return Balanced(found, targets)
 
 
 def _https(found: Any, deployed: Deployment) -> Any:
-    certificate = f"arn:aws:acm:{deployed.region}:{deployed.account}:certificate/{deployed.certificate or '0' * 8}"
+    certificate = f"arn:aws:acm:{deployed.region}:{deployed.account}:certificate/{deployed.certificate}"
     return found.add_listener(
         "Https",
         port=443,

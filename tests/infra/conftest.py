@@ -10,7 +10,7 @@ import pytest
 from headwater.commands.local.embedded import EmbeddedAws
 from infra.settings import Deployment, deployment
 from tests.infra.emulated import create
-from tests.infra.synthesis import Synthesis, synthesize
+from tests.infra.synthesis import GIVEN, Synthesis, synthesize
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,14 +30,14 @@ def node() -> Iterator[None]:
 def containers(node: None, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """prod in containers, delivered by a workflow."""
     folder: Path = tmp_path_factory.mktemp("containers")
-    wanted: Deployment = deployment("prod", repository="example/headwater", alarm_email="ops@example.org")
+    wanted: Deployment = deployment("prod", repository="example/headwater", alarm_email="ops@example.org", **GIVEN)
     return synthesize(wanted, folder)
 
 
 @pytest.fixture(scope="session")
 def serverless(node: None, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """dev in functions."""
-    return synthesize(deployment("dev", "serverless"), tmp_path_factory.mktemp("serverless"))
+    return synthesize(deployment("dev", "serverless", **GIVEN), tmp_path_factory.mktemp("serverless"))
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,15 @@ from typing import Any
 
 from infra.settings import Deployment
 
-__all__ = ["Synthesis", "synthesize"]
+__all__ = ["GIVEN", "Synthesis", "synthesize"]
 
 Json = dict[str, Any]
+GIVEN: dict[str, Any] = {
+    "account": "222222222222",
+    "region": "eu-central-1",
+    "certificate": "12345678-1234-1234-1234-123456789012",
+}
+"""What every deployment has to be given."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from infra.settings import deployment
 from tests.infra.calls import Call, recorded
+from tests.infra.synthesis import GIVEN
 
 
 def request(key: str) -> str:
@@ -17,5 +18,5 @@ def test_requests_that_share_a_line_are_all_read(tmp_path: Path) -> None:
     """A large one, another before its line's end has come, and then that end."""
     recording = tmp_path / "recording"
     recording.write_text(f"{request('a')}\n{request('b')}{request('c')}\n\n{request('d')}\n")
-    found = list(recorded(recording, deployment("dev"), {"publish"}))
+    found = list(recorded(recording, deployment("dev", **GIVEN), {"publish"}))
     assert found == [Call("publish", "s3:GetObject", (f"arn:aws:s3:::bucket/{key}",)) for key in "abcd"]

@@ -1,7 +1,9 @@
 """What the templates say."""
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ from pydantic import BaseModel
 
 from headwater.config import GatewaySettings, KclSettings, ServeSettings, Settings
 from headwater.errors import UsageError
+from headwater.web.http_server import KEEP_ALIVE_SECONDS
 from infra.settings import SERVICES, deployment
-from tests.infra.synthesis import Synthesis
+from tests.infra.synthesis import GIVEN, Synthesis, synthesize
 
 ROOT = Path(__file__).parents[2]
 EXPLAINED = {"S1", "KDS3", "ECS2", "ECS4", "EC23", "IAM5"}
@@ -250,6 +253,103 @@ def test_stages_differ_by_settings_alone(containers: Synthesis) -> None:
     with pytest.raises(UsageError, match="stage test"):
         deployment("test")
     with pytest.raises(UsageError, match="no digest"):
-        deployment("dev", images={"kcl": "latest"})
+        deployment("dev", images={"kcl": "latest"}, **GIVEN)
     with pytest.raises(UsageError, match="model ec2"):
         deployment("dev", "ec2")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("wrong", ["", "0", "nonsense"])
+def test_nothing_that_has_to_be_given_has_a_stand_in(name: str, wrong: str) -> None:
+    with pytest.raises(UsageError, match=f"-c {name}="):
+        deployment("dev", **GIVEN | {name: wrong})
+
+
+def test_the_app_of_cdk_json_runs_and_says_in_a_line_what_is_missing(tmp_path: Path) -> None:
+    """As the CDK's command line runs it: the environment that `make env` makes, the context in a variable."""
+    command = shlex.split(json.loads((ROOT / "cdk.json").read_text())["app"])
+    assert command[0] == ".venv/bin/python"
+    context = json.dumps({"stage": "dev"})
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=ROOT,
+        env=os.environ | {"CDK_CONTEXT_JSON": context, "CDK_OUTDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stderr.splitlines()[-1]  # Node may have something to say before
+    assert (done.returncode, said) == (1, "headwater: -c account=… is missing: the twelve digits of an account")
+    assert "Traceback" not in done.stderr
+
+
+def test_names_that_are_global_say_where_they_are(containers: Synthesis) -> None:
+    """Two regions of one account, and two stages of it, get in nobody's way."""
+    for _, bucket in containers.of("AWS::S3::Bucket"):
+        assert bucket["Properties"]["BucketName"].endswith("-222222222222-eu-central-1")
+    for _, repository in containers.of("AWS::ECR::Repository"):
+        assert repository["Properties"]["RepositoryName"].startswith("headwater-prod/")
+
+
+def test_zones_are_the_region_s_own(containers: Synthesis, serverless: Synthesis) -> None:
+    for made, zones in ((containers, 3), (serverless, 2)):
+        found = [one["Properties"]["AvailabilityZone"] for _, one in made.of("AWS::EC2::Subnet")]
+        assert len(found) == 2 * zones
+        assert all("Fn::GetAZs" in json.dumps(one) for one in found)
+
+
+def test_a_provider_that_is_there_is_not_made(node: None, tmp_path: Path) -> None:
+    made = synthesize(deployment("dev", repository="example/headwater", issuer="there", **GIVEN), tmp_path)
+    assert made.of("AWS::IAM::OIDCProvider") == []
+    trusted = json.dumps(made.templates["delivery"])
+    assert "arn:aws:iam::222222222222:oidc-provider/token.actions.githubusercontent.com" in trusted
+
+
+def test_an_idle_connection_is_closed_by_the_load_balancer_first(containers: Synthesis) -> None:
+    for _, one in containers.of("AWS::ElasticLoadBalancingV2::LoadBalancer"):
+        found = {pair["Key"]: pair["Value"] for pair in one["Properties"]["LoadBalancerAttributes"]}
+        assert int(found["idle_timeout.timeout_seconds"]) < KEEP_ALIVE_SECONDS
+
+
+def test_a_fleet_is_not_replaced_while_aws_throttles(containers: Synthesis) -> None:
+    """Readiness is 503 then; what a load balancer asks is whether the process lives."""
+    paths = {
+        one["Properties"]["HealthCheckPath"] for _, one in containers.of("AWS::ElasticLoadBalancingV2::TargetGroup")
+    }
+    assert paths == {"/health/live", "/health"}
+
+
+def test_no_scaling_alarm_stands_when_nothing_waits(containers: Synthesis) -> None:
+    """Steps go outward only; inward goes the target of the CPU."""
+    (steps,) = (
+        one["Properties"]["StepScalingPolicyConfiguration"]["StepAdjustments"]
+        for _, one in containers.of("AWS::ApplicationAutoScaling::ScalingPolicy", "kcl")
+        if one["Properties"]["PolicyType"] == "StepScaling"
+    )
+    assert all(step["ScalingAdjustment"] > 0 for step in steps)
+
+
+def test_the_catalog_stays_as_long_as_the_files(containers: Synthesis, serverless: Synthesis) -> None:
+    for made, policy in ((containers, "Retain"), (serverless, "Delete")):
+        for kind in ("AWS::Glue::Database", "AWS::Glue::Table", "AWS::S3::Bucket"):
+            assert {one["DeletionPolicy"] for _, one in made.of(kind)} == {policy}, kind
+
+
+def allowed(made: Synthesis, kind: str, service: str, action: str) -> bool:
+    """Whether the policies of a kind of resource let one of AWS's services do it."""
+    key = {"AWS::KMS::Key": "KeyPolicy"}.get(kind, "PolicyDocument")
+    return any(
+        statement["Effect"] == "Allow"
+        and service in json.dumps(statement["Principal"])
+        and action in as_list(statement["Action"])
+        for _, one in made.of(kind)
+        for statement in one["Properties"][key]["Statement"]
+    )
+
+
+def test_resource_policies_let_aws_s_own_services_in(containers: Synthesis) -> None:
+    """What no role says: without these an alarm reaches nobody, and an alert no queue."""
+    assert allowed(containers, "AWS::SNS::TopicPolicy", "cloudwatch.amazonaws.com", "sns:Publish")
+    assert allowed(containers, "AWS::SQS::QueuePolicy", "events.amazonaws.com", "sqs:SendMessage")
+    for action in ("kms:Decrypt", "kms:GenerateDataKey"):
+        assert allowed(containers, "AWS::KMS::Key", "cloudwatch.amazonaws.com", action)
