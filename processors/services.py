@@ -26,6 +26,7 @@ from headwater.processors.definition.claims import REGISTRY, claim_names, claime
 from headwater.processors.definition.parts import View
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.generations import Serving, pinned_snapshots
+from headwater.processors.lakecolumns import SaidColumns, say_columns
 from headwater.processors.ports import PipelineReader, PipelineStores, StreamClient
 from headwater.processors.references import Announce, ReferenceLoader, ensure_initial, publish_all
 from headwater.processors.shard.context import Ports, WorkerContext
@@ -218,6 +219,7 @@ class Services:
         # here, so that a processor starts without pyiceberg, and a Lambda function is deployed without it
         from headwater.contract.iceberg import iceberg_schema
         from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog
+        from headwater.sinks.lake.datafiles import field_ids
         from headwater.sinks.lake.publisher import Publisher
 
         pipeline, settings = self.pipeline, self.settings
@@ -225,7 +227,8 @@ class Services:
         catalog, lake = open_catalog(settings), pipeline.lake_to
         schema = iceberg_schema(pipeline.contract, pipeline.added)
         was = {field.name: field.was for field in pipeline.contract.fields if field.was}
-        ensure_table(catalog, settings, lake.table, schema, pipeline.lake_partitioning, was)
+        table = ensure_table(catalog, settings, lake.table, schema, pipeline.lake_partitioning, was)
+        say_columns(self.ledger, field_ids(table))
         lease_seconds = max(1.0, 2 * settings.publish_seconds)  # two steps missed, and another takes over
         pinned = partial(pinned_snapshots, self.ledger, pipeline)
         tables = partial(IcebergTable, catalog, settings.database, pinned=pinned)
@@ -286,4 +289,5 @@ class Services:
             references=ReferenceLoader(self.pipeline, self.objects),
             check_control=self.check_control,
             streams=KinesisStreams(self.kinesis, self.control_key, self.clock, random.random),
+            lake_columns=SaidColumns(self.ledger),
         )

@@ -163,6 +163,10 @@ def seqs(settings: Settings) -> Counter[int]:
     return Counter(open_table(settings, "metric").scan(selected_fields=("_seq",)).to_arrow()["_seq"].to_pylist())
 
 
+_FILE_PATH = 2_147_483_546
+"""Iceberg's field id of a delete file's column `file_path`: engines read from its bounds that one file is meant."""
+
+
 class _DeleteManifest(ManifestWriterV2):  # type: ignore[misc]  # pyiceberg is not looked into
     def content(self) -> ManifestContent:
         return ManifestContent.DELETES
@@ -186,6 +190,8 @@ def delete_rows(table: Table, path: str, places: Sequence[int]) -> None:
         partition=file.partition,
         record_count=rows.num_rows,
         file_size_in_bytes=len(table.io.new_input(uri)),
+        lower_bounds={_FILE_PATH: path.encode()},
+        upper_bounds={_FILE_PATH: path.encode()},
     )
     named.spec_id = file.spec_id
 

@@ -3,7 +3,7 @@
 Protocols and frozen values alone; `services` joins them to AWS, tests to memory.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from headwater.ledger import Commit, ShardEntry
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.engine import CheckControl, LoadReference
 from headwater.sinks.deadletter import DeadLetter
+from headwater.sinks.lake.fieldids import FieldIds
 from headwater.sinks.streams import StreamBatch
 from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.slots import Upsert
@@ -62,6 +63,8 @@ class Ports:
     check_control: CheckControl | None = None
     streams: StreamWriter | None = None
     """None where the pipeline has no streams that events go on to."""
+    lake_columns: Callable[[], FieldIds] = tuple
+    """Returns the lake table's numbers of its columns; none while they are not known."""
 
 
 @dataclass(frozen=True)

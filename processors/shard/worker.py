@@ -90,6 +90,7 @@ class ShardWorker:
         )
         self._unsaved = shard.changed
         self._buffer = LakeBuffer(self.pipeline.lake_schema, self.pipeline.lake_partitioning)
+        self._buffer.number_columns(ports.lake_columns())
         self._sealed: deque[LakeFile] = deque()
         self._written: list[PendingFile] = []
         self._letters = GatheredLetters(shard.shard_id, self._clock)
@@ -245,6 +246,7 @@ class ShardWorker:
             self._journal.committed(self.position)
         self._traces.committed(self.position, [file.uri for file in files])
         self._written = []
+        self._buffer.number_columns(self._ports.lake_columns())
         self._letters.committed()
         self._committed_ms = self._looked_ms = self._clock.now_ms()
         if not self.pipeline.pure:

@@ -27,7 +27,7 @@ from headwater.processors.watermark import final_until
 from headwater.sinks.lake.buffer import LakeBuffer
 from headwater.sinks.lake.catalog import append_files
 from headwater.sinks.lake.compaction import shard_of
-from headwater.sinks.lake.datafiles import describe
+from headwater.sinks.lake.datafiles import describe, field_ids
 from headwater.sinks.lake.history import HistoryGone, appended_since
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.rewrite import data_files, replace_files
@@ -215,6 +215,7 @@ class _Following:
             log.warning("a value does not fit its column: it is null", extra={"table": self._view.table, "value": one})
         self._report = replace(self._report, unfit=self._report.unfit + len(unfit))
         buffer = LakeBuffer(self._columns, PARTITIONING)
+        buffer.number_columns(field_ids(self._table))
         buffer.append(rows.sort_by([(name, "ascending") for name in self._view.by]) if self._view.by else rows)
         objects, table = self._ports.reader.stores.objects, self._table
         base = f"lake/{self._view.table}/data/{uuid.uuid4().hex}"

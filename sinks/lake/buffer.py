@@ -1,8 +1,11 @@
 """Encode rows into Parquet files for the lake: sorted by key and time, one file a partition. Pure.
 
-Row groups are encoded as they fill, so memory holds one row group of rows and the encoded rest. The settings were
-measured on fleet data: zstd 3, times and sequence numbers as deltas, floats split by byte, strings as dictionaries.
-Files carry no field ids: the table's name mapping gives them.
+Row groups are encoded as they fill, so memory holds one row group of rows and the encoded rest. Values are plain or in
+dictionaries, under zstd 3: Spark reads no others by default. Iceberg's vectorized reader knows deltas
+(DELTA_BINARY_PACKED) from 1.10 on, and floats split by byte (BYTE_STREAM_SPLIT) not even then. Files of a fleet's
+readings are 19 % smaller without these two; doubles with all their digits are 17 % larger. Times and 32-bit floats
+hardly repeat, and have no dictionary.
+Files carry the numbers of their columns where the table's are known, see `fieldids`; else its name mapping gives them.
 """
 
 import io
@@ -18,6 +21,7 @@ import pyarrow.parquet as pq
 from headwater.arrays import Ints, coded, whole
 from headwater.contract.types import UUID
 from headwater.lineage.origins import sorted_rows
+from headwater.sinks.lake.fieldids import FieldIds, with_field_ids
 from headwater.sinks.lake.partitioning import (
     BUCKET_METADATA,
     MIXED_METADATA,
@@ -124,6 +128,11 @@ class LakeBuffer:
         """Return about how many bytes the files would have if they were sealed now."""
         encoded = sum(one.sink.tell() for one in self._open.values())
         return encoded + round(self._waiting * self._bytes_a_row)
+
+    def number_columns(self, columns: FieldIds) -> None:
+        """Put the table's numbers of the columns into the files from now on. Call it while the buffer is empty."""
+        assert not self._open, "a file that is begun has its schema"
+        self._file_schema = with_field_ids(file_schema(self.schema), columns)
 
     @property
     def most_files(self) -> int:
@@ -238,15 +247,12 @@ def parquet_writer(
     falsely once in a hundred.
     """
     blooms = {name: count for name, count in (distinct or {}).items() if 0 < count * _ROWS_A_VALUE <= rows}
-    deltas = [f.name for f in schema if pa.types.is_int64(f.type) or pa.types.is_timestamp(f.type)]
-    floats = [f.name for f in schema if pa.types.is_floating(f.type)]
     return pq.ParquetWriter(
         sink,
         schema,
         compression="zstd",
         compression_level=3,
-        use_dictionary=[f.name for f in schema if f.name not in deltas and f.name not in floats],
-        column_encoding=dict.fromkeys(deltas, "DELTA_BINARY_PACKED") | dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        use_dictionary=[f.name for f in schema if not (pa.types.is_timestamp(f.type) or pa.types.is_float32(f.type))],
         store_schema=False,
         write_page_index=True,
         bloom_filter_options={name: {"ndv": count, "fpp": 0.01} for name, count in blooms.items()},

@@ -21,6 +21,7 @@ from pyiceberg.io.pyarrow import (
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, promote
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.name_mapping import NameMapping
 from pyiceberg.transforms import BucketTransform
@@ -28,12 +29,19 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from headwater.sinks.lake.bounds import bounds
+from headwater.sinks.lake.fieldids import FieldIds
 from headwater.sinks.lake.partitioning import BUCKET_METADATA, MIXED_METADATA, KeyBucket
 
-__all__ = ["UNPARTITIONED", "describe"]
+__all__ = ["UNPARTITIONED", "describe", "field_ids"]
 
 UNPARTITIONED = -1
 """The spec id of a file of no partition, in a table that has had a partitioning at all times so far."""
+
+
+def field_ids(table: Table) -> FieldIds:
+    """Return the numbers that the table has for its columns now, by their names now."""
+    found: FieldIds = table.schema().name_mapping.model_dump(by_alias=True)
+    return found
 
 
 def describe(io: FileIO, metadata: TableMetadata, path: str, partition: Record | None = None) -> DataFile:
@@ -86,6 +94,8 @@ def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[
     except ValueError as error:
         raise ValueError(f"a column that the table does not know: {error}") from error
     for one in found.fields:
+        if not bare:
+            _check_number(one, mapping)
         wanted = schema.find_field(one.field_id)
         if not _fits(one.field_type, wanted.field_type):
             raise ValueError(f"column {one.name} is a {one.field_type}, not a {wanted.field_type}")
@@ -95,6 +105,16 @@ def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[
         raise ValueError(f"the file has no column {', '.join(lacking)}")
     ids: dict[str, int] = parquet_path_to_id_mapping(found)
     return ids
+
+
+def _check_number(column: NestedField, mapping: NameMapping) -> None:
+    """Raise ValueError for a column whose name is another's in the table: the file was made for one before this.
+
+    A name that the table does not know is one that the column had, or has got from another engine.
+    """
+    known = {name: one.field_id for one in mapping.root for name in one.names}.get(column.name, column.field_id)
+    if known != column.field_id:
+        raise ValueError(f"column {column.name} is number {column.field_id} in the file, and {known} in the table")
 
 
 def _fits(one: IcebergType, wanted: IcebergType) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.contract.types import UUID
 from headwater.errors import UsageError
 from headwater.sinks.lake import buffer as lake
 from headwater.sinks.lake.buffer import LakeBuffer, LakeFile
@@ -139,19 +140,36 @@ def test_files_hold_what_iceberg_defines() -> None:
     assert all(f.metadata is None for f in arrow)
 
 
-def test_encodings_are_the_measured_ones() -> None:
-    """zstd everywhere; deltas for numbers that count, split bytes for floats, dictionaries for strings."""
+def test_encodings_are_those_that_every_engine_reads() -> None:
+    """zstd everywhere, values plain or in dictionaries; of every type, nested ones too."""
+    kinds = {
+        "i": pa.int32(),
+        "u": UUID,
+        "d": pa.decimal128(38, 10),
+        "f": pa.float32(),
+        "t": pa.time64("us"),
+        "b": pa.binary(),
+        "o": pa.bool_(),
+        "l": pa.list_(pa.int64()),
+        "m": pa.map_(pa.string(), pa.timestamp("us", "UTC")),
+        "s": pa.struct([("x", pa.float64()), ("y", pa.list_(pa.int64()))]),
+    }
     rows: list[Row] = [("a", NOON + i, i / 7, "C", 3) for i in range(2000)]
-    (file,) = filled("day", table(rows)).seal()
+    wide = table(rows)
+    for name, kind in kinds.items():
+        wide = wide.append_column(name, pa.nulls(len(rows), kind))
+    buffer = LakeBuffer(wide.schema, Partitioning("ts", "device", "day"))
+    buffer.append(wide)
+    (file,) = buffer.seal()
     group = pq.ParquetFile(io.BytesIO(file.body)).metadata.row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     assert {column.compression for column in columns.values()} == {"ZSTD"}
-    assert all(column.is_stats_set for column in columns.values()), "Iceberg derives a file's partition from them"
-    for name in ("ts", "_seq", "_arrived_at"):
-        assert "DELTA_BINARY_PACKED" in columns[name].encodings
-    assert "BYTE_STREAM_SPLIT" in columns["value"].encodings
-    for name in ("device", "unit", "_origin"):
+    assert all(columns[one.name].is_stats_set for one in SCHEMA), "Iceberg derives a file's partition from them"
+    assert {name for column in columns.values() for name in column.encodings} <= {"PLAIN", "RLE", "RLE_DICTIONARY"}
+    for name in ("device", "unit", "_origin", "value", "_seq"):
         assert "RLE_DICTIONARY" in columns[name].encodings
+    for name in ("ts", "_arrived_at"):
+        assert "RLE_DICTIONARY" not in columns[name].encodings
 
 
 def bloom_filters(file: LakeFile, folder: Path) -> tuple[set[str], int]:
