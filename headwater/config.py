@@ -219,8 +219,8 @@ class Settings(BaseSettings):
     """`module:object` or `file.py:object` of the pipeline definition."""
     region: Region = "us-east-1"
     """Used where boto3 finds no region of its own."""
-    commit_seconds: Seconds = 60.0
-    """Longest time between two commits of a shard."""
+    commit_seconds: Seconds = 5.0
+    """Longest time between two commits of a shard; what short ones cost is in docs/lake.md."""
     commit_mb: float = Field(default=128.0, gt=0, le=10_000, allow_inf_nan=False)
     """Commit earlier when the Parquet of a shard reaches this size."""
     view_flush_seconds: Seconds = 1.0
@@ -229,7 +229,8 @@ class Settings(BaseSettings):
     idle_seconds: SecondsOrZero = 0.0
     """A shard that has committed nothing for so long counts as read up to so long ago, for what is final; 0 waits for
     it. A shard that is read commits every `commit_seconds`, so it is twice that at least."""
-    publish_seconds: Seconds = 30.0
+    publish_seconds: Seconds = 3.0
+    """Time between two steps of the publisher, each of which makes what was committed since queryable in the lake."""
     reference_seconds: SecondsOrZero = 0.0
     """Time between the publisher's looks for new content of the reference tables' sources; 0 is never."""
     alerts_to: str = ""

@@ -229,7 +229,7 @@ class Services:
         was = {field.name: field.was for field in pipeline.contract.fields if field.was}
         table = ensure_table(catalog, settings, lake.table, schema, pipeline.lake_partitioning, was)
         say_columns(self.ledger, field_ids(table))
-        lease_seconds = max(1.0, 2 * settings.publish_seconds)  # two steps missed, and another takes over
+        lease_seconds = max(1.0, 5 * settings.publish_seconds)  # five steps missed, and another takes over
         pinned = partial(pinned_snapshots, self.ledger, pipeline)
         tables = partial(IcebergTable, catalog, settings.database, pinned=pinned)
         return Publisher(self.ledger, tables, self.clock, owner, lease_seconds)

@@ -41,14 +41,13 @@ class Up:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._pipeline, self._say = pipeline, say or (lambda _: None)
-        changes: dict[str, Any] = {"commit_seconds": min(settings.commit_seconds, 10.0), "publish_seconds": 5.0}
         gateway = settings.gateway
         if "auth" not in gateway.model_fields_set:
             gateway = gateway.model_copy(update={"auth": "none"})  # on loopback, and nothing here is worth a key
         serve = settings.serve
         if "auth" not in serve.model_fields_set:
             serve = serve.model_copy(update={"auth": "none"})
-        changes |= {"serve": serve.model_copy(update={"host": "127.0.0.1"})}
+        changes: dict[str, Any] = {"serve": serve.model_copy(update={"host": "127.0.0.1"})}
         changes |= {"gateway": gateway.model_copy(update={"host": "127.0.0.1"})}
         self._settings = settings.model_copy(update=changes)
         self._check()

@@ -21,7 +21,7 @@ from headwater.processors.alerts.publishers import publish_to
         ("IDLE_SECONDS", "-1"),
         ("IDLE_SECONDS", "nan"),
         ("IDLE_SECONDS", "inf"),
-        ("IDLE_SECONDS", "119"),
+        ("IDLE_SECONDS", "9"),
     ],
 )
 def test_numbers(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_all_settings_are_listed_with_value_default_and_source(monkeypatch: pyte
     assert rows["HEADWATER_PUBLISH_SECONDS"] == {
         "setting": "HEADWATER_PUBLISH_SECONDS",
         "value": 2.5,
-        "default": 30.0,
+        "default": 3.0,
         "source": "environment",
     }
     assert rows["HEADWATER_STREAM"]["source"] == "default"
