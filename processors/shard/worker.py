@@ -246,7 +246,6 @@ class ShardWorker:
             self._journal.committed(self.position)
         self._traces.committed(self.position, [file.uri for file in files])
         self._written = []
-        self._buffer.number_columns(self._ports.lake_columns())
         self._letters.committed()
         self._committed_ms = self._looked_ms = self._clock.now_ms()
         if not self.pipeline.pure:
@@ -316,6 +315,7 @@ class ShardWorker:
         table = self.pipeline.lake_to.table
         base = f"lake/{table}/data/{self.shard_id}/{self.entry.epoch:08d}-{self.entry.position}-{self.position}"
         self._sealed.extend(self._buffer.seal())
+        self._buffer.number_columns(self._ports.lake_columns())
         while self._sealed:
             file = self._sealed[0]
             uri = self._ports.objects.put(f"{base}-{len(self._written):04d}.parquet", file.body)
