@@ -24,7 +24,8 @@ from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.runners.embedded import EmbeddedRunner
 from headwater.processors.services import Services, new_owner
 from headwater.producers.producer import Producer
-from headwater.sinks.lake.catalog import open_catalog, open_table
+from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.catalogs import open_catalog
 
 _REQUEST = re.compile(rb"(GET|PUT|POST|DELETE|HEAD) (\S+) HTTP")
 

@@ -31,7 +31,8 @@ from headwater.ledger import Commit, PendingFile
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.services import Services
 from headwater.sinks.lake.buffer import LakeBuffer
-from headwater.sinks.lake.catalog import IcebergTable, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.compaction import CompactionSizes
 from headwater.stream import sequence
 

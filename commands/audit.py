@@ -119,7 +119,7 @@ def _views(sample: str, as_json: bool, limit: int) -> None:
     from headwater.commands.audit_report import view_lines
     from headwater.processors.audit.views import audit_views
     from headwater.processors.audit.viewtables import audit_view_tables
-    from headwater.sinks.lake.catalog import open_catalog
+    from headwater.sinks.lake.catalogs import open_catalog
 
     if sample != "all" and not (sample.isdecimal() and int(sample) > 0):
         raise UsageError(f"--sample {sample!r} is neither a number of rows nor `all`")

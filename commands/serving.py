@@ -118,7 +118,7 @@ def _table_opener(services: "Services") -> "Callable[[], Table]":
 
     @cache  # an error is not cached: the next call opens the catalog anew
     def catalog() -> Any:
-        from headwater.sinks.lake.catalog import open_catalog
+        from headwater.sinks.lake.catalogs import open_catalog
 
         return open_catalog(services.settings)
 

@@ -20,6 +20,7 @@ from headwater.errors import UsageError
 from headwater.settingtypes import (
     Bucket,
     Bytes,
+    CatalogName,
     Count,
     Host,
     LogLevel,
@@ -214,7 +215,10 @@ class Settings(BaseSettings):
     bucket: Bucket = "headwater-lake"
     """Holds the lake's Parquet files, state snapshots, reference tables and dead letters."""
     database: Name = "headwater"
-    """The Glue database of the Iceberg tables."""
+    """The Glue database of the Iceberg tables, or their namespace in a REST catalog."""
+    catalog: CatalogName = "glue"
+    """Where the Iceberg tables are listed: `glue`, or the URL of a catalog that speaks Iceberg's REST protocol, such as
+    `https://ID:SECRET@lake.example.org/catalog?warehouse=events`."""
     pipeline: Text = "headwater.processors.examples.telemetry:pipeline"
     """`module:object` or `file.py:object` of the pipeline definition."""
     region: Region = "us-east-1"

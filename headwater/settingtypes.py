@@ -8,13 +8,15 @@
 import re
 import shlex
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 __all__ = [
+    "GLUE",
     "Bucket",
     "Bytes",
+    "CatalogName",
     "Count",
     "Host",
     "LogLevel",
@@ -30,6 +32,7 @@ __all__ = [
     "SecondsOrZero",
     "Text",
     "Url",
+    "rest_options",
 ]
 
 _DAY = 86_400.0
@@ -98,3 +101,41 @@ def _options(value: str) -> str:
 
 Options = Annotated[str, AfterValidator(_options)]
 """Options of a command, as a shell takes them."""
+
+GLUE = "glue"
+"""The Glue Data Catalog, where boto3 finds it."""
+_REST = ("warehouse", "prefix", "scope", "audience", "resource", "oauth2-server-uri")
+_SIGNED = ("rest.sigv4-enabled", "rest.signing-name", "rest.signing-region")
+
+
+def rest_options(value: str) -> dict[str, str]:
+    """Return what pyiceberg's REST catalog is opened with, from a URL; raise ValueError for one that is none.
+
+    >>> rest_options("https://me:secret@lake.example.org/catalog?warehouse=events")
+    {'warehouse': 'events', 'uri': 'https://lake.example.org/catalog', 'credential': 'me:secret'}
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"it is to be {GLUE}, or the http(s) URL of a catalog that speaks Iceberg's REST protocol")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    place = host if parts.port is None else f"{host}:{parts.port}"
+    given = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    strange = sorted(given.keys() - {*_REST, *_SIGNED})
+    if strange:
+        raise ValueError(f"{', '.join(strange)} is no option of a REST catalog: {', '.join((*_REST, *_SIGNED))} are")
+    options = given | {"uri": f"{parts.scheme}://{place}{parts.path}"}
+    user, secret = (unquote(one or "") for one in (parts.username, parts.password))
+    if user and secret:
+        options["credential"] = f"{user}:{secret}"
+    elif user or secret:
+        options["token"] = user or secret
+    return options
+
+
+def _catalog(value: str) -> str:
+    if value != GLUE:
+        rest_options(value)
+    return value
+
+
+CatalogName = Annotated[str, AfterValidator(_catalog)]

@@ -49,6 +49,8 @@ class Deployment:
     region: str = ""
     model: Literal["containers", "serverless"] = "containers"
     pipeline: str = "headwater.processors.examples.telemetry:pipeline"
+    catalog: str = "glue"
+    """`glue`, or the URL of another catalog, signed and so without a secret; on the internet it needs a NAT gateway."""
     shards: int = 0
     """0 is a stream on demand."""
     retention_hours: int = 24
@@ -128,6 +130,7 @@ class Deployment:
             "HEADWATER_VIEWS_TABLE": self.table("views"),
             "HEADWATER_BUCKET": self.bucket,
             "HEADWATER_DATABASE": self.database,
+            "HEADWATER_CATALOG": self.catalog,
             "HEADWATER_PIPELINE": self.pipeline,
             "HEADWATER_REGION": self.region,
             "HEADWATER_GATEWAY_KEYS_TABLE": self.table("keys"),

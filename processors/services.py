@@ -37,7 +37,7 @@ from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.store import ViewStore
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog.glue import GlueCatalog
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
     from headwater.processors.alerts.service import AlertPorts
@@ -144,7 +144,7 @@ class Services:
             partial(drop_table, self.settings),
         )
 
-    def _lake_table(self, name: str, catalog: "GlueCatalog | None" = None) -> "Table | None":
+    def _lake_table(self, name: str, catalog: "Catalog | None" = None) -> "Table | None":
         """Return a table of the lake's database; None when there is none."""
         from headwater.sinks.lake.catalog import open_table
 
@@ -218,7 +218,8 @@ class Services:
         """Return a publisher over the lake's table, which is made when it is not there."""
         # here, so that a processor starts without pyiceberg, and a Lambda function is deployed without it
         from headwater.contract.iceberg import iceberg_schema
-        from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog
+        from headwater.sinks.lake.catalog import IcebergTable, ensure_table
+        from headwater.sinks.lake.catalogs import open_catalog
         from headwater.sinks.lake.datafiles import field_ids
         from headwater.sinks.lake.publisher import Publisher
 
@@ -246,7 +247,8 @@ class Services:
         from headwater.contract.iceberg import plain_columns
         from headwater.processors.viewtables.following import PARTITIONING, ViewTablePorts, check_ours
         from headwater.processors.viewtables.rows import column_docs, table_columns
-        from headwater.sinks.lake.catalog import ensure_table, open_catalog
+        from headwater.sinks.lake.catalog import ensure_table
+        from headwater.sinks.lake.catalogs import open_catalog
 
         pipeline, settings = self.pipeline, self.settings
         claim_names(pipeline, settings, settings.bucket, self.registry)  # before a table is made in another's place
@@ -264,7 +266,8 @@ class Services:
     def maintenance(self, sizes: "CompactionSizes | None" = None, view: View | None = None) -> "Maintenance":
         """Return the upkeep of the lake's table, or of a view's. Raises UsageError when there is no such table."""
         from headwater.processors.viewtables.rows import sort_order
-        from headwater.sinks.lake.catalog import open_catalog, open_table
+        from headwater.sinks.lake.catalog import open_table
+        from headwater.sinks.lake.catalogs import open_catalog
         from headwater.sinks.lake.compaction import CompactionSizes
         from headwater.sinks.lake.maintenance import Maintenance, MaintenanceSettings
         from headwater.sinks.lake.rewrite import SortOrder

@@ -18,12 +18,13 @@ import pytest
 
 from headwater.commands.local.embedded import EmbeddedAws, owns_listener
 
-__all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "servers", "servers_for_tests"]
+__all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "rest_catalog", "servers", "servers_for_tests"]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
 KINESIS = HERE / "kinesis-local"
 DYNAMODB = HERE / "dynamodb-local"
+CATALOG = HERE / "rest-catalog"
 _ATTEMPTS = 3
 
 _BIND = """
@@ -120,6 +121,24 @@ def dynamodb_local() -> Iterator[str]:
         command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC"]
         command += [f"-Dsqlite4java.library.path={jars}", "-cp", f"{jars}/*"]
         command += [str(DYNAMODB / "Loopback.java"), "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
+        return _started(command, BUILD, dict(os.environ), port)
+
+    with _listening(start) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def rest_catalog(database: Path, s3: str) -> Iterator[str]:
+    """Iceberg's own REST catalog, which keeps what it has in the file `database`."""
+    jars = BUILD / "rest-catalog"
+    with _prepared("rest-catalog") as todo:
+        if todo:
+            options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+            _run(["mvn", "-q", "-B", "-f", str(CATALOG / "pom.xml"), "dependency:copy-dependencies", *options])
+
+    def start(port: int, _: int) -> subprocess.Popen[bytes]:
+        command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{jars}/*"]
+        command += [str(CATALOG / "Loopback.java"), str(port), str(database), s3]
         return _started(command, BUILD, dict(os.environ), port)
 
     with _listening(start) as port:

@@ -30,7 +30,8 @@ from headwater.contract import Contract, parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.ledger import Commit, Ledger, PendingFile
 from headwater.sinks.lake.buffer import LakeBuffer
-from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.publisher import Publisher
 from headwater.stream import sequence

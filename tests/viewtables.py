@@ -26,7 +26,8 @@ from headwater.processors.rebuild.recompute import batch_view, differences
 from headwater.processors.viewtables.following import PARTITIONING, FollowReport, ViewTablePorts, follow, position_of
 from headwater.processors.viewtables.rows import column_docs, sort_order, table_columns
 from headwater.sinks.lake.buffer import LakeBuffer
-from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.compaction import CompactionSizes
 from headwater.sinks.lake.maintenance import Maintenance, MaintenanceSettings
 from headwater.sinks.lake.publisher import Publisher

@@ -1,4 +1,4 @@
-"""Open, create and evolve Iceberg tables in the Glue Data Catalog, and append files to them, through pyiceberg.
+"""Open, create and evolve Iceberg tables in a catalog, and append files to them, through pyiceberg.
 
 Of the sinks, only this module and `rewrite` change a table. What to append is decided by the publisher.
 """
@@ -9,11 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import boto3
-from pyiceberg.catalog.glue import GlueCatalog
+from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     NoSuchNamespaceError,
@@ -27,17 +25,17 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import ancestors_of
 
-from headwater.aws import client
 from headwater.config import Settings
 from headwater.errors import Retryable, UsageError
 from headwater.sinks.lake.ancestry import Ancestry, named_files
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.datafiles import UNPARTITIONED, describe
 from headwater.sinks.lake.expiry import MAX_SNAPSHOTS, expire_oldest, oldest_beyond
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.specs import evolve_partitioning, partition_spec
 from headwater.sinks.lake.standing import Paths, TableState
 
-__all__ = ["IcebergTable", "append_files", "drop_table", "ensure_table", "open_catalog", "open_table", "table_names"]
+__all__ = ["IcebergTable", "append_files", "drop_table", "ensure_table", "open_table", "table_names"]
 
 PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
@@ -58,63 +56,8 @@ _UNFIT = (ValueError, TypeError, NotImplementedError, ArithmeticError, KeyError,
 """Errors of pyarrow and pyiceberg for a file that they cannot read or enter."""
 
 
-class _Glue:
-    """Send UpdateTable once, and all else as boto3 does.
-
-    When an answer is lost and botocore sends the update again, Glue refuses the second (the version has moved on by
-    the first), and pyiceberg takes that for a failed commit and deletes the manifests that the first one made current.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._glue = client("glue", settings)
-
-    def update_table(self, **request: Any) -> Any:
-        return self._once.update_table(**request)
-
-    @cached_property
-    def _once(self) -> Any:
-        return client("glue", self._settings, retries={"mode": "standard", "total_max_attempts": 1})
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._glue, name)
-
-
-class _Catalog(GlueCatalog):  # type: ignore[misc]  # pyiceberg is not looked into
-    """Give pyarrow boto3's credentials of the moment: pyarrow knows fewer sources of them, and cannot renew any.
-
-    While they are the same, all tables share what they read files through: each has connections of its own, which stay
-    open until Python looks for circles, and a table is loaded anew every few seconds. What a table's properties say of
-    S3 is not heard: whoever writes them would learn the credentials.
-    """
-
-    _shared: tuple[dict[str, Any], Any] | None = None
-
-    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:  # noqa: ARG002
-        found = boto3.session.Session().get_credentials()
-        now = found.get_frozen_credentials() if found else None
-        keys: dict[str, Any] = (
-            {} if now is None else {"s3.access-key-id": now.access_key, "s3.secret-access-key": now.secret_key}
-        )
-        if now is not None and now.token:
-            keys["s3.session-token"] = now.token
-        shared = self._shared
-        if shared is None or shared[0] != keys:
-            shared = self._shared = (keys, super()._load_file_io(keys, location))
-        return shared[1]
-
-
-def open_catalog(settings: Settings) -> GlueCatalog:
-    """Open the catalog where boto3 finds Glue; files go through pyarrow to the endpoint where boto3 finds S3."""
-    s3 = client("s3", settings)
-    properties = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", "s3.region": s3.meta.region_name}
-    if "amazonaws.com" not in s3.meta.endpoint_url:
-        properties["s3.endpoint"] = s3.meta.endpoint_url
-    return _Catalog("headwater", client=_Glue(settings), **properties)
-
-
 def ensure_table(
-    catalog: GlueCatalog,
+    catalog: Catalog,
     settings: Settings,
     name: str,
     schema: Schema,
@@ -146,7 +89,7 @@ def ensure_table(
     raise Retryable(f"lake table {name}: others keep changing it")
 
 
-def open_table(settings: Settings, name: str, catalog: GlueCatalog | None = None) -> Table:
+def open_table(settings: Settings, name: str, catalog: Catalog | None = None) -> Table:
     """Return a table that is there already; raise UsageError when it is not.
 
     Opening the catalog takes half a second: give one that is open.
@@ -165,7 +108,7 @@ def drop_table(settings: Settings, name: str) -> None:
         open_catalog(settings).drop_table((settings.database, name))
 
 
-def table_names(catalog: GlueCatalog, settings: Settings) -> list[str]:
+def table_names(catalog: Catalog, settings: Settings) -> list[str]:
     """Return the names of the Iceberg tables in the lake's database; none when there is no such database."""
     try:
         return sorted(table for _, table in catalog.list_tables(settings.database))
@@ -225,7 +168,7 @@ class IcebergTable:
 
     def __init__(
         self,
-        catalog: GlueCatalog,
+        catalog: Catalog,
         database: str,
         name: str,
         pinned: Callable[[], Collection[int]] = tuple,

@@ -16,7 +16,8 @@ from pyiceberg.table.snapshots import Snapshot
 
 from headwater.config import Settings
 from headwater.errors import HeadwaterError, UsageError
-from headwater.sinks.lake.catalog import open_catalog, open_table, table_names
+from headwater.sinks.lake.catalog import open_table, table_names
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.reading import TableReader, empty_rows, plain_schema, plan
 from headwater.sinks.lake.sqlsource import Scan, TableSource
 from headwater.sinks.lake.sqltext import Named, explained, instant, named, shows_tables, travelled

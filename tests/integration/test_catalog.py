@@ -21,7 +21,8 @@ from headwater.config import Settings
 from headwater.contract import parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.errors import HeadwaterError, Retryable, UsageError
-from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.query import lake_query
 from tests.lake import (
     CONTRACT,

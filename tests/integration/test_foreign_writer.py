@@ -25,7 +25,8 @@ from headwater.contract.iceberg import iceberg_schema
 from headwater.ledger import Commit, Ledger, PendingFile
 from headwater.processors.services import Services
 from headwater.sinks.lake.buffer import LakeBuffer
-from headwater.sinks.lake.catalog import ensure_table, open_catalog, open_table
+from headwater.sinks.lake.catalog import ensure_table, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.stream import sequence
 from tests.chaos.events import CONTRACT, events
 from tests.kcl_pipeline import pipeline

@@ -13,7 +13,8 @@ from headwater.aws import Objects, client
 from headwater.config import Settings
 from headwater.errors import HeadwaterError
 from headwater.ledger import Ledger, PendingFile
-from headwater.sinks.lake.catalog import IcebergTable, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.publisher import Publisher
 from headwater.sinks.lake.quarantine import quarantined_files

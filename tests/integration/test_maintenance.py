@@ -18,7 +18,8 @@ from headwater.errors import HeadwaterError, Retryable, UsageError
 from headwater.ledger import Ledger
 from headwater.sinks.lake import maintenance
 from headwater.sinks.lake import rewrite as rewriting
-from headwater.sinks.lake.catalog import IcebergTable, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.compaction import CompactionSizes
 from headwater.sinks.lake.health import freshness, health
 from headwater.sinks.lake.maintenance import LEAST_AGE_MS, Maintenance, MaintenanceSettings, live_objects

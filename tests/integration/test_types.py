@@ -15,7 +15,8 @@ from headwater.contract import Contract, conform, parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.processors.replay.chunk import as_contract
 from headwater.sinks.lake.buffer import LakeBuffer
-from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_catalog, open_table
+from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_table
+from headwater.sinks.lake.catalogs import open_catalog
 from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.query import lake_query
 from headwater.sinks.lake.reading import plan
