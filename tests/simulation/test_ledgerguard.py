@@ -4,9 +4,8 @@ import pytest
 
 from headwater import aggregates as agg
 from headwater.ledger import Ledger
-from headwater.processors.shard.slots import slot_version
 from headwater.sinks.views.items import ViewSpec
-from headwater.sinks.views.slots import Upsert
+from headwater.sinks.views.slots import Upsert, slot_version
 from headwater.sinks.views.store import ViewStore
 from tests.simulation.ledgerguard import LEDGER, PIPELINE, VIEWS, GuardedDynamoDB
 from tests.simulation.world import Actor, World
