@@ -30,7 +30,7 @@ class Runner:
 
     def answer(self, name: str, text: str, code: int = 0) -> None:
         stub = self.bin / name
-        heard = f"cat > /dev/null\necho {name} \"$@\" >> {self._calls}\n"
+        heard = f'cat > /dev/null\necho {name} "$@" >> {self._calls}\n'
         stub.write_text(f"#!/bin/sh\n{heard}printf '%s' '{text}'\nexit {code}\n")
         stub.chmod(0o755)
 
