@@ -18,7 +18,17 @@ import pytest
 
 from headwater.commands.local.embedded import EmbeddedAws, owns_listener
 
-__all__ = ["KclServers", "dynamodb_local", "kinesis_local", "missing", "rest_catalog", "servers", "servers_for_tests"]
+__all__ = [
+    "KclServers",
+    "dynamodb_local",
+    "jars",
+    "kinesis_local",
+    "kinesis_local_ports",
+    "missing",
+    "rest_catalog",
+    "servers",
+    "servers_for_tests",
+]
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -92,6 +102,13 @@ def servers() -> Iterator[KclServers]:
 
 @contextmanager
 def kinesis_local() -> Iterator[str]:
+    with kinesis_local_ports() as (plain, _):
+        yield f"http://127.0.0.1:{plain}"
+
+
+@contextmanager
+def kinesis_local_ports() -> Iterator[tuple[int, int]]:
+    """Yield its port, and the one where it speaks TLS with a certificate of its own."""
     with _prepared("kinesis-local") as todo:
         if todo:
             _run(["npm", "ci", "--prefix", str(KINESIS), "--no-audit", "--no-fund"])
@@ -104,44 +121,46 @@ def kinesis_local() -> Iterator[str]:
         folder = KINESIS / "node_modules" / "kinesis-local"
         return _started(["node", "-r", str(BUILD / "loopback.js"), "main.js"], folder, environment, plain)
 
-    with _listening(start) as port:
-        yield f"http://127.0.0.1:{port}"
+    with _listening(start) as ports:
+        yield ports
 
 
 @contextmanager
 def dynamodb_local() -> Iterator[str]:
-    jars = BUILD / "dynamodb-local"
-    with _prepared("dynamodb-local") as todo:
-        if todo:
-            options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-            _run(["mvn", "-q", "-B", "-f", str(DYNAMODB / "pom.xml"), "dependency:copy-dependencies", *options])
+    libraries = jars("dynamodb-local")
 
     def start(port: int, _: int) -> subprocess.Popen[bytes]:
         # IPv4, or the socket is listed where its owner is not looked for
         command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC"]
-        command += [f"-Dsqlite4java.library.path={jars}", "-cp", f"{jars}/*"]
+        command += [f"-Dsqlite4java.library.path={libraries}", "-cp", f"{libraries}/*"]
         command += [str(DYNAMODB / "Loopback.java"), "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
         return _started(command, BUILD, dict(os.environ), port)
 
-    with _listening(start) as port:
+    with _listening(start) as (port, _):
         yield f"http://127.0.0.1:{port}"
+
+
+def jars(name: str) -> Path:
+    """Return the folder with what the pom.xml in tests/NAME asks for, fetched from Maven Central once."""
+    found = BUILD / name
+    with _prepared(name) as todo:
+        if todo:
+            options = ["-DincludeScope=runtime", f"-DoutputDirectory={found}"]
+            _run(["mvn", "-q", "-B", "-f", str(HERE / name / "pom.xml"), "dependency:copy-dependencies", *options])
+    return found
 
 
 @contextmanager
 def rest_catalog(database: Path, s3: str) -> Iterator[str]:
     """Iceberg's own REST catalog, which keeps what it has in the file `database`."""
-    jars = BUILD / "rest-catalog"
-    with _prepared("rest-catalog") as todo:
-        if todo:
-            options = ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-            _run(["mvn", "-q", "-B", "-f", str(CATALOG / "pom.xml"), "dependency:copy-dependencies", *options])
+    libraries = jars("rest-catalog")
 
     def start(port: int, _: int) -> subprocess.Popen[bytes]:
-        command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{jars}/*"]
+        command = ["java", "-Djava.net.preferIPv4Stack=true", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
         command += [str(CATALOG / "Loopback.java"), str(port), str(database), s3]
         return _started(command, BUILD, dict(os.environ), port)
 
-    with _listening(start) as port:
+    with _listening(start) as (port, _):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -157,8 +176,8 @@ def _prepared(name: str) -> Iterator[bool]:
 
 
 @contextmanager
-def _listening(start: Callable[[int, int], subprocess.Popen[bytes]]) -> Iterator[int]:
-    """The port of a server, once this very process listens on it: another, where one was taken meanwhile."""
+def _listening(start: Callable[[int, int], subprocess.Popen[bytes]]) -> Iterator[tuple[int, int]]:
+    """The ports of a server, once this very process listens on the first: another, where one was taken meanwhile."""
     for attempt in range(_ATTEMPTS):
         port, other = _free_ports()
         process = start(port, other)
@@ -167,7 +186,7 @@ def _listening(start: Callable[[int, int], subprocess.Popen[bytes]]) -> Iterator
                 if attempt < _ATTEMPTS - 1:
                     continue
                 raise RuntimeError(f"{process.args!r} does not start: {_log(port).read_text()[-2000:]}")
-            yield port
+            yield port, other
             return
         finally:
             process.terminate()

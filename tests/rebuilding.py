@@ -20,6 +20,7 @@ from headwater.producers.producer import Producer
 from headwater.producers.settings import ProducerSettings
 from headwater.sinks.lake.catalog import open_table
 from headwater.testing.fleet import Fleet
+from tests.waiting import until
 
 __all__ = [
     "NEW",
@@ -37,6 +38,7 @@ __all__ = [
     "of",
     "produce",
     "rebuild",
+    "reshard",
     "settle",
     "stored",
 ]
@@ -102,6 +104,27 @@ def committed(services: Services, events: int) -> None:
             return
         services.clock.sleep(0.1)
     raise AssertionError(f"{events} events were not committed")
+
+
+def reshard(services: Services, *, split: bool) -> None:
+    """Split the first of the open shards, or merge the first two; return when the stream is active again."""
+    stream, kinesis = services.settings.stream, services.kinesis
+    found = kinesis.list_shards(StreamName=stream)["Shards"]
+    still = [one for one in found if "EndingSequenceNumber" not in one["SequenceNumberRange"]]
+    one, *more = sorted(still, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+    if split:
+        start, end = (int(one["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))
+        half = str((start + end) // 2)
+        kinesis.split_shard(StreamName=stream, ShardToSplit=one["ShardId"], NewStartingHashKey=half)
+    else:
+        pair = one["ShardId"], more[0]["ShardId"]
+        kinesis.merge_shards(StreamName=stream, ShardToMerge=pair[0], AdjacentShardToMerge=pair[1])
+
+    def is_active() -> bool:
+        summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+        return bool(summary["StreamStatus"] == "ACTIVE")
+
+    until(is_active, 60, "the stream is active")
 
 
 def rebuild(services: Services, name: str, advance: Advance = no_progress) -> Rebuilt:

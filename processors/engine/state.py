@@ -18,7 +18,7 @@ from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.controls import bound_version, owner_of
 from headwater.processors.operators.aggregate import ALWAYS, ViewState
 from headwater.processors.operators.contents import SeenContents
-from headwater.processors.operators.misplaced import Awaited, united_awaited
+from headwater.processors.operators.misplaced import Awaited, Renewed, united_awaited, united_renewed
 
 __all__ = ["ShardState"]
 
@@ -51,6 +51,12 @@ class ShardState:
         self.counts: dict[str, int] = {}
         self.awaited: Awaited = {}
         """The user records of misplaced KPL aggregates whose copies do not count: see operators/misplaced.py."""
+        self.has_kpl = False
+        """True once an aggregate of a KPL was read."""
+        self.renewed: Renewed = {}
+        """What came at the beginning of a child of shards with such, for the same reason."""
+        self.renewed_ms: int | None = None
+        """When the first record of such a child arrived, epoch ms; 0 before it, None on other shards."""
         self.contents = SeenContents(pipeline.contract)
         """The contents of the last events of producers' sessions: see operators/contents.py."""
         self.begun: dict[str, dict[str, object]] = {}
@@ -137,6 +143,9 @@ class ShardState:
             "counts": self.counts,
             "begun": self.begun,
             "awaited": self.awaited,
+            "has_kpl": self.has_kpl,
+            "renewed": self.renewed,
+            "renewed_ms": self.renewed_ms,
             "forgetting": self.forgetting,
         }
         return _pack(head, tables)
@@ -154,11 +163,13 @@ class ShardState:
         for name, view in state.views.items():
             if f"slots.{name}" in tables:
                 view.load_tables(tables[f"slots.{name}"], tables[f"aggregates.{name}"])
-        # snapshots of earlier versions lack these four
+        # snapshots of earlier versions lack these
         if "contents" in tables:
             state.contents.load(tables["contents"])
         state.begun = head.get("begun", {})  # type: ignore[assignment]  # the same
         state.awaited = head.get("awaited", {})  # type: ignore[assignment]  # the same
+        state.has_kpl = bool(head.get("has_kpl"))
+        state.renewed, state.renewed_ms = head.get("renewed", {}), head.get("renewed_ms")  # type: ignore[assignment]  # the same
         state.forgetting = head.get("forgetting", {})  # type: ignore[assignment]  # the same
         return state
 
@@ -172,6 +183,9 @@ class ShardState:
         parents = [self] if other is None else [self, other]
         heir.contents.load(*(parent.contents.to_table() for parent in parents))
         heir.awaited = united_awaited([parent.awaited for parent in parents])
+        heir.has_kpl = any(parent.has_kpl for parent in parents)
+        if heir.has_kpl:
+            heir.renewed, heir.renewed_ms = united_renewed([parent.renewed for parent in parents]), 0
         for parent in parents:
             heir.seen.update(parent.seen)
             heir.dead.update(parent.dead)

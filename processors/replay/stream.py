@@ -20,7 +20,7 @@ from headwater.errors import UsageError
 from headwater.lineage.origins import OriginSets
 from headwater.processors.operators.decode import Part, Poison, combine, decode
 from headwater.processors.operators.dedupe import identify
-from headwater.processors.operators.misplaced import Awaited, Misplaced, find_misplaced
+from headwater.processors.operators.misplaced import Awaited, Misplaced, Renewed, find_misplaced
 from headwater.processors.ports import PipelineReader, StreamClient
 from headwater.processors.replay.chunk import CHUNK_EVENTS, ArrivalSpan, Position, ReplayChunk, identified, placed
 from headwater.processors.runners.pages import ReaderSettings, get_page, records_of
@@ -42,7 +42,11 @@ class Copies:
     """Remember, over the records of one shard, which user records of a KPL may come again, as its reader did."""
 
     hash_range: tuple[int, int]
+    renewed_ms: int | None = None
+    """0 for a child of shards that had aggregates in the span: it begins there."""
+    has_kpl: bool = False
     awaited: Awaited = field(default_factory=dict)
+    renewed: Renewed = field(default_factory=dict)
 
     def among(self, records: Sequence[StreamRecord], contract: Contract) -> Misplaced:
         """Return what of the next records does not count."""
@@ -75,12 +79,16 @@ def from_stream(
         def its_start(rows: pa.Table, start: str = str(shard.start)) -> pa.Array:
             return pa.array([start] * rows.num_rows, pa.string())
 
-        copies = Copies((shard.start, shard.end))
+        # a child comes after its parents, and begins within the span when those have records there
+        heir = "after" not in marks[shard.shard_id] and any(marks.get(one, {}).get("kpl") for one in shard.parents)
+        copies = Copies((shard.start, shard.end), 0 if heir else None)
         for records, mark in pages(stream, reader.stores.clock, shard.shard_id, marks[shard.shard_id], span, most):
             marks[shard.shard_id] = mark
             # again after every page: a replay that is slow may be overtaken by the retention
             _check_retention(stream.stream, marks, kept_ms, now_ms())
             rows, unread = decoded(contract, records, reader.stores.pipeline.decoder, copies)
+            if copies.has_kpl:
+                marks[shard.shard_id] = {**mark, "kpl": True}
             kept, left_out = placed(rows, contract, stream.stream, its_start if own else None)
             yield ReplayChunk(kept, {"shards": dict(marks)}, unread | left_out)
 

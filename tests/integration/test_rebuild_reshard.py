@@ -19,8 +19,7 @@ from headwater.processors.rebuild.recompute import batch_view, differences
 from headwater.processors.services import Services
 from headwater.sinks.lake.catalog import open_table
 from tests.kcl_servers import kinesis_local
-from tests.rebuilding import SETTINGS, Live, committed, no_progress, produce
-from tests.waiting import until
+from tests.rebuilding import SETTINGS, Live, committed, no_progress, produce, reshard
 
 PIPELINE = (
     Pipeline("reshards", contract="telemetry")
@@ -37,27 +36,6 @@ def services() -> Iterator[Services]:
             patch.setenv(name, value)
         provision(SETTINGS, shards=2)
         yield Services(SETTINGS, PIPELINE)
-
-
-def reshard(services: Services, *, split: bool) -> None:
-    """The first of the open shards, or the first two."""
-    stream, kinesis = SETTINGS.stream, services.kinesis
-    found = kinesis.list_shards(StreamName=stream)["Shards"]
-    still = [one for one in found if "EndingSequenceNumber" not in one["SequenceNumberRange"]]
-    one, other = sorted(still, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))[:2]
-    if split:
-        start, end = (int(one["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))
-        half = str((start + end) // 2)
-        kinesis.split_shard(StreamName=stream, ShardToSplit=one["ShardId"], NewStartingHashKey=half)
-    else:
-        pair = one["ShardId"], other["ShardId"]
-        kinesis.merge_shards(StreamName=stream, ShardToMerge=pair[0], AdjacentShardToMerge=pair[1])
-
-    def is_active() -> bool:
-        summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
-        return bool(summary["StreamStatus"] == "ACTIVE")
-
-    until(is_active, 60, "the stream is active")
 
 
 def damage(services: Services) -> None:

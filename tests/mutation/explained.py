@@ -2,4 +2,20 @@
 
 __all__ = ["EXPLAINED"]
 
-EXPLAINED: dict[str, str] = {}
+_TRIES = "how often it is tried again is a choice: one time more is as right"
+_TOKEN = "a token of nine random bytes tells writers apart as one of eight does"
+_SAME_GAPS = "the part that the loop then takes is the one that is added after it, or empty"
+
+EXPLAINED: dict[str, str] = {
+    "headwater.ledger Ledger.claim: 8 -> 9": _TRIES,
+    "headwater.ledger Ledger.claim: 8 -> 9 (2)": _TOKEN,
+    "headwater.ledger Ledger.commit: 3 -> 4": _TRIES,
+    "headwater.ledger Ledger.put_document: 8 -> 9": _TOKEN,
+    "headwater.ledger ShardEntry: 0 -> 1 (2)": "an entry is never made without the time of its write",
+    "headwater.lineage.intervals IntervalSet.gaps: start < stop -> start <= stop": _SAME_GAPS,
+    "headwater.lineage.intervals IntervalSet.gaps: self._starts[at] < stop -> self._starts[at] <= stop": _SAME_GAPS,
+    "headwater.processors.operators.conflicts _letter: len(lines) <= _MOST_BYTES -> len(lines) < _MOST_BYTES": (
+        "of a letter of just 1 MiB the whole record is kept, and the conflicting events are in it"
+    ),
+    "headwater.processors.operators.conflicts find_conflicts: 1 -> 2": "-2 is no place of a record either",
+}

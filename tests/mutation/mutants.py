@@ -39,10 +39,10 @@ Change = tuple[str, Callable[[ast.AST], ast.AST | None]]
 
 @dataclass(frozen=True)
 class Mutant:
-    """Name one mistake: the function it is in, its line when listed, what changes, and which of its kind there."""
+    """Name one mistake: the function it is in, its lines when listed, what changes, and which of its kind there."""
 
     function: str
-    line: int
+    lines: range
     change: str
     place: int
 
@@ -87,17 +87,26 @@ def _found(tree: ast.Module) -> Iterator[tuple[Mutant, ast.AST, Callable[[ast.AS
         for change, make in _changes(node):
             place = seen.get((function, change), 0)
             seen[function, change] = place + 1
-            yield Mutant(function, getattr(node, "lineno", 0), change, place), node, make
+            yield Mutant(function, _lines(node), change, place), node, make
+
+
+def _lines(node: ast.AST) -> range:
+    if isinstance(node, ast.If):  # its test alone changes
+        node = node.test
+    first = getattr(node, "lineno", 0)
+    return range(first, getattr(node, "end_lineno", first) + 1)
 
 
 def _code(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the nodes inside functions: no annotation, no docstring, no message of an error, no log line."""
+    """Yield the nodes inside functions: no annotation, docstring, message of an error, log line or protocol."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.Assert | ast.JoinedStr):
                 continue
+            if _is_protocol(child) or (isinstance(child, ast.keyword) and child.arg == "strict"):
+                continue  # nobody calls it; a check of zip's that our own code is right
             inside = function
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 inside = f"{function}.{child.name}".lstrip(".")
@@ -106,6 +115,12 @@ def _code(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
             elif function:
                 yield function, child
             yield from _code(child, inside if not isinstance(node, ast.Module) or inside else "")
+
+
+def _is_protocol(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any(
+        isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases
+    )
 
 
 def _says(node: ast.AST) -> bool:

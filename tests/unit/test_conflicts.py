@@ -65,6 +65,13 @@ def test_two_writers_that_number_alike_are_told_apart() -> None:
     assert losses_of(found.state.counts) == {CONFLICTS: 2}
 
 
+def test_events_of_others_between_hide_no_conflict() -> None:
+    """In the same call, and before it; they have no identity that another could take."""
+    other = b'{"device": "d", "metric": "m", "ts": 1762160400000, "value": 8}'
+    found = Reader().take(batch(0, [1, 2]), other).take(other, batch(0, [5, 2]), other, batch(1, [6]))
+    assert (found.values, found.conflicts, len(found.letters)) == ([1, 2, 8, 8, 8], 2, 2)
+
+
 def test_what_is_remembered_survives_snapshots_and_reshards_and_ends() -> None:
     """Both parents' after a merge; nothing of other columns, of too long ago, or of too many events ago."""
     one, two = Reader().take(batch(0, [1, 2])), Reader().take(batch(0, [3, 4], "p"))

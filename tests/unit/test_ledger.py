@@ -175,6 +175,23 @@ def test_files_are_taken_once(dynamodb: Any) -> None:
         ledger.take(entry, [0])
 
 
+def test_a_take_that_was_sent_twice_is_one(dynamodb: Any) -> None:
+    """Refused the second time, it was ours when just these files are gone, whatever was committed meanwhile."""
+    ledger = Ledger(dynamodb, "ledger", "p")
+    entry = ledger.commit(ledger.claim("s1", "me", None, 1), change("7", "a", "b", "c"))
+    moved = ledger.commit(entry, change("9", "d"))
+    Ledger(Twice(dynamodb), "ledger", "p").take(entry, [0, 2])
+    current = ledger.shard("s1")
+    assert current is not None
+    assert ([file.uri for file in current.pending], current.taken) == (["b", "d"], 2)
+    for read, places in ((entry, [1]), (moved, [3]), (entry, [0, 1])):
+        with pytest.raises(Fenced, match="another publisher"):
+            ledger.take(read, places)
+    dynamodb.delete_item(TableName="ledger", Key={"pipeline": {"S": "p"}, "item": {"S": "shard#s1"}})
+    with pytest.raises(Fenced, match="another publisher"):
+        ledger.take(entry, [0])
+
+
 def test_documents_change_only_from_the_revision_read(dynamodb: Any) -> None:
     ledger = Ledger(dynamodb, "ledger", "p")
     assert ledger.document("d") == ({}, 0)

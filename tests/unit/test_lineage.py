@@ -142,6 +142,12 @@ def test_events_and_whole_intervals_together(steps: list[tuple[list[tuple[str, i
     assert sets.count() == len(seen)
 
 
+def test_sets_of_other_numbers_are_not_equal() -> None:
+    """Nor is a set equal to what is none."""
+    assert IntervalSet([(0, 1)]) != IntervalSet([(0, 2)])
+    assert IntervalSet([(0, 1)]) != [(0, 1)]
+
+
 def test_intervals_beyond_64_bits_hold_no_event() -> None:
     """A forged receipt may name any numbers: only those that an event can have are taken in."""
     sets = OriginSets()

@@ -3,22 +3,24 @@
 import json
 import random
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.clock import SystemClock
+from headwater.codec import encode_batch
 from headwater.contract import parse_contract
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.engine import Effects, Engine
 from headwater.processors.engine.state import ShardState
-from headwater.processors.operators.misplaced import AWAIT_MS, MOST_AWAITED, REASON
+from headwater.processors.operators.misplaced import AWAIT_MS, MOST_AWAITED, REASON, RENEWED_MS
 from headwater.stream import HASH_SPACE, StreamRecord, hash_key_of
 from tests.kpl import aggregate
 from tests.unit.test_upstream import World, read_all
 
 HALF = HASH_SPACE // 2
-LOW, HIGH = (0, HALF - 1), (HALF, HASH_SPACE - 1)
+LOW, HIGH, WHOLE = (0, HALF - 1), (HALF, HASH_SPACE - 1), (0, HASH_SPACE - 1)
 CONTRACT = parse_contract(
     "{name: reading, version: 1, key: device, time: ts, fields: "
     "[{name: device, type: string}, {name: ts, type: timestamp}, {name: value, type: long}]}",
@@ -118,6 +120,7 @@ def test_a_merged_shard_awaits_what_both_parents_did(first: int) -> None:
         users = [(INSIDE, event(1)), (INSIDE, event(10 + at)), (OUTSIDE, event(2))]
         one.take((INSIDE, aggregate(*users)), later_ms=AWAIT_MS // 2 * (at ^ first))
     merged = Reader(state=parents[0].state.child(PIPELINE, parents[1].state))
+    merged.state.renewed_ms = None  # the beginning of a child has a rule of its own, which keeps no count
     again = [(INSIDE, event(1)), (INSIDE, event(1)), (INSIDE, event(10)), (INSIDE, event(11)), (INSIDE, event(1))]
     assert merged.take(*again, later_ms=AWAIT_MS // 2).values == [1], "four copies were awaited, and have come"
     late = Reader(state=parents[0].state.child(PIPELINE, parents[1].state))
@@ -162,6 +165,102 @@ def test_every_event_once_whatever_the_kpl_knows(seed: int, kpl: str) -> None:
             # now the KPL knows the shards, or a part of them is put together as before
             waiting += [some for some in by_shard if some] if chance.random() < 0.7 else [again]
     assert sorted(readers[LOW].values + readers[HIGH].values) == list(range(60))
+
+
+@given(st.integers(0, 2**32), st.booleans(), st.integers(1, 4))
+def test_every_event_once_until_the_kpl_knows_the_child(seed: int, merge: bool, surprises: int) -> None:
+    """A KPL goes on with the shards of before, and sends all again that came to one that it does not know."""
+    chance = random.Random(seed)
+    before, after = ([LOW, HIGH], [WHOLE]) if merge else ([WHOLE], [LOW, HIGH])
+    parents = [Reader(one) for one in before]
+    parents[-1].take((INSIDE, aggregate((INSIDE, event(-1)), (INSIDE, event(-2)))))
+    states = [one.state for one in parents]
+    readers = {one: Reader(one, states[0].child(PIPELINE, *states[1:])) for one in after}
+    keys = {value: f"k{chance.randrange(50)}" for value in range(60)}
+
+    def home(value: int, shards: list[tuple[int, int]]) -> tuple[int, int]:
+        return next(one for one in shards if one[0] <= hash_key_of(keys[value]) <= one[1])
+
+    waiting = [chance.sample(range(at, at + 6), 6) for at in range(0, 60, 6)]
+    while waiting:
+        values = waiting.pop(0)
+        known = before if surprises else after
+        for shard in known:
+            mine = [value for value in values if home(value, known) == shard]
+            alone = chance.random() < 0.5  # as what has waited for too long
+            for some in [[value] for value in mine] if alone else [mine] if mine else []:
+                users = [(keys[value], event(value)) for value in some]
+                data = users[0][1] if alone else aggregate(*users)
+                readers[home(some[0], after)].take((users[0][0], data))
+                if known is before:
+                    waiting.insert(chance.randrange(2), some)
+        surprises -= bool(surprises) and chance.random() < 0.3
+    assert sorted(value for reader in readers.values() for value in reader.values) == list(range(60))
+
+
+def family() -> ShardState:
+    """Of a child whose parent had an aggregate."""
+    return Reader().take((INSIDE, aggregate((INSIDE, event(-1)), (INSIDE, event(-2))))).state.child(PIPELINE)
+
+
+def test_equal_events_are_one_at_the_beginning_of_a_child_alone() -> None:
+    """For five minutes, and copies of those for fifteen; within one aggregate they are two."""
+    pair = (INSIDE, aggregate((INSIDE, event(1)), (INSIDE, event(2))))
+    heir = family()
+    found = Reader(state=heir).take(pair).take(pair, later_ms=1000)
+    assert (found.values, found.state.counts["resent"]) == ([1, 2], 2)
+    again = Reader(state=ShardState.loads(PIPELINE, heir.dumps()))
+    assert again.take(pair, later_ms=2000).values == []
+    assert Reader(state=heir.child(PIPELINE)).take(pair, later_ms=3000).values == [], "and those of its children"
+    twice = (INSIDE, aggregate((INSIDE, event(3)), (INSIDE, event(3))))
+    assert found.take(twice, (INSIDE, event(4)), (INSIDE, event(4)), later_ms=4000).values[2:] == [3, 3, 4]
+    later = (INSIDE, aggregate((INSIDE, event(5)), (INSIDE, event(6))))
+    assert found.take(later, later, later_ms=RENEWED_MS).values[5:] == [5, 6, 5, 6]
+    alone = [(INSIDE, event(value)) for value in (4, 7, 7)]
+    assert found.take(*alone, later_ms=RENEWED_MS).values[9:] == [7, 7]
+    assert found.take((INSIDE, event(3)), later_ms=AWAIT_MS + 4000).values[11:] == [3], "no copy comes so late"
+
+
+@pytest.mark.parametrize("data", [aggregate((INSIDE, event(1)), (INSIDE, event(2))), event(1)])
+def test_equal_events_of_others_are_as_many_as_come(data: bytes) -> None:
+    """On a shard that no reshard has made, and on a child of shards without an aggregate."""
+    plain = Reader().take((INSIDE, event(0))).state
+    again = ShardState.loads(PIPELINE, plain.dumps())
+    for state in (ShardState(PIPELINE), plain.child(PIPELINE), again.child(PIPELINE)):
+        found = Reader(state=state).take((INSIDE, data), (INSIDE, data))
+        assert len(found.values) == 2 * len(set(found.values))
+
+
+def test_a_record_of_our_own_is_no_copy_by_its_bytes() -> None:
+    """Its events say themselves which they are, and a control record may be said twice."""
+    table = pa.Table.from_pylist([{"device": "d", "ts": START, "value": 1}])
+    batch = encode_batch(table.cast(CONTRACT.arrow_schema), CONTRACT, origin="o", first_seq=0)
+    found = Reader(state=family()).take((INSIDE, batch), (INSIDE, batch))
+    assert (found.values, found.state.counts["duplicates"], found.state.counts.get("resent")) == ([1], 1, None)
+
+
+def test_copies_of_what_came_to_both_parents_are_known_as_the_later_came() -> None:
+    """After a second merge, within fifteen minutes of the later; the oldest are forgotten first."""
+    pair = (INSIDE, aggregate((INSIDE, event(1)), (INSIDE, event(2))))
+    parents = [Reader(state=family()).take(pair, later_ms=ms) for ms in (60_000, 1000)]
+    for one, other in (parents, parents[::-1]):
+        heir = one.state.child(PIPELINE, other.state)
+        assert sorted(set(heir.renewed.values())) == [START + 60_000]
+        assert list(heir.child(PIPELINE).renewed) == list(heir.renewed)
+        assert Reader(state=heir).take(pair, later_ms=AWAIT_MS + 59_999).values == []
+        assert Reader(state=one.state.child(PIPELINE, other.state)).take(pair, later_ms=AWAIT_MS + 60_000).values == [
+            1,
+            2,
+        ]
+    again = Reader(state=family()).take(pair).take((INSIDE, event(1)), (INSIDE, event(3)), later_ms=5)
+    assert [at - START for at in again.state.renewed.values()] == [0, 5, 5], "the one that came last is last"
+
+
+def test_what_a_child_remembers_of_its_beginning_is_bounded() -> None:
+    """However many user records come."""
+    found = Reader(state=family())
+    found.take((INSIDE, aggregate(*((INSIDE, event(value)) for value in range(MOST_AWAITED + 5)))))
+    assert len(found.state.renewed) == MOST_AWAITED
 
 
 def test_the_embedded_runner_knows_the_range_of_each_shard() -> None:

@@ -9,7 +9,7 @@ import tests.mutation.mutants
 import tests.simulation.nightly
 from tests.mutation.explained import EXPLAINED
 from tests.mutation.mutants import applied, mutants
-from tests.mutation.run import SELECTIONS
+from tests.mutation.selections import SELECTIONS
 from tests.simulation.nightly import next_range
 
 SOURCE = '''

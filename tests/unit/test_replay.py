@@ -132,6 +132,37 @@ def test_user_records_of_another_shard_are_not_put_again(clock: ManualClock, own
     assert goes == ({0: "0", 1: "0", 2: str(HASH_SPACE // 2)} if own else dict.fromkeys(range(3), ""))
 
 
+def test_what_a_kpl_sends_again_to_the_child_of_a_merge_is_not_put_again(clock: ManualClock) -> None:
+    """Wherever the replay is taken up again."""
+    kinesis = memory_stream(2, clock, reshard_seconds=0)
+    rows = [json.dumps({"device": "d", "n": at, "ts": 1_762_000_000_000}).encode() for at in range(6)]
+
+    def put(*users: int, to: int = 0) -> None:
+        data = aggregate(*(("k", rows[at], to) for at in users)) if len(users) > 1 else rows[users[0]]
+        kinesis.put_record(StreamName="s", Data=data, PartitionKey="k", ExplicitHashKey=str(to))
+
+    put(0, 1)
+    pair = ("shardId-000000000000", "shardId-000000000001")
+    kinesis.merge_shards(StreamName="s", ShardToMerge=pair[0], AdjacentShardToMerge=pair[1])
+    put(2, 3)
+    put(2)
+    put(2, 3)
+    clock.advance(STEP_MS)
+    contract = parse_contract(
+        "{name: c, version: 1, key: device, time: ts, fields: [{name: device, type: string}, "
+        "{name: n, type: long}, {name: ts, type: timestamp}]}",
+        "c",
+    )
+    source = Services(Settings(stream="s"), Pipeline("p", contract=contract).lake("p"), clock)
+    source.__dict__["kinesis"] = kinesis
+    span = ArrivalSpan(clock.now_ms() - 2 * STEP_MS, clock.now_ms())
+    chunks = list(from_stream(source.reader, span, {}, own=False))
+    assert sorted(row["n"] for one in chunks for row in one.rows.to_pylist()) == [0, 1, 2, 3]
+    for at, chunk in enumerate(chunks):
+        rest = list(from_stream(source.reader, span, json.loads(json.dumps(chunk.position)), own=False))
+        assert found(rest) == found(chunks[at + 1 :])
+
+
 def stored(kinesis: MemoryKinesis, stream: str) -> Iterator[StreamRecord]:
     """Every record."""
     for shard in kinesis.list_shards(StreamName=stream)["Shards"]:
