@@ -7,7 +7,7 @@ Pure: bytes in, Arrow tables out, and back. Whatever the bytes are, `decode_cont
 from headwater.codec.columnar import OtherContract, encode_batch
 from headwater.codec.control import Control, encode_control
 from headwater.codec.decoded import Decoded
-from headwater.codec.jsonrows import decode_payloads, event_json
+from headwater.codec.jsonrows import decode_payloads, event_json, json_row
 from headwater.codec.kpl import UserRecord, encode_kpl, is_kpl, user_records
 from headwater.codec.records import (
     Content,
@@ -19,6 +19,7 @@ from headwater.codec.records import (
     decode_units,
     decoder_units,
     json_payloads,
+    row_units,
 )
 from headwater.contract import InvalidRow
 
@@ -43,5 +44,7 @@ __all__ = [
     "event_json",
     "is_kpl",
     "json_payloads",
+    "json_row",
+    "row_units",
     "user_records",
 ]

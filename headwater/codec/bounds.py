@@ -4,7 +4,7 @@ A few bytes may become many: `{},` is an object of a hundred bytes, and a text t
 of its events. What is decompressed is bounded in `inflate`; nothing here reads any format.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "MAX_BATCH_BYTES",
     "MAX_CONTAINERS",
     "MAX_VALUES",
+    "TextBudget",
     "TooLarge",
     "bounded",
     "check_containers",
@@ -72,8 +73,36 @@ def bounded(items: Iterable[T], size: Callable[[T], int], limit: int = MAX_BYTES
     for item in items:
         total += size(item)
         if total > limit:
-            raise TooLarge(f"its events come to more than {limit} bytes with what the record says once for all of them")
+            raise TooLarge(_too_large(limit))
         yield item
+
+
+class TextBudget:
+    """Bound the texts that a table gets, column by column, before there is any of it."""
+
+    def __init__(self, limit: int = MAX_BYTES) -> None:
+        self._limit = self._left = limit
+
+    def take(self, values: Sequence[object], kinds: Set[type]) -> None:
+        """Count a column's values, which are of these types. Raise TooLarge once all come to more than the limit.
+
+        >>> TextBudget(3).take(["ab", "c", None], {str, type(None)})
+        """
+        if kinds.isdisjoint(_LONG):
+            return
+        some: Any = values
+        plain = len(kinds) == 1 and kinds <= _TEXTS
+        self._left -= sum(map(len, some)) if plain else sum(map(_value_bytes, values))
+        if self._left < 0:
+            raise TooLarge(_too_large(self._limit))
+
+
+_TEXTS: frozenset[type] = frozenset({str, bytes})
+_LONG: frozenset[type] = _TEXTS | {list, dict}
+
+
+def _too_large(limit: int) -> str:
+    return f"its events come to more than {limit} bytes with what the record says once for all of them"
 
 
 def row_bytes(row: Mapping[str, object]) -> int:

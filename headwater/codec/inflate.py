@@ -6,11 +6,23 @@ import zstandard
 
 from headwater.errors import InvalidRecord
 
-__all__ = ["MAX_BYTES", "decompressed", "gunzip", "is_compressed", "is_gzip", "is_zlib", "is_zstd", "unzstd"]
+__all__ = [
+    "MAX_BYTES",
+    "InflateBudget",
+    "decompressed",
+    "gunzip",
+    "is_compressed",
+    "is_gzip",
+    "is_zlib",
+    "is_zstd",
+    "unzstd",
+]
 
 MAX_BYTES = 64 << 20
 """Maximum size of a record when decompressed: six times Kinesis' largest record (10 MiB), far above real batches."""
 
+_MAX_BROKEN = 1 << 20
+"""Bytes of an aggregate in broken compressed user records that are tried: they inflate to 1 GiB at most."""
 _INPUT_STEP = 1 << 10
 _MAX_MEMBERS = 1_000
 
@@ -46,6 +58,35 @@ def decompressed(data: bytes, limit: int = MAX_BYTES) -> bytes:
     if is_gzip(data):
         return gunzip(data, limit)
     return _inflated(data, limit, zlib.MAX_WBITS, "zlib stream") if is_zlib(data) else data
+
+
+class InflateBudget:
+    """Bound what decompression makes of all user records of one aggregate together, and the work for broken ones."""
+
+    def __init__(self) -> None:
+        self._left = MAX_BYTES
+        self._broken = 0
+
+    def decompressed(self, data: bytes) -> bytes:
+        """Return the content; InvalidRecord when it cannot be read or there are too many bytes."""
+        if self._broken > _MAX_BROKEN:
+            raise InvalidRecord("too many compressed user records of one aggregate are broken")
+        try:
+            content = decompressed(data, self._left)
+        except InvalidRecord:
+            self._broken += len(data)  # how far it came is unknown
+            raise
+        self._left -= len(content)
+        return content
+
+    def tried(self, data: bytes) -> bytes:
+        """Return the content, or the bytes as they are: those of a binary format may begin like compressed ones."""
+        try:
+            return self.decompressed(data)
+        except InvalidRecord as error:
+            if "when decompressed" in str(error):
+                raise
+            return data
 
 
 def unzstd(data: bytes, limit: int = MAX_BYTES) -> bytes:

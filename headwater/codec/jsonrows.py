@@ -7,9 +7,9 @@ second does; the rules are with each check.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +31,9 @@ __all__ = [
     "event_json",
     "event_texts",
     "is_one_object",
+    "json_objects",
+    "json_row",
+    "object_lines",
     "one_line",
     "read_object",
     "split_objects",
@@ -66,6 +69,28 @@ def event_texts(text: bytes) -> list[bytes]:
     return _array(text) if text.startswith(b"[") else split_objects(text)
 
 
+def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_texts) -> list[Any]:
+    """Return the JSON values of a record, each read once where all are objects; else those of the `texts` in it.
+
+    >>> json_objects(b'{"a": 1}\\n{"b": 2}'), json_objects(b"[1, 2]")
+    ([{'a': 1}, {'b': 2}], [1, 2])
+    """
+    found: list[Any] = []
+    try:
+        text, at = data.decode(), 0
+        while at < len(text):
+            value, at = _DECODER.scan_once(text, at)  # type: ignore[attr-defined]  # public, and typeshed lacks it
+            if type(value) is not dict:
+                break
+            found.append(value)
+            at = _space(text, at) if at < len(text) else at
+        else:
+            return found
+    except (ValueError, StopIteration, RecursionError):
+        pass
+    return [json.loads(one) for one in texts(data.strip())]
+
+
 def split_objects(text: bytes) -> list[bytes]:
     """Return the objects of stripped text, one each; what is no JSON stays a line, for its reader to refuse."""
     if b"\0" in text or b"\x1e" in text:
@@ -79,6 +104,14 @@ def split_objects(text: bytes) -> list[bytes]:
 def is_one_object(text: bytes) -> bool:
     """Tell whether stripped text looks like one object on one line: such texts are read many in one pass."""
     return text[:1] == b"{" and text[-1:] == b"}" and b"\n" not in text and not _ADJACENT.search(text)
+
+
+def object_lines(text: bytes) -> list[bytes] | None:
+    """Return the lines of stripped text where each looks like one object; None where one does not."""
+    breaks = text.count(b"\n")
+    if text[:1] != b"{" or text[-1:] != b"}" or breaks >= MAX_EVENTS or breaks != text.count(b"}\n{"):
+        return None
+    return None if _ADJACENT.search(text) else text.split(b"\n")
 
 
 def _separated(lines: list[bytes]) -> list[bytes]:
@@ -298,6 +331,20 @@ def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
     except (ValueError, RecursionError) as error:
         return f"not JSON: {one_line(error)}"
     return event if isinstance(event, dict) else "not a JSON object"
+
+
+def json_row(contract: Contract) -> Callable[[bytes], list[Row]]:
+    """Return a decoder of JSON as it is read without any: of a record that is one object, and nothing else."""
+    read = (EXACT if contract.exact else STRICT).scan_once  # type: ignore[attr-defined]  # public; typeshed lacks it
+
+    def decode(data: bytes) -> list[Row]:
+        text = data.decode()
+        found, end = read(text, 0)
+        if type(found) is not dict or text[end:].strip(" \t\r\n"):
+            raise InvalidRecord("not one object")
+        return [found]
+
+    return decode
 
 
 def event_json(table: pa.Table) -> list[bytes]:

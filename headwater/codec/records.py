@@ -17,9 +17,9 @@ from headwater.codec.bounds import check_containers
 from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed, read_columns
 from headwater.codec.control import Control, decode_control, is_control
 from headwater.codec.decoded import Decoded, kept_rows
-from headwater.codec.inflate import MAX_BYTES, decompressed, is_compressed
-from headwater.codec.jsonrows import decode_payloads, event_texts, is_one_object
-from headwater.codec.kpl import is_kpl, user_payloads
+from headwater.codec.inflate import InflateBudget, is_compressed
+from headwater.codec.jsonrows import decode_payloads, event_texts, is_one_object, object_lines
+from headwater.codec.kpl import MAGIC, is_kpl, user_payloads
 from headwater.codec.rows import EVENT, MAX_EVENTS, Row, Unread, decode_rows, event_record, one_line
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.contract.written import EXACT
@@ -36,20 +36,25 @@ __all__ = [
     "decode_units",
     "decoder_units",
     "json_payloads",
+    "row_units",
 ]
 
 _BOM = b"\xef\xbb\xbf"
+_PACKED = b"\x1f\x28\x78"
+"""First bytes of gzip, zstd and zlib."""
 _BLANK = b" \t\n\r\x0b\f\0\x1e"
 """Bytes that may stand around a text: white space, and the separators that some writers use."""
+_MAY_MARK = (b"$", b" ", b"\n", b"")
+"""Bytes behind the first quote of a control record: its mark, or what is skipped before it."""
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, OSError, ArithmeticError, RecursionError, MemoryError)
 """Errors that Arrow, zlib and the contract raise over broken bytes; anything else is a bug and shall be seen."""
 _MAX_CONTENTS = 1_000
 """Batches and control records in one aggregate: each costs a pass of its own, and no writer that we know makes any."""
 
+_LARGE = 1 << 20
+"""Bytes of text in which anything may be: see `check_containers`."""
 _MAX_TABLE = 512 << 20
 """Bytes of a decoder's table."""
-_MAX_BROKEN = 1 << 20
-"""Bytes of an aggregate in broken compressed user records that are tried: they inflate to 1 GiB at most."""
 
 Decoder = Callable[[bytes], "pa.Table | Iterable[Row | Unread]"]
 """Turns the bytes of a record, or of one user record of an aggregate, into events: a table, or rows by name, in a list
@@ -124,23 +129,74 @@ def decode_units(units: Sequence[Unit], contract: Contract) -> Decoded:
 
 def decoder_units(data: bytes, contract: Contract, decoder: Decoder) -> list[Unit] | None:
     """Return what `decode_units` is to read of a record's events, as rows; None for all else, as `json_payloads`."""
-    if is_kpl(data) or not data:
+    if _is_plain(data):
+        return _plain_units(data, decoder)
+    if is_kpl(data) or is_arrow(data) or not data:
         return None
     try:
-        found = _opened(data, contract, _InflateBudget(), decoder)
+        found = _opened(data, contract, InflateBudget(), decoder)
     except (InvalidRecord, InvalidEvent, *_BROKEN):
         return None
     return found if isinstance(found, list) else None
 
 
+def row_units(data: bytes, read: Decoder) -> list[Unit] | None:
+    """Return the rows of a small record, or of an aggregate of such, by `json_row`; None for all else."""
+    if not is_kpl(data):
+        return _plain_units(data, read) if data[:1] == b"{" and _is_plain(data) else None
+    try:
+        payloads = user_payloads(data)
+    except InvalidRecord:
+        return None
+    found = list[Unit]()
+    for payload in payloads:
+        rows = row_units(payload, read) if payload[:1] == b"{" else None
+        if rows is None:
+            return None
+        found += rows
+    return found or None
+
+
+def _is_plain(data: bytes) -> bool:
+    """Tell whether the bytes begin as nothing that is read before a decoder is asked; large ones may be anything."""
+    if len(data) > _LARGE or not data:
+        return False
+    if data[0] in _PLAIN_FIRST or (data[:2] == b'{"' and data[2:3] not in _MAY_MARK):
+        return True
+    return data[0] in _BLANK and data.lstrip(_BLANK)[:1] != b"{"
+
+
+_PLAIN_FIRST = frozenset(range(256)) - {*_PACKED, *_BLANK, *b"{", *_BOM[:1], 0xFF, MAGIC[0]}
+"""First bytes of no compressed content, batch, aggregate or text that may be a control record."""
+
+
+def _plain_units(data: bytes, decoder: Decoder) -> list[Unit] | None:
+    """Return the rows of what is `_is_plain`."""
+    try:
+        found = decoder(data)
+    except Exception:  # a user's function may raise anything; `decode_contents` tells
+        return None
+    if type(found) is not list:
+        return None
+    if len(found) == 1:
+        return cast("list[Unit]", found) if type(found[0]) is dict else None
+    return cast("list[Unit]", found) if len(found) <= MAX_EVENTS and set(map(type, found)) <= _ROWS else None
+
+
+_ROWS: frozenset[type] = frozenset({dict, Unread})
+
+
 def json_payloads(data: bytes) -> list[Unit] | None:
-    """Return what `decode_units` is to read of a small record: one object on one line, or an aggregate of such.
+    """Return what `decode_units` is to read of a small record: objects on lines of their own, or an aggregate of such
+    with one each.
 
     None for all else, and for what cannot be read: `decode_contents` tells why.
     """
     if not is_kpl(data):
-        text = _object_line(data)
-        return None if text is None else [text]
+        stripped = data.removeprefix(_BOM).strip(_BLANK)
+        if is_control(stripped):
+            return None
+        return [stripped] if is_one_object(stripped) else cast("list[Unit] | None", object_lines(stripped))
     try:
         payloads = user_payloads(data)
         found: list[Unit] = [text for payload in payloads if (text := _object_line(payload)) is not None]
@@ -168,49 +224,20 @@ def _object_line(data: bytes) -> bytes | None:
 
 def _alone(data: bytes, contract: Contract, decoder: Decoder | None) -> Contents:
     """Decode what is no aggregate."""
-    found = _opened(data, contract, _InflateBudget(), decoder)
+    found = _opened(data, contract, InflateBudget(), decoder)
     return Contents([decode_units(found, contract) if isinstance(found, list) else found])
 
 
-class _InflateBudget:
-    """Bound what decompression makes of all user records of one aggregate together, and the work for broken ones."""
-
-    def __init__(self) -> None:
-        self._left = MAX_BYTES
-        self._broken = 0
-
-    def decompressed(self, data: bytes) -> bytes:
-        """Return the content; InvalidRecord when it cannot be read or there are too many bytes."""
-        if self._broken > _MAX_BROKEN:
-            raise InvalidRecord("too many compressed user records of one aggregate are broken")
-        try:
-            content = decompressed(data, self._left)
-        except InvalidRecord:
-            self._broken += len(data)  # how far it came is unknown
-            raise
-        self._left -= len(content)
-        return content
-
-    def tried(self, data: bytes) -> bytes:
-        """Return the content, or the bytes as they are: those of a binary format may begin like compressed ones."""
-        try:
-            return self.decompressed(data)
-        except InvalidRecord as error:
-            if "when decompressed" in str(error):
-                raise
-            return data
-
-
-def _opened(data: bytes, contract: Contract, budget: _InflateBudget, decoder: Decoder | None) -> list[Unit] | Content:
+def _opened(data: bytes, contract: Contract, budget: InflateBudget, decoder: Decoder | None) -> list[Unit] | Content:
     """Return what is no aggregate as units of one event each, or decoded when it is something else."""
     if not data:
         raise InvalidRecord("an empty record")
-    if is_compressed(data):
+    if data[0] in _PACKED and is_compressed(data):
         data = budget.decompressed(data) if decoder is None else budget.tried(data)
     if is_arrow(data) and (decoder is None or is_sealed(data)):
         return decode_batch(data, contract)
     text = data.removeprefix(_BOM).strip(_BLANK)
-    if is_control(text):
+    if text[:1] == b"{" and is_control(text):
         return _control(text, contract)
     if decoder is not None:
         return _decoded(decoder, data, contract)
@@ -233,9 +260,11 @@ def _control(text: bytes, contract: Contract) -> Content:
 def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | Content:
     """Run a decoder. Whatever it raises is the record's fault, and what it makes is bounded."""
     try:
-        if data.lstrip()[:1] in (b"{", b"["):  # most decoders read such bytes as JSON, whole
+        if len(data) > _LARGE and data.lstrip()[:1] in (b"{", b"["):  # most decoders read such bytes as JSON, whole
             check_containers(data)
         found = decoder(data)
+        if type(found) is list and len(found) == 1 and type(found[0]) is dict:
+            return cast("list[Unit]", found)
         if not isinstance(found, pa.Table):
             found = list(islice(found, MAX_EVENTS + 1))
             if {*map(type, found)} != {dict}:
@@ -247,7 +276,7 @@ def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | 
     if not isinstance(found, pa.Table):
         if len(found) > MAX_EVENTS:
             raise InvalidRecord(f"more than {MAX_EVENTS} events")
-        return list[Unit](found)
+        return cast("list[Unit]", found)
     if found.num_rows > MAX_EVENTS or found.nbytes > _MAX_TABLE:
         raise InvalidRecord(f"more than {MAX_EVENTS} events, or {_MAX_TABLE >> 20} MiB of them, in one record")
     found.validate(full=True)
@@ -271,7 +300,7 @@ def _aggregate(data: bytes, contract: Contract, decoder: Decoder | None) -> Cont
     contents: list[Content] = []
     starts = np.zeros(len(payloads), np.int64)
     run = _EventRun(0)
-    budget = _InflateBudget()
+    budget = InflateBudget()
     for at, payload in enumerate(payloads):
         starts[at] = run.stop
         text = _object_line(payload) if decoder is None else None
@@ -292,7 +321,7 @@ def _aggregate(data: bytes, contract: Contract, decoder: Decoder | None) -> Cont
 
 
 def _user_record(
-    payload: bytes, contract: Contract, budget: _InflateBudget, decoder: Decoder | None
+    payload: bytes, contract: Contract, budget: InflateBudget, decoder: Decoder | None
 ) -> list[Unit] | Content | InvalidRow:
     """Open one user record; what cannot be read is one invalid row, so that its neighbours count."""
     try:

@@ -8,16 +8,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from headwater.codec.bounds import bounded, row_bytes
+from headwater.codec.bounds import TextBudget, TooLarge, bounded, row_bytes
 from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.contract import Contract, InvalidRow
-from headwater.contract.rowcolumns import conform_events, conform_rows
+from headwater.contract.rowcolumns import conform_columns, conform_events, conform_rows
+from headwater.contract.selection import select_columns
 from headwater.contract.values import jsonable
 from headwater.errors import InvalidEvent, InvalidRecord
 
@@ -25,10 +27,12 @@ __all__ = [
     "ARRIVAL",
     "EVENT",
     "MAX_EVENTS",
+    "Gathered",
     "Row",
     "Unread",
     "decode_rows",
     "event_record",
+    "lacks_time",
     "one_line",
     "unwrapped",
     "unwrapped_flat",
@@ -40,6 +44,8 @@ MAX_EVENTS = 1 << 20
 EVENT = "event"
 """The kind of the control record that carries one event as a row: see `event_record`."""
 _PART = 65_536
+_SOME = 128
+"""Rows whose fields are taken at once."""
 
 Row = Mapping[str, Any]
 
@@ -67,16 +73,83 @@ def with_arrival(rows: Iterable[Row | Unread], arrived_ms: int) -> Sequence[Row 
     """Return the rows with the record's arrival, epoch ms, in place of every `ARRIVAL`: one more than `MAX_EVENTS`
     where there are more."""
     rows = list(islice(rows, MAX_EVENTS + 1))
-    mappings = [row for row in rows if type(row) is dict or isinstance(row, Mapping)]
-    if not [True for row in mappings for value in row.values() if value is ARRIVAL]:
+    if not lacks_time(rows):
         return rows
-    arrived = datetime.fromtimestamp(arrived_ms / 1000, UTC)
+    arrived = _arrived(arrived_ms)
     return [
         {name: arrived if value is ARRIVAL else value for name, value in row.items()}
         if isinstance(row, Mapping)
         else row
         for row in rows
     ]
+
+
+def _arrived(arrived_ms: int) -> datetime:
+    return datetime.fromtimestamp(arrived_ms / 1000, UTC)
+
+
+def lacks_time(rows: Sequence[object]) -> bool:
+    """Tell whether a row has `ARRIVAL` in it."""
+    mappings = [row for row in rows if type(row) is dict or isinstance(row, Mapping)]
+    return _Arrival in set(map(type, chain.from_iterable([row.values() for row in mappings])))
+
+
+class Gathered:
+    """Gather the fields of many records' rows, for a contract that ignores what no field takes, or takes flat rows.
+
+    Rows are let go after some hundred: of all objects that stay, the garbage collector looks at each again and again.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        self._columns: list[list[Any]] = [[] for _ in contract.fields]
+        self._rows: list[Row] = []
+        self._odd = False
+        self.counts: list[int] = []
+        self.total = 0
+
+    def add(self, rows: list[Any]) -> bool:
+        """Add the rows of a record; False, and none is added, where one of them is no row."""
+        if type(rows[0]) is not dict if len(rows) == 1 else set(map(type, rows)) - {dict}:
+            return False
+        self._rows += rows
+        self.counts.append(len(rows))
+        self.total += len(rows)
+        if len(self._rows) >= _SOME:
+            self._select()
+        return True
+
+    def decoded(self, arrivals_ms: Sequence[int]) -> Decoded | None:
+        """Return all events, of records that arrived then; None where one breaks the contract or all have too much."""
+        self._select()
+        if self._odd:
+            return None
+        for at, column in enumerate(self._columns):
+            if _Arrival in set(map(type, column)):
+                times = chain.from_iterable(map(repeat, map(_arrived, arrivals_ms), self.counts))
+                self._columns[at] = [
+                    time if value is ARRIVAL else value for value, time in zip(column, times, strict=True)
+                ]
+        try:
+            table, faults = conform_columns(self._contract, self._columns, TextBudget().take)
+        except TooLarge:
+            return None
+        if faults:
+            return None
+        whole = np.arange(self.total, dtype=np.int64)
+        return Decoded(self._contract.name, self._contract.version, table, whole, (), self.total)
+
+    def _select(self) -> None:
+        rows, contract = self._rows, self._contract
+        if contract.selects:
+            values = select_columns(contract, rows)
+        else:  # under their own names, and no others
+            names = contract.arrow_schema.names
+            self._odd = self._odd or not set().union(*set(map(tuple, rows))).issubset(names)
+            values = ([row.get(name) for row in rows] for name in names)
+        for column, more in zip(self._columns, values, strict=True):
+            column += more
+        self._rows = []
 
 
 def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool = False) -> Decoded:
@@ -89,7 +162,11 @@ def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool 
     """
     if len(rows) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
-    read = list(bounded((row for row in rows if not isinstance(row, Unread)), row_bytes))
+    read: Sequence[Any] = rows
+    if set(map(type, rows)) != {dict}:
+        read = [row for row in rows if not isinstance(row, Unread)]
+    if contract.unknown not in ("refuse", "ignore"):  # what no field takes becomes a text of its own
+        read = list(bounded(read, row_bytes))
     tables, broken = _in_parts(read, contract, flat=flat)
     faults = {}
     if broken or len(read) < len(rows):
@@ -159,9 +236,10 @@ def one_line(error: str | Exception) -> str:
 def _in_parts(rows: Sequence[Row], contract: Contract, *, flat: bool) -> tuple[list[pa.Table], dict[int, str]]:
     """Hold all rows to the contract, in parts that bound the memory."""
     tables, reasons = list[pa.Table](), dict[int, str]()
-    conform = conform_rows if flat else conform_events
+    conform, budget = conform_rows if flat else conform_events, TextBudget()
     for start in range(0, len(rows) or 1, _PART):
-        table, faults = conform(contract, rows[start : start + _PART])
+        part = rows if len(rows) <= _PART else rows[start : start + _PART]
+        table, faults = conform(contract, part, budget.take)
         tables.append(table)
         for at, fault in faults.items():
             line = one_line(fault)

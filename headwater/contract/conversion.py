@@ -1,6 +1,6 @@
 """Convert columns of other types to their field's. Nothing is lost but the part of a time below the field's unit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from headwater.contract.types import MOST_DIGITS, TIMES, UUID
 from headwater.contract.values import EXACT_FLOATS, MAX_MS, MIN_MS
 from headwater.errors import InvalidEvent
 
-__all__ = ["converted", "nulls", "unviewed"]
+__all__ = ["converted", "nulls", "seconds_column", "unviewed"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _STRING = pa.string()
@@ -148,6 +148,23 @@ def _counted_times(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if least is not None and least < field.earliest_ms * (_PER_SECOND[unit] // 1000):
         raise pa.ArrowInvalid("times that no clock gives")  # to be read and refused one by one
     return made
+
+
+def seconds_column(values: Sequence[object]) -> pa.Array | None:
+    """Return floats of seconds since 1970 as the microseconds that were written; None where one has finer digits.
+
+    Below 2^32 the decimals of six digits lie further apart than the floats do, so that only one can have been meant.
+
+    >>> str(seconds_column([1772366400.000123])[0])
+    '2026-03-01 12:00:00.000123+00:00'
+    """
+    seconds = np.array(values, np.float64)
+    if not (np.abs(seconds) < 2.0**32).all():
+        return None
+    counts = np.rint(seconds * 1e6)
+    return (
+        pa.array(counts.astype(np.int64)).cast(pa.timestamp("us", "UTC")) if (counts / 1e6 == seconds).all() else None
+    )
 
 
 def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:

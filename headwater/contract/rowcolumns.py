@@ -4,7 +4,7 @@ What comes out is what `validate_row` says of each event by itself. Values of th
 passes, and only the others are read one by one.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime, time
 from decimal import Decimal
 from typing import Any
@@ -12,18 +12,19 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headwater.contract.conform import check_length, conformed
-from headwater.contract.conversion import converted
+from headwater.contract.conversion import converted, seconds_column
 from headwater.contract.definition import Contract, Field
 from headwater.contract.rows import unknown_field
 from headwater.contract.scalars import JsonNumber, Refused
-from headwater.contract.selection import select_column, select_row
+from headwater.contract.selection import select_columns, select_row
 from headwater.contract.types import TIMES
 from headwater.contract.values import TIME, missing, read_value, reason_of, worded
 from headwater.errors import InvalidEvent
 
-__all__ = ["Fault", "conform_events", "conform_rows", "read_column"]
+__all__ = ["Fault", "conform_columns", "conform_events", "conform_rows", "read_column"]
 
 Fault = str | Exception
 """Why an event is none: the reason, or an error that its values raise when they are read."""
@@ -58,20 +59,32 @@ _JSON = (str, bool, int, float, list, dict)
 _FEW, _PIECE = 8, 32
 _BROKEN = (ValueError, TypeError, OverflowError, RecursionError)
 Values = Sequence[object]
+Take = Callable[[Values, Set[type]], None]
 
 
-def conform_rows(contract: Contract, rows: Sequence[Mapping[str, object]]) -> tuple[pa.Table, dict[int, Fault]]:
-    """Return the valid events in the contract's schema, in their order, and for the others by their places why not."""
-    return _conform_rows(contract, rows, {})
+def _anything(values: Values, kinds: Set[type]) -> None:
+    """Take as many values as there are."""
 
 
-def conform_events(contract: Contract, events: Sequence[Mapping[str, object]]) -> tuple[pa.Table, dict[int, Fault]]:
+def conform_rows(
+    contract: Contract, rows: Sequence[Mapping[str, object]], take: Take = _anything
+) -> tuple[pa.Table, dict[int, Fault]]:
+    """Return the valid events in the contract's schema, in their order, and for the others by their places why not.
+
+    `take` gets the values of each column before it is made, and may raise an error for too many.
+    """
+    return _conform_rows(contract, rows, {}, take)
+
+
+def conform_events(
+    contract: Contract, events: Sequence[Mapping[str, object]], take: Take = _anything
+) -> tuple[pa.Table, dict[int, Fault]]:
     """Return what `conform_rows` does, of events whose fields lie where the contract says: see `select_row`."""
     faults: dict[int, Fault] = {}
     if not contract.selects:
-        return _conform_rows(contract, events, faults)
+        return _conform_rows(contract, events, faults, take)
     if contract.unknown == "ignore":  # nothing is asked of the event but its fields
-        table = _table(contract, (select_column(contract, field.name, events) for field in contract.fields), faults)
+        table = _table(contract, select_columns(contract, events), faults, take)
         return _without(table, faults), faults
     rows: list[Mapping[str, object]] = []
     for at, event in enumerate(events):
@@ -80,15 +93,21 @@ def conform_events(contract: Contract, events: Sequence[Mapping[str, object]]) -
         except (InvalidEvent, *_BROKEN) as error:
             faults[at] = error
             rows.append({})
-    return _conform_rows(contract, rows, faults)
+    return _conform_rows(contract, rows, faults, take)
+
+
+def conform_columns(contract: Contract, columns: Sequence[Values], take: Take) -> tuple[pa.Table, dict[int, Fault]]:
+    """Return the table of all events, whose values of each field these are, and for the invalid ones why not."""
+    faults: dict[int, Fault] = {}
+    return _table(contract, columns, faults, take), faults
 
 
 def _conform_rows(
-    contract: Contract, rows: Sequence[Mapping[str, object]], faults: dict[int, Fault]
+    contract: Contract, rows: Sequence[Mapping[str, object]], faults: dict[int, Fault], take: Take
 ) -> tuple[pa.Table, dict[int, Fault]]:
     """Add to the faults that are known already: of one event the first counts."""
     there = set[str]().union(*rows)
-    table = _table(contract, (_values(contract, field, rows, there) for field in contract.fields), faults)
+    table = _table(contract, (_values(contract, field, rows, there) for field in contract.fields), faults, take)
     known = frozenset(contract.arrow_schema.names)
     for at, row in enumerate(rows) if not there <= known else ():
         if not row.keys() <= known and (reason := unknown_field(contract, row)) is not None:
@@ -96,10 +115,12 @@ def _conform_rows(
     return _without(table, faults), faults
 
 
-def _table(contract: Contract, values: Iterable[Values], faults: dict[int, Fault]) -> pa.Table:
+def _table(contract: Contract, values: Iterable[Values], faults: dict[int, Fault], take: Take) -> pa.Table:
     columns = []
     for field, found in zip(contract.fields, values, strict=True):
-        column = _column(field, found, faults)
+        kinds = set(map(type, found))
+        take(found, kinds)
+        column = _column(field, found, kinds, faults)
         if field.name in contract.max_bytes and not field.values:
             long: dict[int, str] = {}
             check_length(field, column, contract.max_bytes[field.name], long)
@@ -119,7 +140,8 @@ def _without(table: pa.Table, faults: Collection[int]) -> pa.Table:
 def read_column(contract: Contract, name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
     """Return each event's value of one field, as `validate_row` reads it; None where it has none that is right."""
     field, there = contract.field(name), set[str]().union(*rows)
-    read: list[object] = _column(field, _values(contract, field, rows, there), {}).to_pylist()
+    values = _values(contract, field, rows, there)
+    read: list[object] = _column(field, values, set(map(type, values)), {}).to_pylist()
     return read
 
 
@@ -132,9 +154,13 @@ def _values(contract: Contract, field: Field, rows: Sequence[Mapping[str, object
     return [row.get(next((name for name in names if name in row), "")) for row in rows]
 
 
-def _column(field: Field, values: Values, faults: dict[int, Fault]) -> pa.ChunkedArray:
-    """Return the column, null where there is a fault, and add the faults."""
-    groups = _groups(field, values)
+def _column(field: Field, values: Values, kinds: Set[type], faults: dict[int, Fault]) -> pa.ChunkedArray:
+    """Return the column of values of these types, null where there is a fault, and add the faults."""
+    if len(kinds) == 2 and type(None) in kinds:
+        made = _with_nulls(field, next(iter(kinds - {type(None)})), values, faults)
+        if made is not None:
+            return made
+    groups = _groups(field, values, kinds)
     if len(groups) == 1:
         kind = next(iter(groups))
         return pa.chunked_array([_of_kind(field, kind, values, range(len(values)), faults)], field.arrow_type)
@@ -145,13 +171,26 @@ def _column(field: Field, values: Values, faults: dict[int, Fault]) -> pa.Chunke
     return pa.chunked_array(arrays, field.arrow_type).take(pa.array(np.argsort(np.array(order, np.int64))))
 
 
+def _with_nulls(field: Field, kind: type, values: Values, faults: dict[int, Fault]) -> pa.ChunkedArray | None:
+    """Return the column of values of one type and nulls among them, where Arrow finds the nulls; None for others."""
+    reading = _READING.get(field.kind.name, {})
+    if reading.get(kind) is None or kind is datetime or kind is time or len(values) < _FEW:
+        return None
+    found: dict[int, Fault] = {}
+    try:
+        made = _together(field, pa.array(values, reading[kind]), range(len(values)), found)
+    except (pa.ArrowException, *_BROKEN):
+        return None
+    _note(faults, found)
+    return pa.chunked_array([made], field.arrow_type)
+
+
 class _NoTime(str):
     """Stand for the type of texts that have not the shape of a time."""
 
 
-def _groups(field: Field, values: Values) -> dict[type, Sequence[int]]:
+def _groups(field: Field, values: Values, kinds: Collection[type]) -> dict[type, Sequence[int]]:
     """Return the places of the values of each type; one that is the only one has no list made for it."""
-    kinds = set(map(type, values))
     groups: dict[type, Sequence[int]] = {kind: range(len(values)) for kind in kinds}
     if len(kinds) > 1:
         groups = {kind: [at for at, value in enumerate(values) if type(value) is kind] for kind in kinds}
@@ -173,6 +212,10 @@ def _of_kind(field: Field, kind: type, values: Values, places: Sequence[int], fa
     if kind is _NoTime or (kind in _JSON and kind not in _TAKEN.get(name, _JSON)):
         return _none_right(field, values, places, faults)
     reading = _READING.get(name, {})
+    if kind is float and field.type in TIMES and field.epoch == "s" and len(values) >= _FEW:
+        counted = seconds_column(values)
+        if counted is not None and pc.min(counted.cast(pa.int64())).as_py() >= field.earliest_ms * 1000:
+            return _together(field, counted, places, faults)
     if kind not in reading or field.format or len(values) < _FEW or not _alike(kind, values):
         return _one_by_one(field, values, places, faults)
     try:

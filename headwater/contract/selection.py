@@ -4,14 +4,14 @@ Here an event is any JSON object; what comes out is what `validate_row` takes. V
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.contract.definition import Contract
 from headwater.contract.values import jsonable, shown
 from headwater.errors import InvalidEvent
 
-__all__ = ["select_column", "select_row", "select_value"]
+__all__ = ["select_column", "select_columns", "select_row", "select_value"]
 
 _ABSENT = object()
 
@@ -48,6 +48,30 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
         raise InvalidEvent(f"field {shown(name)} is not in contract {contract.name} v{contract.version}")
     if rest:
         found[contract.unknown] = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=jsonable)
+    return found
+
+
+def select_columns(contract: Contract, events: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """Yield for each field in order what `select_column` does; an object that paths share is looked up once."""
+    within: dict[tuple[str, ...], list[Any]] = {(): list(events)}
+    places = dict(contract.places)
+    for field in contract.fields:
+        paths = places.get(field.name, ())
+        if len(paths) != 1:
+            yield [_first_at(event, paths) for event in events]
+            continue
+        *parents, last = paths[0]
+        yield [one.get(last) for one in _objects(within, tuple(parents))]
+
+
+def _objects(within: dict[tuple[str, ...], list[Any]], path: tuple[str, ...]) -> list[Any]:
+    """Return the object at the path in each event; an empty one where there is none."""
+    found = within.get(path)
+    if found is None:
+        found = [one.get(path[-1]) for one in _objects(within, path[:-1])]
+        if set(map(type, found)) != {dict}:
+            found = [one if isinstance(one, Mapping) else {} for one in found]
+        within[path] = found
     return found
 
 

@@ -1,13 +1,12 @@
 """Decode records of changed rows: DynamoDB's, Debezium's and those of the AWS Database Migration Service."""
 
 import base64
-import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from headwater.codec.jsonrows import event_texts
+from headwater.codec.jsonrows import json_objects
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row
 from headwater.contract import Field
@@ -48,26 +47,50 @@ def dynamodb_changes() -> Decoder:
 
 
 def _dynamodb(data: bytes) -> list[Row]:
-    return [_change(_object(text)) for text in event_texts(data.strip())]
+    return [_change(_object(found)) for found in json_objects(data)]
 
 
 def _change(found: dict[str, Any]) -> Row:
     change = found.get("dynamodb")
     if not isinstance(change, dict) or "eventName" not in found:
         raise InvalidRecord("no change record of DynamoDB: it has an eventName and dynamodb")
-    images = [{name: _attribute(one, 32) for name, one in (change.get(kind) or {}).items()} for kind in _IMAGES]
-    keys, new, old = images
-    unit = _PRECISIONS.get(str(change.get("ApproximateCreationDateTimePrecision", "MILLISECOND")))
-    stamp = change.get("ApproximateCreationDateTime")
-    if unit is None or isinstance(stamp, bool) or not isinstance(stamp, int):
+    of = change.get
+    keys, new, old = _image(of("Keys") or {}), _image(of("NewImage") or {}), _image(of("OldImage") or {})
+    unit = _PRECISIONS.get(str(of("ApproximateCreationDateTimePrecision", "MILLISECOND")))
+    stamp = of("ApproximateCreationDateTime")
+    if unit is None or type(stamp) is not int:
         raise InvalidRecord("no change record of DynamoDB: its time is none")
-    named = {name: found.get(name) for name in ("eventID", "eventName", "tableName", "awsRegion", "userIdentity")}
-    at = _EPOCH + timedelta(microseconds=stamp * unit)
-    more = {"at": at, "keys": keys, "new": new, "old": old, "item": new or old or keys}
-    return named | more | {"sizeBytes": change.get("SizeBytes")}
+    get = found.get
+    return {
+        "eventID": get("eventID"),
+        "eventName": get("eventName"),
+        "tableName": get("tableName"),
+        "awsRegion": get("awsRegion"),
+        "userIdentity": get("userIdentity"),
+        "at": _EPOCH + timedelta(0, 0, stamp * unit),
+        "keys": keys,
+        "new": new,
+        "old": old,
+        "item": new or old or keys,
+        "sizeBytes": of("SizeBytes"),
+    }
 
 
-_IMAGES = ("Keys", "NewImage", "OldImage")
+def _image(image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain values of an item. Short texts and whole numbers, which most are, are read here."""
+    plain: dict[str, Any] = {}
+    for name, value in image.items():
+        if len(value) == 1:
+            content = value.get("S")
+            if type(content) is str:
+                plain[name] = content
+                continue
+            content = value.get("N")
+            if type(content) is str and len(content) < 41 and content.isdecimal() and content.isascii():
+                plain[name] = int(content)
+                continue
+        plain[name] = _attribute(value, 32)
+    return plain
 
 
 def _attribute(value: Any, depth: int) -> Any:
@@ -139,8 +162,8 @@ def debezium() -> Decoder:
 
 def _debezium(data: bytes) -> list[Row]:
     rows: list[Row] = []
-    for text in event_texts(data.strip()):
-        found = _object(text)
+    for one in json_objects(data):
+        found = _object(one)
         schema = None
         if found.keys() == {"schema", "payload"}:
             schema, found = found["schema"], found["payload"]
@@ -148,11 +171,15 @@ def _debezium(data: bytes) -> list[Row]:
             continue
         if not isinstance(found, dict) or "op" not in found:
             raise InvalidRecord("no change event of Debezium: it has an op, before and after")
-        row = dict(found)
-        for name in ("before", "after"):
-            row[name] = _typed_row(found.get(name), _fields(schema, name))
-        deleted = found["op"] == "d"
-        rows.append(row | {"row": row["before"] if deleted else row["after"], "deleted": deleted})
+        row: dict[str, Any] = found
+        row.setdefault("before", None)
+        row.setdefault("after", None)
+        if schema is not None:
+            for name in ("before", "after"):
+                row[name] = _typed_row(row[name], _fields(schema, name))
+        deleted = row["deleted"] = found["op"] == "d"
+        row["row"] = row["before"] if deleted else row["after"]
+        rows.append(row)
     return rows
 
 
@@ -209,8 +236,8 @@ def dms() -> Decoder:
 
 def _dms(data: bytes) -> list[Row]:
     rows: list[Row] = []
-    for text in event_texts(data.strip()):
-        found = _object(text)
+    for one in json_objects(data):
+        found = _object(one)
         metadata = found.get("metadata")
         if not isinstance(metadata, dict) or "record-type" not in metadata:
             raise InvalidRecord("no record of the Database Migration Service: its metadata has a record-type")
@@ -219,9 +246,8 @@ def _dms(data: bytes) -> list[Row]:
     return rows
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _object(found: Any) -> dict[str, Any]:
     # floats are read as Decimal nowhere: JSON numbers of databases are doubles, or text
-    found = json.loads(text)
     if not isinstance(found, dict):
         raise InvalidRecord("not a JSON object")
     return found

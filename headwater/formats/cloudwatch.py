@@ -1,9 +1,7 @@
 """Decode what CloudWatch Logs subscriptions put on a stream
 (https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/SubscriptionFilters.html)."""
 
-import json
-
-from headwater.codec.jsonrows import split_objects
+from headwater.codec.jsonrows import json_objects, split_objects
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row
 from headwater.errors import InvalidRecord
@@ -27,8 +25,7 @@ def cloudwatch_logs() -> Decoder:
 
 def _decode(data: bytes) -> list[Row]:
     rows: list[Row] = []
-    for text in split_objects(data.strip()):
-        record = json.loads(text)
+    for record in json_objects(data, split_objects):
         kind = record.get("messageType") if isinstance(record, dict) else None
         if kind == _CONTROL:
             continue

@@ -6,7 +6,7 @@ from headwater.codec.csvrows import split_row, split_rows
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row, Unread
 from headwater.contract import Contract, Field
-from headwater.contract.text import text_value
+from headwater.contract.text import text_value, text_values
 from headwater.errors import UsageError
 
 __all__ = ["CsvDecoder", "csv"]
@@ -44,13 +44,29 @@ class CsvDecoder:
 
         def decode(data: bytes) -> list[Row | Unread]:
             rows, _ = split_rows(data.removeprefix(b"\xef\xbb\xbf"))
-            return [_row(row, columns) for row in rows]
+            return (None if b'"' in data else _plain_rows(rows, columns)) or [_row(row, columns) for row in rows]
 
         return decode
 
     def __call__(self, data: bytes) -> list[Row | Unread]:
         """Refuse any bytes: without a contract nobody knows what the values are."""
         raise UsageError(f"csv: {len(data)} bytes and no contract: give the decoder to Pipeline.decode")
+
+
+def _plain_rows(rows: list[bytes], columns: list[tuple[str, Field | None]]) -> list[Row | Unread] | None:
+    """Return the rows of lines without quotes, read column by column; None where one has more or fewer values."""
+    try:
+        cells = [line.split(",") for line in b"\n".join(rows).decode().split("\n")]
+    except UnicodeDecodeError:
+        return None
+    if set(map(len, cells)) != {len(columns)}:
+        return None
+    read = [
+        texts if field is None else text_values(field, texts)
+        for (_, field), texts in zip(columns, zip(*cells, strict=True), strict=True)
+    ]
+    names = [name for name, _ in columns]
+    return [dict(zip(names, values, strict=True)) for values in zip(*read, strict=True)]
 
 
 def _row(row: bytes, columns: list[tuple[str, Field | None]]) -> Row | Unread:

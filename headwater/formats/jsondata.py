@@ -1,9 +1,6 @@
 """Decode JSON in which several events stand under one name."""
 
-import json
-from typing import Any
-
-from headwater.codec.jsonrows import event_texts
+from headwater.codec.jsonrows import json_objects
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row
 
@@ -24,8 +21,7 @@ def telegraf() -> Decoder:
 
 def _telegraf(data: bytes) -> list[Row]:
     rows: list[Row] = []
-    for text in event_texts(data.strip()):
-        found: Any = json.loads(text)
+    for found in json_objects(data):
         batch = isinstance(found, dict) and isinstance(found.get("metrics"), list)
         rows += found["metrics"] if batch else [found]
     return rows

@@ -38,44 +38,67 @@ def influx(*, precision: str = "ns") -> Decoder:
         raise UsageError(f"influx: precision {precision!r} is none of {', '.join(_PER_SECOND)}")
 
     def decode(data: bytes) -> list[Row | Unread]:
-        return [_row(line, precision) for line in _lines(data.decode())]
+        known = _Known(precision)
+        return [_row(line, known) for line in _lines(data.decode())]
 
     return decode
 
 
+class _Known:
+    """Hold what the lines of a record have in common: the same series and times come again and again."""
+
+    def __init__(self, precision: str) -> None:
+        self.precision = precision
+        self.heads: dict[str, tuple[str, dict[str, str]] | None] = {}
+        self.times: dict[str, object] = {}
+
+
 def _lines(text: str) -> list[str]:
     """Return the lines that are no comments; a line break in a quoted text ends none."""
+    if '"' not in text:
+        return [line for one in text.split("\n") if (line := one.strip(" \r")) and line[0] != "#"]
     lines = (found[0].strip(" \r") for found in _LINE.finditer(text))
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _row(line: str, precision: str) -> Row | Unread:
+def _row(line: str, known: _Known) -> Row | Unread:
     try:
-        return _plain_row(line, precision) or _parsed(line, precision)
+        return _plain_row(line, known) or _parsed(line, known.precision)
     except InvalidRecord as error:
         return Unread(str(error), line.encode())
 
 
-def _plain_row(line: str, precision: str) -> Row | None:
+def _plain_row(line: str, known: _Known) -> Row | None:
     """Return the row of a line without quotes, escapes and doubled blanks, as most are; None for another."""
     parts = line.split(" ")
-    if "\\" in line or '"' in line or len(parts) != 3 or not all(parts):
+    if len(parts) != 3 or "\\" in line or '"' in line:
         return None
-    measurement, *rest = parts[0].split(",")
-    tags, fields = {}, dict[str, object]()
-    if not measurement:
+    first, listed, stamp = parts
+    head = known.heads[first] if first in known.heads else known.heads.setdefault(first, _head(first))
+    if head is None or not listed or not stamp:
         return None
+    fields = dict[str, object]()
+    for part in listed.split(","):
+        name, _, value = part.partition("=")
+        if not name or not value:
+            return None
+        fields[name] = float(value) if _NUMBER.fullmatch(value) else _bare(value)
+    time = known.times.get(stamp)
+    if time is None:
+        time = known.times[stamp] = _time(stamp.strip(), known.precision)
+    return {"measurement": head[0], "tags": head[1], "fields": fields, "time": time}
+
+
+def _head(text: str) -> tuple[str, dict[str, str]] | None:
+    """Return the measurement and the tags; None where they are to be read sign by sign."""
+    measurement, *rest = text.split(",")
+    tags = {}
     for part in rest:
         name, _, value = part.partition("=")
         if not name or not value or "=" in value:
             return None
         tags[name] = value
-    for part in parts[1].split(","):
-        name, _, value = part.partition("=")
-        if not name or not value:
-            return None
-        fields[name] = _bare(value)
-    return {"measurement": measurement, "tags": tags, "fields": fields, "time": _time(parts[2].strip(), precision)}
+    return (measurement, tags) if measurement else None
 
 
 def _parsed(line: str, precision: str) -> Row:

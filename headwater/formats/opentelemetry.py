@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from headwater.codec.bounds import bounded, row_bytes
+from headwater.codec.bounds import bounded
 from headwater.codec.inflate import MAX_BYTES
 from headwater.codec.records import Decoder
 from headwater.codec.rows import ARRIVAL, MAX_EVENTS, Row, Unread
@@ -91,7 +91,8 @@ def _rows(parsed: Iterable[Any], contract: str, nesting: int) -> Iterator[Row | 
 
 
 def _size(row: Row | Unread) -> int:
-    return len(row.raw) if isinstance(row, Unread) else row_bytes(row)
+    """Return the bytes of a row's texts: it has no others, and no values within values."""
+    return len(row.raw) if isinstance(row, Unread) else sum([len(one) for one in row.values() if isinstance(one, str)])
 
 
 def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
@@ -103,7 +104,7 @@ def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
             for item in getattr(scope, snake(signal.items)):
                 try:
                     head = head or _head(resource, scope, depth)
-                    rows = [{**head, **row} for row in read(item, depth)]
+                    rows = read(item, depth, head)
                 except InvalidRecord as error:
                     yield Unread(str(error), item_request(signal, resource, scope, item))
                 else:
@@ -131,8 +132,27 @@ def _attributes(listed: Iterable[Any], depth: int) -> dict[str, Any]:
     return {one.key: _plain(one.value, depth) for one in listed}
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+def _attributes_text(listed: Any, depth: int) -> str:
+    """Return what `_json` writes of `_attributes`; most are texts and whole numbers, which are written here."""
+    texts = {one.key: _value_text(one.value, depth) for one in listed} if listed else {}
+    return "{" + ",".join([f"{_quoted(key)}:{text}" for key, text in texts.items()]) + "}"
+
+
+def _value_text(value: Any, depth: int) -> str:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return _quoted(value.string_value)
+    return str(value.int_value) if kind == "int_value" else _ENCODER.encode(_plain(value, depth))
+
+
+_quoted = json.encoder.encode_basestring
 
 
 def _head(resource: Any, scope: Any, depth: int) -> dict[str, Any]:
@@ -153,19 +173,21 @@ def _json_or_none(value: Any) -> str | None:
     return _json(value) if value else None
 
 
-def _when(*nanoseconds: int) -> object:
+def _when(first: int, second: int = 0) -> object:
     """Return the first time that is given, in epoch ms; where none is (0 in OTLP), the record's arrival."""
-    return next((ns // 1_000_000 for ns in nanoseconds if ns), ARRIVAL)
+    found = first or second
+    return found // 1_000_000 if found else ARRIVAL
 
 
-def _metric(metric: Any, depth: int) -> Iterator[Row]:
+def _metric(metric: Any, depth: int, head: Row) -> list[Row]:
     kind = metric.WhichOneof("data")
     if kind is None:
         if has_unknown_fields(metric):
             raise InvalidRecord(f"metric {metric.name[:60]} is of a kind that is not known")
-        return
+        return []
     data = getattr(metric, kind)
     shared = {
+        **head,
         "metric": metric.name,
         "kind": kind,
         "unit": metric.unit or None,
@@ -173,9 +195,11 @@ def _metric(metric: Any, depth: int) -> Iterator[Row]:
         "temporality": _TEMPORALITY.get(getattr(data, "aggregation_temporality", 0)),
         "monotonic": data.is_monotonic if kind == "sum" else None,
     }
-    for point in data.data_points:
-        values = _number(point) if kind in ("gauge", "sum") else _values(kind, point)
-        yield shared | _point(point, depth) | values
+    plain = kind in ("gauge", "sum")
+    return [
+        shared | _point(point, depth) | (_number(point) if plain else _values(kind, point))
+        for point in data.data_points
+    ]
 
 
 def _point(point: Any, depth: int) -> dict[str, Any]:
@@ -183,7 +207,7 @@ def _point(point: Any, depth: int) -> dict[str, Any]:
         "ts": _when(point.time_unix_nano),
         "time_ns": point.time_unix_nano or None,
         "start_ns": point.start_time_unix_nano or None,
-        "attributes": _json(_attributes(point.attributes, depth)),
+        "attributes": _attributes_text(point.attributes, depth),
         "exemplars": _json_or_none([_exemplar(one, depth) for one in getattr(point, "exemplars", ())]),
         "flags": point.flags or None,
     }
@@ -249,9 +273,10 @@ def _spelled(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _log(record: Any, depth: int) -> Iterator[Row]:
+def _log(record: Any, depth: int, head: Row) -> list[Row]:
     body = _plain(record.body, depth)
-    yield {
+    row = {
+        **head,
         "ts": _when(record.time_unix_nano, record.observed_time_unix_nano),
         "time_ns": record.time_unix_nano or None,
         "observed_ns": record.observed_time_unix_nano or None,
@@ -261,15 +286,18 @@ def _log(record: Any, depth: int) -> Iterator[Row]:
         "body": body if body is None or isinstance(body, str) else _json(body),
         "trace_id": record.trace_id.hex() or None,
         "span_id": record.span_id.hex() or None,
-        "attributes": _json(_attributes(record.attributes, depth)),
+        "attributes": _attributes_text(record.attributes, depth),
         "dropped_attributes": record.dropped_attributes_count or None,
         "flags": record.flags or None,
     }
+    return [row]
 
 
-def _span(span: Any, depth: int) -> Iterator[Row]:
+def _span(span: Any, depth: int, head: Row) -> list[Row]:
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
-    yield {
+    code, message = (span.status.code, span.status.message) if span.HasField("status") else (0, "")
+    row = {
+        **head,
         "ts": _when(start, end),
         "trace_id": span.trace_id.hex() or None,
         "span_id": span.span_id.hex() or None,
@@ -281,9 +309,9 @@ def _span(span: Any, depth: int) -> Iterator[Row]:
         "end_ns": end or None,
         # a span that has not ended, as some SDKs export it, has no duration yet
         "duration_ms": (end - start) / 1e6 if start and end else None,
-        "status": _enum_name(_STATUS, span.status.code),
-        "status_message": span.status.message or None,
-        "attributes": _json(_attributes(span.attributes, depth)),
+        "status": _enum_name(_STATUS, code),
+        "status_message": message or None,
+        "attributes": _attributes_text(span.attributes, depth),
         "dropped_attributes": span.dropped_attributes_count or None,
         "dropped_events": span.dropped_events_count or None,
         "dropped_links": span.dropped_links_count or None,
@@ -291,6 +319,7 @@ def _span(span: Any, depth: int) -> Iterator[Row]:
         "links": _json_or_none([_span_link(one, depth) for one in span.links]),
         "flags": span.flags or None,
     }
+    return [row]
 
 
 def _span_event(one: Any, depth: int) -> Row:

@@ -5,10 +5,11 @@ messages as mappings, repeated fields as lists, timestamps as times; a field tha
 message can tell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
@@ -37,10 +38,11 @@ def protobuf(descriptors: bytes | str | Path, message: str, *, framing: str = "n
     if framing not in _FRAMINGS:
         raise UsageError(f"protobuf: framing {framing!r} is none of {', '.join(_FRAMINGS)}")
     made = _message_class(descriptors, message)
+    parse, parts = made.FromString, _parts(made.DESCRIPTOR)
 
     def one(data: bytes) -> Row:
         try:
-            return _row(made.FromString(data))
+            return _row(parse(data), parts)
         except DecodeError as error:
             raise InvalidRecord(f"not a {message} in Protobuf: {' '.join(str(error).split())[:200]}") from None
 
@@ -97,20 +99,37 @@ def _behind_index(data: bytes, framing: str, wanted: int) -> bytes:
     return data[at:]
 
 
-def _row(message: Any) -> dict[str, Any]:
+class _FieldReader(NamedTuple):
+    """Hold how a field of a message is read; `read` is None where its value is taken as it stands."""
+
+    name: str
+    has_presence: bool
+    read: Callable[[Any], Any] | None
+
+
+@lru_cache(maxsize=1024)
+def _parts(descriptor: Any) -> tuple[_FieldReader, ...]:
+    """Return the fields of a message type: to ask its descriptor costs more than to read a message."""
+    return tuple(_FieldReader(one.name, one.has_presence, _reader(one)) for one in descriptor.fields)
+
+
+def _reader(field: Any) -> Callable[[Any], Any] | None:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        inner = kind.fields_by_name["value"]
+        return lambda entries: {str(key): _value(inner, one) for key, one in entries.items()}
+    if _is_repeated(field):
+        return lambda values: [_value(field, one) for one in values]
+    return None if kind is None and field.enum_type is None else lambda value: _value(field, value)
+
+
+def _row(message: Any, parts: tuple[_FieldReader, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        if field.has_presence and not message.HasField(field.name):
+    for name, has_presence, read in parts:
+        if has_presence and not message.HasField(name):
             continue
-        value = getattr(message, field.name)
-        kind = field.message_type
-        if kind is not None and kind.GetOptions().map_entry:
-            inner = kind.fields_by_name["value"]
-            row[field.name] = {str(key): _value(inner, one) for key, one in value.items()}
-        elif _is_repeated(field):
-            row[field.name] = [_value(field, one) for one in value]
-        else:
-            row[field.name] = _value(field, value)
+        value = getattr(message, name)
+        row[name] = value if read is None else read(value)
     return row
 
 
@@ -129,5 +148,5 @@ def _value(field: Any, value: Any) -> Any:
         # seconds and nanoseconds; a timedelta refuses what no datetime holds
         return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
     if field.message_type.full_name.startswith("google.protobuf.") and field.message_type.name.endswith("Value"):
-        return value.value if hasattr(value, "value") else _row(value)
-    return _row(value)
+        return value.value if hasattr(value, "value") else _row(value, _parts(value.DESCRIPTOR))
+    return _row(value, _parts(value.DESCRIPTOR))

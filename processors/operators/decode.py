@@ -5,9 +5,10 @@ on codes. Whatever a record holds, it is decoded, a `Poison`, or a control recor
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +28,10 @@ from headwater.codec import (
     decoder_units,
     event_json,
     json_payloads,
+    json_row,
+    row_units,
 )
-from headwater.codec.rows import Row, event_record, with_arrival
+from headwater.codec.rows import Gathered, Row, Unread, event_record, lacks_time, with_arrival
 from headwater.contract import Contract
 from headwater.contract.checks import long_texts
 from headwater.errors import InvalidRecord
@@ -98,6 +101,8 @@ def decode(records: Sequence[StreamRecord], contract: Contract, decoder: Decoder
 
     `decoder` is the pipeline's, which reads what others wrote in place of JSON.
     """
+    if contract.unknown == "ignore" if contract.selects else decoder is not None:
+        return _gathered(records, contract, decoder)
     out: list[Found] = []
     small: list[list[Unit]] = []
     events = 0
@@ -115,10 +120,56 @@ def decode(records: Sequence[StreamRecord], contract: Contract, decoder: Decoder
     return out + _small(records, len(records) - len(small), small, contract, decoder)
 
 
+def _gathered(records: Sequence[StreamRecord], contract: Contract, decoder: Decoder | None) -> list[Found]:
+    """Return what `decode` does, of rows whose fields can be taken one by one."""
+    out: list[Found] = []
+    rows, first = Gathered(contract), 0
+    in_json = json_row(contract)
+
+    def end(at: int) -> None:
+        """Return what was gathered of the records up to this one."""
+        nonlocal rows, first
+        out.extend(_together(records[first:at], first, rows, contract, decoder))
+        rows, first = Gathered(contract), at
+
+    for at, record in enumerate(records):
+        if rows.total >= _AT_ONCE or record.arrived_ms - records[first].arrived_ms > DAY_MS:
+            end(at)
+        units = None
+        if len(record.data) <= _SMALL:
+            data = record.data
+            units = row_units(data, in_json) if decoder is None else decoder_units(data, contract, decoder)
+        if units is None or not rows.add(units):
+            end(at)
+            out += _one(at, record, contract, decoder)
+            first = at + 1
+    end(len(records))
+    return out
+
+
+def _together(
+    records: Sequence[StreamRecord], at: int, rows: Gathered, contract: Contract, decoder: Decoder | None
+) -> list[Found]:
+    """Return the events that were gathered of these records, from `at` on; where one is invalid, by way of rows."""
+    if len(records) < 2:
+        return [found for one, record in enumerate(records, at) for found in _one(one, record, contract, decoder)]
+    arrivals = [record.arrived_ms for record in records]
+    decoded = rows.decoded(arrivals)
+    arrived = np.repeat(np.array(arrivals, np.int64), rows.counts)
+    if decoded is None or _doubtful(decoded.table, arrived, contract):
+        units = [_units(record, contract, decoder) for record in records]
+        known = [one for one in units if one is not None]
+        if len(known) == len(units):
+            return _small(dict(enumerate(records, at)), at, known, contract, decoder)
+        return [found for one, record in enumerate(records, at) for found in _one(one, record, contract, decoder)]
+    starts = np.cumsum([0, *rows.counts])
+    return [_part(at, 0, len(records), starts, decoded)]
+
+
 def _units(record: StreamRecord, contract: Contract, decoder: Decoder | None) -> list[Unit] | None:
     if decoder is None:
         return json_payloads(record.data)
-    return decoder_units(record.data, contract, _arriving(decoder, record))
+    return decoder_units(record.data, contract, decoder)
 
 
 def _arriving(decoder: Decoder, record: StreamRecord) -> Decoder:
@@ -210,7 +261,7 @@ def _doubtful(table: pa.Table, arrived: Ints, contract: Contract) -> dict[str, M
 
 
 def _small(
-    records: Sequence[StreamRecord],
+    records: Sequence[StreamRecord] | Mapping[int, StreamRecord],
     at: int,
     units: Sequence[list[Unit]],
     contract: Contract,
@@ -223,12 +274,15 @@ def _small(
 
     if len(units) < 2:
         return alone(0, len(units))
+    every = [*chain.from_iterable(units)]
+    if decoder is not None and lacks_time(every):
+        every = [unit for i, one in enumerate(units, at) for unit in _timed(one, records[i].arrived_ms)]
     try:
-        decoded = decode_units([unit for one in units for unit in one], contract)
+        decoded = decode_units(every, contract)
     except InvalidRecord:  # more events together than one record may have
         return alone(0, len(units))
     starts = np.cumsum([0, *map(len, units)])
-    arrived = np.array([one.arrived_ms for one in records[at : at + len(units)]], np.int64)
+    arrived = np.array([records[i].arrived_ms for i in range(at, at + len(units))], np.int64)
     if _doubtful(decoded.table, arrived[np.searchsorted(starts, decoded.rows, side="right") - 1], contract):
         return alone(0, len(units))
     invalid: dict[int, list[InvalidRow]] = {}
@@ -250,6 +304,10 @@ def _small(
             rows = tuple(row._replace(index=row.index - int(starts[one])) for row in invalid[one])
             out.append(replace(part, decoded=replace(part.decoded, invalid=rows)))
     return out
+
+
+def _timed(units: list[Unit], arrived_ms: int) -> list[Unit]:
+    return [*with_arrival(cast("list[Row | Unread]", units), arrived_ms)]
 
 
 def _part(at: int, first: int, last: int, starts: Ints, decoded: Decoded) -> Part:

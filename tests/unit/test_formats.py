@@ -137,14 +137,16 @@ _LINES = st.lists(
 def test_a_plain_line_is_read_as_any_other_would_be(line: str) -> None:
     """The short way of most lines has the answer of the long one, or leaves the line to it."""
 
-    def answer(read: Any) -> object:
+    def answer(read: Any, how: object) -> object:
         try:
-            return read(line, "ns")
+            return read(line, how)
         except InvalidRecord:
             return "refused"
 
-    short = answer(lineprotocol._plain_row)
-    assert short is None or short == answer(lineprotocol._parsed)
+    known = lineprotocol._Known("ns")
+    short = answer(lineprotocol._plain_row, known)
+    assert short is None or short == answer(lineprotocol._parsed, "ns")
+    assert answer(lineprotocol._plain_row, known) == short
 
 
 def test_influx_and_telegraf_and_fluent_bit() -> None:

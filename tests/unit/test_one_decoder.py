@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,20 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.codec import Control, Decoded, decode_contents, decode_record, encode_batch, encode_control, encode_kpl
+from headwater.codec import (
+    Control,
+    Decoded,
+    Decoder,
+    decode_contents,
+    decode_record,
+    encode_batch,
+    encode_control,
+    encode_kpl,
+)
 from headwater.codec.records import Content
+from headwater.contract import Contract
 from headwater.errors import InvalidRecord
+from headwater.formats import telegraf
 from headwater.processors.operators.decode import Part, Poison
 from headwater.processors.operators.decode import decode as decode_records
 from headwater.stream.record import StreamRecord
@@ -107,15 +119,25 @@ def test_a_user_record_is_read_as_a_record_with_its_bytes(payloads: list[bytes])
     assert users == starts
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(PAYLOADS, max_size=5))
-def test_the_engines_decoder_reads_the_same(payloads: list[bytes]) -> None:
-    """What is read in one pass over neighbouring records is what each gives alone."""
+WAYS: dict[str, tuple[Contract, Decoder | None]] = {
+    "JSON": (CONTRACT, None),
+    "some fields of JSON": (replace(CONTRACT, unknown="ignore"), None),
+    "a decoder": (CONTRACT, telegraf()),
+    "some fields of a decoder": (replace(CONTRACT, unknown="ignore"), telegraf()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=100, deadline=None)
+@given(payloads=st.lists(PAYLOADS, max_size=5))
+def test_the_engines_decoder_reads_the_same(way: str, payloads: list[bytes]) -> None:
+    """What is read in one pass over neighbouring records is what each gives alone, and what `decode_contents` does."""
+    contract, decoder = WAYS[way]
 
     def found_in(*datas: bytes) -> list[object]:
         records = [StreamRecord("shard-0", str(at + 1), 1_762_160_400_000, "k", data) for at, data in enumerate(datas)]
         out: list[object] = []
-        for found in decode_records(records, CONTRACT):
+        for found in decode_records(records, contract, decoder):
             if isinstance(found, Part):
                 out += events_of([one.decoded for one in found.by_record()])
             else:
@@ -127,6 +149,13 @@ def test_the_engines_decoder_reads_the_same(payloads: list[bytes]) -> None:
 
     apart = [one for payload in payloads for one in found_in(payload)]
     assert without_places(found_in(*payloads)) == without_places(apart)
+    for payload in payloads:
+        for copies in (1, 2):
+            try:
+                alone = events_of(decode_contents(payload, contract, decoder).contents) * copies
+            except InvalidRecord as refused:
+                alone = [str(refused)] * copies
+            assert without_places(found_in(*[payload] * copies)) == without_places(alone)
 
 
 def test_decompression_is_bounded_over_a_whole_aggregate() -> None:
