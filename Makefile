@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: env demo test test-bugs test-trino lint simulate nightly mutate chaos soak fuzz bench site image lock clean help
+.PHONY: env demo test test-bugs test-trino test-spark lint simulate nightly mutate chaos soak fuzz bench site image lock clean help
 .DEFAULT_GOAL := help
 
 # The tests start hundreds of commands: without bytecode each of them compiles everything that it imports.
@@ -39,6 +39,10 @@ test-bugs: env ## Every mistake planted in the code is found by the simulation; 
 test-trino: env ## A real Trino over the lake; fetches 821 MB once, needs a JDK of 24 or newer and Maven
 	$(BIN)/python -m tests.trino.server
 	$(BIN)/pytest -m trino tests/trino
+
+test-spark: env ## Spark 3.5 and 4 over the lake, with Iceberg 1.9 and 1.10; fetches 1.2 GB once, needs Java and Maven
+	$(BIN)/python -m tests.spark.server
+	$(BIN)/pytest -m spark tests/spark
 
 lint: env ## ruff, mypy strict, import-linter, bandit
 	$(BIN)/ruff check .
@@ -86,7 +90,8 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.hot_row
 	$(BIN)/python -m bench.invalid
 
-site: env ## The documentation site in build/site, links checked
+site: env ## The documentation site in build/site, links checked; runs the notebooks that have changed
+	$(BIN)/python -m infra.notebooks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 SERVICE ?= publish

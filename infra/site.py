@@ -1,10 +1,12 @@
 """Write the pages of the documentation site that come from code: a hook of MkDocs, which `make site` runs.
 
-The API's page is made of docstrings, the CLI's of the commands' help, and each notebook is a page of its cells. They
-are never files: a page that is made anew with each build cannot be out of date.
+The API's page is made of docstrings, the CLI's of the commands' help, and each notebook is a page of its cells, with
+what they gave where `infra.notebooks` has run it as it is. They are never files: a page that is made anew with each
+build cannot be out of date.
 """
 
 import ast
+import base64
 import inspect
 import json
 import re
@@ -18,6 +20,7 @@ import typer.main
 from mkdocs.structure.files import File, Files
 
 from headwater.commands import app
+from infra.notebooks import ran
 
 ROOT = Path(__file__).parents[1]
 MODULES = ("headwater", "headwater.formats", "headwater.testing")
@@ -44,6 +47,9 @@ def on_files(files: Files, config: Any) -> Files:
     pages |= {f"notebooks/{path.stem}.md": notebook(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for name, body in figures(path).items():
+            files.append(File.generated(config, f"notebooks/{name}", content=body))
     return files
 
 
@@ -175,11 +181,41 @@ def parameter(one: Any) -> str:
     return f"| `{name}` | {needed} | {cell(getattr(one, 'help', '') or '')} |"
 
 
+def cells(path: Path) -> list[dict[str, Any]]:
+    """Return the cells of a notebook, with what they gave when it was run as it is now, if it was."""
+    made = ran(path)
+    found: list[dict[str, Any]] = json.loads((made if made.exists() else path).read_text(encoding="utf-8"))["cells"]
+    return found
+
+
 def notebook(path: Path) -> str:
-    """Return the cells of a notebook; what they print is there when it is run."""
-    parts = []
-    for one in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    """Return the page of a notebook: its cells, each with what it gave."""
+    parts, number = [], 0
+    for one in cells(path):
         source = "".join(one["source"])
         parts.append(source if one["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in one.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                parts.append(f"![a figure]({path.stem}-{number}.png)")
+                number += 1
+            else:
+                parts.append(given(output))
     parts.append(f"To run it: `jupyter lab notebooks/{path.name}`.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def given(output: dict[str, Any]) -> str:
+    """Return what a cell printed, or its last value: a table as HTML, all else as text. Warnings are left out."""
+    data = output.get("data", {})
+    if "text/html" in data:
+        lines = (line.strip() for line in "".join(data["text/html"]).splitlines())
+        return re.sub(r"<style.*?</style>", "", "".join(lines), flags=re.S)
+    text = "".join(data.get("text/plain", output.get("text", "") if output.get("name") == "stdout" else ""))
+    return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
+
+
+def figures(path: Path) -> dict[str, bytes]:
+    """Return the figures of a notebook by the names that its page has for them."""
+    outputs = [one.get("data", {}) for cell in cells(path) for one in cell.get("outputs", ())]
+    images = [one["image/png"] for one in outputs if "image/png" in one]
+    return {f"{path.stem}-{number}.png": base64.b64decode("".join(body)) for number, body in enumerate(images)}

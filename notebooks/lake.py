@@ -42,13 +42,16 @@ class Lake:
         (local,) = sqlglot.transpile(query, read="athena", write="duckdb")
         return lake_query(self.services.settings, local).to_pandas()
 
-    def settle(self, seconds: float = 120.0) -> None:
-        """Wait until what was produced is in the lake: accepted, processed and published."""
+    def settle(self, events: int = 0, seconds: float = 120.0) -> None:
+        """Wait until what was produced is in the lake: accepted, processed and published, so many `events` at least.
+
+        Without a number, what the stream has and nobody has read yet is not waited for.
+        """
         clock = SystemClock()
         deadline = clock.now_ms() + round(seconds * 1000)
         while clock.now_ms() < deadline:
             report = run_audit(self.services.reader)
-            if report.exact and report.processed and not report.pending_files:
+            if report.exact and report.in_lake >= max(1, events) and not report.pending_files:
                 return
             clock.sleep(1.0)
         raise HeadwaterError(f"not everything is in the lake after {seconds:.0f} s: headwater audit says what")

@@ -209,12 +209,12 @@ def _add(settings: Settings, table: str, of: Contract, kind: str, origin: str) -
 
 
 @lru_cache(maxsize=1)
-def _opened(bucket: str, database: str) -> Any:
-    return open_catalog(Settings(bucket=bucket, database=database))
+def _opened(bucket: str, database: str, catalog: str) -> Any:
+    return open_catalog(Settings(bucket=bucket, database=database, catalog=catalog))
 
 
 def _catalog(settings: Settings) -> Any:
-    return _opened(settings.bucket, settings.database)
+    return _opened(settings.bucket, settings.database, settings.catalog)
 
 
 def _compact(settings: Settings, name: str) -> None:

@@ -1,5 +1,6 @@
 """The documentation site: built strictly, nothing loaded from elsewhere, and everything public is on it."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import typer.main
 from headwater.commands import app
 from headwater.producers.producer import Producer
 from headwater.producers.settings import Receipt
-from infra.site import MODULES, commands, fields, markdown, signature
+from infra.site import MODULES, commands, fields, figures, markdown, notebook, signature
 
 ROOT = Path(__file__).parents[2]
 LOADED = re.compile(
@@ -59,6 +60,30 @@ def test_every_command_is_there(site: Path) -> None:
     assert {"headwater audit", "headwater audit accept", "headwater view get"} <= set(names)
     assert not [name for name in names if f'id="{name.replace(" ", "-")}"' not in page]
     assert "--sample" in page
+
+
+def test_a_notebook_that_was_run_shows_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as files, tables as they are, text as text, warnings not; and its cells alone before."""
+    path, made = tmp_path / "a.ipynb", tmp_path / "ran.ipynb"
+    outputs = [
+        {"data": {"image/png": "aGk=", "text/plain": "<Figure>"}},
+        {"data": {"text/html": "<div>\n <style scoped>\n x {}\n</style>\n <table></table></div>", "text/plain": "t"}},
+        {"name": "stdout", "text": ["182 hours", " agree\n"]},
+        {"name": "stderr", "text": "a warning"},
+    ]
+    cell = {"cell_type": "code", "source": ["1 + 1"]}
+    path.write_text(json.dumps({"cells": [cell]}))
+    made.write_text(json.dumps({"cells": [cell | {"outputs": outputs}]}))
+    monkeypatch.setattr("infra.site.ran", lambda _: made)
+    assert figures(path) == {"a-0.png": b"hi"}
+    page = notebook(path)
+    assert "![a figure](a-0.png)" in page
+    assert "<div><table></table></div>" in page
+    assert "```text\n182 hours agree\n```" in page
+    assert "warning" not in page
+    made.unlink()
+    assert figures(path) == {}
+    assert notebook(path).startswith("```python\n1 + 1\n```\n\nTo run it")
 
 
 def test_prose_of_a_docstring_is_text() -> None:
