@@ -20,6 +20,7 @@ from headwater.producers.gateway.app import Gateway
 from headwater.producers.gateway.events import EventsEndpoint
 from headwater.producers.gateway.metrics import CONTENT_TYPE
 from headwater.producers.gateway.openapi import document, page
+from headwater.web.headers import INERT_HEADERS, InertAnswers
 from headwater.web.problems import Problem, problem_response
 from headwater.web.tracing import parse_traceparent, span, traceparent_of
 
@@ -33,9 +34,7 @@ _CORS_HEADERS = (
 )
 """Headers that a page may send."""
 _PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "content-security-policy": INERT_HEADERS["content-security-policy"] + "; style-src 'unsafe-inline'",
     "cache-control": "no-store",
 }
 """Headers of the page at `/`, which has no script and loads nothing."""
@@ -53,9 +52,17 @@ def create_app(gateway: Gateway) -> Starlette:
         *_information_routes(gateway),
     ]
     handlers: Any = {HTTPException: _http_error, Exception: _internal_error}
-    return Starlette(
+    return _InertApp(
         routes=routes, lifespan=_lifespan(gateway), exception_handlers=handlers, middleware=_middleware(gateway)
     )
+
+
+class _InertApp(Starlette):
+    """Add headers around all else: Starlette's own middleware lies within its answer to a fault."""
+
+    def build_middleware_stack(self) -> Any:
+        """Return what answers requests."""
+        return InertAnswers(super().build_middleware_stack())
 
 
 def _middleware(gateway: Gateway) -> list[Middleware]:

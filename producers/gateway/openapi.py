@@ -158,10 +158,12 @@ def page(found: dict[str, Any]) -> str:
     ]
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
-            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}. ")
+            parts.append(
+                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'].rstrip('.'))}. "
+            )
             parts.append(escape(operation.get("description", "")))
             if "requestBody" in operation:
-                parts.append(_fields(schemas[path.rsplit("/", 1)[1]]))
+                parts.append(_fields(schemas[path.removeprefix("/v1/events/")]))
                 kinds = ", ".join(f"<code>{escape(kind)}</code>" for kind in operation["requestBody"]["content"])
                 parts.append(f"<p>Bodies: {kinds}, each plain, gzip or zstd.")
             rows = "".join(

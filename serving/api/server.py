@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from headwater.aws import client
 from headwater.clock import Clock
@@ -17,11 +18,12 @@ from headwater.serving.console.mount import mount_console
 from headwater.serving.console.origins import OriginCheck, is_loopback
 from headwater.serving.console.state import ConsoleState
 from headwater.web.auth import Authenticator, JwtVerifier
+from headwater.web.headers import InertAnswers
 from headwater.web.http_server import bound_socket, check_tls, run_server
 from headwater.web.keys import KeyStore
 from headwater.web.protocol import bounded_protocol
 
-__all__ = ["check_settings", "make_service", "serve"]
+__all__ = ["check_settings", "guarded", "make_service", "serve"]
 
 _API_PATHS = ("/v1/", "/v1", "/health", "/openapi.json")
 
@@ -31,12 +33,19 @@ def make_service(settings: Settings, clock: Clock, reader: ViewReader, console: 
     wanted = settings.serve
     check_settings(wanted)
     authenticator = _authenticator(settings, clock) if wanted.auth == "keys" else None
-    app: Any = create_app(reader, wanted, authenticator)
+    app = create_app(reader, wanted, authenticator)
+    return guarded(app, authenticator, console, key_seconds=settings.gateway.key_seconds)
+
+
+def guarded(
+    app: FastAPI, authenticator: Authenticator | None, console: ConsoleState | None, *, key_seconds: float
+) -> Any:
+    """Return the query API as it is served: the console put on it unless that is None, and what guards both."""
+    inner: Any = app
     if console is not None:
-        gate = LoginGate(app, authenticator, api_paths=_API_PATHS, seconds=settings.gateway.key_seconds)
+        inner = gate = LoginGate(app, authenticator, api_paths=_API_PATHS, seconds=key_seconds)
         mount_console(app, console, gate)
-        app = gate
-    return OriginCheck(app, loopback=authenticator is None)
+    return InertAnswers(OriginCheck(inner, loopback=authenticator is None))
 
 
 def check_settings(wanted: ServeSettings) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from headwater.serving.console.elements import set_busy
+from headwater.serving.console.formatting import legible
 from headwater.web.problems import Problem
 
 __all__ = ["AccessCheck", "PageActions"]
@@ -47,4 +48,4 @@ class PageActions:
 
     def _notify(self, text: str, kind: Any) -> None:
         if text and not self.is_closed:
-            ui.notify(text, type=kind, multi_line=True)
+            ui.notify(legible(text), type=kind, multi_line=True)

@@ -8,7 +8,7 @@ from nicegui import ui
 from headwater.processors.audit.report import AuditReport, ForeignAudit, OriginAudit, SingleEventsAudit
 from headwater.serving.console.actions import PageActions
 from headwater.serving.console.elements import card, fill_table, set_busy, table
-from headwater.serving.console.formatting import age, clock_time, ranges, short
+from headwater.serving.console.formatting import age, clock_time, legible, ranges, short
 from headwater.serving.console.state import AUDIT_SECONDS, ConsoleState
 
 __all__ = ["AuditPanel", "audit_badge", "audit_rows"]
@@ -49,13 +49,13 @@ class AuditPanel:
             set_busy(self._button, poll.is_running)
         report: AuditReport | None = poll.value
         if report is None:
-            self._status.set_text(poll.error or "reading every identity in the lake …")
+            self._status.set_text(legible(poll.error) or "reading every identity in the lake …")
             return
         unread = f"{report.unread:,} accepted and not read yet, " if report.unread else ""
         waiting = f", {report.waiting:,} on their way to it" if report.waiting else ""
         self._status.set_text(
             f"{unread}{report.processed:,} processed, {report.in_lake:,} in the lake{waiting}; "
-            f"as of {clock_time(poll.at_ms)}" + (f"; {poll.error}" if poll.error else "")
+            f"as of {clock_time(poll.at_ms)}" + (f"; {legible(poll.error)}" if poll.error else "")
         )
         if report is not self._shown:
             self._shown = report

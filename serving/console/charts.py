@@ -7,7 +7,7 @@ variables of the style sheet where they are on the page's own ground.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwater.serving.console.formatting import short
+from headwater.serving.console.formatting import legible, short
 from headwater.serving.console.overview import ShardRow
 from headwater.serving.console.theme import COLD, GRID, HOT, INK, PAPER, SERIES, UNKNOWN, WARM
 
@@ -38,7 +38,7 @@ def shard_options(rows: Sequence[ShardRow]) -> dict[str, Any]:
         "yAxis": {"type": "category", "data": [""], "show": False},
         "series": [
             {
-                "name": f"shard {short(row.shard_id)}: {heat_text(row.hottest)}",
+                "name": f"shard {legible(short(row.shard_id))}: {heat_text(row.hottest)}",
                 "type": "bar",
                 "stack": "space",
                 "barWidth": 46,
@@ -46,7 +46,7 @@ def shard_options(rows: Sequence[ShardRow]) -> dict[str, Any]:
                 "itemStyle": {"color": heat_colour(row.hottest), "borderColor": PAPER, "borderWidth": 1},
                 "label": {
                     "show": row.width > 0.04,
-                    "formatter": f"{short(row.shard_id)}\n{heat_text(row.hottest)}",
+                    "formatter": f"{legible(short(row.shard_id))}\n{heat_text(row.hottest)}",
                     "color": "#fff",
                     "lineHeight": 15,
                 },
@@ -86,7 +86,7 @@ def view_options(rows: Sequence[Mapping[str, object]], by: Sequence[str], value:
     """Return one line for each of the first few keys, over the windows."""
     series: dict[str, list[tuple[str, Any]]] = {}
     for row in rows:
-        key = " | ".join(str(row[name]) for name in by) or "all"
+        key = legible(" | ".join(str(row[name]) for name in by)) or "all"
         if "window_start" in row and (key in series or len(series) < _FEW_SERIES):
             series.setdefault(key, []).append((str(row["window_start"]), _rounded(row.get(value))))
     return _lines(

@@ -5,6 +5,8 @@ from typing import Any
 
 from nicegui import ui
 
+from headwater.serving.console.formatting import legible
+
 __all__ = ["BY_NUMBER", "PHONE", "card", "fill_table", "replace_options", "set_busy", "table"]
 
 BY_NUMBER = """
@@ -43,7 +45,7 @@ def table(columns: Sequence[str], key: str, *, empty: str = "nothing", cards: bo
     spec = [
         {
             "name": name.rstrip(">"),
-            "label": name.rstrip(">"),
+            "label": legible(name.rstrip(">")),
             "field": name.rstrip(">"),
             "align": "right" if name.endswith(">") else "left",
             "sortable": True,
@@ -78,8 +80,9 @@ def _row(names: Sequence[str], cells: Sequence[str | tuple[str, str]]) -> dict[s
     row: dict[str, object] = {}
     titles = {}
     for name, cell in zip(names, cells, strict=True):
-        row[name], whole = (cell, "") if isinstance(cell, str) else cell
-        if whole and whole != row[name]:
+        shown, whole = map(legible, (cell, "") if isinstance(cell, str) else cell)
+        row[name] = shown
+        if whole and whole != shown:
             titles[name] = whole
     return row | {"_titles": titles}
 

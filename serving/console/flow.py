@@ -7,7 +7,7 @@ from nicegui import ui
 
 from headwater.serving.console.charts import rate_options
 from headwater.serving.console.elements import card, replace_options
-from headwater.serving.console.formatting import behind
+from headwater.serving.console.formatting import behind, legible
 from headwater.serving.console.overview import Hop, Overview
 
 __all__ = ["FlowPanel", "RatesPanel", "hop_texts"]
@@ -96,4 +96,4 @@ class RatesPanel:
 
 
 def _counts_text(counts: Sequence[tuple[str, int]]) -> str:
-    return " · ".join(f"{name} {number:,}" for name, number in counts)
+    return legible(" · ".join(f"{name} {number:,}" for name, number in counts))

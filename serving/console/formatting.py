@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 
 from headwater.sinks.deadletter import DeadLetter
 
-__all__ = ["age", "behind", "clock_time", "figure", "letter_text", "moment", "ranges", "short", "size"]
+__all__ = ["age", "behind", "clock_time", "figure", "legible", "letter_text", "moment", "ranges", "short", "size"]
 
 _UP_TO_DATE_MS = 1_000
+_TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "·")
+"""Unicode's marks that turn the direction of the text behind them: https://www.unicode.org/reports/tr9/"""
 
 
 def age(milliseconds: float | None) -> str:
@@ -63,6 +65,15 @@ def moment(milliseconds: int | None) -> str:
     if milliseconds is None:
         return "–"
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def legible(text: str) -> str:
+    """Return a text of others without marks that turn around what is shown behind it.
+
+    >>> legible("exe.\u202egpj")
+    'exe.·gpj'
+    """
+    return text.translate(_TURNING)
 
 
 def clock_time(milliseconds: int) -> str:

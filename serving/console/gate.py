@@ -49,6 +49,9 @@ class LoginGate:
     the key that opened it is revoked, which is checked every `seconds`; while that cannot be checked it stays open.
     """
 
+    PATHS = (_LOGIN, _LOGOUT)
+    """Paths that the gate answers itself."""
+
     def __init__(
         self,
         app: Any,

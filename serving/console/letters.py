@@ -7,7 +7,7 @@ from nicegui import ui
 
 from headwater.serving.console.actions import PageActions
 from headwater.serving.console.elements import card, fill_table, set_busy, table
-from headwater.serving.console.formatting import letter_text, moment
+from headwater.serving.console.formatting import legible, letter_text, moment
 from headwater.serving.console.letter_reader import Letters
 from headwater.serving.console.state import ConsoleState
 
@@ -75,7 +75,7 @@ class LettersPanel:
         with ui.dialog(value=True) as dialog, ui.card().classes("w-full max-w-4xl"):
             for letter in (self._state.letters.value or Letters()).shown:
                 if letter.name in chosen:
-                    ui.label(f"{letter.name}: {letter.reason}").classes("text-sm font-medium")
+                    ui.label(legible(f"{letter.name}: {letter.reason}")).classes("text-sm font-medium")
                     ui.label(letter_text(letter, _READABLE)).classes("as-written text-xs")
             ui.button("Close", on_click=dialog.close)
         dialog.on("hide", dialog.delete)

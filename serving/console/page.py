@@ -15,7 +15,7 @@ from headwater.serving.console.alerts import AlertsPanel, count_firing
 from headwater.serving.console.audit import AuditPanel, audit_badge
 from headwater.serving.console.elements import BY_NUMBER, PHONE
 from headwater.serving.console.flow import FlowPanel, RatesPanel
-from headwater.serving.console.formatting import age, clock_time
+from headwater.serving.console.formatting import age, clock_time, legible
 from headwater.serving.console.jobs import JobsPanel
 from headwater.serving.console.lake import LakePanel
 from headwater.serving.console.letters import LettersPanel
@@ -114,7 +114,8 @@ class Page:
         self._as_of.set_text(
             "asking …" if old is None else f"as of {clock_time(state.overview.at_ms)} ({age(max(1_000, old))} ago)"
         )
-        self._errors.set_text("; ".join(f"{one.name}: {one.error}" for one in state.polls if one.error)[:600])
+        errors = "; ".join(f"{one.name}: {one.error}" for one in state.polls if one.error)
+        self._errors.set_text(legible(errors[:600]))
 
 
 def console_page(state: ConsoleState, check_access: AccessCheck, *, keys: bool) -> Callable[[], None]:

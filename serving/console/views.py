@@ -10,7 +10,7 @@ from headwater.processors.definition.parts import View
 from headwater.serving.console.actions import PageActions
 from headwater.serving.console.charts import view_options
 from headwater.serving.console.elements import card, fill_table, replace_options, table
-from headwater.serving.console.formatting import clock_time, figure
+from headwater.serving.console.formatting import clock_time, figure, legible
 from headwater.serving.console.state import ConsoleState
 
 __all__ = ["ViewsPanel", "cell_text"]
@@ -19,6 +19,8 @@ _EXPLORED = 8, 60
 """Keys of a view that are shown, and windows of each."""
 _SECONDS = 10.0
 _TYPED_MS = 500
+_ROW = "#"
+"""The hidden column that tells rows apart."""
 
 
 class ViewsPanel:
@@ -41,9 +43,9 @@ class ViewsPanel:
 
     def _choices(self, names: list[str]) -> None:
         with ui.row().classes("items-center"):
-            self._view = ui.select(names, value=names[0], label="view", on_change=self._read).classes("w-40")
+            self._view = ui.select(_options(names), value=names[0], label="view", on_change=self._read).classes("w-40")
             self._prefix = ui.input("key begins with", on_change=self._read).props(f"debounce={_TYPED_MS} clearable")
-            self._value = ui.select([], label="chart", on_change=self._draw).classes("w-40")
+            self._value = ui.select({}, label="chart", on_change=self._draw).classes("w-40")
             self._wheel = ui.spinner(size="sm").props('aria-label="reading"')
             self._status = ui.label("").classes("text-sm opacity-80").props('role="status"')
 
@@ -58,7 +60,7 @@ class ViewsPanel:
         except Exception as error:  # shown, and read again in a few seconds
             if turn == self._turn and not self._actions.is_closed:
                 self._wheel.set_visibility(False)
-                self._status.set_text(f"{type(error).__name__}: {error}")
+                self._status.set_text(legible(f"{type(error).__name__}: {error}"))
             return
         if turn == self._turn and not self._actions.is_closed:
             self._found = (view, rows)
@@ -69,16 +71,16 @@ class ViewsPanel:
     def _show(self) -> None:
         assert self._found is not None
         view, rows = self._found
-        names = [aggregate.name for aggregate in view.aggregates]
-        if names != self._value.options:
-            self._value.set_options(names, value=names[0])
+        options = _options([aggregate.name for aggregate in view.aggregates])
+        if options != self._value.options:
+            self._value.set_options(options, value=next(iter(options)))
         self._draw()
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        if self._table is None or [one["field"] for one in self._table.columns] != ["row", *columns]:
+        if self._table is None or [one["field"] for one in self._table.columns] != [_ROW, *columns]:
             self._holder.clear()
             with self._holder:
-                self._table = table(["row", *columns], "row", pagination=10)
-                self._table.props('visible-columns="' + ",".join(columns) + '"')
+                self._table = table([_ROW, *columns], _ROW, pagination=10)
+                self._table.props["visible-columns"] = columns  # as a value: text would be read as further properties
         fill_table(
             self._table, ((str(at), *(cell_text(row.get(name)) for name in columns)) for at, row in enumerate(rows))
         )
@@ -87,6 +89,10 @@ class ViewsPanel:
         if self._found is not None:
             view, rows = self._found
             replace_options(self._chart, view_options(rows, view.by, self._value.value))
+
+
+def _options(names: Sequence[str]) -> dict[str, str]:
+    return {name: legible(name) for name in names}
 
 
 def cell_text(value: object) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from headwater.aws import client
 from headwater.config import Settings
@@ -26,11 +25,9 @@ from headwater.sinks.deadletter import DeadLetter, letters_in
 from headwater.testing.fleet import Fleet
 from headwater.web.keys import KeyStore
 from tests.chaos.proxy import Faults, Proxy
+from tests.chromium import launched
 from tests.cli import up as headwater_up
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
 SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
 HOSTILE = '<img src=x onerror="document.title=1">\'"&{{7*7}}'
 WAIT_MS = 40_000
@@ -45,13 +42,8 @@ def up() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        reason = "Chromium is missing: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launched() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture

@@ -11,8 +11,12 @@ from typing import Any
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.processors.runners.kcl.status import FleetStatus
+from headwater.web.headers import INERT_HEADERS
 
-__all__ = ["serving"]
+__all__ = ["PATHS", "serving"]
+
+PATHS = ("/health/live", "/health/ready", "/metrics")
+"""Paths that are answered."""
 
 
 _CONNECTIONS = 32
@@ -87,14 +91,20 @@ def _handler(status: FleetStatus, clock: Clock) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            if path == "/health/live":
-                self._json(status.live(clock.now_ms()))
-            elif path == "/health/ready":
-                self._json(status.ready(clock.now_ms()))
-            elif path == "/metrics":
-                self._send(200, "text/plain; version=0.0.4; charset=utf-8", status.metrics())
-            else:
-                self._send(404, "text/plain", "there is /health/live, /health/ready and /metrics\n")
+            answers = (self._live, self._ready, self._metrics)
+            dict(zip(PATHS, answers, strict=True)).get(path, self._unknown)()
+
+        def _live(self) -> None:
+            self._json(status.live(clock.now_ms()))
+
+        def _ready(self) -> None:
+            self._json(status.ready(clock.now_ms()))
+
+        def _metrics(self) -> None:
+            self._send(200, "text/plain; version=0.0.4; charset=utf-8", status.metrics())
+
+        def _unknown(self) -> None:
+            self._send(404, "text/plain", f"there is {', '.join(PATHS[:-1])} and {PATHS[-1]}\n")
 
         def _json(self, answer: dict[str, Any]) -> None:
             self._send(200 if answer["ok"] else 503, "application/json", json.dumps(answer) + "\n")
@@ -104,6 +114,8 @@ def _handler(status: FleetStatus, clock: Clock) -> type[BaseHTTPRequestHandler]:
             self.send_response(code)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            for name, value in INERT_HEADERS.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 
