@@ -41,8 +41,13 @@ create table if not exists sessions (
 create table if not exists batches (
   id integer primary key, payload blob not null, partition_key text not null, hash_key text not null,
   origin text, first_seq integer not null, count integer not null, lane integer);
+create table if not exists untold (
+  id integer primary key, origin text not null, first_seq integer not null, count integer not null);
+create index if not exists untold_origins on untold (origin);
 """
 Survives = Literal["power", "process"]
+Numbers = tuple[str, int, int]
+"""Events of an origin: its name, the first number and how many."""
 _FORMAT = "2"
 _READABLE = ("1", "2")
 """Format 1 had one session for ever; opening it ends that session."""
@@ -163,10 +168,24 @@ class Outbox:
                     (numbering.origin, numbering.next_seq),
                 )
 
-    def delivered(self, batch_ids: Iterable[int]) -> None:
-        """Forget batches that Kinesis has."""
+    def delivered(self, batch_ids: Iterable[int], identities: Iterable[Numbers] = ()) -> None:
+        """Forget batches that Kinesis has; keep the identities of their events until `announce`.
+
+        Those of the sessions need not be kept, as their numbers are known.
+        """
         with self.lock, self._transaction():
             self._db.executemany("delete from batches where id = ?", ((one,) for one in batch_ids))
+            for origin, first, count in identities:
+                if self._db.execute("select 1 from sessions where origin = ?", (origin,)).fetchone():
+                    continue
+                longer = self._db.execute(
+                    "update untold set count = count + ? where origin = ? and first_seq + count = ?",
+                    (count, origin, first),
+                )
+                if not longer.rowcount:
+                    self._db.execute(
+                        "insert into untold (origin, first_seq, count) values (?, ?, ?)", (origin, first, count)
+                    )
 
     def delivered_up_to(self) -> dict[str, int]:
         """Return for each session the number below which all of its sealed events are delivered."""
@@ -178,19 +197,31 @@ class Outbox:
                 )
             )
 
-    def announce(self, delivered: Mapping[str, int]) -> None:
-        """Note up to which number of each session receipts are on the stream; forget sessions that are complete."""
+    def untold(self) -> list[tuple[int, int]]:
+        """Return id and count of each row of identities that no receipt is known to name: for `announce`."""
+        with self.lock:
+            return [(int(one), int(count)) for one, count in self._db.execute("select id, count from untold")]
+
+    def announce(self, delivered: Mapping[str, int], told: Iterable[tuple[int, int]] = ()) -> None:
+        """Note up to which number of each session receipts are on the stream; forget sessions that are complete.
+
+        `told` are the rows of `untold` that receipts name now; one that has grown since is kept, and named again.
+        """
         rows = [(seq, origin) for origin, seq in delivered.items()]
         with self.lock, self._transaction():
+            self._db.executemany("delete from untold where id = ? and count = ?", told)
             self._db.executemany("update sessions set announced = ? where origin = ?", rows)
             self._db.execute(
                 "delete from sessions where announced >= next_seq and origin != ?", (self.numbering.origin,)
             )
 
-    def unannounced(self) -> list[tuple[str, int, int]]:
+    def unannounced(self) -> list[Numbers]:
         """Return what earlier runs delivered and perhaps told nobody: (origin, first number, count)."""
-        found = []
         with self.lock:
+            found = [
+                (str(origin), int(first), int(count))
+                for origin, first, count in self._db.execute("select origin, first_seq, count from untold")
+            ]
             for origin, next_seq, at in self._db.execute("select origin, next_seq, announced from sessions").fetchall():
                 waiting = self._db.execute(
                     "select first_seq, count from batches where origin = ? and first_seq >= ? order by first_seq",

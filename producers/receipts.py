@@ -8,7 +8,7 @@ on its way, is in no receipt.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -38,19 +38,19 @@ class PendingReceipts:
     """
 
     def __init__(self, contract: Contract) -> None:
-        self._contract = contract
+        self.contract = contract
         self._sets = OriginSets()
 
     def add_batch(self, batch: SealedBatch) -> None:
         """Add the events of a delivered batch."""
         if batch.origin is not None:
             self.add_session(batch.origin, batch.first_seq, batch.count)
-        elif self._contract.id is None or self._contract.id.seq is None:
+        elif self.contract.id is None or self.contract.id.seq is None:
             return
         elif batch.ids is not None:
             self.add_own_ids(batch.ids)
         else:  # it comes from the outbox of an earlier run
-            found = decode_record(batch.payload, self._contract)
+            found = decode_record(batch.payload, self.contract)
             if isinstance(found, Decoded):
                 self.add_own_ids(found.table)
 
@@ -60,13 +60,18 @@ class PendingReceipts:
 
     def add_own_ids(self, table: pa.Table) -> None:
         """Add the events whose own ids are in the table's columns."""
-        own = self._contract.id
+        own = self.contract.id
         if own is None or own.seq is None or not table.num_rows:
             return
         origins = coded(table.column(own.origin))
         codes = self._sets.codes(origins.dictionary)[origins.indices.to_numpy()]
         seqs = table.column(own.seq).to_numpy().astype(np.int64)
         self._sets.add(codes, seqs, np.zeros(len(codes), np.int64))
+
+    def intervals(self) -> Iterator[tuple[str, int, int]]:
+        """Yield origin, first number and number of events of each run without a gap."""
+        for origin in self._sets.origins():
+            yield from ((origin, start, stop - start) for start, stop in self._sets.get(origin))
 
     @property
     def empty(self) -> bool:
@@ -75,7 +80,7 @@ class PendingReceipts:
 
     def take(self) -> "PendingReceipts":
         """Return what is there; from now on a new set is collected."""
-        taken = PendingReceipts(self._contract)
+        taken = PendingReceipts(self.contract)
         taken._sets, self._sets = self._sets, taken._sets
         return taken
 
@@ -93,17 +98,17 @@ class PendingReceipts:
                 intervals.setdefault(origin, []).append([start, stop])
                 size += 48 + name_bytes
                 if size > MAX_BODY_BYTES:
-                    yield {"contract": self._contract.name, "intervals": intervals}
+                    yield {"contract": self.contract.name, "intervals": intervals}
                     intervals, size = {}, 0
         if intervals:
-            yield {"contract": self._contract.name, "intervals": intervals}
+            yield {"contract": self.contract.name, "intervals": intervals}
 
 
 class ReceiptWriter:
     """Put receipts on the stream every `receipt_seconds`. Only the sender thread uses it.
 
-    With an outbox it is durable up to which number of each session the receipts are on the stream, so that a death
-    between delivery and receipt leaves none out.
+    With an outbox it is durable up to which number of each session the receipts are on the stream, and which other
+    identities none names yet, so that a death between delivery and receipt leaves none out.
     """
 
     def __init__(
@@ -123,6 +128,13 @@ class ReceiptWriter:
         if self._enabled:
             self._pending.add_batch(batch)
 
+    def identities(self, batches: Iterable[SealedBatch]) -> list[tuple[str, int, int]]:
+        """Return what receipts are to name of delivered batches: (origin, first number, count)."""
+        found = PendingReceipts(self._pending.contract)
+        for batch in batches if self._enabled else ():
+            found.add_batch(batch)
+        return list(found.intervals())
+
     def due_ms(self) -> int | None:
         """Return when the next receipt is to be put, None when there is nothing to say."""
         return None if self._pending.empty else self._last_ms + self._every_ms
@@ -141,6 +153,7 @@ class ReceiptWriter:
             return None
         # The outbox's view comes first: what is delivered after it may or may not be in this receipt, and is put again.
         delivered = self._outbox.delivered_up_to() if self._outbox is not None else {}
+        told = self._outbox.untold() if self._outbox is not None else []
         taken = self._pending.take()
         try:
             for body in taken.bodies():
@@ -151,5 +164,5 @@ class ReceiptWriter:
             self._pending.put_back(taken)
             return error
         if self._outbox is not None:
-            self._outbox.announce(delivered)
+            self._outbox.announce(delivered, told)
         return None

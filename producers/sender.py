@@ -345,7 +345,8 @@ class Sender:
         self._unreachable = not (outcome.delivered or outcome.refused or outcome.failed)
         self._router.learn(outcome)
         if self.outbox is not None and outcome.delivered:
-            self.outbox.delivered(one.batch.batch_id for one in outcome.delivered)
+            batches = [one.batch for one in outcome.delivered]
+            self.outbox.delivered((one.batch_id for one in batches), self._receipts.identities(batches))
         for one in outcome.delivered:
             self._receipts.add(one.batch)
         with self._changed:

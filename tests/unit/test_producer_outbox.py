@@ -1,19 +1,26 @@
 """A producer with an outbox: what is in it after delivery, failure and another run."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from headwater.clock import SystemClock
+from headwater.contract import validate_row
 from headwater.errors import HeadwaterError, UsageError
+from headwater.producers.direct import DirectProducer
 from headwater.producers.outbox import Outbox
 from headwater.producers.producer import Producer
 from headwater.producers.settings import ProducerSettings, Runtime
 from tests.producer_stream import FakeStream, client_error
 from tests.producing import QUICK, SMALL, TELEMETRY, event, fleet
 from tests.unit.test_sealing import OWN
+
+UNTOLD = replace(QUICK, receipt_seconds=3600)
 
 
 class Hurrying(SystemClock):
@@ -143,3 +150,44 @@ def test_what_is_not_delivered_at_close_fails_its_future_and_stays(outbox: Path)
     with Producer("s", TELEMETRY, client=stream, settings=settings, outbox=outbox):
         pass
     assert stream.identities(TELEMETRY) == [(producer.origin, 0)]
+
+
+def _put_numbered(stream: FakeStream, outbox: Path) -> Producer:
+    producer = Producer("s", TELEMETRY, client=stream, settings=UNTOLD, outbox=outbox)
+    producer.put_batch(fleet(50))[-1].result(20)
+    return producer
+
+
+def _put_named(stream: FakeStream, outbox: Path) -> DirectProducer:
+    producer = DirectProducer("s", TELEMETRY, client=stream, settings=UNTOLD, outbox=outbox)
+    for first in (0, 50, 200):  # two that are one interval, and one apart
+        producer.put(fleet(50), "caller", first).result(20)
+    return producer
+
+
+def _put_own(stream: FakeStream, outbox: Path) -> Producer:
+    producer = Producer("s", OWN, client=stream, settings=UNTOLD, outbox=outbox)
+    rows = [{"device": f"m{at % 3}", "seq": at // 3, "ts": "2026-03-01T12:00:00Z"} for at in range(90)]
+    events = pa.Table.from_pylist([validate_row(OWN, row) for row in rows], schema=OWN.arrow_schema)
+    for future in producer.put_batch(events):
+        future.result(20)
+    return producer
+
+
+@pytest.mark.parametrize("put", [_put_numbered, _put_named, _put_own])
+def test_a_death_between_delivery_and_receipt_leaves_no_event_out(
+    put: Callable[[FakeStream, Path], Producer | DirectProducer], tmp_path: Path
+) -> None:
+    """Whoever names the events: the session, the caller of a gateway, or their own fields; and each is told of once."""
+    stream, outbox, left = FakeStream(), tmp_path / "outbox.db", tmp_path / "left.db"
+    producer = put(stream, outbox)
+    for end in ("", "-wal"):
+        shutil.copy(f"{outbox}{end}", f"{left}{end}")
+    contract = OWN if put is _put_own else TELEMETRY
+    assert stream.controls(contract) == []
+    for _ in range(2):
+        again = DirectProducer if put is _put_named else Producer
+        again("s", contract, client=stream, settings=QUICK, outbox=left).close()
+        (receipt,) = stream.controls(contract)
+    producer.close()
+    assert [one.body["intervals"] for one in stream.controls(contract)] == [receipt.body["intervals"]] * 2
