@@ -55,7 +55,8 @@ def open_service(services: "Services", *, console: bool | None = None) -> Any:
     check_settings(wanted)
     has_console = wanted.console if console is None else console
     state = open_console(services) if has_console else None
-    return make_service(services.settings, services.clock, open_reader(services), state)
+    reader = open_reader(_with_short_timeouts(services))
+    return make_service(services.settings, services.clock, reader, state)
 
 
 def open_reader(services: "Services") -> "ViewReader":
@@ -101,7 +102,8 @@ def open_sources(services: "Services") -> "ConsoleSources":
 
 
 def _with_short_timeouts(services: "Services") -> "Services":
-    """Return the same services with clients that give up within seconds: the page says how old its answers are."""
+    """Return the same services with clients that give up within seconds: the page says how old its answers are, and
+    who asks the API is told to come again."""
     from headwater.aws import client
     from headwater.processors.services import Services
 

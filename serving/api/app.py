@@ -22,6 +22,7 @@ from headwater.serving.api.models import AlertList, AlertState, JobList, Problem
 from headwater.serving.api.reading import MOST_ROWS, ViewReader
 from headwater.serving.api.streams import EventStream, EventStreams
 from headwater.serving.api.times import bound_ms
+from headwater.serving.api.waiting import in_time
 from headwater.sinks.views.items import MAX_KEY_BYTES
 from headwater.web.auth import Authenticator, credential
 from headwater.web.problems import Problem
@@ -123,7 +124,7 @@ def _cached_answers(seconds: float, threads: Executor) -> Answering:
 
     async def answered(request: Request, answer: Answer) -> Response:
         question = f"{request.scope['path']}\0{request.scope['query_string'].decode('latin-1')}"
-        tag, body = await cache.get(question, lambda: with_etag(answer()))
+        tag, body = await in_time(cache.get(question, lambda: with_etag(answer())))
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={max(0, round(seconds))}"}
         known = request.headers.get("if-none-match", "")
         if known.strip() == "*" or tag.removeprefix("W/") in known:
@@ -153,7 +154,7 @@ def _jobs(
         if not controls:
             raise Problem(403, "forbidden", "HEADWATER_SERVE_CONTROLS is off here: use headwater jobs cancel")
         try:
-            await asyncio.to_thread(reader.jobs.cancel, job_id, "the API")
+            await in_time(asyncio.to_thread(reader.jobs.cancel, job_id, "the API"))
         except NoSuchJob:
             raise
         except UsageError as error:  # it has ended, say

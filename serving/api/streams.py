@@ -15,6 +15,7 @@ from headwater.serving.api.answers import json_text
 from headwater.serving.api.cache import Cache
 from headwater.serving.api.errors import problem_of
 from headwater.serving.api.reading import ViewReader
+from headwater.serving.api.waiting import in_time
 from headwater.web.problems import Problem
 
 __all__ = ["EventStream", "EventStreams"]
@@ -89,7 +90,7 @@ class EventStreams:
             rows = self._reader.key(name, key, limit=limit, newest_first=True)["rows"]
             return {str(row.get("window_start", "")): json_text(row) for row in reversed(rows)}
 
-        return await self._cache.get(f"{limit} {name}#{key}", read)
+        return await in_time(self._cache.get(f"{limit} {name}#{key}", read))
 
     async def _changes(self, request: Request, name: str, key: str, limit: int) -> AsyncIterator[dict[str, str]]:
         shown: dict[str, str] = {}

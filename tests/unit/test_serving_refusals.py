@@ -1,6 +1,7 @@
 """What the query API says when it cannot answer: problem details, and whether to ask again."""
 
 import logging
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from headwater.config import GatewaySettings
 from headwater.errors import Throttled
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
+from headwater.serving.api import waiting
 from headwater.serving.api.reading import ViewReader
 from headwater.web.auth import Authenticator
 from headwater.web.keys import KeyStore
-from tests.unit.serving_world import World
+from tests.unit.serving_world import Failing, World
 
 VIEW = Pipeline("p", "telemetry").view("v", by=["device"], window=tumbling("1m"), n=count())
 
@@ -76,3 +78,28 @@ def test_what_is_raised_is_told(error: Exception, status: int, monkeypatch: pyte
     monkeypatch.setattr(ViewReader, "key", raising)
     api = TestClient(World(VIEW).app(None), raise_server_exceptions=False)
     check_problem(api.get("/v1/views/v/a"), status)
+
+
+def test_tables_that_never_answer_are_said_to_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes a request and says nothing; when it is back, all is well."""
+    monkeypatch.setattr(waiting, "ANSWER_SECONDS", 0.05)
+    world, back = World(VIEW), Event()
+    world.write("v", ("a",), 0, device=["a"])
+    with world.asking() as api:
+        monkeypatch.setattr(Failing, "_asked", _hanging(back, Failing._asked))
+        for path in ("/v1/views", "/v1/views/v/a", "/v1/views/v", "/v1/jobs", "/v1/views/v/stream?key=a"):
+            answer = api.get(path)
+            check_problem(answer, 503)
+            assert "in time" in answer.json()["detail"]
+        check_problem(api.post("/v1/jobs/x/cancel"), 503)
+        back.set()
+        monkeypatch.setattr(waiting, "ANSWER_SECONDS", 20)
+        assert api.get("/v1/views/v/a").status_code == 200
+
+
+def _hanging(back: Event, ask: Any) -> Any:
+    def asked(self: Failing, call: Any, **given: Any) -> Any:
+        assert back.wait(20)
+        return ask(self, call, **given)
+
+    return asked
