@@ -6,6 +6,7 @@ seems to be some; it then asks again. Tasks are called in the order in which the
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from itertools import count
 from threading import Condition
 
 from headwater.errors import BufferFull
@@ -16,7 +17,14 @@ __all__ = ["Admission", "Room"]
 
 
 class Room(Future[None]):
-    """Call a task that waits for room: done when it may ask again. Whoever waits no more must `leave`."""
+    """Call a task that waits for room: done when it may ask again. Whoever waits no more must `leave`.
+
+    `turn` is its place among all tasks that have waited, which it keeps when it asks again in vain.
+    """
+
+    def __init__(self, turn: int) -> None:
+        super().__init__()
+        self.turn = turn
 
 
 class Admission:
@@ -28,6 +36,8 @@ class Admission:
         self._full = f"stream {stream}: the producer's buffer of {self._limit} bytes is full"
         self._threads = 0
         self._tasks: dict[Room, int] = {}
+        """Bytes that each task waits for, in the order of their turns."""
+        self._turns = count()
 
     @property
     def pressed(self) -> bool:
@@ -50,12 +60,19 @@ class Admission:
         finally:
             self._threads -= 1
 
-    def line_up(self, size: int, *, called: bool) -> Room | None:
-        """Return what a task is to wait for, None where there is room; behind the tasks that wait, unless `called`."""
-        if self.has_room(size) and (called or not self._tasks):
+    def line_up(self, size: int, called: Room | None = None) -> Room | None:
+        """Return what a task is to wait for, None where there is room and nobody waits who came before it.
+
+        `called` is what a task has waited for that asks again.
+        """
+        turn = next(self._turns) if called is None else called.turn
+        first = next(iter(self._tasks), None)
+        if self.has_room(size) and (first is None or first.turn > turn):
             return None
-        room = Room()
+        room = Room(turn)
         self._tasks[room] = size
+        if called is not None:
+            self._tasks = dict(sorted(self._tasks.items(), key=lambda one: one[0].turn))
         return room
 
     def leave(self, room: Room) -> None:

@@ -20,11 +20,11 @@ Offered = Future[Receipt] | Room
 async def put_row(sender: Sender, row: dict[str, object], size: int, seconds: float) -> "asyncio.Future[Receipt]":
     """Put one validated event, as `Sender.put_row` does; BufferFull when there was no room for so many seconds."""
     until = asyncio.get_running_loop().time() + seconds
-    called = False
+    called: Room | None = None
     while True:
 
-        def offer(called: bool = called) -> Offered:
-            return sender.offer_row(row, size, called=called)
+        def offer(called: Room | None = called) -> Offered:
+            return sender.offer_row(row, size, called)
 
         found = offer() if sender.outbox is None else await _finished(offer, sender)
         if not isinstance(found, Room):
@@ -35,11 +35,11 @@ async def put_row(sender: Sender, row: dict[str, object], size: int, seconds: fl
             async with asyncio.timeout_at(until):
                 await asyncio.wrap_future(found)
         except BaseException as error:
-            sender.admission.leave(found)
+            _leave(sender, found)
             if isinstance(error, TimeoutError):
                 raise sender.admission.full(waited=True) from None
             raise
-        called = True
+        called = found
 
 
 def _asked(delivery: "asyncio.Future[Receipt]") -> None:
@@ -70,4 +70,12 @@ def _let_go(done: "asyncio.Task[Offered]", sender: Sender) -> None:
     if not done.cancelled() and done.exception() is None:
         found = done.result()
         if isinstance(found, Room):
-            sender.admission.leave(found)
+            _leave(sender, found)
+
+
+def _leave(sender: Sender, room: Room) -> None:
+    """Leave the line; with an outbox on another thread, as its lock is held while something is written to disk."""
+    if sender.outbox is None:
+        sender.admission.leave(room)
+    else:
+        asyncio.get_running_loop().run_in_executor(None, sender.admission.leave, room)

@@ -94,11 +94,11 @@ class Sender:
         """Take one validated event of about `size` bytes in memory."""
         return self._put(1, size, lambda: [self.sealer.cut_row(row, size, self._tracker.new_put())])[0]
 
-    def offer_row(self, row: dict[str, object], size: int, *, called: bool) -> "Future[Receipt] | Room":
-        """Take an event as `put_row` does, or return the room to wait for; `called` is for one that has waited."""
+    def offer_row(self, row: dict[str, object], size: int, called: Room | None) -> "Future[Receipt] | Room":
+        """Take an event as `put_row` does, or return the room to wait for; `called` is what it has waited for."""
         with self._changed:
             self._check_usable()
-            room = self.admission.line_up(size, called=called) if self._settings.when_full == "block" else None
+            room = self.admission.line_up(size, called) if self._settings.when_full == "block" else None
             if room is not None:
                 self._press()
             return room or self.put_row(row, size)

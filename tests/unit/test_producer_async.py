@@ -193,7 +193,7 @@ def test_a_turn_that_is_not_used_goes_to_the_next() -> None:
     tracker = DeliveryTracker()
     admission = Admission("s", SMALL, tracker, threading.Condition())
     tracker.accept(1, 40_000)
-    rooms = [admission.line_up(size, called=False) for size in (40_000, 20_000, 5_000, 20_000)]
+    rooms = [admission.line_up(size) for size in (40_000, 20_000, 5_000, 20_000)]
     gone, first, small, last = (room for room in rooms if room is not None)
     admission.call()
     assert not first.done()
@@ -201,12 +201,73 @@ def test_a_turn_that_is_not_used_goes_to_the_next() -> None:
     tracker.bytes = 10_000
     admission.call()
     assert (first.done(), small.done(), last.done()) == (True, True, False)
-    assert admission.line_up(1, called=False) is not None, "behind those that wait"
-    assert admission.line_up(1, called=True) is None
+    assert admission.line_up(1) is not None, "behind those that wait"
+    assert admission.line_up(1, small) is None, "it has its turn"
     admission.leave(first)
     assert last.done()
     admission.call(everyone=True)
     assert not admission.pressed
+
+
+def test_a_task_that_asks_again_in_vain_keeps_its_turn() -> None:
+    """Whatever came between: else a large event waits behind small ones that come later, for as long as they come."""
+    tracker = DeliveryTracker()
+    admission = Admission("s", SMALL, tracker, threading.Condition())
+    tracker.accept(1, 40_000)
+    large, second = admission.line_up(20_000), admission.line_up(15_000)
+    assert large is not None
+    assert second is not None
+    tracker.bytes = 5_000
+    admission.call()
+    assert large.done()
+    assert second.done()
+    tracker.bytes = 30_000  # a thread was quicker
+    newer = admission.line_up(20_000)
+    again = [admission.line_up(15_000, second), admission.line_up(20_000, large)]
+    tracker.bytes = 20_000
+    admission.call()
+    assert newer is not None
+    assert [room is not None and room.done() for room in (again[1], again[0], newer)] == [True, False, False]
+    assert admission.line_up(1, newer) is not None, "the second came before it"
+
+
+def test_a_waiting_task_that_leaves_keeps_the_loop_from_nothing(tmp_path: Path) -> None:
+    """Its lock may be held for as long as a disk takes to write."""
+    stream, waited = FakeStream(), list[bool]()
+    stream.gate.clear()
+
+    async def main() -> None:
+        async with Producer("s", TELEMETRY, client=stream, settings=SMALL, outbox=tmp_path / "events.db") as producer:
+            sender = producer._sender
+            await producer.aput(large("x"))
+            await asyncio.to_thread(stream.asked.wait)
+            while sender.admission.has_room(2_000):
+                await producer.aput(large("x"))
+            put = asyncio.create_task(producer.aput(large("y") | {"unit": random.randbytes(1_500).hex()}))
+            while not sender.admission.pressed:
+                await asyncio.sleep(0.01)
+            held, free = threading.Event(), threading.Event()
+            holder = threading.Thread(target=_hold, args=(sender._changed, held, free))
+            holder.start()
+            await asyncio.to_thread(held.wait, 20)
+            put.cancel()
+            await asyncio.wait([put])
+            waited.append(free.is_set())
+            free.set()
+            await asyncio.to_thread(holder.join, 20)
+            while sender.admission.pressed:
+                await asyncio.sleep(0.01)
+            stream.gate.set()
+
+    asyncio.run(main())
+    assert waited == [False], "the loop waited for the lock"
+
+
+def _hold(lock: threading.Condition, held: threading.Event, free: threading.Event) -> None:
+    with lock:
+        held.set()
+        if not free.wait(10):  # whoever waits for the lock shall see that it did
+            free.set()
 
 
 def test_a_task_cancelled_before_it_is_told_to_wait_is_not_waited_for(tmp_path: Path) -> None:
