@@ -10,6 +10,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import fastavro
@@ -23,6 +24,8 @@ __all__ = ["MAGIC", "Container", "open_container"]
 
 MAGIC = b"Obj\x01"
 _SYNC = 16
+_MOST_KNOWN = 64 << 10
+"""Bytes of a schema that is remembered."""
 _MOST_VALUES = 10_000
 """Values of one record that take no bytes, such as nulls."""
 _HEADER: Any = fastavro.parse_schema(
@@ -53,7 +56,7 @@ def open_container(data: bytes) -> Container:
     source = io.BytesIO(data)
     header: Any = fastavro.schemaless_reader(source, _HEADER, None)
     meta = header["meta"]
-    judged = judge(json.loads(meta.get("avro.schema", b"null")))
+    judged = _judged(meta.get("avro.schema", b"null"))
     codec = meta.get("avro.codec", b"null").decode()
     if codec not in _INFLATE:
         raise InvalidRecord(f"an Avro container whose codec is {codec[:40]!r}: known are {', '.join(_INFLATE)}")
@@ -74,6 +77,16 @@ def open_container(data: bytes) -> Container:
     for count, content in made:
         sink.write(_long(count) + _long(len(content)) + content + header["sync"])
     return Container(sink.getvalue(), judged)
+
+
+def _judged(schema: bytes) -> Judged:
+    """Judge a schema; that of a writer comes with each of its containers."""
+    return _known(schema) if len(schema) <= _MOST_KNOWN else judge(json.loads(schema))
+
+
+@lru_cache(maxsize=64)
+def _known(schema: bytes) -> Judged:
+    return judge(json.loads(schema))
 
 
 def _blocks(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -82,7 +82,7 @@ def _plain_row(line: str, known: _Known) -> Row | None:
         name, _, value = part.partition("=")
         if not name or not value:
             return None
-        fields[name] = float(value) if _NUMBER.fullmatch(value) else _bare(value)
+        fields[name] = _bare(value)
     time = known.times.get(stamp)
     if time is None:
         time = known.times[stamp] = _time(stamp.strip(), known.precision)
@@ -131,7 +131,7 @@ def _field(line: str, at: int) -> tuple[object, int]:
 
 def _bare(bare: str) -> float | bool:
     """Return the value of a field that is no text."""
-    if _NUMBER.fullmatch(bare):
+    if (bare.isascii() and bare.replace(".", "", 1).isdigit()) or _NUMBER.fullmatch(bare):
         return float(bare)
     if _WHOLE.fullmatch(bare):
         return int(bare[:-1])

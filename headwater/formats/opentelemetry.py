@@ -133,6 +133,7 @@ def _attributes(listed: Iterable[Any], depth: int) -> dict[str, Any]:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_FINITE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _json(value: Any) -> str:
@@ -167,6 +168,14 @@ def _head(resource: Any, scope: Any, depth: int) -> dict[str, Any]:
         "scope_attributes": _json_or_none(_attributes(scope.scope.attributes, depth)),
         "schema_url": scope.schema_url or resource.schema_url or None,
     }
+
+
+def _finite_json(value: Any) -> str:
+    """Return the JSON of values of which most often none is a number that JSON lacks."""
+    try:
+        return _FINITE.encode(value)
+    except ValueError:
+        return _json(_finite(value))
 
 
 def _json_or_none(value: Any) -> str | None:
@@ -238,7 +247,7 @@ def _values(kind: str, point: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"count": point.count}
     if kind == "summary":
         quantiles = [{"quantile": one.quantile, "value": one.value} for one in point.quantile_values]
-        return row | {"sum": _double(point.sum), "buckets": _json(_finite({"quantile_values": quantiles}))}
+        return row | {"sum": _double(point.sum), "buckets": _finite_json({"quantile_values": quantiles})}
     row["sum"] = _double(point.sum) if point.HasField("sum") else None
     row["minimum"] = _double(point.min) if point.HasField("min") else None
     row["maximum"] = _double(point.max) if point.HasField("max") else None
@@ -252,7 +261,7 @@ def _values(kind: str, point: Any) -> dict[str, Any]:
         for name in ("positive", "negative"):
             part = getattr(point, name)
             buckets[name] = {"offset": part.offset, "bucket_counts": list(part.bucket_counts)}
-    return row | {"buckets": _json(_finite(buckets))}
+    return row | {"buckets": _finite_json(buckets)}
 
 
 def _double(value: float) -> float | None:
