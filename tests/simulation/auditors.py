@@ -20,13 +20,15 @@ from headwater.processors.generations import Serving
 from headwater.processors.shard.snapshots import StateStore
 from headwater.sinks.deadletter import DeadLetter, DeadLetters
 from headwater.sinks.views.store import ViewStore
+from tests.simulation.alerted import alerts
 from tests.simulation.bucket import MEMORY
 from tests.simulation.erased import ErasedViews, taken_away
 from tests.simulation.foreigners import ODD, inside
 from tests.simulation.ledgerguard import VIEWS
+from tests.simulation.passed import passed_on
 from tests.simulation.strangers import STRANGE, with_times
 from tests.simulation.system import System
-from tests.simulation.workload import Event
+from tests.simulation.workload import WINDOW_MS, Event
 
 __all__ = ["AUDITORS", "findings"]
 
@@ -156,6 +158,17 @@ def _times(system: System, stream: Stream, event: Event) -> tuple[int, int]:
     return fewest, 2 if n in truth.doubled and not system.flavour.own else 1
 
 
+def _passed_on(system: System) -> Found:
+    """What goes on goes once; of a key that was forgotten by its origin copies that came again are new."""
+    stream, eraser = Stream(system), system.eraser
+    times = {}
+    for n, event in system.truth.events.items():
+        fewest, most = _times(system, stream, event)
+        again = system.flavour.own and eraser is not None and event.device == eraser.key and most
+        times[n] = (fewest, max(most, len(stream.places.get(n, ()))) if again else most)
+    return passed_on(system, times)
+
+
 def _files(system: System) -> Found:
     """Each referenced file is there, and named once."""
     found = [f"{uri} named {times} times" for uri, times in Counter(system.table.files).items() if times > 1]
@@ -167,13 +180,13 @@ def _files(system: System) -> Found:
 def _views(system: System) -> Found:
     """Every view over the lake's rows, which are the truth's by another auditor, computed here in plain Python."""
     erased = ErasedViews(system, Stream(system).places)
-    minutes: dict[tuple[str, int], tuple[int, int]] = {}
+    windows: dict[tuple[str, int], tuple[int, int]] = {}
     ever: dict[str, tuple[int, int, int]] = {}
     zones = Counter[tuple[int | None, str]]()
     for row in [*_rows(system), *system.strangers.deleted]:
-        at, value = (row["device"], row["ts"] // 60_000 * 60_000), row["value"]
-        old = minutes.get(at, (0, 0))
-        minutes[at] = old[0] + 1, old[1] + row["weight"]
+        at, value = (row["device"], row["ts"] // WINDOW_MS * WINDOW_MS), row["value"]
+        old = windows.get(at, (0, 0))
+        windows[at] = old[0] + 1, old[1] + row["weight"]
         times, highest, lowest = ever.get(row["device"], (0, value, value))
         ever[row["device"]] = times + 1, max(highest, value), min(lowest, value)
         zones[row["zone"], row["device"]] += 1
@@ -183,10 +196,8 @@ def _views(system: System) -> Found:
         by_zone[zone] += times
     store, serving = ViewStore(system.dynamodb, VIEWS), Serving(system.ledger, system.after, system.clock).views()
     rows = {name: list(store.rows(view.spec)) for name, view in serving.items()}
-    minute = {
-        (row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"]) for row in rows["by_minute"]
-    }
-    found = erased.judged("by_minute", minutes, minute) + _differ("by_minute", minutes, minute)
+    window = {(row["device"], _ms(str(row["window_start"]))): (row["events"], row["total"]) for row in rows["by_time"]}
+    found = erased.judged("by_time", windows, window) + _differ("by_time", windows, window)
     if serving["ever"].version == 1:
         want, got = {at: one[:2] for at, one in ever.items()}, _columns(rows["ever"], "events", "highest")
     else:
@@ -346,6 +357,8 @@ AUDITORS: dict[str, Callable[[System], Found]] = {
     "views": _views,
     "letters": _letters,
     "references": _references,
+    "alerts": alerts,
+    "to stream": _passed_on,
     "audit": _audited,
 }
 ALWAYS = ("ledger", "files")

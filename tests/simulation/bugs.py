@@ -63,7 +63,9 @@ from headwater.sinks.lake.standing import TableState
 from headwater.sinks.views.items import Item
 from headwater.sinks.views.keys import ViewKeys
 from headwater.stream import sequence, shards
+from tests.simulation.alertbugs import ALERT_BUGS
 from tests.simulation.operator import Operator
+from tests.simulation.streambugs import STREAM_BUGS
 from tests.simulation.workload import SESSIONS
 
 __all__ = ["BUGS", "planted"]
@@ -352,6 +354,8 @@ BUGS: dict[str, list[Patch]] = {
     "a compaction leaves out one of its files": [(maintenance, "replace_files", _one_less)],
     "a forgetting counts nothing as excluded": [(ExcludedRows, "add", _nothing)],
     "dead letters are dropped": [(DeadLetters, "write", _nothing)],
+    **ALERT_BUGS,
+    **STREAM_BUGS,
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.simulation.system import System
-from tests.simulation.workload import Event
+from tests.simulation.workload import WINDOW_MS, Event
 
 __all__ = ["ErasedViews", "taken_away"]
 
@@ -52,13 +52,13 @@ class ErasedViews:
         for n, (least, most) in self._taken.items():
             event = system.truth.events[n]
             if event.kept and least < max(most, len(places.get(n, ()))):
-                self._most[event.ts // 60_000 * 60_000] += max(most, len(places.get(n, ())))
+                self._most[event.ts // WINDOW_MS * WINDOW_MS] += max(most, len(places.get(n, ())))
         self._events = sum(max(1, len(places.get(n, ()))) for n in self._taken)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in a row that the lake has, or had until somebody deleted it."""
         if row["device"] == self.key and self._taken[row["n"]] == (0, 0):
-            self._sure[row["ts"] // 60_000 * 60_000] += 1
+            self._sure[row["ts"] // WINDOW_MS * WINDOW_MS] += 1
 
     def judged(self, name: str, want: dict[Any, Any], got: dict[Any, Any]) -> Found:
         """Take the key's rows out of both, and say which of them have too few events or too many."""
@@ -66,17 +66,17 @@ class ErasedViews:
         for rows in (want, got) if self.key else ():
             for at in [at for at in rows if at == self.key or (isinstance(at, tuple) and self.key in at)]:
                 value = rows.pop(at)
-                minute = at[1] if name == "by_minute" else None
+                window = at[1] if name == "by_time" else None
                 if rows is got:
-                    there[minute] += value if isinstance(value, int) else value[0]
+                    there[window] += value if isinstance(value, int) else value[0]
         if not self.key or (self._system.eraser and self._system.eraser.is_undone()):
             return found  # undone in the last act, when nobody can call it again any more
-        sure = self._sure if name == "by_minute" else Counter({None: sum(self._sure.values())})
-        most = self._most if name == "by_minute" else Counter({None: sum(self._most.values())})
+        sure = self._sure if name == "by_time" else Counter({None: sum(self._sure.values())})
+        most = self._most if name == "by_time" else Counter({None: sum(self._most.values())})
         return [
-            f"{name} of {self.key} at {minute}: {there[minute]} events, not {sure[minute]} to {most[minute]}"
-            for minute in {*sure, *there}
-            if not sure[minute] <= there[minute] <= max(sure[minute], most[minute])
+            f"{name} of {self.key} at {window}: {there[window]} events, not {sure[window]} to {most[window]}"
+            for window in {*sure, *there}
+            if not sure[window] <= there[window] <= max(sure[window], most[window])
         ]
 
     def kept(self, want: Mapping[int | None, int], got: Mapping[Any, Any]) -> Found:

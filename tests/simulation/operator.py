@@ -13,7 +13,7 @@ from headwater.ledger import Ledger
 from headwater.processors.references import publish
 from tests.simulation.ledgerguard import LEDGER
 from tests.simulation.producers import CONTROL_KEY
-from tests.simulation.workload import Event, zones
+from tests.simulation.workload import PASSED, Event, zones
 from tests.simulation.world import Proxy
 
 if TYPE_CHECKING:
@@ -95,19 +95,20 @@ class Operator:
 
     def _reshard(self, what: str, client: Any) -> None:
         random = self.world.random
+        stream = random.choice([self.stream, PASSED]) if self.system.passing else self.stream
         shards = sorted(
-            (one for one in self.system.kinesis.shards(self.stream) if one.closed is None),
+            (one for one in self.system.kinesis.shards(stream) if one.closed is None),
             key=lambda shard: shard.start,
         )
         try:
             if what == "split":
                 one = shards[random.randrange(len(shards))]
                 middle = str((one.start + one.end) // 2)
-                client.split_shard(StreamName=self.stream, ShardToSplit=one.shard_id, NewStartingHashKey=middle)
+                client.split_shard(StreamName=stream, ShardToSplit=one.shard_id, NewStartingHashKey=middle)
             elif len(shards) > 1:
                 at = random.randrange(len(shards) - 1)
                 client.merge_shards(
-                    StreamName=self.stream,
+                    StreamName=stream,
                     ShardToMerge=shards[at].shard_id,
                     AdjacentShardToMerge=shards[at + 1].shard_id,
                 )

@@ -15,11 +15,13 @@ from pyiceberg.manifest import clear_manifest_cache
 from pyiceberg.table import snapshots as iceberg_snapshots
 
 from headwater.processors import references as references_module
+from headwater.processors.alerts import service as alert_service
 from headwater.processors.runners import embedded
 from headwater.processors.shard import snapshots
 from headwater.producers import background, direct, processes, producer, sender
 from headwater.producers.outbox import Outbox
 from headwater.testing import streams as streams_module
+from tests.simulation.alerting import InlinePool
 from tests.simulation.world import Actor, SimClock, World
 
 __all__ = ["simulated"]
@@ -121,6 +123,7 @@ def simulated(world: World) -> Iterator[None]:
 
         replace(embedded, "Thread", thread)
         replace(background, "Thread", thread)
+        replace(alert_service, "ThreadPoolExecutor", InlinePool)
         replace(sender, "Condition", condition)
         # a simulated process ends within the world: at the end of the real one its senders would wait for ever
         replace(sender, "uuid4", lambda: uuid.UUID(int=world.random.getrandbits(128), version=4))

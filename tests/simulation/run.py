@@ -38,6 +38,8 @@ OPERATIONS = (
         "compact",
         "forget",
         "rollback",
+        "alerts",
+        "to stream",
     ),
 )
 _FAULTY_MS, _BOUND_MS = 90_000, 1_800_000

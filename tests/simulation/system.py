@@ -26,22 +26,24 @@ from headwater.sinks.lake.publisher import Publisher
 from headwater.sinks.lake.quarantine import quarantined_files
 from headwater.sinks.views.store import ViewStore
 from headwater.stream.shards import list_shards
-from headwater.testing.faults import client_error
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.memoryshards import MemoryShard, StoredRecord
+from tests.simulation.alerting import Alerting
 from tests.simulation.bucket import SimulatedObjects
 from tests.simulation.catalog import CatalogSession, SimulatedTable
 from tests.simulation.foreigners import Foreigners
 from tests.simulation.keepers import Eraser, Keeper
 from tests.simulation.ledgerguard import LEDGER, VIEWS, GuardedDynamoDB
 from tests.simulation.operator import PASSING, Operator
+from tests.simulation.passing import Passing
 from tests.simulation.producers import CONTROL_KEY, Application, Meter
 from tests.simulation.rebuilder import Rebuilder
 from tests.simulation.replayer import Replayer
 from tests.simulation.rivals import Rivals
+from tests.simulation.services import FaultyKinesis, NeverStopped
 from tests.simulation.strangers import Strangers
 from tests.simulation.twins import Twins
-from tests.simulation.workload import OWN, SESSIONS, Event, Truth, zones
+from tests.simulation.workload import FLAVOURS, Event, Truth, zones
 from tests.simulation.world import Actor, Proxy, SimClock, TrueClock, World
 
 __all__ = ["STREAM", "System"]
@@ -52,48 +54,6 @@ _READER = ReaderSettings(idle_seconds=2.0, backoff_seconds=1.0)
 _WATCH_MS = 3_000
 
 
-class _Stop:
-    """An event that only the runner itself sets, waited for in simulated time."""
-
-    def __init__(self, world: World) -> None:
-        self._world, self._set = world, False
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def set(self) -> None:
-        self._set = True
-
-    def wait(self, seconds: float) -> bool:
-        self._world.sleep(seconds * 1000)
-        return self._set
-
-
-class _FaultyKinesis:
-    """The stream, with the faults that only a stream has."""
-
-    def __init__(self, world: World, inner: MemoryKinesis) -> None:
-        self._world, self._inner = world, inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def put_records(self, **request: Any) -> Any:
-        if self._world.chance("denied"):
-            raise client_error("put_records", "KMSDisabledException", "simulated")
-        if self._world.chance("expired token"):
-            raise client_error("put_records", "ExpiredTokenException", "simulated")
-        if self._world.chance("partial put"):
-            count = len(request["Records"])
-            self._inner.faults.partial(at for at in range(count) if self._world.random.random() < 0.5)
-        return self._inner.put_records(**request)
-
-    def get_records(self, **request: Any) -> Any:
-        if self._world.chance("expired iterator"):
-            raise client_error("get_records", "ExpiredIteratorException", "simulated")
-        return self._inner.get_records(**request)
-
-
 class System:
     """Everything of one seed. `run` returns whether all of it finished."""
 
@@ -102,7 +62,10 @@ class System:
         self.settings = _SETTINGS
         self.operations = operations
         random = world.random
-        self.flavour = OWN if random.random() < 0.3 and "own ids" in operations else SESSIONS
+        self.long = random.random() < 0.15 and "months" in operations
+        own = random.random() < 0.3 and "own ids" in operations
+        sends = random.random() < 0.4 and "to stream" in operations and not self.long
+        self.flavour = FLAVOURS[own, sends]
         world.fired["* own ids"] += self.flavour.own
         self.after = self.flavour.after
         self.truth = Truth(world, self.flavour.own, random_ids=random.random() < 0.5)
@@ -137,7 +100,10 @@ class System:
         self.foreigners = Foreigners(world, STREAM, lambda: self.kinesis.shards(STREAM))
         self.rivals = Rivals(world, self.dynamodb, _SETTINGS)
         self.eraser: Eraser | None = None
-        self.long = random.random() < 0.15 and "months" in operations
+        self.alerting: Alerting | None = None
+        if random.random() < 0.5 and "alerts" in operations and not self.long:
+            self.alerting = Alerting(self, STREAM, random.choice([0.0, 20.0]))
+        self.passing = Passing(self, _READER) if sends else None
         self.archive: dict[str, list[StoredRecord]] = {}
         """The records of each shard before time went by."""
         self.remade = random.random() < 0.15 and "remake" in operations
@@ -162,6 +128,10 @@ class System:
         for number in range(2):
             self._keep(f"processor-{number}", self._processor)
             self._keep(f"publisher-{number}", self._publisher)
+        for name in ("alerts-0", "alerts-1") if self.alerting else ():
+            self._keep(name, self._alerts)
+        if self.passing is not None:
+            self._keep("next", self.passing.run)
         for number, application in enumerate(self.applications):
             self._until_done(f"producer-{number}", partial(self._producer, application))
         if "meter" in self.operations and not self.flavour.own:
@@ -287,7 +257,7 @@ class System:
 
     def client(self) -> Any:
         """A process's own client of the stream."""
-        return Proxy(self.world, "kinesis", _FaultyKinesis(self.world, self.kinesis))
+        return Proxy(self.world, "kinesis", FaultyKinesis(self.world, self.kinesis))
 
     def _processor(self, owner: str) -> None:
         world, pipeline = self.world, self.pipeline
@@ -297,7 +267,7 @@ class System:
         claim_names(pipeline, _SETTINGS, "memory", registry)
         ensure_initial(pipeline, ports.ledger, ports.objects, self.source)
         runner = EmbeddedRunner(pipeline, self.client(), ports, _SETTINGS, self.clock, owner, _READER)
-        runner.run(_Stop(world), discover_seconds=5.0)  # type: ignore[arg-type]
+        runner.run(NeverStopped(world), discover_seconds=5.0)  # type: ignore[arg-type]
 
     def ports(self, pipeline: Pipeline) -> Ports:
         """A process's own clients of all that a pipeline's shards work on."""
@@ -311,6 +281,7 @@ class System:
             letters=DeadLetters(objects),
             references=ReferenceLoader(pipeline, objects),
             check_control=ControlCheck(CONTROL_KEY, pipeline.name, ledger),
+            streams=self.passing.streams() if self.passing and pipeline.streams else None,
         )
 
     def source(self, service: str) -> Any:
@@ -338,6 +309,10 @@ class System:
                 world.note(f"publisher will try again: {error}")
             world.sleep(4_000)
 
+    def _alerts(self, owner: str) -> None:
+        assert self.alerting is not None
+        self.alerting.run(owner, NeverStopped(self.world))
+
     def _producer(self, application: Application) -> None:
         while True:
             application.run(self.client())
@@ -358,7 +333,7 @@ class System:
                 return False
             if shard.records and int(entry.position) < shard.records[-1].number:
                 return False
-        return not self._forgets_again()
+        return not self._forgets_again() and all(one.is_settled() for one in (self.alerting, self.passing) if one)
 
     def _forgets_again(self) -> bool:
         if self.eraser is None or not self.eraser.is_undone():

@@ -12,13 +12,16 @@ import pyarrow as pa
 from headwater import aggregates as agg
 from headwater.contract import Contract, Field
 from headwater.contract.definition import OwnId
+from headwater.processors.alerts import above, absent
 from headwater.processors.definition.parts import Reference
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
 from tests.simulation.world import World
 
-__all__ = ["OWN", "SESSIONS", "Event", "Flavour", "Truth", "zones"]
+__all__ = ["FLAVOURS", "NEXT", "PASSED", "SESSIONS", "WINDOW_MS", "Event", "Flavour", "Truth", "goes_on", "zones"]
 
+WINDOW_MS = 10_000
+"""Of the view `by_time`."""
 _BASE = (
     Field("device", "string"),
     Field("ts", "timestamp"),
@@ -47,18 +50,48 @@ def _weighed(code: int) -> Callable[[pa.Table], pa.Table]:
     return lambda table: pa.table({"weight": pa.array([value * code for value in table["value"].to_pylist()])})
 
 
-def _over(contract: Contract, code: int) -> Pipeline:
+def goes_on(value: int) -> bool:
+    """Whether a kept event of this value goes on to the other stream."""
+    return value % 2 == 0
+
+
+def _even(table: pa.Table) -> pa.Array:
+    return pa.array([goes_on(value) for value in table["value"].to_pylist()])
+
+
+PASSED = "passed"
+"""The other stream."""
+_PASSED = Contract(
+    "passed",
+    1,
+    (Field("device", "string"), Field("ts", "timestamp"), Field("n", "long"), Field("weight", "long")),
+    key="device",
+    time="ts",
+)
+NEXT = Pipeline("next", _PASSED).lake("next", partition=None)
+"""The pipeline that reads it."""
+
+
+def _over(contract: Contract, code: int, sends: bool) -> Pipeline:
+    made = _plain(contract, code)
+    return made.to_stream(PASSED, contract=_PASSED, where=_even) if sends else made
+
+
+def _plain(contract: Contract, code: int) -> Pipeline:
     reference = Reference("zones", "s3://memory/zones/1.csv", key="device", columns={"zone": "long"})
     return (
-        Pipeline("sim", contract)
+        Pipeline("sim", contract, allowed_lateness="10s")
         .where(_kept)
         .map(_weighed(code), adds={"weight": "long"})
         .enrich(reference, on="device")
-        .view("by_minute", by=["device"], window=tumbling("1m"), events=agg.count(), total=agg.sum("weight"))
+        .view("by_time", by=["device"], window=tumbling("10s"), events=agg.count(), total=agg.sum("weight"))
         .view("ever", by=["device"], events=agg.count(), highest=agg.max("value"))
         .view("ever", version=2, by=["device"], events=agg.count(), lowest=agg.min("value"))
         .view("by_zone", by=["zone"], spread=3, events=agg.count())
         .view("by_zone", version=2, by=["zone", "device"], spread=2, events=agg.count())
+        .alert("busy", on="by_time", when=above("events", 2, clear=1))
+        .alert("steady", on="by_time", when=above("events", 0), for_="20s")
+        .alert("silent", on="by_time", when=absent(), for_="20s")
         .lake("telemetry", partition="hour")
     )
 
@@ -81,17 +114,23 @@ class Flavour:
         return self.sloppy[upgraded] if sloppy else (self.after if upgraded else self.before).contract
 
 
-def _flavour(own: OwnId | None) -> Flavour:
+def _flavour(own: OwnId | None, sends: bool) -> Flavour:
     unbound = tuple(Field("value", "long") if one.name == "value" else one for one in _BASE)
 
     def contract(version: int, fields: tuple[Field, ...]) -> Contract:
         return Contract("telemetry", version, fields, key="device", time="ts", id=own)
 
     v1, v2 = contract(1, _BASE), contract(2, (*_BASE, _SITE))
-    return Flavour(_over(v1, 1), _over(v2, 2), (contract(1, unbound), contract(2, (*unbound, _SITE))))
+    return Flavour(_over(v1, 1, sends), _over(v2, 2, sends), (contract(1, unbound), contract(2, (*unbound, _SITE))))
 
 
-SESSIONS, OWN = _flavour(None), _flavour(OwnId("device", "id", partitions=4))
+FLAVOURS = {
+    (own, sends): _flavour(OwnId("device", "id", partitions=4) if own else None, sends)
+    for own in (False, True)
+    for sends in (False, True)
+}
+"""By whether events have ids of their own, and whether they go on to another stream."""
+SESSIONS = FLAVOURS[False, False]
 
 
 @dataclass(frozen=True)

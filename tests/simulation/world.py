@@ -42,6 +42,8 @@ _REFUSALS = {
     "s3": ("SlowDown",),
     "dynamodb": ("ThrottlingException", "ProvisionedThroughputExceededException", "TransactionConflictException"),
     "catalog": ("ThrottlingException",),
+    "sns": ("Throttled",),
+    "sqs": ("RequestThrottled",),
 }
 
 
