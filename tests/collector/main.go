@@ -4,6 +4,7 @@ package main
 import (
 	"log"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/awskinesisexporter"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
@@ -18,10 +19,10 @@ import (
 
 func factories() (otelcol.Factories, error) {
 	receivers := otlpreceiver.NewFactory()
-	grpc, http := otlpexporter.NewFactory(), otlphttpexporter.NewFactory()
+	grpc, http, kinesis := otlpexporter.NewFactory(), otlphttpexporter.NewFactory(), awskinesisexporter.NewFactory()
 	return otelcol.Factories{
 		Receivers: map[component.Type]receiver.Factory{receivers.Type(): receivers},
-		Exporters: map[component.Type]exporter.Factory{grpc.Type(): grpc, http.Type(): http},
+		Exporters: map[component.Type]exporter.Factory{grpc.Type(): grpc, http.Type(): http, kinesis.Type(): kinesis},
 		// its own logs and metrics are not needed, and what writes them is most of a collector
 		Telemetry: telemetry.NewFactory(func() component.Config { return &struct{}{} }),
 	}, nil

@@ -1,10 +1,12 @@
-"""A real OpenTelemetry Collector, built of tests/collector, exports to the gateway over gRPC and over HTTP."""
+"""A real OpenTelemetry Collector, built of tests/collector, exports to the gateway over gRPC and over HTTP, and to a
+stream by its awskinesis exporter."""
 
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,8 +15,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from headwater import formats
+from headwater.aws import client
+from headwater.codec.inflate import decompressed
+from headwater.commands.local.embedded import EmbeddedAws
+from headwater.config import Settings
 from headwater.contract import load_contract
 from tests.gateway import Served, served
+from tests.samples import lake
 from tests.waiting import until
 
 METRICS, LOGS, SPANS = (load_contract(f"otel_{signal}") for signal in ("metrics", "logs", "spans"))
@@ -34,6 +42,24 @@ service:
     traces: {{receivers: [otlp], exporters: [otlp_grpc]}}
     metrics: {{receivers: [otlp], exporters: [otlp_http]}}
     logs: {{receivers: [otlp], exporters: [otlp_grpc, otlp_http]}}
+"""
+STREAMS = """
+receivers:
+  otlp:
+    protocols:
+      http: {{endpoint: "127.0.0.1:{port}"}}
+exporters:
+  awskinesis/proto:
+    aws: {{stream_name: proto, region: us-east-1, kinesis_endpoint: "{url}"}}
+    encoding: {{name: otlp_proto, compression: gzip}}
+  awskinesis/json:
+    aws: {{stream_name: json, region: us-east-1, kinesis_endpoint: "{url}"}}
+    encoding: {{name: otlp_json, compression: zlib}}
+service:
+  pipelines:
+    traces: {{receivers: [otlp], exporters: [awskinesis/proto, awskinesis/json]}}
+    metrics: {{receivers: [otlp], exporters: [awskinesis/proto, awskinesis/json]}}
+    logs: {{receivers: [otlp], exporters: [awskinesis/proto, awskinesis/json]}}
 """
 
 
@@ -82,11 +108,8 @@ def names(gateway: Served) -> list[str]:
     )
 
 
-def test_what_the_collector_exports_is_on_the_stream(collector: Path, gateway: Served, tmp_path: Path) -> None:
-    """A span over gRPC, a point over HTTP as JSON, a log record over both; compressed, as is its default."""
-    port, url = free_port(), str(gateway.client.base_url).rstrip("/")
-    file = tmp_path / "collector.yaml"
-    file.write_text(CONFIGURATION.format(port=port, grpc=gateway.app.state.grpc_port, url=url))
+def requests() -> dict[str, bytes]:
+    """A span, a point and a log record, by the names of their signals."""
     spans, metrics, logs = ExportTraceServiceRequest(), ExportMetricsServiceRequest(), ExportLogsServiceRequest()
     spans.resource_spans.add().scope_spans.add().spans.add(
         name="pay",
@@ -99,13 +122,23 @@ def test_what_the_collector_exports_is_on_the_stream(collector: Path, gateway: S
     metric.gauge.data_points.add(as_double=1.5, time_unix_nano=NOON_NS)
     record = logs.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=NOON_NS)
     record.body.string_value = "sold"
-    log = tmp_path / "collector.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([str(collector), "--config", f"file:{file}"], stdout=out, stderr=out)
-    try:
-        for signal, request in (("traces", spans), ("metrics", metrics), ("logs", logs)):
+    made = {"traces": spans, "metrics": metrics, "logs": logs}
+    return {signal: request.SerializeToString() for signal, request in made.items()}
 
-            def sent(signal: str = signal, body: bytes = request.SerializeToString()) -> bool:
+
+@contextmanager
+def exporting(program: Path, configuration: str, port: int, folder: Path, more: Mapping[str, str]) -> Iterator[None]:
+    """The Collector runs, and has taken a request of each signal."""
+    file, log = folder / "collector.yaml", folder / "collector.log"
+    file.write_text(configuration)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(program), "--config", f"file:{file}"], stdout=out, stderr=out, env={**os.environ, **more}
+        )
+    try:
+        for signal, request in requests().items():
+
+            def sent(signal: str = signal, body: bytes = request) -> bool:
                 assert process.poll() is None, log.read_text()[-2000:]
                 try:
                     found = httpx.post(
@@ -118,7 +151,46 @@ def test_what_the_collector_exports_is_on_the_stream(collector: Path, gateway: S
                 return found.status_code == 200
 
             until(sent, 60, "the Collector takes nothing")
-        until(lambda: names(gateway) == ["load", "pay", "sold", "sold"], 60, lambda: f"{names(gateway)}")
+        yield
     finally:
         process.terminate()
         process.wait(60)
+
+
+def test_what_the_collector_exports_is_on_the_stream(collector: Path, gateway: Served, tmp_path: Path) -> None:
+    """A span over gRPC, a point over HTTP as JSON, a log record over both; compressed, as is its default."""
+    port, url = free_port(), str(gateway.client.base_url).rstrip("/")
+    configuration = CONFIGURATION.format(port=port, grpc=gateway.app.state.grpc_port, url=url)
+    with exporting(collector, configuration, port, tmp_path, {}):
+        until(lambda: names(gateway) == ["load", "pay", "sold", "sold"], 60, lambda: f"{names(gateway)}")
+
+
+def test_what_its_awskinesis_exporter_puts_on_a_stream_is_read(collector: Path, tmp_path: Path) -> None:
+    """Each signal, as protobuf under gzip and as JSON under zlib, comes to the rows of its contract."""
+    port = free_port()
+    with EmbeddedAws() as aws, pytest.MonkeyPatch.context() as patch:
+        for name, value in aws.environment.items():
+            patch.setenv(name, value)
+        kinesis = client("kinesis", Settings())
+
+        def datas(stream: str) -> list[bytes]:
+            shard = kinesis.list_shards(StreamName=stream)["Shards"][0]["ShardId"]
+            start = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+            return [one["Data"] for one in kinesis.get_records(ShardIterator=start["ShardIterator"])["Records"]]
+
+        for stream in ("proto", "json"):
+            kinesis.create_stream(StreamName=stream, ShardCount=1)
+        with exporting(collector, STREAMS.format(port=port, url=aws.endpoint), port, tmp_path, {}):
+            until(lambda: all(len(datas(one)) == 3 for one in ("proto", "json")), 60, "the stream has not all")
+        for stream, packed in (("proto", b"\x1f\x8b"), ("json", b"\x78")):
+            assert {data[: len(packed)] for data in datas(stream)} == {packed}
+            found = [one for data in datas(stream) for one in read(data)]
+            assert sorted(found) == ["load", "pay", "sold"]
+
+
+def read(data: bytes) -> list[str]:
+    """What a pipeline of the record's signal makes of it; protobuf does not say which it is, but its text does."""
+    for text, contract, column in ((b"pay", SPANS, "name"), (b"load", METRICS, "metric"), (b"sold", LOGS, "body")):
+        if text in decompressed(data):
+            return [row[column] for row in lake(formats.otlp(contract.name), contract, data)]
+    raise AssertionError(data)
