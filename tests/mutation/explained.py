@@ -17,5 +17,9 @@ EXPLAINED: dict[str, str] = {
     "headwater.processors.operators.conflicts _letter: len(lines) <= _MOST_BYTES -> len(lines) < _MOST_BYTES": (
         "of a letter of just 1 MiB the whole record is kept, and the conflicting events are in it"
     ),
+    "headwater.processors.operators.misplaced _aggregate: 0 -> 1": "the last hash key is as much inside as the first",
+    "headwater.processors.operators.misplaced _await: 0 -> 1": "when it came before is not looked at",
+    "headwater.processors.operators.misplaced united_awaited: 0 -> 1": "nothing arrived in the year 1970",
+    "headwater.processors.operators.misplaced united_renewed: 0 -> 1": "nothing arrived in the year 1970",
     "headwater.processors.operators.conflicts find_conflicts: 1 -> 2": "-2 is no place of a record either",
 }

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.clock import SystemClock
-from headwater.codec import encode_batch
+from headwater.codec import encode_batch, user_records
 from headwater.contract import parse_contract
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.engine import Effects, Engine
 from headwater.processors.engine.state import ShardState
-from headwater.processors.operators.misplaced import AWAIT_MS, MOST_AWAITED, REASON, RENEWED_MS
+from headwater.processors.operators.misplaced import AWAIT_MS, MOST_AWAITED, REASON, RENEWED_MS, united_awaited
 from headwater.stream import HASH_SPACE, StreamRecord, hash_key_of
 from tests.kpl import aggregate
 from tests.unit.test_upstream import World, read_all
@@ -254,6 +254,44 @@ def test_copies_of_what_came_to_both_parents_are_known_as_the_later_came() -> No
         ]
     again = Reader(state=family()).take(pair).take((INSIDE, event(1)), (INSIDE, event(3)), later_ms=5)
     assert [at - START for at in again.state.renewed.values()] == [0, 5, 5], "the one that came last is last"
+
+
+def test_of_both_parents_the_oldest_is_forgotten_first() -> None:
+    """By when it came last, not by how many of it are awaited."""
+    assert united_awaited([{"both": [9, 1]}, {"both": [5, 1]}]) == {"both": [9, 2]}
+    assert list(united_awaited([{"late": [9, 1], "early": [5, 3]}, {"between": [7, 2]}])) == [
+        "early",
+        "between",
+        "late",
+    ]
+
+
+def test_user_records_of_several_events_count_or_not_as_a_whole() -> None:
+    """Lines in one user record have its hash key."""
+    users = [(OUTSIDE, event(0) + b"\n" + event(1)), (INSIDE, event(2) + b"\n" + event(3)), (INSIDE, event(4))]
+    found = Reader().take((INSIDE, aggregate(*users)))
+    assert found.values == [2, 3, 4]
+    assert found.state.counts["misplaced"] == 1
+    assert found.take((INSIDE, event(2) + b"\n" + event(3)), (INSIDE, event(4))).values == [2, 3, 4]
+
+
+def test_an_invalid_event_is_a_dead_letter_where_it_belongs_and_once() -> None:
+    """Outside it comes again to its own shard; a copy of one inside is no second letter."""
+    bad, other = b'{"device": "d", "ts": "never", "value": 1}', b'{"device": "d", "ts": "no", "value": 2}'
+    found = Reader().take((INSIDE, aggregate((OUTSIDE, other), (INSIDE, bad), (INSIDE, event(3)))))
+    assert found.values == [3]
+    assert sorted(payload for _, payload in found.letters) == sorted([bad, other])
+    assert {payload: reason == REASON for reason, payload in found.letters} == {bad: False, other: True}
+    assert len(found.take((INSIDE, bad)).letters) == 2
+    assert len(found.take((INSIDE, aggregate((INSIDE, event(3)), (INSIDE, other)))).letters) == 3
+
+
+def test_outside_records_of_several_kinds_are_kept_as_an_aggregate() -> None:
+    """JSON and other bytes cannot be put end to end."""
+    ((_, letter),) = (
+        Reader().take((INSIDE, aggregate((OUTSIDE, event(0)), (OUTSIDE, b"\xff"), (INSIDE, event(1))))).letters
+    )
+    assert [one.payload for one in user_records(letter)] == [event(0), b"\xff"]
 
 
 def test_what_a_child_remembers_of_its_beginning_is_bounded() -> None:

@@ -121,6 +121,38 @@ def test_a_buffer_is_due_when_it_is_full_or_has_lingered() -> None:
     assert subject.due_ms() is None
 
 
+def test_the_oldest_of_several_lanes_says_when_and_what_waits_is_seen() -> None:
+    """Full or open, either counts; a buffer of another lane that came later does not put it off."""
+    subject = sealer(ProducerSettings(max_events=10, linger_ms=500), OWN)
+    assert not subject.waiting
+    lanes = {lane_of(f"d{at}", 4): f"d{at}" for at in range(20)}
+    for at, device in enumerate(lanes.values()):
+        put_row(subject, {"device": device, "seq": 1, "ts": 1}, now=1_000 + at)
+    assert len(lanes) > 1
+    assert subject.waiting
+    assert subject.due_ms() == 1_500
+    full = sealer(ProducerSettings(max_events=10))
+    put_table(full, fleet(10))
+    assert full.waiting, "one full buffer, and none open"
+
+
+def test_batches_that_others_sealed_get_the_next_numbers_of_batches() -> None:
+    """One after the other, also of a later call; events are numbered by those who sealed them."""
+    subject = sealer()
+    put_table(subject, fleet(30))
+    ((first, _),) = seal_all(subject)
+    group = EventGroup(None, None, 30, 0, None)
+    found = [[one.batch_id for one, _ in subject.number([first] * count, group)] for count in (2, 3)]
+    assert (first.batch_id, found) == (0, [[1, 2], [3, 4, 5]])
+    assert subject.numbering.next_seq == 30
+    assert [(one.group, one.offset, one.count) for _, (one,) in subject.number([first], group)] == [(group, 0, 30)]
+    subject.begin_session("another")
+    put_table(subject, fleet(5))
+    ((batch, _),) = seal_all(subject)
+    assert (batch.batch_id, batch.origin, batch.first_seq) == (7, "another", 0)
+    assert batch.size == len(batch.payload) + len(batch.partition_key.encode())
+
+
 def test_large_events_seal_early() -> None:
     subject = sealer(ProducerSettings(max_record_bytes=1_000, max_buffer_bytes=1 << 20))
     for _ in range(8):
