@@ -166,6 +166,7 @@ def seqs(settings: Settings) -> Counter[int]:
 
 _FILE_PATH = 2_147_483_546
 """Iceberg's field id of a delete file's column `file_path`: engines read from its bounds that one file is meant."""
+_POS = 2_147_483_545
 
 
 class _DeleteManifest(ManifestWriterV2):  # type: ignore[misc]  # pyiceberg is not looked into
@@ -180,7 +181,13 @@ class _DeleteManifest(ManifestWriterV2):  # type: ignore[misc]  # pyiceberg is n
 def delete_rows(table: Table, path: str, places: Sequence[int]) -> None:
     """Delete rows of a data file as Spark and Trino do by merge-on-read: a delete file names their places in it."""
     uri = f"{table.location()}/data/deletes-{uuid.uuid4().hex}.parquet"
-    rows = pa.table({"file_path": [path] * len(places), "pos": pa.array(sorted(places), pa.int64())})
+    columns = pa.schema(
+        [
+            pa.field("file_path", pa.string(), False, {"PARQUET:field_id": str(_FILE_PATH)}),
+            pa.field("pos", pa.int64(), False, {"PARQUET:field_id": str(_POS)}),
+        ]
+    )
+    rows = pa.table({"file_path": [path] * len(places), "pos": sorted(places)}, schema=columns)
     with table.io.new_output(uri).create() as sink:
         pq.write_table(rows, sink)
     (file,) = [task.file for task in table.scan().plan_files() if task.file.file_path == path]
