@@ -52,6 +52,7 @@ _CATALOG = (
     "arn:aws:glue:{region}:{account}:table/{database}/*",
 )
 _ENDED = "a state object that a newer one has replaced; small states lie in the ledger's item"
+_LEFT = "large states that an owner has left which died; tests/unit/test_state_leftovers.py has some"
 _SPREAD = "the rows of a view with `spread` lie in several partitions"
 _LARGE = "a state or a first version of a reference table that is too large for, or not yet in, the ledger"
 
@@ -95,6 +96,7 @@ _PROCESS = (
     ),
     Grant(_actions("s3", "GetObject"), _bucket("reference", "state")),
     Grant(_actions("s3", "DeleteObject"), _bucket("state"), {"s3:DeleteObject": _ENDED}),
+    Grant(_actions("s3", "ListBucket"), _BUCKET, {"s3:ListBucket": _LEFT}),
     _encrypts(),
 )
 _LEASING = (

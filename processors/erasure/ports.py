@@ -9,6 +9,7 @@ from headwater.processors.alerts.store import AlertStore
 from headwater.processors.engine.state import ShardState
 from headwater.processors.generations import DOCUMENT, check_known, keeping
 from headwater.processors.ports import OpenTable, PipelineStores
+from headwater.processors.shard.flushes import flush_document
 from headwater.processors.shard.snapshots import StateStore, is_fresh
 from headwater.sinks.deadletter import DeadLetters
 from headwater.sinks.lake.maintenance import Maintenance
@@ -55,7 +56,7 @@ def change_state(stores: PipelineStores, shard_id: str, owner: str, change: Call
     check_known(stores.pipeline, document, state, shard_id)
     found = change(state)
     body, where = store.store(entry, entry.position, state.dumps())
-    stores.ledger.commit(
+    after = stores.ledger.commit(
         entry,
         Commit(
             position=entry.position,
@@ -68,6 +69,7 @@ def change_state(stores: PipelineStores, shard_id: str, owner: str, change: Call
             now_ms=stores.clock.now_ms(),
         ),
     )
-    if entry.state_key and entry.state_key != where:
-        stores.objects.delete(entry.state_key)
+    # the state before as well, and what owners that died have left: all of it may hold what was taken out
+    journal, _ = stores.ledger.document(flush_document(shard_id))
+    store.sweep(after, None, journal.get("key", ""))
     return found

@@ -56,6 +56,11 @@ class FlushJournal:
         self._key = ""
         self._claim(position)
 
+    @property
+    def key(self) -> str:
+        """Return the key of the object that the document names; empty where it has the slots itself."""
+        return self._key
+
     def _claim(self, position: str) -> None:
         """Take the document over, without what has been committed since. Whoever had it cannot write it any more."""
 

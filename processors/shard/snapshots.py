@@ -3,6 +3,8 @@
 What a snapshot contains is the business of `state`; this module only knows where the bytes lie.
 """
 
+import re
+
 from headwater.ledger import ShardEntry
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.state import ShardState
@@ -13,6 +15,9 @@ __all__ = ["INLINE_STATE", "StateStore", "is_fresh"]
 
 INLINE_STATE = 64 * 1024
 """Bytes up to which a snapshot lives in the ledger item. A DynamoDB item holds 400 KB, pending files included."""
+
+_OF_AN_OWNER = re.compile(r"(flushed-)?(\d{8})-[^/]*\.bin")
+"""Names of the objects of a shard that each owner writes under its epoch: snapshots, and journals of flushes."""
 
 
 def is_fresh(entry: ShardEntry) -> bool:
@@ -45,3 +50,18 @@ class StateStore:
         key = f"state/{self._pipeline.name}/{entry.shard_id}/{entry.epoch:08d}-{position}.bin"
         self._objects.put(key, body)
         return None, key
+
+    def sweep(self, entry: ShardEntry, stale: str | None, journal: str | None) -> None:
+        """Delete what owners before the entry's have left; for its owner, after a commit.
+
+        An owner that dies leaves the snapshot that it was about to name, and the one that it was about to delete. From
+        the commit on nobody can name them again: whoever wrote them is fenced. The snapshot `stale` is kept, and of the
+        journals the one of this key; all of them for None, where it is not known.
+        """
+        head = f"state/{self._pipeline.name}/{entry.shard_id}/"
+        for key in self._objects.list(head):
+            found = _OF_AN_OWNER.fullmatch(key.removeprefix(head))
+            if found is None or int(found[2]) >= entry.epoch or key in (stale, journal, entry.state_key):
+                continue
+            if journal is not None or not found[1]:
+                self._objects.delete(key)

@@ -68,6 +68,7 @@ class ShardWorker:
         self._heat_rev: int | None = None
         self._states = StateStore(context.pipeline, context.ports.objects)
         self._stale_key: str | None = None
+        self._swept = False  # of what earlier owners have left on S3
         self._traces = Traces(shard.shard_id, context.clock)
         place, ports = (context.pipeline.name, shard.shard_id), context.ports
         self._journal: FlushJournal | None = None
@@ -337,6 +338,16 @@ class ShardWorker:
         if self._stale_key and self._stale_key != old:
             self._ports.objects.delete(self._stale_key)
         self._stale_key = old
+        if not self._swept and (old or self.entry.state_key):
+            self._sweep(old)
+
+    def _sweep(self, stale: str | None) -> None:
+        """Delete what earlier owners have left on S3. Nothing depends on it, so failures pass until the next owner."""
+        self._swept = True
+        try:
+            self._states.sweep(self.entry, stale, self._journal.key if self._journal else None)
+        except _NOT_OF_THE_RECORD as error:
+            log.info("old states were not deleted", extra={"shard": self.shard_id, "reason": str(error)})
 
     def _flush_and_evict(self) -> None:
         self._flush_views()

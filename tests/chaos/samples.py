@@ -72,7 +72,10 @@ def process_uses(pid: int) -> dict[str, float]:
 
 
 def _stored(services: Services) -> dict[str, float]:
-    objects = [key.split("/")[0] for key in services.objects.list("")]
+    keys = list(services.objects.list(""))
+    objects = [key.split("/")[0] for key in keys]
+    states = {key for key in keys if key.startswith("state/")}
+    named = {entry.state_key for entry in services.ledger.shards()}
     scanned = {name: _items(services.client("dynamodb"), name) for name in _tables(services)}
     settings = services.settings
     snapshot = services.open_lake_table().current_snapshot()
@@ -80,13 +83,10 @@ def _stored(services: Services) -> dict[str, float]:
     return {
         "items in the ledger": scanned[settings.ledger_table],
         "rows of views": scanned[settings.views_table],
-        "states on S3": sum(one not in _GROWING for one in objects),
+        "states that nothing names": len(states - named),
         "objects of the lake": objects.count("lake"),
         "files of the lake now": int(files or 0),
     }
-
-
-_GROWING = ("lake", "dlq", "redriven", "reference")
 
 
 def _tables(services: Services) -> tuple[str, str]:
