@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -122,7 +123,7 @@ def requests() -> dict[str, bytes]:
     metric.gauge.data_points.add(as_double=1.5, time_unix_nano=NOON_NS)
     record = logs.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=NOON_NS)
     record.body.string_value = "sold"
-    made = {"traces": spans, "metrics": metrics, "logs": logs}
+    made: dict[str, Message] = {"traces": spans, "metrics": metrics, "logs": logs}
     return {signal: request.SerializeToString() for signal, request in made.items()}
 
 
