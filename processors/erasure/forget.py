@@ -9,7 +9,7 @@ have been read, or stop producing them first.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headwater.errors import Retryable, UsageError
+from headwater.errors import UsageError
 from headwater.processors.alerts.progress import known_rules
 from headwater.processors.alerts.store import Entry
 from headwater.processors.engine.state import ShardState
@@ -20,6 +20,7 @@ from headwater.processors.erasure.ports import ErasurePorts, change_state, is_or
 from headwater.processors.erasure.tables import drop_view_tables, left_in_view_tables
 from headwater.processors.generations import DOCUMENT, Generation, building, generations, keeping
 from headwater.processors.jobs import NoProgress, Progress
+from headwater.processors.published import pending_files, wait_until_published
 from headwater.processors.rebuild.generation_rows import drop
 from headwater.processors.shard.flushes import forget_flushed
 from headwater.processors.shard.snapshots import StateStore
@@ -57,19 +58,20 @@ def forget(
 
     The lake's files are replaced about `step_bytes` a commit. Killed, the same call goes on from there.
 
-    Raises UsageError while a view is being built or dropped, and HeadwaterError for a key that is no text or integer.
+    Raises UsageError while a view is being built or dropped, HeadwaterError for a key that is no text or integer, and
+    Retryable while a committed file is in no table, a quarantined one too: it may have rows of the key.
     """
-    progress = progress or NoProgress()
+    progress, ledger = progress or NoProgress(), ports.stores.ledger
     _check_views(ports)
     progress.phase("waiting for the publisher")
-    _wait_until_published(ports, publish)
+    wait_until_published(ledger, pending_files(ledger), publish)
     check_key(ports.open_table(), ports.stores.pipeline.contract.key, key)
-    entries, slots = ports.stores.ledger.shards(), 0
+    entries, slots = ledger.shards(), 0
     progress.phase("state of the shards", len(entries))
     for at, entry in enumerate(entries, 1):
         slots += _scrub(ports, entry.shard_id, key, owner)
         progress(0, at)
-    _wait_until_published(ports, publish)  # what they had committed until then
+    wait_until_published(ledger, pending_files(ledger), publish)  # what they had committed until then
     excluded = ExcludedRows(ports.stores, key, owner)
     lake = LakeErasure(ports, key, excluded, progress, step_bytes)
     lake.run()
@@ -119,21 +121,6 @@ def _alerts(ports: ErasurePorts, key: str) -> list[Entry]:
     """Return what alerts keep of the key, also those that the pipeline no longer has."""
     rules = {*known_rules(ports.stores.ledger), *(rule.name for rule in ports.stores.pipeline.alerts)}
     return ports.alerts.having(sorted(rules), ports.stores.pipeline.contract.key, key)
-
-
-def _wait_until_published(ports: ErasurePorts, publish: Callable[[], object]) -> None:
-    """Wait for the files that are pending now: on a busy stream there is always one, and what comes later may wait."""
-    waiting = _pending(ports)
-    for _ in range(100):
-        waiting &= _pending(ports)
-        if not waiting:
-            return
-        publish()
-    raise Retryable("files wait for the publisher for too long; is one running?")
-
-
-def _pending(ports: ErasurePorts) -> set[str]:
-    return {file.uri for entry in ports.stores.ledger.shards() for file in entry.pending}
 
 
 def _scrub(ports: ErasurePorts, shard_id: str, key: str, owner: str) -> int:

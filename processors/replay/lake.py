@@ -12,19 +12,17 @@ from pyiceberg.expressions import And, BooleanExpression, GreaterThanOrEqual, Le
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import Table
 
-from headwater.errors import HeadwaterError, Retryable
+from headwater.errors import HeadwaterError
 from headwater.ledger import ShardEntry
 from headwater.lineage.members import member_slices
 from headwater.processors.ports import OpenTable, PipelineReader, PipelineStores
+from headwater.processors.published import wait_until_published
 from headwater.processors.replay.chunk import CHUNK_EVENTS, ArrivalSpan, Position, ReplayChunk, identified, placed
 from headwater.processors.replay.stream import decoded, iso, pages, shards_in_order
 from headwater.processors.shard.snapshots import StateStore
 from headwater.stream import sequence
 
 __all__ = ["current_snapshot", "from_lake", "published_table"]
-
-_STEPS = 100
-"""Steps of the publisher that are waited for."""
 
 
 def from_lake(
@@ -72,17 +70,10 @@ def published_table(
 ) -> Table:
     """Return the lake's table once it has every file that these entries name; `publish` makes a publisher's step.
 
-    Raises Retryable when files still wait after a hundred steps.
+    Raises Retryable when files still wait after a hundred steps, and says what keeps one out.
     """
-    wanted = {file.uri for entry in entries for file in entry.pending}
-    for _ in range(_STEPS):
-        if not wanted & {file.uri for entry in stores.ledger.shards() for file in entry.pending}:
-            return open_table()
-        publish()
-    raise Retryable(
-        f"files of pipeline {stores.pipeline.name} wait for the publisher for too long; is one running? "
-        "headwater audit says what holds it up"
-    )
+    wait_until_published(stores.ledger, {file.uri for entry in entries for file in entry.pending}, publish)
+    return open_table()
 
 
 def current_snapshot(table: Table) -> int:
