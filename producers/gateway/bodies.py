@@ -5,9 +5,9 @@ Whatever the bytes, `parse_body` returns rows or raises Problem, in a time that 
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -51,6 +51,8 @@ _CONTAINER_BYTES = 200
 """Bytes of memory for each object and list in JSON beyond what `PARSE_FACTORS` says: `{},` has three bytes of text."""
 _ENCODINGS = ("gzip", "zstd", "identity")
 _ARROW_FILE = b"ARROW1"
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
 _BETWEEN = re.compile(rb"\},\s?\{")
 _FIELD = re.compile(r"field ([A-Za-z]\w*|\"[^\"]*\")")
 
@@ -160,9 +162,7 @@ def _read_json(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBod
         found = _guarded(lambda: decode_payloads(lines, contract))
         if not any(isinstance(read_object(row.event), str) for row in found.invalid):
             return _to_body(found)
-    events = _load_json(text)
-    if len(events) > limits.rows:
-        raise _too_many(limits.rows)
+    _check_array(text, limits.rows)
     return _to_body(_guarded(lambda: decode_text(text, contract)))
 
 
@@ -173,9 +173,40 @@ def _check_size(text: bytes) -> None:
         raise Problem(413, "too-large", f"the body is {error}; send it in parts") from None
 
 
-def _load_json(text: bytes) -> Any:
+def _load_json(text: bytes) -> None:
+    with _malformed():
+        json.loads(text.decode())
+
+
+def _check_array(text: bytes, most: int) -> None:
+    """Raise Problem unless it is an array of so many values at most.
+
+    Each is read and forgotten: all of `[1,1,…]` at once take twelve times the text.
+    """
+    with _malformed():
+        rest = text.decode()
+        at, count = _SPACE.match(rest, 1).end(), 0  # type: ignore[union-attr]  # it matches nothing, too
+        while count or rest[at : at + 1] != "]":
+            if count == most:
+                raise _too_many(most)
+            _, end = _DECODER.raw_decode(rest, at)
+            count += 1
+            at = _SPACE.match(rest, end).end()  # type: ignore[union-attr]  # the same
+            if rest[at : at + 1] == "]":
+                break
+            if rest[at : at + 1] != ",":
+                raise json.JSONDecodeError("Expecting ',' delimiter", rest, at)
+            at = _SPACE.match(rest, at + 1).end()  # type: ignore[union-attr]  # the same
+        end = _SPACE.match(rest, at + 1).end()  # type: ignore[union-attr]  # the same
+        if end < len(rest):
+            raise json.JSONDecodeError("Extra data", rest, end)
+
+
+@contextmanager
+def _malformed() -> Iterator[None]:
+    """Say where a text is no JSON."""
     try:
-        return json.loads(text.decode())
+        yield
     except UnicodeDecodeError as error:
         raise Problem(400, "malformed-body", f"not UTF-8 text at byte {error.start}") from None
     except RecursionError:
