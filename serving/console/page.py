@@ -76,7 +76,11 @@ class Page:
 
     async def _fit(self) -> None:
         """Show fewer rows a table on a phone, where a few fill the screen."""
-        if await ui.run_javascript(PHONE):
+        try:
+            is_phone = await ui.run_javascript(PHONE)
+        except TimeoutError:  # a browser that is slow, or gone: the tables stay as they are
+            return
+        if is_phone:
             for table in ElementFilter(kind=ui.table):
                 if table.pagination["rowsPerPage"]:
                     table.pagination = {**table.pagination, "rowsPerPage": _ROWS_ON_A_PHONE}

@@ -53,6 +53,9 @@ def apply_theme() -> Any:
 
 async def toggle_dark(dark: Any) -> None:
     """Switch between light and dark; the browser keeps the choice in a cookie."""
-    wanted = not await ui.run_javascript("Quasar.Dark.isActive")
+    try:
+        wanted = not await ui.run_javascript("Quasar.Dark.isActive")
+    except TimeoutError:  # a browser that is slow: the visitor presses again
+        return
     dark.set_value(wanted)
     ui.run_javascript(f"document.cookie='headwater_dark={int(wanted)};path=/;max-age=31536000;samesite=strict'")

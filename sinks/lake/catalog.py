@@ -48,6 +48,8 @@ PROPERTIES = {
 log = logging.getLogger("headwater.lake")
 
 _ATTEMPTS = 5
+_RACES = 10
+"""Times that files are added anew after a commit of somebody else, before all is looked at again."""
 _FOOTERS = 8
 """Files whose footers are read at a time."""
 _UNREAD = 5
@@ -204,19 +206,44 @@ class IcebergTable:
     def add(self, paths: Sequence[str]) -> dict[str, str]:
         """Add the files on top of the state that `read` has returned last; return those it cannot take, with reasons.
 
+        When others have only put snapshots on top of it, which have none of the files, they are added on top of those:
+        who looks anew at everything each time loses every race against a writer that never pauses.
         Raise Retryable when that state is gone. An error of botocore says nothing about whether the commit got through:
         call `read` again. A file that cannot be read now is left out the first times; when none can, its error is
         raised.
         """
         assert self._table is not None, "call read first"
         files, refused = _described(self._table, paths, self._unread)
-        try:
-            for some in self._commit(files):
-                refused |= some
-        except CommitFailedException as error:
-            raise Retryable(f"table {self._name}: another writer was faster: {_one_line(error)}") from error
+        races = 0
+        while True:
+            try:
+                for some in self._commit(files):
+                    refused |= some
+                break
+            except CommitFailedException as error:
+                races += 1
+                if races > _RACES or not self._moves_on([one.file_path for one in files]):
+                    raise Retryable(f"table {self._name}: another writer was faster: {_one_line(error)}") from error
         self._bound_history()
         return refused
+
+    def _moves_on(self, paths: Sequence[str]) -> bool:
+        """Take the table as it is now for the one to add to, if it is the one that was read with snapshots on top of it
+        that have added none of these files; else return False.
+        """
+        old, new = self._table, self._catalog.load_table(self._identifier)
+        assert old is not None
+        if _shape(old) != _shape(new) or new.metadata.format_version < 2:
+            return False
+        was, now = old.current_snapshot(), ancestors_of(new.current_snapshot(), new.metadata)
+        if was is not None and was.snapshot_id not in {one.snapshot_id for one in now}:
+            return False
+        before = old.metadata.last_sequence_number
+        since = self._ancestry.lineage(new, before)
+        if since.visible_from > before + 1 or any(one in since for one in paths):
+            return False
+        self._table = new
+        return True
 
     def _bound_history(self) -> None:
         """Forget the oldest snapshots where there are too many, with their manifests. What fails is done next time."""
@@ -255,6 +282,12 @@ class IcebergTable:
     @property
     def _name(self) -> str:
         return ".".join(self._identifier)
+
+
+def _shape(table: Table) -> tuple[object, ...]:
+    """Return what the description of a file depends on."""
+    known = table.metadata
+    return known.table_uuid, known.location, known.current_schema_id, known.default_spec_id, known.format_version
 
 
 def _described(table: Table, paths: Sequence[str], unread: Counter[str]) -> tuple[list[DataFile], dict[str, str]]:

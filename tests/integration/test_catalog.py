@@ -196,6 +196,43 @@ def test_a_state_that_is_gone_refuses_the_commit(settings: Settings) -> None:
     assert right.read().files == {file.uri}
 
 
+def test_what_others_put_on_top_is_added_to(settings: Settings) -> None:
+    """Several commits of others, none with our file: nothing has to be looked at anew."""
+    ensured(settings)
+    catalog = open_catalog(settings)
+    left, right = (IcebergTable(catalog, settings.database, "metric") for _ in range(2))
+    right.read()
+    uris = [upload(settings, name, 3 * at).uri for at, name in enumerate("abc")]
+    for uri in uris[:2]:
+        left.read()
+        left.add([uri])
+    assert right.add([uris[2]]) == {}
+    assert left.read().files == set(uris)
+    assert seqs(settings) == Counter(range(9))
+
+
+@pytest.mark.parametrize("change", ["rollback", "recreated"])
+def test_what_others_change_otherwise_is_looked_at_anew(settings: Settings, change: str) -> None:
+    """Another line of snapshots, or another table: what was missing may be there, and what was there may not."""
+    ensured(settings)
+    catalog = open_catalog(settings)
+    port = IcebergTable(catalog, settings.database, "metric")
+    first, second, third = (upload(settings, name, 3 * at).uri for at, name in enumerate("abc"))
+    for uri in (first, second):
+        port.read()
+        port.add([uri])
+    port.read()
+    table = open_table(settings, "metric", catalog)
+    if change == "rollback":
+        table.manage_snapshots().rollback_to_snapshot(table.snapshots()[0].snapshot_id).commit()
+    else:
+        catalog.drop_table((settings.database, "metric"))
+        ensured(settings)
+    with pytest.raises(Retryable, match="another writer was faster"):
+        port.add([third])
+    assert third not in port.read().files
+
+
 def test_a_lost_answer_leaves_a_table_that_can_be_read(settings: Settings) -> None:
     """UpdateTable is sent once: Glue refuses a second try, and pyiceberg would delete what the first has committed."""
     ensured(settings)
