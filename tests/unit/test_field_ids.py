@@ -1,18 +1,24 @@
 """Files have the numbers of their columns where these are known: on every part of a column, or on none."""
 
 import io
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
+from pyiceberg.io.pyarrow import PyArrowFileIO, pyarrow_to_schema, schema_to_pyarrow
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+from pyiceberg.types import LongType, NestedField
 
 from headwater.contract import parse_contract
 from headwater.contract.iceberg import iceberg_schema
 from headwater.errors import Retryable
 from headwater.processors.lakecolumns import SaidColumns, say_columns
 from headwater.sinks.lake.buffer import LakeBuffer
+from headwater.sinks.lake.datafiles import describe
 from headwater.sinks.lake.fieldids import with_field_ids
 from headwater.sinks.lake.partitioning import Partitioning
 from tests.lake import IDENTITY, new_ledger
@@ -79,3 +85,35 @@ def test_what_the_publisher_says_is_heard_and_the_last_serves_while_the_ledger_i
 
     monkeypatch.setattr(ledger, "document", fail)
     assert heard() == [{"field-id": 1, "names": ["k"]}]
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ({"b": 2, "a": 1}, ""),
+        ({"old": 1}, ""),
+        ({"a": 2}, "column a is number 2 in the file, and 1 in the table"),
+        ({"a": 1, "b": 7}, "7"),
+    ],
+)
+def test_a_file_with_the_numbers_of_another_table_is_refused(
+    tmp_path: Path, named: dict[str, int], reason: str
+) -> None:
+    """It was made before the table was: its values would show under another name. A renamed column is the same one."""
+    metadata = new_table_metadata(
+        Schema(NestedField(1, "a", LongType(), required=False), NestedField(2, "b", LongType(), required=False)),
+        UNPARTITIONED_PARTITION_SPEC,
+        UNSORTED_SORT_ORDER,
+        str(tmp_path),
+        {},
+    )
+    columns = [{"field-id": number, "names": [name]} for name, number in named.items()]
+    rows = pa.table({name: pa.array([number], pa.int64()) for name, number in named.items()})
+    uri = str(tmp_path / "f.parquet")
+    pq.write_table(rows.cast(with_field_ids(rows.schema, columns)), uri)
+    if reason:
+        with pytest.raises(ValueError, match=reason):
+            describe(PyArrowFileIO(), metadata, uri)
+    else:
+        described = describe(PyArrowFileIO(), metadata, uri)
+        assert set(described.value_counts) == set(named.values())
