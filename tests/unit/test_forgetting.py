@@ -8,10 +8,11 @@ from headwater.aggregates import count
 from headwater.errors import UsageError
 from headwater.ledger import PendingFile
 from headwater.processors.definition.pipeline import Pipeline
-from headwater.processors.erasure.forget import _wait_until_published, forget
+from headwater.processors.erasure.forget import forget
 from headwater.processors.erasure.ports import change_state
 from headwater.processors.generations import DOCUMENT, Generation, Generations
 from headwater.processors.ports import PipelineStores
+from headwater.processors.published import pending_files, wait_until_published
 from headwater.processors.shard import snapshots
 from headwater.processors.shard.worker import ShardWorker
 from tests.lake import commit
@@ -74,5 +75,6 @@ def test_only_files_that_are_pending_when_it_begins_are_waited_for() -> None:
         services.ledger.take(entry, [0])
 
     commit_one()
-    _wait_until_published(services.erasure_ports, publish)
+    ledger = services.ledger
+    wait_until_published(ledger, pending_files(ledger), publish)
     assert committed == 2
