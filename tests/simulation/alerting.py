@@ -83,7 +83,8 @@ class _Watched(ViewStore):
     """The view's rows, and for the auditors which of them were read to judge which windows."""
 
     def __init__(self, alerting: "Alerting", client: Any) -> None:
-        super().__init__(client, VIEWS, clock=alerting.system.clock)
+        system = alerting.system
+        super().__init__(client, VIEWS, clock=system.clock, chance=system.world.random.random)
         self._alerting = alerting
         self.spans: Mapping[Rule, WindowSpan] = {}
 
