@@ -1,4 +1,4 @@
-"""What the OpenTelemetry Collector and CloudWatch's metric streams write, and a loop by hand for all columns of it."""
+"""Make what the OpenTelemetry Collector and CloudWatch's metric streams write, and decode it by hand, all columns."""
 
 import base64
 import json

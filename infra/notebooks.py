@@ -18,7 +18,7 @@ __all__ = ["main", "ran"]
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, BUILD = ROOT / "notebooks", ROOT / "build" / "notebooks"
 _TIMEOUT_S = 600
-"""Of one cell, on a busy machine."""
+"""Seconds that one cell may take, on a busy machine."""
 
 
 def ran(path: Path) -> Path:
@@ -36,11 +36,11 @@ def main() -> int:
         if made.exists():
             continue
         sys.stderr.write(f"running {path.name}\n")
-        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        notebook = nbformat.read(path, as_version=4)
         NotebookClient(notebook, timeout=_TIMEOUT_S, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
         for old in BUILD.glob(f"{path.stem}-*.ipynb"):
             old.unlink()
-        nbformat.write(notebook, made)  # type: ignore[no-untyped-call]
+        nbformat.write(notebook, made)
     return 0
 
 

@@ -72,7 +72,7 @@ class Deployment:
     repository: str = ""
     """`owner/name` on GitHub whose workflow may deploy; empty is none."""
     issuer: Literal["make", "there"] = "make"
-    """Whether the provider for GitHub's tokens is made, or is there: an account has one for all its stages."""
+    """Make the provider for GitHub's tokens, or use the one that is `there`: an account has one for all its stages."""
     zones: int = 2
     """Availability zones: an endpoint of each service in each."""
     alarm_email: str = ""
@@ -160,7 +160,7 @@ _GIVEN: dict[str, tuple[str, str]] = {
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-central-1"),
     "certificate": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the id of an ACM certificate in that region"),
 }
-"""What no stage has of its own: the form of each, and what it is."""
+"""Settings that no stage has of its own: the form of each, and its meaning."""
 _CHOSEN: dict[str, tuple[str, str]] = {
     "repository": (r"[\w.-]+/[\w.-]+", "owner/name on GitHub"),
     "issuer": (r"make|there", "make or there"),

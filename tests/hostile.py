@@ -56,7 +56,7 @@ from tests.gateway import TELEMETRY, served
 __all__ = ["BIDI", "hostile", "paths_of"]
 
 BIDI = "\u202e\u2066\u200f"
-"""What turns the text behind it around: an override, an isolate, a mark."""
+"""Characters that turn the text behind them around: an override, an isolate, a mark."""
 SHARDS = ("shardId-000000000000", "shardId-000000000001")
 
 

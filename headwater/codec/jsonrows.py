@@ -26,6 +26,7 @@ from headwater.parts import in_parts
 
 __all__ = [
     "MAX_EVENTS",
+    "array_values",
     "decode_payloads",
     "decode_text",
     "event_json",
@@ -79,14 +80,14 @@ def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_text
     try:
         text, at = data.decode(), 0
         while at < len(text):
-            value, at = _DECODER.scan_once(text, at)  # type: ignore[attr-defined]  # public, and typeshed lacks it
+            value, at = _DECODER.raw_decode(text, at)
             if type(value) is not dict:
                 break
             found.append(value)
             at = _space(text, at) if at < len(text) else at
         else:
             return found
-    except (ValueError, StopIteration, RecursionError):
+    except (ValueError, RecursionError):
         pass
     return [json.loads(one) for one in texts(data.strip())]
 
@@ -189,20 +190,26 @@ def _array(text: bytes) -> list[bytes]:
     """Return the values of an array as they are written: a number may have more digits than a float keeps."""
     check_containers(text)
     try:
-        return list(_values(text.decode()))
+        return [one.replace("\n", " ").encode() for one in array_values(text.decode(), MAX_EVENTS)]
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not JSON: {one_line(error)}") from error
 
 
-def _values(text: str) -> Iterator[bytes]:
-    """Yield the values of an array, each read and forgotten: all of them at once may take 40 times the text."""
+def array_values(text: str, most: int) -> Iterator[str]:
+    """Yield the values of an array as they are written, one read at a time: all of them may take 40 times the text.
+
+    Raises json.JSONDecodeError where `json.loads` would, and InvalidRecord when there are more than `most`.
+
+    >>> list(array_values('[1.50, {"a": 2}]', 2))
+    ['1.50', '{"a": 2}']
+    """
     at = _space(text, 1)
     places = 0
     while places or text[at : at + 1] != "]":
-        if places == MAX_EVENTS:
-            raise InvalidRecord(f"more than {MAX_EVENTS} events")
+        if places == most:
+            raise InvalidRecord(f"more than {most} events")
         _, end = _DECODER.raw_decode(text, at)
-        yield text[at:end].replace("\n", " ").encode()
+        yield text[at:end]
         places += 1
         at = _space(text, end)
         if text[at : at + 1] == "]":
@@ -210,13 +217,15 @@ def _values(text: str) -> Iterator[bytes]:
         if text[at : at + 1] != ",":
             raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
         at = _space(text, at + 1)
-    if _space(text, at + 1) != len(text):
-        raise json.JSONDecodeError("Extra data", text, at + 1)
+    end = _space(text, at + 1)
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
 
 
 def _space(text: str, at: int) -> int:
     """Return where the white space that begins here ends."""
-    return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _parses(text: bytes) -> bool:
@@ -320,11 +329,8 @@ def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
         return f"has more than {MAX_VALUES} values"
     try:
         text = payload.decode()
-        try:
-            event, end = decoder.scan_once(text, 0)  # type: ignore[attr-defined]  # public, and typeshed lacks it
-        except StopIteration:
-            end = -1
-        if end != len(text):  # white space around it, or more than one value
+        event, end = decoder.raw_decode(text, _space(text, 0))
+        if end != len(text):  # white space after it, or more than one value
             event = decoder.decode(text)
     except UnicodeError:
         return "not UTF-8 text"
@@ -335,11 +341,11 @@ def read_object(payload: bytes, *, exact: bool = False) -> Row | str:
 
 def json_row(contract: Contract) -> Callable[[bytes], list[Row]]:
     """Return a decoder of JSON as it is read without any: of a record that is one object, and nothing else."""
-    read = (EXACT if contract.exact else STRICT).scan_once  # type: ignore[attr-defined]  # public; typeshed lacks it
+    read = (EXACT if contract.exact else STRICT).raw_decode
 
     def decode(data: bytes) -> list[Row]:
         text = data.decode()
-        found, end = read(text, 0)
+        found, end = read(text)
         if type(found) is not dict or text[end:].strip(" \t\r\n"):
             raise InvalidRecord("not one object")
         return [found]

@@ -67,7 +67,7 @@ _SIGNS = {
     "float": b"0123456789+-.eE",
     "double": b"0123456789+-.eE",
 }
-"""What texts consist of of which Python reads the same as a number as `text_value` does, and refuses the same."""
+"""Characters of the texts that Python reads, and refuses, as numbers just as `text_value` does, by type."""
 
 
 def _whole_number(text: str) -> object:

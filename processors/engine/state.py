@@ -7,6 +7,7 @@ import io
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,7 +55,7 @@ class ShardState:
         self.has_kpl = False
         """True once an aggregate of a KPL was read."""
         self.renewed: Renewed = {}
-        """What came at the beginning of a child of shards with such, for the same reason."""
+        """User records that came at the beginning of a child of shards with such, for the same reason."""
         self.renewed_ms: int | None = None
         """When the first record of such a child arrived, epoch ms; 0 before it, None on other shards."""
         self.contents = SeenContents(pipeline.contract)
@@ -155,8 +156,8 @@ class ShardState:
         """Return the state in a snapshot; raise UsageError when a view was changed in place since."""
         head, tables = _unpack(snapshot)
         state = cls(pipeline)
-        state.max_ts, state.max_arrived = head["max_ts"], head["max_arrived"]  # type: ignore[assignment]  # a snapshot's head is JSON
-        state.references, state.counts = head["references"], head["counts"]  # type: ignore[assignment]  # the same
+        state.max_ts, state.max_arrived = head["max_ts"], head["max_arrived"]
+        state.references, state.counts = head["references"], head["counts"]
         state.seen = OriginSets.from_table(tables["seen"], HORIZON_MS)
         for name in _WITH_SEEN:
             setattr(state, name, OriginSets.from_table(tables[name], _NEVER))
@@ -166,11 +167,11 @@ class ShardState:
         # snapshots of earlier versions lack these
         if "contents" in tables:
             state.contents.load(tables["contents"])
-        state.begun = head.get("begun", {})  # type: ignore[assignment]  # the same
-        state.awaited = head.get("awaited", {})  # type: ignore[assignment]  # the same
+        state.begun = head.get("begun", {})
+        state.awaited = head.get("awaited", {})
         state.has_kpl = bool(head.get("has_kpl"))
-        state.renewed, state.renewed_ms = head.get("renewed", {}), head.get("renewed_ms")  # type: ignore[assignment]  # the same
-        state.forgetting = head.get("forgetting", {})  # type: ignore[assignment]  # the same
+        state.renewed, state.renewed_ms = head.get("renewed", {}), head.get("renewed_ms")
+        state.forgetting = head.get("forgetting", {})
         return state
 
     def child(self, pipeline: Pipeline, other: "ShardState | None" = None) -> "ShardState":
@@ -222,7 +223,7 @@ def _pack(head: Mapping[str, object], tables: Mapping[str, pa.Table]) -> bytes:
     return _MAGIC + zstandard.ZstdCompressor(level=1).compress(out.getvalue())
 
 
-def _unpack(snapshot: bytes) -> tuple[dict[str, object], dict[str, pa.Table]]:
+def _unpack(snapshot: bytes) -> tuple[dict[str, Any], dict[str, pa.Table]]:
     if not snapshot.startswith(_MAGIC):
         raise ValueError("not a state snapshot of this version")
     body = zstandard.ZstdDecompressor().decompress(snapshot[len(_MAGIC) :])

@@ -68,7 +68,7 @@ Awaited = dict[str, list[int]]
 
 
 Renewed = dict[str, int]
-"""What came at the beginning of a child, the last seen last: by digest, when (epoch ms)."""
+"""User records that came at the beginning of a child, the last seen last: by digest, when (epoch ms)."""
 
 
 class _CopyState(Protocol):

@@ -16,7 +16,7 @@ from headwater.codec import Decoded, InvalidRow, OtherContract, decode_record
 from headwater.codec.bounds import MAX_CONTAINERS, check_containers, container_count, has_many
 from headwater.codec.decoded import kept_rows
 from headwater.codec.inflate import gunzip, unzstd
-from headwater.codec.jsonrows import decode_payloads, decode_text, read_object
+from headwater.codec.jsonrows import array_values, decode_payloads, decode_text, read_object
 from headwater.contract import Contract
 from headwater.errors import InvalidRecord, UsageError
 from headwater.producers.files.csv import CsvReader
@@ -51,8 +51,6 @@ _CONTAINER_BYTES = 200
 """Bytes of memory for each object and list in JSON beyond what `PARSE_FACTORS` says: `{},` has three bytes of text."""
 _ENCODINGS = ("gzip", "zstd", "identity")
 _ARROW_FILE = b"ARROW1"
-_DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\n\r]*")
 _BETWEEN = re.compile(rb"\},\s?\{")
 _FIELD = re.compile(r"field ([A-Za-z]\w*|\"[^\"]*\")")
 
@@ -179,27 +177,13 @@ def _load_json(text: bytes) -> None:
 
 
 def _check_array(text: bytes, most: int) -> None:
-    """Raise Problem unless it is an array of so many values at most.
-
-    Each is read and forgotten: all of `[1,1,…]` at once take twelve times the text.
-    """
+    """Raise Problem unless it is an array of so many values at most, without holding them."""
     with _malformed():
-        rest = text.decode()
-        at, count = _SPACE.match(rest, 1).end(), 0  # type: ignore[union-attr]  # it matches nothing, too
-        while count or rest[at : at + 1] != "]":
-            if count == most:
-                raise _too_many(most)
-            _, end = _DECODER.raw_decode(rest, at)
-            count += 1
-            at = _SPACE.match(rest, end).end()  # type: ignore[union-attr]  # the same
-            if rest[at : at + 1] == "]":
-                break
-            if rest[at : at + 1] != ",":
-                raise json.JSONDecodeError("Expecting ',' delimiter", rest, at)
-            at = _SPACE.match(rest, at + 1).end()  # type: ignore[union-attr]  # the same
-        end = _SPACE.match(rest, at + 1).end()  # type: ignore[union-attr]  # the same
-        if end < len(rest):
-            raise json.JSONDecodeError("Extra data", rest, end)
+        try:
+            for _ in array_values(text.decode(), most):
+                pass
+        except InvalidRecord:
+            raise _too_many(most) from None
 
 
 @contextmanager

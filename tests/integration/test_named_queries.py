@@ -26,7 +26,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 def notebook_sql() -> Iterator[str]:
     """The text of every `lake.sql(...)`."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:  # type: ignore[no-untyped-call]
+        for cell in nbformat.read(path, as_version=4).cells:
             for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sql":
                     assert isinstance(node.args[0], ast.Constant)

@@ -102,7 +102,7 @@ def fusion(opened: Any, url: str, table: str, columns: Sequence[str]) -> list[Ro
 def clickhouse(opened: Any, url: str, table: str, columns: Sequence[str]) -> list[Row]:
     source = f"icebergS3('{url}/{SETTINGS.bucket}/lake/{table}/', 'x', 'x')"
     sql = f"SELECT {', '.join(columns)} FROM {source} SETTINGS output_format_arrow_string_as_string = 0"
-    answer = chdb.query(sql, "Arrow")  # type: ignore[no-untyped-call]
+    answer = chdb.query(sql, "Arrow")
     found: list[Row] = pa.ipc.open_file(answer.bytes()).read_all().to_pylist()
     return found
 
