@@ -15,16 +15,15 @@ from tests.simulation.world import FAULTS
 SEEDS = 60
 """A seed takes about a second and a half of CPU; `make simulate` and `make nightly` have the long forms."""
 QUICK = (
+    "a commit does not wait for what goes on",
     "a compaction leaves out one of its files",
     "a forgetting counts nothing as excluded",
+    "a target's request that failed counts as accepted",
     "an outbox takes up its numbers again",
-    "files are added without looking",
     "identities are not in the snapshot",
     "of two pipelines that start at once both have the table",
-    "the same version by newer code is skipped",
     "user records of another shard count",
     "what another engine rewrote is added again",
-    "what was rolled back counts as published",
 )
 """Planted bugs that few seeds show: `make test` has these, `make test-bugs` all."""
 MOST = 500
