@@ -31,7 +31,7 @@ demo: env ## The whole pipeline on an embedded AWS, audited
 # Three, as many tests wait for leases and servers; in the order of folders, so that short ones fill up the end. A worker
 # that dies ends the run: one started in its place may wait for work for ever.
 test: env ## All tests
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 20
 
 test-bugs: env ## Every mistake planted in the code is found by the simulation; many minutes
 	$(BIN)/pytest -n 2 -m "long or not long" tests/simulation -k planted

@@ -18,7 +18,6 @@ from tests.chaos.run import KILLS_A_MINUTE
 SECONDS = 30
 
 
-@pytest.mark.timeout(480)
 def test_killed_stopped_and_cut_off_and_exact() -> None:
     """Two producers, two workers and a publisher over a stream that is resharded: the end state is exact."""
     lacking = [tool for tool in ("java", "mvn", "node", "npm") if shutil.which(tool) is None]

@@ -163,7 +163,6 @@ def test_every_resource_is_made_or_listed(containers: Synthesis) -> None:
     assert found == BY_CLOUDFORMATION | set(BY_HAND) | set(NOT_EMULATED)
 
 
-@pytest.mark.timeout(280)
 def test_the_pipeline_runs_on_what_the_template_makes(run: Run) -> None:
     """On its names and nothing else: the audit is exact, and nothing was made beside."""
     report = json.loads(run.logs["audit"][-1])

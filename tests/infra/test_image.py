@@ -15,8 +15,6 @@ from infra.sbom import components, sbom
 from tests.infra.starting import ROOT, lacking, running, task_environment, wait_for
 from tests.infra.synthesis import Synthesis
 
-pytestmark = pytest.mark.timeout(400)
-
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:

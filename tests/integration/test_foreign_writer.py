@@ -152,7 +152,6 @@ def check(found: Counter[tuple[str, int]], files: int) -> None:
     assert ours == Counter(range(files * ROWS))
 
 
-@pytest.mark.timeout(240)
 def test_nothing_of_ours_is_lost_or_doubled_beside_a_foreign_writer(
     environment: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -192,7 +191,6 @@ def _until_published(services: Services, process: "subprocess.Popen[bytes]", log
     raise AssertionError(f"files wait for ever: {log.read_text()[-2000:]}")
 
 
-@pytest.mark.timeout(240)
 def test_a_publisher_killed_between_commit_and_mark_neither_loses_nor_doubles(environment: Mapping[str, str]) -> None:
     """Two in a row die, by a real kill -9, while the foreign writer goes on; the last one finds what they left."""
     ledger = Ledger(client("dynamodb", SETTINGS), SETTINGS.ledger_table, pipeline.name)

@@ -22,8 +22,6 @@ from tests.kcl_servers import KclServers, servers_for_tests
 from tests.kcl_world import Fleet, World
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(480)
-
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[KclServers]:

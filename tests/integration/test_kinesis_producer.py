@@ -31,8 +31,6 @@ PIPELINE = Pipeline("kpl", contract="telemetry").view("by_metric", by=["metric"]
 RATE = 100
 """Events a second: an aggregate holds fifty of them, of 97 keys, so a split parts each that is on its way."""
 
-pytestmark = pytest.mark.timeout(480)
-
 
 @pytest.fixture
 def tls(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:

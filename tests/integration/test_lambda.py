@@ -18,8 +18,6 @@ from tests.lambda_pipeline import DEADLY
 from tests.lambda_runtime import Answer, Function
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(480)
-
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, str]:

@@ -133,6 +133,8 @@ def test_rebuilt_while_processors_go_on_and_the_old_one_serves(services: Service
 def test_killed_after_every_write_and_called_again(services: Services) -> None:
     """One call after another, each killed by its first write, until the last is done; then all is as if none had."""
     new, deaths = Services(SETTINGS, NEW), list[str]()
+    settle(new)()
+    new.maintenance(CompactionSizes(fewest=2)).compact()  # each file is some twenty writes, and a call for each
     with Live(new):
         for attempt in range(200):
             mortal = MortalServices(SETTINGS, NEW, deaths=deaths)
