@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["INERT_HEADERS", "InertAnswers"]
+__all__ = ["INERT_HEADERS", "PAGE_HEADERS", "InertAnswers"]
 
 INERT_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -11,6 +11,12 @@ INERT_HEADERS = {
     "referrer-policy": "no-referrer",
 }
 """Headers of an answer that is no page: it is of the type that it says, has no scripts, and is shown in no frame."""
+
+PAGE_HEADERS = {
+    "content-security-policy": INERT_HEADERS["content-security-policy"] + "; style-src 'unsafe-inline'",
+    "cache-control": "no-store",
+}
+"""Headers of a page without scripts that loads nothing."""
 
 _Message = MutableMapping[str, Any]
 

@@ -19,9 +19,10 @@ from starlette.routing import Route
 from headwater.producers.gateway.app import Gateway
 from headwater.producers.gateway.events import EventsEndpoint
 from headwater.producers.gateway.metrics import CONTENT_TYPE
-from headwater.producers.gateway.openapi import document, page
-from headwater.web.headers import INERT_HEADERS, InertAnswers
+from headwater.producers.gateway.openapi import document
+from headwater.web.headers import PAGE_HEADERS, InertAnswers
 from headwater.web.problems import Problem, problem_response
+from headwater.web.reference import reference_page
 from headwater.web.tracing import parse_traceparent, span, traceparent_of
 
 __all__ = ["create_app"]
@@ -33,12 +34,6 @@ _CORS_HEADERS = (
     *("traceparent", "x-api-key"),
 )
 """Headers that a page may send."""
-_PAGE_HEADERS = {
-    "content-security-policy": INERT_HEADERS["content-security-policy"] + "; style-src 'unsafe-inline'",
-    "cache-control": "no-store",
-}
-"""Headers of the page at `/`, which has no script and loads nothing."""
-
 Endpoint = Callable[[Request, str | None], Awaitable[Response]]
 """Answers a request, given the traceparent that goes with its events."""
 
@@ -134,11 +129,13 @@ def _information_routes(gateway: Gateway) -> list[Route]:
         return JSONResponse(described())
 
     async def index(_: Request) -> Response:
-        return HTMLResponse(page(described()), headers=_PAGE_HEADERS)
+        return HTMLResponse(reference_page(described(), links), headers=PAGE_HEADERS)
 
     routes = [Route("/health/live", live), Route("/health/ready", ready)]
+    links = [("OpenAPI 3.1", "/openapi.json"), ("ready", "/health/ready")]
     if gateway.settings.metrics:
         routes.append(Route("/metrics", metrics))
+        links.append(("metrics", "/metrics"))
     if gateway.settings.docs:
         routes += [Route("/openapi.json", openapi), Route("/", index)]
     return routes

@@ -1,15 +1,13 @@
-"""Describe the gateway: OpenAPI 3.1 from the contracts, and the same as one HTML page without scripts. Pure."""
+"""Describe the gateway: OpenAPI 3.1 from the contracts. Pure."""
 
-import json
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from headwater.config import GatewaySettings
 from headwater.contract import Contract, json_schema
 from headwater.producers.gateway.bodies import FORMATS
 
-__all__ = ["document", "page"]
+__all__ = ["document"]
 
 _PROBLEMS = {
     "400": "The body or a header cannot be read; nothing was accepted.",
@@ -23,6 +21,7 @@ _PROBLEMS = {
     "429": "More than the key's rate or quota; Retry-After says when.",
     "503": "No room now, or no confirmation in time; Retry-After says when.",
 }
+_BODIES = "Each plain, or with Content-Encoding gzip or zstd."
 _HEADERS = (
     (
         "Idempotency-Key",
@@ -122,7 +121,7 @@ def _events(contract: Contract, settings: GatewaySettings) -> dict[str, Any]:
             {"name": name, "in": "header", "required": False, "schema": schema, "description": text}
             for name, schema, text in _HEADERS
         ],
-        "requestBody": {"required": True, "content": content},
+        "requestBody": {"required": True, "description": _BODIES, "content": content},
         "responses": answers,
     }
 
@@ -139,50 +138,3 @@ def _object(name: str) -> dict[str, Any]:
 
 def _response(text: str, kind: str, schema: str) -> dict[str, Any]:
     return {"description": text, "content": {kind: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
-
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-    "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}"
-    "code,pre{font:14px ui-monospace,monospace}pre{overflow:auto;padding:.8rem;border:1px solid #8888}"
-)
-
-
-def page(found: dict[str, Any]) -> str:
-    """Return the OpenAPI document as an HTML page for people."""
-    schemas = found["components"]["schemas"]
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>headwater gateway</title><style>{_STYLE}</style>",
-        f"<h1>headwater gateway</h1><p>{escape(found['info']['description'])} ",
-        '<a href="/openapi.json">OpenAPI 3.1</a> · <a href="/metrics">metrics</a> · <a href="/health/ready">ready</a>',
-    ]
-    for path, methods in found["paths"].items():
-        for method, operation in methods.items():
-            parts.append(
-                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'].rstrip('.'))}. "
-            )
-            parts.append(escape(operation.get("description", "")))
-            if "requestBody" in operation:
-                parts.append(_fields(schemas[path.removeprefix("/v1/events/")]))
-                kinds = ", ".join(f"<code>{escape(kind)}</code>" for kind in operation["requestBody"]["content"])
-                parts.append(f"<p>Bodies: {kinds}, each plain, gzip or zstd.")
-            rows = "".join(
-                f"<tr><td>{status}<td>{escape(answer['description'])}"
-                for status, answer in operation["responses"].items()
-            )
-            parts.append(f"<table>{rows}</table>")
-    return "\n".join(parts)
-
-
-def _fields(schema: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{escape(name)}</code><td>{escape(_kind(field))}<td>{escape(field.get('description', ''))}"
-        for name, field in schema["properties"].items()
-    )
-    return f"<table>{rows}</table>"
-
-
-def _kind(field: dict[str, Any]) -> str:
-    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
-    text = " or ".join(kinds)
-    return f"{text} {json.dumps(field['enum'])}" if "enum" in field else text

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 
 from headwater.config import ServeSettings
@@ -25,7 +25,9 @@ from headwater.serving.api.times import bound_ms
 from headwater.serving.api.waiting import in_time
 from headwater.sinks.views.items import MAX_KEY_BYTES
 from headwater.web.auth import Authenticator, credential
+from headwater.web.headers import PAGE_HEADERS
 from headwater.web.problems import Problem
+from headwater.web.reference import reference_page
 
 __all__ = ["CONTROL_SCOPE", "READ_SCOPE", "create_app"]
 
@@ -40,6 +42,8 @@ _READS = 32
 _LONGEST_NEXT = 10_000
 """Characters: JSON writes a control character of a key as six, and base64 adds a third."""
 
+_LINKS = (("console", "/"), ("OpenAPI 3.1", "/openapi.json"))
+
 Answer = Callable[[], Any]
 Answering = Callable[[Request, Answer], Awaitable[Response]]
 Guard = Callable[[Request], Awaitable[None]]
@@ -51,6 +55,7 @@ End = Annotated[datetime | None, Query(alias="to", description="Windows begin be
 After = Annotated[str, Query(alias="next", max_length=_LONGEST_NEXT, description="As an earlier answer gave it.")]
 
 
+_ABOUT = "The views of a pipeline, its alerts and jobs. Times are ISO 8601, in UTC where they name no zone."
 _PROBLEM: dict[str, Any] = {
     "description": "Problem details",
     "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
@@ -69,16 +74,21 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 
 def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authenticator | None) -> FastAPI:
     """Return the app without the console. With `authenticator` None it is open to everybody."""
-    app = FastAPI(title="headwater views", version="1", docs_url=None, redoc_url=None, responses=_RESPONSES)
+    app = FastAPI(
+        title="headwater query API",
+        version="1",
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        responses=_RESPONSES,
+    )
     threads = ThreadPoolExecutor(_READS, thread_name_prefix="reads")
     allowed, schemes = _require_scope(authenticator, READ_SCOPE), _schemes(authenticator)
     guards = [Depends(allowed), *schemes]
     answered = _cached_answers(settings.cache_seconds, threads)
     streams = EventStreams(reader, settings.max_streams, allowed, threads)
 
-    @app.get("/health", include_in_schema=False)
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    _information(app)
 
     @app.get("/v1/views", dependencies=guards, response_model=ViewList, name="views")
     async def views(request: Request) -> Any:
@@ -102,6 +112,18 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     add_error_handlers(app)
     app.add_middleware(HeadRequests)
     return app
+
+
+def _information(app: FastAPI) -> None:
+    """Add what needs no key."""
+
+    @app.get("/health", include_in_schema=False)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(reference_page(app.openapi(), _LINKS), headers=PAGE_HEADERS)
 
 
 def _require_scope(authenticator: Authenticator | None, scope: str) -> Guard:

@@ -25,7 +25,7 @@ from headwater.web.protocol import bounded_protocol
 
 __all__ = ["check_settings", "guarded", "make_service", "serve"]
 
-_API_PATHS = ("/v1/", "/v1", "/health", "/openapi.json")
+_API_PATHS = ("/v1/", "/v1", "/health", "/openapi.json", "/docs")
 
 
 def make_service(settings: Settings, clock: Clock, reader: ViewReader, console: ConsoleState | None) -> Any:

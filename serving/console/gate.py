@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from headwater.serving.console.origins import header, host_of, is_loopback
 from headwater.web.auth import Authenticator
+from headwater.web.palette import PAGE_STYLE
 from headwater.web.problems import Problem
 
 __all__ = ["CONTENT_SECURITY_POLICY", "LoginGate"]
@@ -32,13 +33,11 @@ _LOGIN, _LOGOUT = "/login", "/logout"
 _MOST_FORM_BYTES = 4096
 _UNKNOWN = "This key is not known, or may not see the console."
 _LATER = "Whether this key is good cannot be found out now, since AWS does not answer. Try again in a moment."
-_FORM = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>headwater</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>:root{color-scheme:light dark}body{font:16px system-ui;max-width:24rem;margin:15vh auto;padding:0 1rem}
-input,button{font:inherit;width:100%;padding:.5rem;margin:.25rem 0;box-sizing:border-box}</style></head>
-<body><h1>headwater</h1><form method="post" action="/login"><label for="key">API key</label>
+_FORM = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>headwater</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{PAGE_STYLE}</style></head>
+<body><main><form method="post"><h1>headwater</h1><label for="key">API key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" autofocus required>
-<button>Sign in</button><p role="alert">$message</p></form></body></html>"""
+<button>Sign in</button><p role="alert">$message</p></form></main></body></html>"""
 
 
 class LoginGate:
