@@ -47,6 +47,7 @@ s3.region=us-east-1
 s3.path-style-access=true
 s3.aws-access-key=x
 s3.aws-secret-key=x
+iceberg.expire-snapshots.min-retention=0s
 """
 
 
@@ -55,6 +56,7 @@ class Answer:
     """Rows, and how many rows the scans read for them."""
 
     columns: list[str]
+    types: list[dict[str, Any]]
     rows: list[list[Any]]
     read: int
 
@@ -64,7 +66,12 @@ class Trino:
 
     def __init__(self, port: int, database: str) -> None:
         self._url = f"http://127.0.0.1:{port}"
-        self._headers = {"X-Trino-User": "test", "X-Trino-Catalog": "lake", "X-Trino-Schema": database}
+        self._headers = {
+            "X-Trino-User": "test",
+            "X-Trino-Catalog": "lake",
+            "X-Trino-Schema": database,
+            "X-Trino-Client-Capabilities": "PARAMETRIC_DATETIME",  # else times are rounded to milliseconds
+        }
 
     def starting(self) -> bool:
         return bool(self._json(urllib.request.Request(f"{self._url}/v1/info"))["starting"])
@@ -75,15 +82,16 @@ class Trino:
             escaped = sql.replace("'", "''")
             sql = f"EXECUTE IMMEDIATE '{escaped}' USING {', '.join(values)}"
         page = self._json(urllib.request.Request(f"{self._url}/v1/statement", sql.encode(), self._headers))
-        columns: list[str] = []
+        columns: list[dict[str, Any]] = []
         rows: list[list[Any]] = []
         while True:
             if "error" in page:
                 raise ValueError(page["error"]["message"])
-            columns = [one["name"] for one in page.get("columns", [])] or columns
+            columns = page.get("columns") or columns
             rows += page.get("data", [])
             if "nextUri" not in page:
-                return Answer(columns, rows, page["stats"]["processedRows"])
+                names, types = ([one[key] for one in columns] for key in ("name", "typeSignature"))
+                return Answer(names, types, rows, page["stats"]["processedRows"])
             page = self._json(urllib.request.Request(page["nextUri"], headers=self._headers))
 
     def _json(self, request: urllib.request.Request) -> dict[str, Any]:

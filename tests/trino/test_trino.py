@@ -1,19 +1,29 @@
 """The nearest thing to Athena engine 3 reads the lake: `make test-trino`."""
 
-from collections.abc import Iterator, Mapping
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyiceberg.types import StringType
 
+from headwater.contract.types import parse_type
 from headwater.processors.services import Services
 from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.partitioning import Partitioning
 from headwater.sinks.lake.query import lake_query
 from infra.queries import named_queries
 from tests.cli import headwater
 from tests.integration.test_lake_users import SETTINGS, aws, names, process, produce, services
+from tests.integration.test_readers import compare
+from tests.lake import commit, ensured, new_ledger, publisher, seqs, uploads
 from tests.named_queries import TRINO_ONLY, local_sql, parameters
+from tests.readable import KINDS, STATES, fill
 from tests.trino.server import Trino, missing, trino
 
 __all__ = ["aws", "services"]
@@ -105,3 +115,112 @@ def test_time_travel_compaction_evolution_and_forgetting(
     found = server.run("SELECT units, count(*), count(note) FROM telemetry WHERE units IS NOT NULL GROUP BY 1")
     assert {unit: events for unit, events, _ in found.rows} == left["unit"].value_counts().to_dict()
     assert {notes for *_, notes in found.rows} == {0}
+
+
+def given(kind: Any, value: Any, members: Sequence[str] = ()) -> Any:
+    """Return a value of Trino's JSON as Python has it: structs are lists there, bytes base64, floats cut short."""
+    if value is None:
+        return None
+    if kind.name == "list":
+        return [given(kind.members[0].kind, one) for one in value]
+    if kind.name == "map":
+        return {name: given(kind.members[0].kind, one) for name, one in value.items()}
+    if kind.name == "struct":
+        kinds = {one.name: one.kind for one in kind.members}
+        return {name: given(kinds[name], one) for name, one in zip(members, value, strict=True)}
+    scalars: Mapping[str, Callable[[Any], Any]] = {"binary": base64.b64decode, "float": np.float32}
+    return scalars.get(kind.name, lambda one: one)(value)
+
+
+def test_each_type_is_read_in_each_state(server: Trino) -> None:
+    own = SETTINGS.model_copy(update={"database": "types"})
+    for kind in KINDS:
+        for state in STATES:
+            expected = fill(own, kind, state)
+            columns = {"_origin": "string", "_seq": "long", **expected.columns}
+            found = server.run(f"SELECT {', '.join(columns)} FROM types.{expected.table}")
+            members = [
+                [part["value"]["fieldName"]["name"] for part in one["arguments"]] if one["rawType"] == "row" else []
+                for one in found.types
+            ]
+            kinds = [parse_type(one) for one in columns.values()]
+            rows = [dict(zip(columns, map(given, kinds, row, members), strict=True)) for row in found.rows]
+            compare(expected, list(expected.columns), rows)
+
+
+def test_what_trino_rewrites_and_deletes_between_two_sightings_stays_so(server: Trino) -> None:
+    """Nothing is doubled by an OPTIMIZE or an expiry, nothing comes back after DELETE, UPDATE and MERGE; after a
+    rollback what was pending is added again. By day and bucket.
+    """
+    own, spread = SETTINGS.model_copy(update={"database": "beside"}), Partitioning("ts", "device", "day", 4)
+    ensured(own, partitioning=spread)
+    ledger, name, again = new_ledger(), "beside.metric", 0
+    first = publisher(own, ledger, lease_seconds=0)
+
+    def published(position: int) -> None:
+        nonlocal again
+        commit(ledger, "s", position, uploads(own, str(position), 6 * position, 6, partitioning=spread))
+        again += first.step().readded
+
+    def settled() -> Counter[int]:
+        nonlocal again
+        for _ in range(3):
+            again += first.step().readded
+            first._clock.sleep(1.1)
+        assert [file for entry in ledger.shards() for file in entry.pending] == []
+        return seqs(own)
+
+    published(1)
+    published(2)
+    server.run(f"ALTER TABLE {name} EXECUTE optimize")
+    assert settled() == Counter(range(6, 18))
+    published(3)
+    server.run(f"DELETE FROM {name} WHERE status IN (18, 19)")
+    assert settled() == Counter([*range(6, 18), *range(20, 24)])
+    published(4)
+    server.run(f"MERGE INTO {name} t USING (VALUES 24) u(status) ON t.status = u.status WHEN MATCHED THEN DELETE")
+    server.run(f"UPDATE {name} SET device = 'other' WHERE status = 25")
+    whole = Counter([*range(6, 18), *range(20, 24), *range(25, 30)])
+    assert settled() == whole
+    published(5)
+    server.run(f"ALTER TABLE {name} EXECUTE expire_snapshots(retention_threshold => '0s')")
+    whole += Counter(range(30, 36))
+    assert settled() == whole
+    server.run(f"ALTER TABLE {name} EXECUTE optimize")
+    server.run(f"ALTER TABLE {name} EXECUTE remove_orphan_files(retention_threshold => '7d')")
+    assert settled() == whole
+    assert again == 0
+    found = server.run(f"SELECT status FROM {name} WHERE device = 'other'")
+    assert found.rows == [[25]]
+    kept = server.run('SELECT snapshot_id FROM beside."metric$snapshots" ORDER BY committed_at DESC LIMIT 1').rows[0][0]
+    published(6)
+    server.run(f"ALTER TABLE {name} EXECUTE rollback_to_snapshot({kept})")
+    assert settled() == whole + Counter(range(36, 42))
+
+
+def test_what_trino_deletes_is_named_by_the_audit_until_it_is_accepted(
+    server: Trino, services: Services, aws: Mapping[str, str]
+) -> None:
+    """What it joins is all there."""
+
+    def audited() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(headwater("audit", "--json", environment=aws).out)
+        return found
+
+    produce(services, 200, start_ms=1_790_000_000_000 + 5 * DAY_MS)
+    process(services, 200)
+    services.publisher("test").step()
+    server.run("ALTER TABLE telemetry EXECUTE optimize")
+    services.publisher("test").drain()
+    assert audited()["exact"]
+    gone = names(services)[2]
+    rows = server.run("SELECT count(*) FROM telemetry WHERE device = ?", f"'{gone}'").rows[0][0]
+    assert rows > 0
+    server.run("DELETE FROM telemetry WHERE device = ?", f"'{gone}'")
+    services.publisher("test").drain()
+    found = audited()
+    assert not found["exact"]
+    assert sum(one["missing"] for one in found["origins"]) == rows
+    accepted = headwater("audit", "accept", "--who", "ann", "--why", "a request", environment=aws)
+    assert accepted.code == 0, accepted
+    assert audited()["exact"]
