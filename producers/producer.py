@@ -20,7 +20,7 @@ from headwater.errors import BufferFull, HeadwaterError, InvalidEvent, UsageErro
 from headwater.producers.kinesis import KinesisStream, default_client
 from headwater.producers.outbox import Outbox
 from headwater.producers.processes import ProcessSender, connector
-from headwater.producers.sealing import Numbering
+from headwater.producers.sealing import SURE_PART, Numbering
 from headwater.producers.sender import Sender
 from headwater.producers.settings import ProducerSettings, ProducerStats, Receipt, Runtime
 from headwater.producers.tracking import OnDelivery
@@ -145,7 +145,7 @@ class Producer:
     def _checked(self, event: Mapping[str, object]) -> tuple[dict[str, object], int]:
         row = validate_row(self.contract, event)
         size = _row_bytes(row)
-        if size > self._settings.max_record_bytes // 4:
+        if size > self._settings.max_record_bytes // SURE_PART:
             fault = self._sender.sealer.too_large(pa.Table.from_pylist([row], schema=self.contract.arrow_schema))
             if fault:
                 raise InvalidEvent(fault[1])

@@ -20,11 +20,17 @@ from headwater.contract.nestedcolumns import nested_sizes
 from headwater.errors import UsageError
 from headwater.producers.lanes import by_lane, lane_hash_key, lane_of
 from headwater.producers.settings import ProducerSettings
+from headwater.stream.hashkeys import HASH_SPACE
 
-__all__ = ["BatchSlice", "EventGroup", "LaneBuffer", "Numbering", "SealedBatch", "Sealer"]
+__all__ = ["SURE_PART", "BatchSlice", "EventGroup", "LaneBuffer", "Numbering", "SealedBatch", "Sealer"]
 
 _RAW_PER_RECORD = 4
 """A buffer is sealed at so many times a record's size uncompressed: more would be encoded only to be halved."""
+
+SURE_PART = 8
+"""Texts of up to this part of a record's size fit one in every format: JSON has six bytes for some of one."""
+_LONGEST_HASH_KEY = str(HASH_SPACE - 1)
+_LARGEST_SEQ = 1 << 60
 
 Row = dict[str, object]
 
@@ -216,24 +222,30 @@ class Sealer:
             sealed.append((batch, slices))
         return sealed
 
-    def _encode(self, table: pa.Table, lane: int | None, start: int) -> Iterator[tuple[int, SealedBatch]]:
+    def _encode(
+        self, table: pa.Table, lane: int | None, start: int, hash_key: str = ""
+    ) -> Iterator[tuple[int, SealedBatch]]:
         numbering, rows = self.numbering, table.num_rows
-        fits = rows == 1 or plain_bytes(table) <= MAX_BATCH_BYTES
-        batch = self._encoded(table if fits else table.slice(0, 1), lane, numbering.next_seq)
-        if rows > 1 and (not fits or batch.size > self._settings.max_record_bytes):
+        size = plain_bytes(table)
+        if lane is not None:
+            hash_key = str(lane_hash_key(lane, self.lanes))
+        elif self._settings.format == "kpl" and not hash_key:  # in the payload, so known before its size is
+            hash_key = str(self._place(size))
+        fits = rows == 1 or size <= MAX_BATCH_BYTES
+        batch = self._encoded(table, lane, hash_key, numbering.next_seq) if fits else None
+        if batch is None or (rows > 1 and batch.size > self._settings.max_record_bytes):
             half = rows // 2
-            yield from self._encode(table.slice(0, half), lane, start)
+            yield from self._encode(table.slice(0, half), lane, start, hash_key)
             yield from self._encode(table.slice(half), lane, start + half)
             return
-        if lane is None and self._settings.format != "kpl":
+        if not hash_key:
             batch = replace(batch, explicit_hash_key=str(self._place(batch.size)))
         numbering.next_batch += 1
-        numbering.next_seq += table.num_rows
+        numbering.next_seq += rows
         yield start, batch
 
-    def _encoded(self, table: pa.Table, lane: int | None, first_seq: int) -> SealedBatch:
+    def _encoded(self, table: pa.Table, lane: int | None, hash_key: str, first_seq: int) -> SealedBatch:
         key = self.numbering.origin[:8] if lane is None else str(lane)
-        hash_key = "" if lane is None else str(lane_hash_key(lane, self.lanes))
         origin = self.numbering.origin if self.has_identity else None
         if self._settings.format == "columnar":
             payload = encode_batch(
@@ -242,10 +254,7 @@ class Sealer:
         elif self._settings.format == "json":
             payload = b"\n".join(event_json(table))
         else:
-            lines = event_json(table)
-            if not hash_key:  # it is part of the payload, so it has to be known before the size is
-                hash_key = str(self._place(sum(map(len, lines))))
-            payload = encode_kpl(lines, key, hash_key)
+            payload = encode_kpl(event_json(table), key, hash_key)
         seq = first_seq if origin is not None else 0
         ids = table.select(self._id_fields) if self._id_fields else None
         return SealedBatch(self.numbering.next_batch, payload, key, hash_key, origin, seq, table.num_rows, lane, ids)
@@ -253,8 +262,9 @@ class Sealer:
     def too_large(self, table: pa.Table) -> tuple[int, str] | None:
         """Return the first event that no record can hold, and why. Cheap unless there are strings of such length."""
         limit = self._settings.max_record_bytes
-        for row in _large_rows(_widened(table), limit // 4).tolist():
-            size = self._encoded(table.slice(row, 1), 0, 1 << 60).size
+        lane = None if self.lane_field is None else self.lanes - 1
+        for row in _large_rows(_widened(table), limit // SURE_PART):
+            size = self._encoded(table.slice(row, 1), lane, _LONGEST_HASH_KEY, _LARGEST_SEQ).size
             if size > limit:
                 return row, f"the event takes {size} bytes in a record, which holds {limit}"
         return None
@@ -297,29 +307,27 @@ def _widened(table: pa.Table) -> pa.Table:
     return pa.table(columns, names=table.column_names)
 
 
-def _large_rows(table: pa.Table, limit: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _large_rows(table: pa.Table, limit: int) -> list[int]:
     """Return the rows whose strings and bytes have more than `limit` bytes together."""
-    lengths, most = [], 0
-    for column in table.columns:
-        if pa.types.is_nested(column.type):
-            length = pa.chunked_array([nested_sizes(chunk) for chunk in column.chunks], pa.int64())
-            most += pc.max(length).as_py() or 0
-            lengths.append((column, length))
-            continue
-        column = column.unify_dictionaries()
-        texts = column.chunk(0).dictionary if pa.types.is_dictionary(column.type) and column.num_chunks else column
-        kind = texts.type
-        if not pa.types.is_string(kind) and not pa.types.is_large_string(kind) and not pa.types.is_binary(kind):
-            continue
-        length = pc.binary_length(texts)
-        most += pc.max(length).as_py() or 0
-        lengths.append((column, length))
-    if most <= limit or not table.num_rows:
-        return np.zeros(0, np.intp)
+    found = [one for column in table.columns if (one := _lengths(column))]
+    if sum(pc.max(length).as_py() or 0 for _, length in found) <= limit:
+        return []  # as of most tables: no row is looked at
     total = np.zeros(table.num_rows, np.int64)
-    for column, length in lengths:
-        if pa.types.is_dictionary(column.type):
-            codes = pa.chunked_array([chunk.indices for chunk in column.chunks])
-            length = pc.take(length, codes)
-        total += pc.fill_null(length, 0).to_numpy()
-    return np.flatnonzero(total > limit)
+    for codes, length in found:
+        total += pc.fill_null(length if codes is None else pc.take(length, codes), 0).to_numpy()
+    rows: list[int] = np.flatnonzero(total > limit).tolist()
+    return rows
+
+
+def _lengths(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, Any] | None:
+    """Return the bytes of each value, or rows' codes and the bytes of each code's; None for numbers and the like."""
+    if pa.types.is_nested(column.type):
+        return None, pa.chunked_array([nested_sizes(chunk) for chunk in column.chunks], pa.int64())
+    column = column.unify_dictionaries()
+    texts, codes = column, None
+    if pa.types.is_dictionary(column.type) and column.num_chunks:
+        texts, codes = column.chunk(0).dictionary, pa.chunked_array([chunk.indices for chunk in column.chunks])
+    kind = texts.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        return codes, pc.binary_length(texts)
+    return None

@@ -64,9 +64,9 @@ class Failed:
 class RequestOutcome:
     """Say what one request has settled; what is in neither tuple is sent again."""
 
-    delivered: tuple[Delivered, ...] = ()
-    failed: tuple[Failed, ...] = ()
-    retried: int = 0
+    delivered: tuple[Delivered, ...]
+    failed: tuple[Failed, ...]
+    retried: int
     refused: tuple[SealedBatch, ...] = ()
     """Those sent again because a shard asked for less."""
     overdue: HeadwaterError | None = None
@@ -185,7 +185,7 @@ class Writer:
         for one in out:
             one.alone, one.due_ms = True, now_ms
             heapq.heappush(self._again, one)
-        return RequestOutcome(retried=len(out))
+        return RequestOutcome((), (), len(out))
 
     def clear(self) -> list[SealedBatch]:
         """Empty the writer; return the batches that it still had, oldest first."""

@@ -58,10 +58,10 @@ def identify(batch: Batch, records: list[StreamRecord], contract: Contract, seen
     known = {part.decoded.origin for part in parts}
     named = [name for name in distinct if name in known]
     code = dict(zip(named, seen.codes(named).tolist(), strict=True))
-    code_of = np.array([code.get(name, -1) for name in distinct] or [0], np.int64)
+    code_of = np.array([code.get(name, -1) for name in distinct], np.int64)
     first = np.repeat(np.array([part.decoded.first_seq for part in parts], np.int64), lengths)
     origin = pa.DictionaryArray.from_arrays(pa.array(local), pa.array(distinct, pa.string()))
-    return Identities(origin, first + batch.row, code_of[local] if len(local) else np.zeros(0, np.int64))
+    return Identities(origin, first + batch.row, code_of[local])
 
 
 def first_copies(
@@ -111,5 +111,5 @@ def _kept(origin: object, number: object) -> tuple[str, int] | None:
 
 
 def _numbers(table: pa.Table, column: str) -> Ints:
-    values: Ints = table.column(column).to_numpy().astype(np.int64, copy=False)
+    values: Ints = np.asarray(table.column(column), np.int64)
     return values

@@ -75,7 +75,7 @@ class Outgoing:
         """Take the document over; whoever had it cannot write it any more."""
 
         def taken(old: dict[str, Any]) -> dict[str, Any]:
-            if int(old.get("epoch", 0)) > self._epoch:
+            if old and int(old["epoch"]) > self._epoch:
                 raise self._fenced()
             return {**old, "epoch": self._epoch}
 
@@ -93,7 +93,7 @@ class Outgoing:
             self._announced_ms = 0 if origins else self._announced_ms  # as soon as what it says is confirmed
         body = self._ports.objects.get(self._key) if self._key else base64.b64decode(found.get("batches", ""))
         self._waiting = list(_unpacked(body)) if body else []
-        for key in self._keys(int(before.get("epoch", 0))) if before else ():
+        for key in self._keys(int(before["epoch"])) if before else ():
             if key != self._key:  # an owner may have died between the object and the document
                 self._ports.objects.delete(key)
 
@@ -200,9 +200,11 @@ class Outgoing:
 
     def _announce(self) -> None:
         """Put receipts of all that is confirmed, and take out of the document what nobody needs any more."""
+        if self._waiting:
+            return
         self._announced_ms = self._clock.now_ms()
         unannounced = {stream: self._unannounced(stream, origins) for stream, origins in self._sent.items()}
-        if self._waiting or not (self._stale or any(unannounced.values())):
+        if not (self._stale or any(unannounced.values())):
             return
         for stream, origins in unannounced.items():
             if origins:

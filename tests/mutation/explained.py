@@ -6,6 +6,8 @@ _TRIES = "how often it is tried again is a choice: one time more is as right"
 _TOKEN = "a token of nine random bytes tells writers apart as one of eight does"
 _COLLECTED = "the connection closes as soon as nobody has it, and nobody has one of an outbox that does not open"
 _SAME_GAPS = "the part that the loop then takes is the one that is added after it, or empty"
+_CANDIDATE = "one row more is encoded to see whether it is too large, and it is not"
+_SET_BEFORE = "it is set before it is looked at"
 
 EXPLAINED: dict[str, str] = {
     "headwater.ledger Ledger.claim: 8 -> 9": _TRIES,
@@ -24,8 +26,26 @@ EXPLAINED: dict[str, str] = {
     "headwater.processors.operators.misplaced united_awaited: 0 -> 1": "nothing arrived in the year 1970",
     "headwater.processors.operators.misplaced united_renewed: 0 -> 1": "nothing arrived in the year 1970",
     "headwater.processors.operators.conflicts find_conflicts: 1 -> 2": "-2 is no place of a record either",
+    "headwater.processors.shard.outgoing _fitting: False -> True": "where MD5 may be used, its value is the same",
     "headwater.producers.outbox Outbox.__init__: 0 -> 1": "another process's file is refused a second later",
     "headwater.producers.outbox Outbox.__init__: self._db.close() -> nothing": _COLLECTED,
     "headwater.producers.outbox Outbox.__init__: self._db.close() -> nothing (2)": _COLLECTED,
+    "headwater.producers.outbox Outbox.add: 0 -> 1": "an insert always has the row's id",
+    "headwater.producers.outbox Outbox.unannounced: 0 -> 1": "nothing is looked at behind the last",
+    "headwater.producers.outbox Backlog.__init__: 1 -> 2": "no batch has a number below 0",
     "headwater.producers.outbox Outbox._open: self._db.execute('commit') -> nothing": "a script commits what is open",
+    "headwater.producers.sealing _joined: table.schema != tables[0].schema -> table.schema == tables[0].schema": (
+        "tables of one schema are joined as well once their strings are coded, at some cost"
+    ),
+    "headwater.producers.sealing _joined: 0 -> 1 (2)": "all are like the first if and only if all are like the second",
+    "headwater.producers.sealing _large_rows: 0 -> 1": _CANDIDATE,
+    "headwater.producers.sealing _large_rows: 0 -> 1 (2)": _CANDIDATE,
+    "headwater.producers.sealing _large_rows: sum((pc.max(length).as_py() or 0 for _, length in found)) <= limit"
+    " -> sum((pc.max(length).as_py() or 0 for _, length in found)) < limit": _CANDIDATE,
+    "headwater.producers.sealing _large_rows: total > limit -> total >= limit": _CANDIDATE,
+    "headwater.producers.writer _Attempt.__init__: 0 -> 1 (2)": _SET_BEFORE,
+    "headwater.producers.writer _Attempt.__init__: 0 -> 1 (3)": _SET_BEFORE,
+    "headwater.producers.writer _Attempt.__lt__: "
+    "(self.due_ms, self.batch.batch_id) < (ot … ue_ms, other.batch.batch_id) -> "
+    "(self.due_ms, self.batch.batch_id) <= (o … ue_ms, other.batch.batch_id)": "no two batches have one number",
 }

@@ -1,4 +1,4 @@
-"""Run the tests against mutants: `python -m tests.mutation.run --sample 200`; exit code 1 when one survives.
+"""Run the tests against mutants of the core: `python -m tests.mutation.run`; exit code 1 when one survives.
 
 No file is changed: each mutant lives in a fork of its own. It is killed by a failing test of its module's selection, by
 a run that does not end, or, where `--seeds` asks for it, by a seed of the simulation that fails.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tests.mutation.explained import EXPLAINED
 from tests.mutation.importing import imported
 from tests.mutation.mutants import mutants
-from tests.mutation.selections import SELECTIONS, Selection
+from tests.mutation.selections import CORE, SELECTIONS, Selection
 from tests.mutation.session import BROKEN, Limits, verdicts
 
 _HEAVY = ("pytest", "hypothesis", "numpy", "pyarrow.compute", "pyarrow.parquet", "boto3", "moto", "datasketches")
@@ -58,7 +58,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=0, help="so many of all, by the seed; 0 is all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="mutants with this in module and name")
+    parser.add_argument("--all", action="store_true", help="the modules around the core as well")
+    parser.add_argument("--only", default="", help="mutants with this in module and name, of any module")
     parser.add_argument("--seeds", type=int, default=0, help="seeds of the simulation for survivors")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one test of a mutant at most")
     parser.add_argument("--cpu", type=float, default=30.0, help="seconds of CPU for a mutant's tests, quick ones first")
@@ -69,7 +70,7 @@ def _arguments() -> argparse.Namespace:
 def _chosen(given: argparse.Namespace) -> dict[Selection, list[str]]:
     every = [
         (selection, mutant.name)
-        for selection in SELECTIONS
+        for selection in (SELECTIONS if given.all or given.only else CORE)
         for mutant in mutants(selection.path.read_text())
         if given.only in f"{selection.module} {mutant.name}"
     ]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.codec import encode_batch
-from headwater.contract import load_contract
+from headwater.contract import load_contract, parse_contract
 from headwater.processors.audit.losses import losses_of
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.engine import Effects, Engine
@@ -70,6 +70,20 @@ def test_events_of_others_between_hide_no_conflict() -> None:
     other = b'{"device": "d", "metric": "m", "ts": 1762160400000, "value": 8}'
     found = Reader().take(batch(0, [1, 2]), other).take(other, batch(0, [5, 2]), other, batch(1, [6]))
     assert (found.values, found.conflicts, len(found.letters)) == ([1, 2, 8, 8, 8], 2, 2)
+
+
+def test_an_own_id_names_one_event_for_ever_whatever_comes_under_it() -> None:
+    """By the user's word: the second is a copy, and its content is not looked at."""
+    text = "{name: a, version: 1, key: o, time: t, id: {origin: o, seq: s}, fields: [{name: o, type: string},"
+    contract = parse_contract(text + " {name: t, type: timestamp}, {name: s, type: long}]}", "test")
+    pipeline = Pipeline("t", contract).lake("t")
+    state = ShardState(pipeline)
+    engine = Engine(pipeline, "shard-1", state, lambda *_: pytest.fail("no references"))
+    events = [f'{{"o": "d", "t": {START + at}, "s": 1}}'.encode() for at in range(2)]
+    found = engine.process([StreamRecord("shard-1", str(at), START, "k", one) for at, one in enumerate(events, 1)])
+    assert ([table.num_rows for table in found.lake], found.letters) == ([1], [])
+    assert (state.counts["duplicates"], CONFLICTS in state.counts) == (1, False)
+    assert state.contents.to_table().num_rows == 0
 
 
 def test_what_is_remembered_survives_snapshots_and_reshards_and_ends() -> None:

@@ -2,6 +2,8 @@
 
 import random
 import string
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -63,7 +65,7 @@ def fleet(events: int, seed: int = 1) -> pa.Table:
     return next(Fleet(devices=50, seed=seed).batches(events, events))
 
 
-@given(st.lists(st.one_of(st.integers(1, 300), st.just(0)), min_size=1, max_size=12), st.integers(1, 120))
+@given(st.lists(st.one_of(st.integers(1, 40), st.just(0)), min_size=1, max_size=8), st.integers(1, 60))
 def test_tables_and_rows_come_out_in_order_and_numbered_without_a_gap(pieces: list[int], max_events: int) -> None:
     """A piece of 0 stands for a single `put`, between tables of any encoding."""
     subject = sealer(ProducerSettings(max_events=max_events))
@@ -208,6 +210,81 @@ def test_ordered_by_another_key_than_the_id_is_refused() -> None:
     )
     with pytest.raises(UsageError, match="ordered needs the events' own id to be by the key k"):
         sealer(ProducerSettings(ordered=True), contract)
+
+
+def test_an_events_own_id_is_kept_for_the_receipt_where_there_is_to_be_one() -> None:
+    """Beside the batch: one that comes from a file without it is the same batch."""
+    row: dict[str, object] = {"device": "d", "seq": 3, "ts": 1}
+    text = replace(OWN, id=replace(OWN.id, seq=None) if OWN.id else None)
+    plain = dict[str, Any](fleet(1).to_pylist()[0])
+    cases: list[tuple[Contract, dict[str, Any], dict[str, object], bool]] = [
+        (OWN, {}, row, True),
+        (OWN, {"receipts": False}, row, False),
+        (OWN, {"format": "json"}, row, False),
+        (text, {}, row, False),
+        (TELEMETRY, {}, plain, False),
+    ]
+    for contract, settings, event, kept in cases:
+        subject = sealer(ProducerSettings(**settings), contract)
+        put_row(subject, event)
+        ((batch, _),) = seal_all(subject)
+        assert (batch.ids.to_pylist() if batch.ids is not None else None) == (
+            [{"device": "d", "seq": 3}] if kept else None
+        )
+        assert replace(batch, ids=None) == batch
+        assert "ids" not in repr(batch)
+        assert (batch.origin, batch.first_seq) == (("origin", 0) if contract is TELEMETRY else (None, 0))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_ordered_by_the_key_that_the_id_has_is_taken_and_any_id_unordered(ordered: bool) -> None:
+    assert sealer(ProducerSettings(ordered=ordered), OWN).lane_field == "device"
+    assert sealer(ProducerSettings(ordered=ordered)).lane_field == (TELEMETRY.key if ordered else None)
+
+
+def test_the_parts_of_calls_know_their_places_in_the_batches() -> None:
+    """Each with its share of the call's bytes, and cut where a buffer is full, which others have filled in part."""
+    subject = sealer(ProducerSettings(max_events=10))
+    put_row(subject, fleet(1).to_pylist()[0])
+    first, second = subject.cut_table(fleet(15), 3_000, lambda count: f"{count} events")
+    assert [(one.count, one.raw_bytes, one.put, one.lane) for one in (first, second)] == [
+        (9, 1_800, "9 events", None),
+        (6, 1_200, "6 events", None),
+    ]
+    for group in (first, second):
+        subject.append(group, 0)
+    (third,) = subject.cut_table(fleet(4), 800, lambda count: f"{count} events")
+    subject.append(third, 0)
+    assert third.count == 4
+    assert subject.cut_table(fleet(3).slice(0, 0), 0, lambda _: pytest.fail("no events")) == []
+    (one, slices), (two, others) = seal_all(subject)
+    assert [(a.group is first, a.offset, a.count) for a in slices[1:]] == [(True, 1, 9)]
+    assert [(a.offset, a.count) for a in slices] == [(0, 1), (1, 9)]
+    assert [(a.group, a.offset, a.count) for a in others] == [(second, 0, 6), (third, 6, 4)]
+    assert (one.partition_key, two.partition_key, one.batch_id, two.batch_id) == ("origin", "origin", 0, 1)
+
+
+def test_the_partition_key_is_the_head_of_a_session_and_the_number_of_a_lane() -> None:
+    long = Sealer(TELEMETRY, ProducerSettings(), Numbering("0123456789"), lambda _: 77)
+    put_table(long, fleet(5))
+    ((batch, _),) = seal_all(long)
+    assert (batch.partition_key, batch.lane, batch.explicit_hash_key) == ("01234567", None, "77")
+    lane = sealer(contract=OWN)
+    put_row(lane, {"device": "d", "seq": 3, "ts": 1})
+    ((batch, _),) = seal_all(lane)
+    assert (batch.partition_key, batch.lane) == (str(lane_of("d", 4)), lane_of("d", 4))
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_parts_of_a_call_that_is_cut_over_records_know_where_they_are(halved: bool) -> None:
+    """A part that ends where a record begins is not in that one."""
+    rng = random.Random(2)
+    noise = ["".join(rng.choices(string.ascii_letters, k=2_000)) for _ in range(8)]
+    table = fleet(8).cast(TELEMETRY.arrow_schema).set_column(4, "unit", pa.array(noise))
+    subject = sealer(ProducerSettings(max_record_bytes=11_000 if halved else 1 << 20, max_buffer_bytes=1 << 24))
+    parts = [part for at in (0, 4) for part in put_table(subject, table.slice(at, 4))]
+    found = [[(parts.index(one.group), one.offset, one.count) for one in slices] for _, slices in seal_all(subject)]
+    assert found == ([[(0, 0, 4)], [(1, 0, 4)]] if halved else [[(0, 0, 4), (1, 4, 4)]])
 
 
 @pytest.mark.parametrize("form", ["kpl", "json"])

@@ -1,5 +1,6 @@
 """PutRecords as a state machine: whatever fails, each batch arrives, unchanged, and a lane keeps its order."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from headwater.awsfailures import aws_error
 from headwater.errors import HeadwaterError, Retryable, Throttled
 from headwater.producers.sealing import SealedBatch
+from headwater.producers.settings import ProducerSettings
 from headwater.producers.writer import Writer, WriterSettings
 from tests.producer_stream import client_error
 
@@ -27,8 +29,12 @@ def batch(number: int, size: int = 10, lane: int | None = None) -> SealedBatch:
     return SealedBatch(number, bytes([number % 256]) * size, "k", str(number), "o", number * 5, 5, lane)
 
 
-def writer(**settings: Any) -> Writer:
-    return Writer(WriterSettings(**settings), lambda: 0.5, "orders")
+def writer(random: float = 0.5, **settings: Any) -> Writer:
+    return Writer(WriterSettings(**settings), lambda: random, "orders")
+
+
+def ids(batches: Iterable[SealedBatch]) -> list[int]:
+    return [one.batch_id for one in batches]
 
 
 @given(
@@ -97,17 +103,146 @@ def test_only_failed_entries_are_sent_again_after_a_pause() -> None:
     assert [one.batch_id for one in subject.request(25)] == [1]
 
 
-def test_the_pause_doubles_and_is_bounded() -> None:
-    subject, now, pauses = writer(give_up_ms=10**9), 0, []
+@pytest.mark.parametrize(
+    ("settings", "pauses"),
+    [
+        ({}, [49, 99, 199, 399, 799, 1_599, 3_199, 4_999, 4_999, 4_999]),
+        ({"base_ms": 1, "cap_ms": 10**9}, [0, 1, *((1 << at) - 1 for at in range(2, 20)), *[1_048_575] * 5]),
+    ],
+)
+def test_the_pause_doubles_and_is_bounded(settings: dict[str, int], pauses: list[int]) -> None:
+    """By the time that is set, and by twenty doublings."""
+    subject, now, found = writer(1 - 1e-9, give_up_ms=10**12, **settings), 0, []
     subject.add(batch(0))
-    for _ in range(10):
+    for _ in pauses:
         subject.request(now)
-        subject.failed(Retryable("no"), now)
+        outcome = subject.failed(Retryable("no"), now)
+        assert (outcome.retried, outcome.refused, outcome.failed, outcome.overdue) == (1, (), (), None)
         due = subject.due_ms()
         assert due is not None
-        pauses.append(due - now)
+        found.append(due - now)
         now = due
-    assert pauses == [25, 50, 100, 200, 400, 800, 1600, 2500, 2500, 2500]
+    assert found == pauses
+
+
+def test_a_producers_settings_are_the_writers() -> None:
+    assert WriterSettings.of(ProducerSettings(), keeps_trying=False) == WriterSettings()
+    settings = ProducerSettings(max_request_bytes=2 << 20, delivery_seconds=0.25)
+    wanted = WriterSettings(max_request_bytes=2 << 20, give_up_ms=250, keeps_trying=True)
+    assert WriterSettings.of(settings, keeps_trying=True) == wanted
+
+
+def test_what_waits_is_counted_wherever_it_is() -> None:
+    """On its way, to be sent again, not sent yet, and behind another of its lane."""
+    subject = writer(max_records=3)
+    assert (len(subject), subject.due_ms(), subject.request(0)) == (0, None, [])
+    for number in range(4):
+        subject.add(batch(number))
+    assert (len(subject), subject.due_ms()) == (4, 0)
+    subject.request(0)
+    with pytest.raises(RuntimeError, match="has not been answered"):
+        subject.request(0)
+    with pytest.raises(RuntimeError, match="2 entries answer 3 records"):
+        subject.answered([OK, OK], 0)
+    subject.answered([SLOW, SLOW, OK], 0)
+    assert len(subject) == 3
+    assert ids(subject.request(24)) == [3], "the others' pause is half of 50 ms"
+    for number in range(4, 9):
+        subject.add(batch(number, lane=7))
+    assert len(subject) == 8  # two again, one out, one first of its lane and four behind it
+    subject.answered([OK], 24)
+    assert len(subject) == 7
+    assert subject.due_ms() == 0
+    assert ids(subject.request(25)) == [0, 1, 4]
+    subject.answered([SLOW, OK, OK], 25)
+    assert ids(subject.clear()) == [0, 5, 6, 7, 8]
+    assert (len(subject), subject.due_ms(), subject.clear()) == (0, None, [])
+    subject.add(batch(9, lane=7))
+    assert ids(subject.request(25)) == [9]
+
+
+def test_a_shard_that_asks_for_less_is_named_and_a_lost_answer_names_none() -> None:
+    for error, refused in ((Throttled("slow"), [0, 1]), (Retryable("lost"), [])):
+        subject = writer()
+        subject.add(batch(0))
+        subject.add(batch(1))
+        subject.request(0)
+        assert ids(subject.failed(error, 0).refused) == refused
+    failing = {"ErrorCode": "InternalFailure", "ErrorMessage": "broken"}
+    subject.request(1_000)
+    assert ids(subject.answered([failing, SLOW], 1_000).refused) == [1]
+
+
+def test_an_answer_that_refuses_one_for_good_says_so_of_that_one() -> None:
+    subject = writer()
+    for number in range(3):
+        subject.add(batch(number, lane=number))
+    subject.add(batch(3, lane=1))
+    subject.request(0)
+    outcome = subject.answered([OK, {"ErrorCode": "AccessDeniedException", "ErrorMessage": "no"}, SLOW], 0)
+    assert ids(one.batch for one in outcome.delivered) == [0]
+    assert ids(one.batch for one in outcome.failed) == [1]
+    assert outcome.retried == 1
+    assert ids(subject.request(0)) == [3]
+
+
+def test_a_request_of_one_that_is_refused_fails_it() -> None:
+    """There is nobody else to blame; of two, each is tried alone at once, the older first."""
+    refusal = aws_error(client_error("ValidationException"), "orders")
+    subject = writer()
+    subject.add(batch(0))
+    subject.request(0)
+    assert ids(one.batch for one in subject.failed(refusal, 0).failed) == [0]
+    for number in (1, 2):
+        subject.add(batch(number))
+    subject.request(5)
+    outcome = subject.failed(refusal, 5)
+    assert (outcome.delivered, outcome.failed, outcome.retried) == ((), (), 2)
+    assert subject.due_ms() == 5
+    subject.add(batch(3))
+    assert ids(subject.request(5)) == [1]
+    assert ids(one.batch for one in subject.answered([OK], 5).delivered) == [1]
+    assert ids(subject.request(5)) == [2]
+    assert ids(one.batch for one in subject.failed(refusal, 5).failed) == [2]
+    assert ids(subject.request(5)) == [3]
+
+
+def test_one_that_is_to_go_alone_waits_until_those_before_it_are_out() -> None:
+    subject = writer()
+    subject.add(batch(0))
+    subject.request(0)
+    subject.answered([SLOW], 0)
+    for number in (1, 2):
+        subject.add(batch(number))
+    assert ids(subject.request(20)) == [1, 2]
+    subject.failed(aws_error(client_error("ValidationException"), "orders"), 26)
+    for wanted in (0, 1, 2):
+        assert ids(subject.request(26)) == [wanted]
+        subject.answered([OK], 26)
+
+
+@pytest.mark.parametrize("keeps_trying", [False, True])
+def test_a_batchs_time_is_from_its_first_attempt_to_the_millisecond(keeps_trying: bool) -> None:
+    """Then it is given up, and its lane goes on; or it is told of, once for each request, and tried on."""
+    subject = writer(give_up_ms=1_000, keeps_trying=keeps_trying)
+    subject.add(batch(0, lane=4))
+    subject.add(batch(1, lane=4))
+    now = 70_000
+    for passed in (0, 500, 999):
+        assert ids(subject.request(now + passed)) == [0]
+        outcome = subject.failed(Retryable("lost"), now + passed)
+        assert (outcome.retried, outcome.failed, outcome.overdue) == (1, (), None)
+    subject.request(now + 1_000 + 200)
+    subject.failed(Retryable("lost"), now + 1_000)
+    if keeps_trying:
+        error = Retryable("unreachable")
+        subject.request(now + 9_000)
+        outcome = subject.failed(error, now + 9_000)
+        assert (outcome.retried, outcome.failed, outcome.overdue) == (1, (), error)
+        subject.request(now + 19_000)
+        assert subject.answered([OK], now + 19_000).overdue is None
+    assert ids(subject.request(now + 19_000)) == [1]
+    assert subject.failed(Retryable("lost"), now + 19_999).retried == 1, "its own time has begun with its request"
 
 
 def test_a_request_keeps_to_the_limits_of_the_service() -> None:
@@ -127,7 +262,9 @@ def test_a_batch_is_given_up_after_its_time_with_the_reason() -> None:
     subject.request(0)
     assert not subject.failed(Retryable("stream orders: unreachable"), 0).failed
     subject.request(2_000)
-    (failed,) = subject.failed(Retryable("stream orders: unreachable"), 2_000).failed
+    outcome = subject.failed(Retryable("stream orders: unreachable"), 2_000)
+    (failed,) = outcome.failed
+    assert outcome.retried == 0
     assert str(failed.error) == "stream orders: unreachable (given up after 1 s)"
     assert not len(subject)
 
