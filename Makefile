@@ -81,6 +81,7 @@ bench: env ## Benchmarks, side by side on one core
 	$(BIN)/python -m bench.path
 	$(BIN)/python -m bench.placement
 	$(BIN)/python -m bench.lake
+	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.state
 	$(BIN)/python -m bench.ids
 	$(BIN)/python -m bench.kcl
