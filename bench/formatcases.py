@@ -271,9 +271,12 @@ def dynamodb() -> FormatCase:
         return {"eventName": "INSERT", "tableName": "t", "dynamodb": change}
 
     def rows(found: Any) -> Rows:
-        new = found["dynamodb"]["NewImage"]
-        when = found["dynamodb"]["ApproximateCreationDateTime"]
-        yield {"k": new["id"]["S"], "ts": when, "n": int(new["n"]["N"])}
+        change = found["dynamodb"]
+        new = change.get("NewImage") or {}
+        item = new or change.get("OldImage") or change["Keys"]
+        n = new.get("n")
+        when = change["ApproximateCreationDateTime"]
+        yield {"k": item["id"]["S"], "ts": when, "n": None if n is None else int(n["N"])}
 
     return FormatCase("DynamoDB changes", LOADS, formats.dynamodb_changes(), of, singles(made), json.loads, rows)
 

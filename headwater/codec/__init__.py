@@ -18,6 +18,8 @@ from headwater.codec.records import (
     decode_record,
     decode_units,
     decoder_units,
+    is_plain,
+    is_plain_object,
     json_payloads,
     row_units,
 )
@@ -43,6 +45,8 @@ __all__ = [
     "encode_kpl",
     "event_json",
     "is_kpl",
+    "is_plain",
+    "is_plain_object",
     "json_payloads",
     "json_row",
     "row_units",

@@ -90,6 +90,9 @@ class TextBudget:
         """
         if kinds.isdisjoint(_LONG):
             return
+        if isinstance(values, pa.ChunkedArray):
+            self._left -= values.nbytes
+            values = ()
         some: Any = values
         plain = len(kinds) == 1 and kinds <= _TEXTS
         self._left -= sum(map(len, some)) if plain else sum(map(_value_bytes, values))

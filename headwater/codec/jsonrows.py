@@ -78,7 +78,11 @@ def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_text
     """
     found: list[Any] = []
     try:
-        text, at = data.decode(), 0
+        text = data.decode()
+        value, at = _DECODER.raw_decode(text)
+        if at == len(text) and type(value) is dict:
+            return [value]
+        at = 0
         while at < len(text):
             value, at = _DECODER.raw_decode(text, at)
             if type(value) is not dict:

@@ -35,6 +35,8 @@ __all__ = [
     "decode_record",
     "decode_units",
     "decoder_units",
+    "is_plain",
+    "is_plain_object",
     "json_payloads",
     "row_units",
 ]
@@ -58,7 +60,8 @@ _MAX_TABLE = 512 << 20
 
 Decoder = Callable[[bytes], "pa.Table | Iterable[Row | Unread]"]
 """Turns the bytes of a record, or of one user record of an aggregate, into events: a table, or rows by name, in a list
-or as they are yielded. May raise anything for what it cannot read."""
+or as they are yielded. May raise anything for what it cannot read. One may have a function `together`, which reads some
+records at once as RowColumns, or returns None or raises where not each of them is as most are."""
 
 Content = Decoded | Control | OtherContract
 
@@ -129,7 +132,7 @@ def decode_units(units: Sequence[Unit], contract: Contract) -> Decoded:
 
 def decoder_units(data: bytes, contract: Contract, decoder: Decoder) -> list[Unit] | None:
     """Return what `decode_units` is to read of a record's events, as rows; None for all else, as `json_payloads`."""
-    if _is_plain(data):
+    if is_plain(data):
         return _plain_units(data, decoder)
     if is_kpl(data) or is_arrow(data) or not data:
         return None
@@ -143,7 +146,7 @@ def decoder_units(data: bytes, contract: Contract, decoder: Decoder) -> list[Uni
 def row_units(data: bytes, read: Decoder) -> list[Unit] | None:
     """Return the rows of a small record, or of an aggregate of such, by `json_row`; None for all else."""
     if not is_kpl(data):
-        return _plain_units(data, read) if data[:1] == b"{" and _is_plain(data) else None
+        return _plain_units(data, read) if is_plain_object(data) else None
     try:
         payloads = user_payloads(data)
     except InvalidRecord:
@@ -157,7 +160,12 @@ def row_units(data: bytes, read: Decoder) -> list[Unit] | None:
     return found or None
 
 
-def _is_plain(data: bytes) -> bool:
+def is_plain_object(data: bytes) -> bool:
+    """Tell whether the bytes are `is_plain` and begin as a JSON object."""
+    return data[:1] == b"{" and is_plain(data)
+
+
+def is_plain(data: bytes) -> bool:
     """Tell whether the bytes begin as nothing that is read before a decoder is asked; large ones may be anything."""
     if len(data) > _LARGE or not data:
         return False
@@ -171,7 +179,7 @@ _PLAIN_FIRST = frozenset(range(256)) - {*_PACKED, *_BLANK, *b"{", *_BOM[:1], 0xF
 
 
 def _plain_units(data: bytes, decoder: Decoder) -> list[Unit] | None:
-    """Return the rows of what is `_is_plain`."""
+    """Return the rows of what is `is_plain`."""
     try:
         found = decoder(data)
     except Exception:  # a user's function may raise anything; `decode_contents` tells

@@ -5,11 +5,11 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.contract import Contract, InvalidRow
 from headwater.contract.rowcolumns import conform_columns, conform_events, conform_rows
-from headwater.contract.selection import select_columns
+from headwater.contract.selection import select_columns, values_within
 from headwater.contract.values import jsonable
 from headwater.errors import InvalidEvent, InvalidRecord
 
@@ -29,11 +29,14 @@ __all__ = [
     "MAX_EVENTS",
     "Gathered",
     "Row",
+    "RowColumns",
     "Unread",
+    "Values",
     "decode_rows",
     "event_record",
     "lacks_time",
     "one_line",
+    "rows_of_each",
     "unwrapped",
     "unwrapped_flat",
     "with_arrival",
@@ -48,6 +51,7 @@ _SOME = 128
 """Rows whose fields are taken at once."""
 
 Row = Mapping[str, Any]
+Values: TypeAlias = "Sequence[Any] | pa.ChunkedArray"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,35 @@ def lacks_time(rows: Sequence[object]) -> bool:
     return _Arrival in set(map(type, chain.from_iterable([row.values() for row in mappings])))
 
 
+class RowColumns:
+    """Hold the rows of some records, which all have the same names: as many values for each name.
+
+    `counts` has the number of rows of each record.
+
+    >>> [*RowColumns(["a", "b"], [[1, 2], [3, 4]], [2])]
+    [{'a': 1, 'b': 3}, {'a': 2, 'b': 4}]
+    """
+
+    def __init__(self, names: Sequence[str], values: Sequence[Values], counts: Sequence[int]) -> None:
+        self.names, self.values, self.counts = names, values, counts
+
+    def __iter__(self) -> Iterator[Row]:
+        rows = zip(*map(_listed, self.values), strict=True)
+        return (dict(zip(self.names, row, strict=True)) for row in rows)
+
+
+def _listed(values: Values) -> Sequence[Any]:
+    found: Sequence[Any] = values.to_pylist() if isinstance(values, pa.ChunkedArray) else values
+    return found
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    columns: list[Any] = [one for one in parts if isinstance(one, pa.ChunkedArray)]
+    if parts and len(columns) == len(parts) and len({one.type for one in columns}) == 1:
+        return pa.chunked_array([chunk for one in columns for chunk in one.chunks])
+    return [*chain.from_iterable(map(_listed, parts))]
+
+
 class Gathered:
     """Gather the fields of many records' rows, for a contract that ignores what no field takes, or takes flat rows.
 
@@ -102,37 +135,70 @@ class Gathered:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        self._columns: list[list[Any]] = [[] for _ in contract.fields]
+        self._columns: list[list[Values]] = [[] for _ in contract.fields]
         self._rows: list[Row] = []
         self._odd = False
         self.counts: list[int] = []
         self.total = 0
 
-    def add(self, rows: list[Any]) -> bool:
-        """Add the rows of a record; False, and none is added, where one of them is no row."""
-        if type(rows[0]) is not dict if len(rows) == 1 else set(map(type, rows)) - {dict}:
-            return False
-        self._rows += rows
-        self.counts.append(len(rows))
-        self.total += len(rows)
+    def add(self, found: RowColumns | Sequence[list[Any]]) -> bool:
+        """Add the rows of some records; False, and none is added, where one of them is no row, or columns do not tell
+        what a field's value is."""
+        if isinstance(found, RowColumns):
+            columns, counts = self._taken(found), found.counts
+            if columns is None:
+                return False
+            self._select()
+            for column, more in zip(self._columns, columns, strict=True):
+                column.append(more)
+        else:
+            rows = [*chain.from_iterable(found)]
+            if set(map(type, rows)) - {dict}:
+                return False
+            self._rows += rows
+            counts = [*map(len, found)]
+        self.counts += counts
+        self.total += sum(counts)
         if len(self._rows) >= _SOME:
             self._select()
         return True
+
+    def _taken(self, found: RowColumns) -> list[Values] | None:
+        """Return the values of each field; None where the rows have several of a field's names."""
+        values, none = dict(zip(found.names, found.values, strict=True)), [None] * sum(found.counts)
+        within: dict[tuple[str, ...], Sequence[Any]]
+        within = {(name,): none if isinstance(one, pa.ChunkedArray) else one for name, one in values.items()}
+        places = dict(self._contract.places) if self._contract.selects else {}
+        columns: list[Values] = []
+        for field in self._contract.fields:
+            paths = [path for path in places.get(field.name, ((field.name,),)) if path[0] in values]
+            if len(paths) > 1:
+                return None
+            if paths and len(paths[0]) > 1:
+                columns.append(values_within(within, paths[0]))
+            else:
+                columns.append(values[paths[0][0]] if paths else none)
+        if not self._contract.selects:
+            self._odd = self._odd or not values.keys() <= {*self._names()}
+        return columns
+
+    def _names(self) -> list[str]:
+        names: list[str] = self._contract.arrow_schema.names
+        return names
 
     def decoded(self, arrivals_ms: Sequence[int]) -> Decoded | None:
         """Return all events, of records that arrived then; None where one breaks the contract or all have too much."""
         self._select()
         if self._odd:
             return None
-        for at, column in enumerate(self._columns):
-            if _Arrival in set(map(type, column)):
+        columns = [*map(_joined, self._columns)]
+        for at, column in enumerate(columns):
+            if isinstance(column, list) and _Arrival in set(map(type, column)):
                 times = chain.from_iterable(map(repeat, map(_arrived, arrivals_ms), self.counts))
-                self._columns[at] = [
-                    time if value is ARRIVAL else value for value, time in zip(column, times, strict=True)
-                ]
+                columns[at] = [time if value is ARRIVAL else value for value, time in zip(column, times, strict=True)]
         try:
-            table, faults = conform_columns(self._contract, self._columns, TextBudget().take)
-        except TooLarge:
+            table, faults = conform_columns(self._contract, columns, TextBudget().take)
+        except (TooLarge, InvalidEvent):
             return None
         if faults:
             return None
@@ -141,15 +207,40 @@ class Gathered:
 
     def _select(self) -> None:
         rows, contract = self._rows, self._contract
+        if not rows:
+            return
         if contract.selects:
             values = select_columns(contract, rows)
         else:  # under their own names, and no others
-            names = contract.arrow_schema.names
+            names = self._names()
             self._odd = self._odd or not set().union(*set(map(tuple, rows))).issubset(names)
             values = ([row.get(name) for row in rows] for name in names)
         for column, more in zip(self._columns, values, strict=True):
-            column += more
+            column.append(more)
         self._rows = []
+
+
+def rows_of_each(
+    datas: Sequence[bytes], decoder: Callable[[bytes], Any], most: int
+) -> RowColumns | list[list[Row]] | None:
+    """Return what a decoder gives of some records that are plain, from all together where it can; None where one cannot
+    be read so, or all have more than `most` rows."""
+    together = getattr(decoder, "together", None)
+    found: list[list[Row]] = []
+    try:
+        if together is not None and (columns := together(datas)) is not None:
+            return columns if sum(columns.counts) <= most else None
+        for data in datas:
+            rows = decoder(data)
+            if type(rows) is not list:
+                return None
+            most -= len(rows)
+            if most < 0:
+                return None
+            found.append(rows)
+    except Exception:  # a user's function may raise anything; `decode_contents` tells
+        return None
+    return found
 
 
 def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool = False) -> Decoded:

@@ -12,7 +12,7 @@ from headwater.contract.types import MOST_DIGITS, TIMES, UUID
 from headwater.contract.values import EXACT_FLOATS, MAX_MS, MIN_MS
 from headwater.errors import InvalidEvent
 
-__all__ = ["converted", "nulls", "seconds_column", "unviewed"]
+__all__ = ["converted", "micros_column", "nulls", "seconds_column", "unviewed"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _STRING = pa.string()
@@ -165,6 +165,19 @@ def seconds_column(values: Sequence[object]) -> pa.Array | None:
     return (
         pa.array(counts.astype(np.int64)).cast(pa.timestamp("us", "UTC")) if (counts / 1e6 == seconds).all() else None
     )
+
+
+def micros_column(values: Sequence[int | None]) -> pa.ChunkedArray:
+    """Return microseconds since 1970 as times. Raise ValueError for one outside the years 1 to 9999.
+
+    >>> micros_column([1, None]).type
+    TimestampType(timestamp[us, tz=UTC])
+    """
+    made = pa.array(values, pa.int64())
+    span = pc.min_max(made).as_py()
+    if span["min"] is not None and not MIN_MS * 1000 <= span["min"] <= span["max"] <= MAX_MS * 1000 + 999:
+        raise ValueError("a time outside the years 1 to 9999")
+    return pa.chunked_array([made.cast(pa.timestamp("us", "UTC"))])
 
 
 def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -97,7 +97,8 @@ def conform_events(
 
 
 def conform_columns(contract: Contract, columns: Sequence[Values], take: Take) -> tuple[pa.Table, dict[int, Fault]]:
-    """Return the table of all events, whose values of each field these are, and for the invalid ones why not."""
+    """Return the table of all events, whose values of each field these are, and for the invalid ones why not. A column
+    may be Arrow's, of a type that Python's values have."""
     faults: dict[int, Fault] = {}
     return _table(contract, columns, faults, take), faults
 
@@ -118,9 +119,15 @@ def _conform_rows(
 def _table(contract: Contract, values: Iterable[Values], faults: dict[int, Fault], take: Take) -> pa.Table:
     columns = []
     for field, found in zip(contract.fields, values, strict=True):
-        kinds = set(map(type, found))
-        take(found, kinds)
-        column = _column(field, found, kinds, faults)
+        if isinstance(found, pa.ChunkedArray):
+            take(found, {str} if pa.types.is_string(found.type) else set())
+            more: dict[int, str] = {}
+            column = conformed(field, found, more).cast(field.arrow_type)
+            _note(faults, more)
+        else:
+            kinds = set(map(type, found))
+            take(found, kinds)
+            column = _column(field, found, kinds, faults)
         if field.name in contract.max_bytes and not field.values:
             long: dict[int, str] = {}
             check_length(field, column, contract.max_bytes[field.name], long)

@@ -11,7 +11,7 @@ from headwater.contract.definition import Contract
 from headwater.contract.values import jsonable, shown
 from headwater.errors import InvalidEvent
 
-__all__ = ["select_column", "select_columns", "select_row", "select_value"]
+__all__ = ["select_column", "select_columns", "select_row", "select_value", "values_within"]
 
 _ABSENT = object()
 
@@ -53,26 +53,32 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
 
 def select_columns(contract: Contract, events: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
     """Yield for each field in order what `select_column` does; an object that paths share is looked up once."""
-    within: dict[tuple[str, ...], list[Any]] = {(): list(events)}
+    within: dict[tuple[str, ...], Sequence[Any]] = {(): events}
     places = dict(contract.places)
     for field in contract.fields:
         paths = places.get(field.name, ())
         if len(paths) != 1:
             yield [_first_at(event, paths) for event in events]
             continue
-        *parents, last = paths[0]
-        yield [one.get(last) for one in _objects(within, tuple(parents))]
+        yield values_within(within, paths[0])
 
 
-def _objects(within: dict[tuple[str, ...], list[Any]], path: tuple[str, ...]) -> list[Any]:
-    """Return the object at the path in each event; an empty one where there is none."""
-    found = within.get(path)
+def values_within(within: dict[tuple[str, ...], Sequence[Any]], path: tuple[str, ...]) -> list[Any]:
+    """Return the value at a path in each event; None where there is none.
+
+    `within` has what is at shorter paths, at least what this one begins with, and gets more of it.
+
+    >>> values_within({("a",): [{"b": 1}, None]}, ("a", "b"))
+    [1, None]
+    """
+    *above, last = path
+    parents = tuple(above)
+    found = within.get(parents)
     if found is None:
-        found = [one.get(path[-1]) for one in _objects(within, path[:-1])]
-        if set(map(type, found)) != {dict}:
-            found = [one if isinstance(one, Mapping) else {} for one in found]
-        within[path] = found
-    return found
+        found = within[parents] = values_within(within, parents)
+    if set(map(type, found)) != {dict}:
+        found = within[parents] = [one if isinstance(one, Mapping) else {} for one in found]
+    return [one.get(last) for one in found]
 
 
 def select_column(contract: Contract, name: str, events: Sequence[Mapping[str, Any]]) -> list[Any]:

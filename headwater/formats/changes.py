@@ -1,15 +1,16 @@
 """Decode records of changed rows: DynamoDB's, Debezium's and those of the AWS Database Migration Service."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from headwater.codec.jsonrows import json_objects
 from headwater.codec.records import Decoder
-from headwater.codec.rows import Row
+from headwater.codec.rows import Row, RowColumns, Values
 from headwater.contract import Field
+from headwater.contract.conversion import micros_column
 from headwater.contract.values import read_value
 from headwater.errors import InvalidRecord
 
@@ -43,37 +44,50 @@ def dynamodb_changes() -> Decoder:
     else the keys) and `sizeBytes`. Numbers are int or Decimal, exactly; sets are sorted lists
     (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/kds.html).
     """
-    return _dynamodb
+    return _Changes()
 
 
-def _dynamodb(data: bytes) -> list[Row]:
-    return [_change(_object(found)) for found in json_objects(data)]
+class _Changes:
+    """Read change records of DynamoDB."""
+
+    def __call__(self, data: bytes) -> list[Row]:
+        return [*_columns([data], lambda micros: [_EPOCH + timedelta(0, 0, one) for one in micros])]
+
+    def together(self, datas: Sequence[bytes]) -> RowColumns:
+        """Return the rows of some records."""
+        return _columns(datas, micros_column)
 
 
-def _change(found: dict[str, Any]) -> Row:
-    change = found.get("dynamodb")
+_NAMES = ("eventID", "eventName", "tableName", "awsRegion", "userIdentity", "keys", "new", "old", "item", "sizeBytes",
+          "at")  # fmt: skip
+
+
+def _columns(datas: Sequence[bytes], times: Callable[[Sequence[int]], Values]) -> RowColumns:
+    rows, counts = list[tuple[Any, ...]](), list[int]()
+    for data in datas:
+        found = json_objects(data)
+        rows += map(_change, found)
+        counts.append(len(found))
+    *values, micros = zip(*rows, strict=True) if rows else [()] * len(_NAMES)
+    return RowColumns(_NAMES, [*values, times(micros)], counts)
+
+
+def _change(found: Any) -> tuple[Any, ...]:
+    """Return the values of `_NAMES`, the time in microseconds since 1970."""
+    get = _object(found).get
+    change = get("dynamodb")
     if not isinstance(change, dict) or "eventName" not in found:
         raise InvalidRecord("no change record of DynamoDB: it has an eventName and dynamodb")
     of = change.get
-    keys, new, old = _image(of("Keys") or {}), _image(of("NewImage") or {}), _image(of("OldImage") or {})
     unit = _PRECISIONS.get(str(of("ApproximateCreationDateTimePrecision", "MILLISECOND")))
     stamp = of("ApproximateCreationDateTime")
     if unit is None or type(stamp) is not int:
         raise InvalidRecord("no change record of DynamoDB: its time is none")
-    get = found.get
-    return {
-        "eventID": get("eventID"),
-        "eventName": get("eventName"),
-        "tableName": get("tableName"),
-        "awsRegion": get("awsRegion"),
-        "userIdentity": get("userIdentity"),
-        "at": _EPOCH + timedelta(0, 0, stamp * unit),
-        "keys": keys,
-        "new": new,
-        "old": old,
-        "item": new or old or keys,
-        "sizeBytes": of("SizeBytes"),
-    }
+    keys, new, old = of("Keys"), of("NewImage"), of("OldImage")
+    keys, new, old = _image(keys) if keys else {}, _image(new) if new else {}, _image(old) if old else {}
+    item, size = new or old or keys, of("SizeBytes")
+    return (get("eventID"), get("eventName"), get("tableName"), get("awsRegion"), get("userIdentity"), keys, new, old,
+            item, size, stamp * unit)  # fmt: skip
 
 
 def _image(image: Mapping[str, Any]) -> dict[str, Any]:

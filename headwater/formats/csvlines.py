@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
 from headwater.codec.csvrows import split_row, split_rows
 from headwater.codec.records import Decoder
-from headwater.codec.rows import Row, Unread
+from headwater.codec.rows import Row, RowColumns, Unread
 from headwater.contract import Contract, Field
-from headwater.contract.text import text_value, text_values
+from headwater.contract.text import text_column, text_value
 from headwater.errors import UsageError
 
 __all__ = ["CsvDecoder", "csv"]
@@ -26,6 +29,9 @@ def csv(columns: Sequence[str]) -> "CsvDecoder":
     return CsvDecoder(tuple(columns))
 
 
+_BOM = b"\xef\xbb\xbf"
+
+
 class CsvDecoder:
     """Decode CSV once it knows the contract, whose types say what the text of a value means."""
 
@@ -40,33 +46,49 @@ class CsvDecoder:
         for field in contract.fields:
             for name in (field.path[0],) if len(field.path) == 1 else (field.name, *field.was):
                 fields[name] = field
-        columns = [(name, fields.get(name)) for name in self.columns]
-
-        def decode(data: bytes) -> list[Row | Unread]:
-            rows, _ = split_rows(data.removeprefix(b"\xef\xbb\xbf"))
-            return (None if b'"' in data else _plain_rows(rows, columns)) or [_row(row, columns) for row in rows]
-
-        return decode
+        return _Lines([(name, fields.get(name)) for name in self.columns])
 
     def __call__(self, data: bytes) -> list[Row | Unread]:
         """Refuse any bytes: without a contract nobody knows what the values are."""
         raise UsageError(f"csv: {len(data)} bytes and no contract: give the decoder to Pipeline.decode")
 
 
-def _plain_rows(rows: list[bytes], columns: list[tuple[str, Field | None]]) -> list[Row | Unread] | None:
-    """Return the rows of lines without quotes, read column by column; None where one has more or fewer values."""
-    try:
-        cells = [line.split(",") for line in b"\n".join(rows).decode().split("\n")]
-    except UnicodeDecodeError:
-        return None
-    if set(map(len, cells)) != {len(columns)}:
-        return None
-    read = [
-        texts if field is None else text_values(field, texts)
-        for (_, field), texts in zip(columns, zip(*cells, strict=True), strict=True)
-    ]
-    names = [name for name, _ in columns]
-    return [dict(zip(names, values, strict=True)) for values in zip(*read, strict=True)]
+class _Lines:
+    """Read lines of these columns, each with the field that it is."""
+
+    def __init__(self, columns: list[tuple[str, Field | None]]) -> None:
+        self._columns = columns
+
+    def __call__(self, data: bytes) -> list[Row | Unread]:
+        found = self.together([data])
+        return [*found] if found else [_row(row, self._columns) for row in split_rows(data.removeprefix(_BOM))[0]]
+
+    def together(self, datas: Sequence[bytes]) -> RowColumns | None:
+        """Return the rows of lines that are all alike; None where one has quotes, an odd line break, more or fewer
+        values, or may be blank."""
+        datas = [data.removeprefix(_BOM).replace(b"\r\n", b"\n").removesuffix(b"\n") for data in datas]
+        text = b"\n".join(datas)
+        if b'"' in text or b"\r" in text or text.startswith(_BOM) or len(self._columns) < 2:
+            return None
+        names = [name for name, _ in self._columns]
+        try:
+            found = pacsv.read_csv(
+                pa.BufferReader(text),
+                pacsv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1),
+                pacsv.ParseOptions(quote_char=False),
+                pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            )
+        except pa.ArrowInvalid:
+            return None
+        counts = [data.count(b"\n") + 1 for data in datas]
+        if found.num_rows != sum(counts):
+            return None
+        fields = [field for _, field in self._columns]
+        values = [
+            one if field is None else text_column(field, one)
+            for field, one in zip(fields, found.itercolumns(), strict=True)
+        ]
+        return RowColumns(names, values, counts)
 
 
 def _row(row: bytes, columns: list[tuple[str, Field | None]]) -> Row | Unread:

@@ -204,20 +204,18 @@ def _metric(metric: Any, depth: int, head: Row) -> list[Row]:
         "temporality": _TEMPORALITY.get(getattr(data, "aggregation_temporality", 0)),
         "monotonic": data.is_monotonic if kind == "sum" else None,
     }
-    plain = kind in ("gauge", "sum")
-    return [
-        shared | _point(point, depth) | (_number(point) if plain else _values(kind, point))
-        for point in data.data_points
-    ]
+    return [{**shared, **_point(kind, point, depth), **_POINTS[kind](point)} for point in data.data_points]
 
 
-def _point(point: Any, depth: int) -> dict[str, Any]:
+def _point(kind: str, point: Any, depth: int) -> dict[str, Any]:
+    time = point.time_unix_nano
+    exemplars = () if kind == "summary" else point.exemplars
     return {
-        "ts": _when(point.time_unix_nano),
-        "time_ns": point.time_unix_nano or None,
+        "ts": _when(time),
+        "time_ns": time or None,
         "start_ns": point.start_time_unix_nano or None,
         "attributes": _attributes_text(point.attributes, depth),
-        "exemplars": _json_or_none([_exemplar(one, depth) for one in getattr(point, "exemplars", ())]),
+        "exemplars": _json_or_none([_exemplar(one, depth) for one in exemplars]) if exemplars else None,
         "flags": point.flags or None,
     }
 
@@ -242,26 +240,46 @@ def _number(point: Any) -> dict[str, Any]:
     return {"value": point.as_double if kind else None}
 
 
-def _values(kind: str, point: Any) -> dict[str, Any]:
-    """Return the columns of a histogram or a summary."""
-    row: dict[str, Any] = {"count": point.count}
-    if kind == "summary":
-        quantiles = [{"quantile": one.quantile, "value": one.value} for one in point.quantile_values]
-        return row | {"sum": _double(point.sum), "buckets": _finite_json({"quantile_values": quantiles})}
-    row["sum"] = _double(point.sum) if point.HasField("sum") else None
-    row["minimum"] = _double(point.min) if point.HasField("min") else None
-    row["maximum"] = _double(point.max) if point.HasField("max") else None
-    if kind == "histogram":
-        buckets: dict[str, Any] = {
-            "explicit_bounds": list(point.explicit_bounds),
-            "bucket_counts": list(point.bucket_counts),
-        }
-    else:
-        buckets = {"scale": point.scale, "zero_count": point.zero_count, "zero_threshold": point.zero_threshold}
-        for name in ("positive", "negative"):
-            part = getattr(point, name)
-            buckets[name] = {"offset": part.offset, "bucket_counts": list(part.bucket_counts)}
-    return row | {"buckets": _finite_json(buckets)}
+def _summary(point: Any) -> dict[str, Any]:
+    quantiles = [{"quantile": one.quantile, "value": one.value} for one in point.quantile_values]
+    return {
+        "count": point.count,
+        "sum": _double(point.sum),
+        "buckets": _finite_json({"quantile_values": quantiles}),
+    }
+
+
+def _histogram(point: Any) -> dict[str, Any]:
+    bounds, counts = list(point.explicit_bounds), list(point.bucket_counts)
+    return _distribution(point, {"explicit_bounds": bounds, "bucket_counts": counts})
+
+
+def _exponential(point: Any) -> dict[str, Any]:
+    buckets = {"scale": point.scale, "zero_count": point.zero_count, "zero_threshold": point.zero_threshold}
+    for name in ("positive", "negative"):
+        part = getattr(point, name)
+        buckets[name] = {"offset": part.offset, "bucket_counts": list(part.bucket_counts)}
+    return _distribution(point, buckets)
+
+
+def _distribution(point: Any, buckets: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "count": point.count,
+        "sum": _double(point.sum) if point.HasField("sum") else None,
+        "minimum": _double(point.min) if point.HasField("min") else None,
+        "maximum": _double(point.max) if point.HasField("max") else None,
+        "buckets": _finite_json(buckets),
+    }
+
+
+_POINTS = {
+    "gauge": _number,
+    "sum": _number,
+    "histogram": _histogram,
+    "exponential_histogram": _exponential,
+    "summary": _summary,
+}
+"""Return the columns that only points of one kind of metric have."""
 
 
 def _double(value: float) -> float | None:

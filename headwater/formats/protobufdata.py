@@ -5,9 +5,10 @@ messages as mappings, repeated fields as lists, timestamps as times; a field tha
 message can tell.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from headwater.codec.records import Decoder
-from headwater.codec.rows import MAX_EVENTS, Row
+from headwater.codec.rows import MAX_EVENTS, Row, RowColumns, Values
+from headwater.contract.conversion import micros_column
 from headwater.errors import InvalidRecord, UsageError
 from headwater.formats.framing import take_uvarint, unframed
 
@@ -37,23 +39,43 @@ def protobuf(descriptors: bytes | str | Path, message: str, *, framing: str = "n
     """
     if framing not in _FRAMINGS:
         raise UsageError(f"protobuf: framing {framing!r} is none of {', '.join(_FRAMINGS)}")
-    made = _message_class(descriptors, message)
-    parse, parts = made.FromString, _parts(made.DESCRIPTOR)
+    return _Messages(_message_class(descriptors, message), framing, index)
 
-    def one(data: bytes) -> Row:
+
+class _Messages:
+    """Read messages of a class that protobuf has made."""
+
+    def __init__(self, made: Any, framing: str, index: int) -> None:
+        self._parse, self._name = made.FromString, made.DESCRIPTOR.full_name
+        self._parts, self._framing, self._index = _parts(made.DESCRIPTOR), framing, index
+
+    def __call__(self, data: bytes) -> list[Row]:
+        pieces = _delimited(data) if self._framing == "delimited" else [self._message(data)]
         try:
-            return _row(parse(data), parts)
+            return [_row(self._parse(piece), self._parts) for piece in pieces]
         except DecodeError as error:
-            raise InvalidRecord(f"not a {message} in Protobuf: {' '.join(str(error).split())[:200]}") from None
+            raise InvalidRecord(f"not a {self._name} in Protobuf: {' '.join(str(error).split())[:200]}") from None
 
-    def decode(data: bytes) -> list[Row]:
-        if framing == "delimited":
-            return [one(piece) for piece in _delimited(data)]
-        if framing != "none":
-            data = _behind_index(unframed(data, framing).message, framing, index)
-        return [one(data)]
+    def together(self, datas: Sequence[bytes]) -> RowColumns | None:
+        """Return one row for each of the datas, where that is what each has; an absent field is null."""
+        if self._framing == "delimited" or not (self._parts.names or self._parts.others):
+            return None
+        found = [*map(self._parse, datas if self._framing == "none" else map(self._message, datas))]
+        names, plain, others = self._parts
+        values: list[Values] = [*zip(*map(plain, found), strict=True)]
+        for name, has_presence, read in others:
+            ones = [getattr(one, name) if not has_presence or one.HasField(name) else None for one in found]
+            if read is _timestamp:
+                micros = [one if one is None else one.seconds * 1_000_000 + one.nanos // 1000 for one in ones]
+                values.append(micros_column(micros))
+            else:
+                values.append([one if one is None else read(one) for one in ones])
+        return RowColumns([*names, *(name for name, _, _ in others)], values, [1] * len(found))
 
-    return decode
+    def _message(self, data: bytes) -> bytes:
+        if self._framing == "none":
+            return data
+        return _behind_index(unframed(data, self._framing).message, self._framing, self._index)
 
 
 def _message_class(descriptors: bytes | str | Path, message: str) -> Any:
@@ -99,22 +121,37 @@ def _behind_index(data: bytes, framing: str, wanted: int) -> bytes:
     return data[at:]
 
 
-class _FieldReader(NamedTuple):
-    """Hold how a field of a message is read; `read` is None where its value is taken as it stands."""
+class _Parts(NamedTuple):
+    """Hold how the fields of a message type are read: those of these names as they stand, by one call, and the others
+    by a function each where they are there; True for those of which the message can tell whether they are."""
 
-    name: str
-    has_presence: bool
-    read: Callable[[Any], Any] | None
+    names: tuple[str, ...]
+    plain: Callable[[Any], tuple[Any, ...]]
+    others: tuple[tuple[str, bool, Callable[[Any], Any]], ...]
 
 
 @lru_cache(maxsize=1024)
-def _parts(descriptor: Any) -> tuple[_FieldReader, ...]:
+def _parts(descriptor: Any) -> _Parts:
     """Return the fields of a message type: to ask its descriptor costs more than to read a message."""
-    return tuple(_FieldReader(one.name, one.has_presence, _reader(one)) for one in descriptor.fields)
+    readers = [(one.name, one.has_presence, _reader(one)) for one in descriptor.fields]
+    names = tuple(name for name, has_presence, read in readers if read is None and not has_presence)
+    get = attrgetter(*names) if names else _nothing
+    others = tuple((name, has, read or _same) for name, has, read in readers if name not in names)
+    return _Parts(names, (lambda message: (get(message),)) if len(names) == 1 else get, others)
+
+
+def _nothing(_: Any) -> tuple[Any, ...]:
+    return ()
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _reader(field: Any) -> Callable[[Any], Any] | None:
     kind = field.message_type
+    if kind is not None and kind.full_name == "google.protobuf.Timestamp" and not _is_repeated(field):
+        return _timestamp
     if kind is not None and kind.GetOptions().map_entry:
         inner = kind.fields_by_name["value"]
         return lambda entries: {str(key): _value(inner, one) for key, one in entries.items()}
@@ -123,14 +160,17 @@ def _reader(field: Any) -> Callable[[Any], Any] | None:
     return None if kind is None and field.enum_type is None else lambda value: _value(field, value)
 
 
-def _row(message: Any, parts: tuple[_FieldReader, ...]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, has_presence, read in parts:
-        if has_presence and not message.HasField(name):
-            continue
-        value = getattr(message, name)
-        row[name] = value if read is None else read(value)
+def _row(message: Any, parts: _Parts) -> dict[str, Any]:
+    row = dict(zip(parts.names, parts.plain(message), strict=True))
+    for name, has_presence, read in parts.others:
+        if not has_presence or message.HasField(name):
+            row[name] = read(getattr(message, name))
     return row
+
+
+def _timestamp(value: Any) -> datetime:
+    # a timedelta refuses what no datetime holds
+    return _EPOCH + timedelta(0, value.seconds, value.nanos // 1000)
 
 
 def _is_repeated(field: Any) -> bool:
@@ -145,8 +185,7 @@ def _value(field: Any, value: Any) -> Any:
     if field.message_type is None:
         return value
     if field.message_type.full_name == "google.protobuf.Timestamp":
-        # seconds and nanoseconds; a timedelta refuses what no datetime holds
-        return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+        return _timestamp(value)
     if field.message_type.full_name.startswith("google.protobuf.") and field.message_type.name.endswith("Value"):
         return value.value if hasattr(value, "value") else _row(value, _parts(value.DESCRIPTOR))
     return _row(value, _parts(value.DESCRIPTOR))

@@ -5,7 +5,7 @@ on codes. Whatever a record holds, it is decoded, a `Poison`, or a control recor
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import cast
@@ -27,11 +27,13 @@ from headwater.codec import (
     decode_units,
     decoder_units,
     event_json,
+    is_plain,
+    is_plain_object,
     json_payloads,
     json_row,
     row_units,
 )
-from headwater.codec.rows import Gathered, Row, Unread, event_record, lacks_time, with_arrival
+from headwater.codec.rows import Gathered, Row, Unread, event_record, lacks_time, rows_of_each, with_arrival
 from headwater.contract import Contract
 from headwater.contract.checks import long_texts
 from headwater.errors import InvalidRecord
@@ -44,7 +46,8 @@ _SMALL = 64 << 10
 """Bytes up to which a record is read together with its neighbours; a larger one is worth a pass of its own."""
 _AT_ONCE = 10_000
 """Events of one pass, about."""
-"""Longest time between the arrivals of records of one pass: far less than origins are remembered."""
+_RUN, _RUN_BYTES = 128, 256 << 10
+"""Records that a decoder reads at once, and their bytes, of which no writer needs less than one for a row."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,42 @@ def _gathered(records: Sequence[StreamRecord], contract: Contract, decoder: Deco
         out.extend(_together(records[first:at], first, rows, contract, decoder))
         rows, first = Gathered(contract), at
 
-    for at, record in enumerate(records):
-        if rows.total >= _AT_ONCE or record.arrived_ms - records[first].arrived_ms > DAY_MS:
-            end(at)
-        units = None
-        if len(record.data) <= _SMALL:
-            data = record.data
-            units = row_units(data, in_json) if decoder is None else decoder_units(data, contract, decoder)
-        if units is None or not rows.add(units):
-            end(at)
-            out += _one(at, record, contract, decoder)
-            first = at + 1
+    for start, stop in _runs(records, is_plain_object if decoder is None else is_plain, 0, len(records)):
+        if rows.total >= _AT_ONCE or records[stop - 1].arrived_ms - records[first].arrived_ms > DAY_MS:
+            end(start)
+        if stop - start > 1:
+            each = rows_of_each([record.data for record in records[start:stop]], decoder or in_json, _RUN_BYTES)
+            if each is not None and rows.add(each):
+                continue
+        for at, record in enumerate(records[start:stop], start):
+            units = None
+            if len(record.data) <= _SMALL:
+                data = record.data
+                units = row_units(data, in_json) if decoder is None else decoder_units(data, contract, decoder)
+            if units is None or not rows.add([units]):
+                end(at)
+                out += _one(at, record, contract, decoder)
+                first = at + 1
     end(len(records))
     return out
+
+
+def _runs(
+    records: Sequence[StreamRecord], plain: Callable[[bytes], bool], start: int, stop: int
+) -> Iterator[tuple[int, int]]:
+    """Yield where neighbours begin and end that are all plain, and not too much together; any other is alone."""
+    if not 0 < stop - start <= _RUN:
+        for at in range(start, stop, _RUN):
+            yield from _runs(records, plain, at, min(stop, at + _RUN))
+        return
+    datas = [record.data for record in records[start:stop]]
+    near = records[stop - 1].arrived_ms - records[start].arrived_ms <= DAY_MS
+    if stop - start == 1 or (near and sum(map(len, datas)) <= _RUN_BYTES and all(map(plain, datas))):
+        yield start, stop
+        return
+    half = (start + stop) // 2
+    yield from _runs(records, plain, start, half)
+    yield from _runs(records, plain, half, stop)
 
 
 def _together(
