@@ -59,9 +59,9 @@ class PendingReceipts:
         self._sets.add_intervals(origin, [(first_seq, first_seq + count)], 0)
 
     def add_own_ids(self, table: pa.Table) -> None:
-        """Add the events whose own ids are in the table's columns."""
+        """Add the events whose own ids are in the table's columns, where they have a number."""
         own = self.contract.id
-        if own is None or own.seq is None or not table.num_rows:
+        if own is None or own.seq is None:
             return
         origins = coded(table.column(own.origin))
         codes = self._sets.codes(origins.dictionary)[origins.indices.to_numpy()]

@@ -195,7 +195,7 @@ class Engine:
         arrived_of = np.array([record.arrived_ms for record in records], np.int64)
         identities = identify(batch, records, contract, state.seen)
         dead = self._dead_rows(identities)
-        several = len(parts) > 1 or (len(batch.record) > 0 and batch.record[0] != batch.record[-1])
+        several = len(parts) > 1 or batch.record[0] != batch.record[-1]
         if several and (dead or self._may_die_and_return(identities)):
             # whether a copy counts depends on what became of those in the records before it
             for part in parts:
@@ -225,8 +225,6 @@ class Engine:
     def _may_die_and_return(self, identities: Identities) -> bool:
         """Return True when an own id is there twice and a user's function may fail on the first copy."""
         if self.pipeline.contract.id is None or all(isinstance(step, Enrich) for step in self.pipeline.steps):
-            return False
-        if not len(identities.seq):
             return False
         _, codes, seqs = sorted_rows(identities.codes, identities.seq)
         return bool(((codes[1:] == codes[:-1]) & (seqs[1:] == seqs[:-1])).any())

@@ -65,7 +65,7 @@ class FlushJournal:
         """Take the document over, without what has been committed since. Whoever had it cannot write it any more."""
 
         def taken(old: dict[str, Any]) -> dict[str, Any]:
-            if int(old.get("epoch", 0)) > self._epoch:
+            if old and int(old["epoch"]) > self._epoch:
                 raise self._fenced()
             return {**old, "epoch": self._epoch}
 

@@ -20,12 +20,22 @@ EXPLAINED: dict[str, str] = {
     "headwater.processors.operators.conflicts _letter: len(lines) <= _MOST_BYTES -> len(lines) < _MOST_BYTES": (
         "of a letter of just 1 MiB the whole record is kept, and the conflicting events are in it"
     ),
+    "headwater.processors.engine.engine Effects: 0 -> 1 (3)": "whoever takes records in says how many",
+    "headwater.processors.engine.engine Engine._dead_rows: self.pipeline.contract.id is None or not len(state.dead) -> "
+    "self.pipeline.contract.id is None and (not len(state.dead))": "where no event is dead none is found",
+    "headwater.processors.engine.engine Engine._advance: 1 -> 2": "one place more holds the same",
+    "headwater.processors.engine.engine Engine._advance: 1 -> 2 (2)": "-2 is no place of a record either",
+    "headwater.processors.engine.engine Engine._guarded: 1 -> 2 (2)": "two empty tables are one",
+    "headwater.processors.engine.engine Engine._views: not self.state.views or not rows.table.num_rows -> "
+    "not self.state.views and (not rows.table.num_rows)": "no event folded, or into no view, changes nothing",
+    "headwater.processors.engine.state _pack: 1 -> 2": "how well a snapshot is compressed is a choice",
     "headwater.processors.operators.misplaced _aggregate: 0 -> 1": "the last hash key is as much inside as the first",
     "headwater.processors.operators.misplaced _digest: 16 -> 17": "a digest of 17 bytes tells as many apart",
     "headwater.processors.operators.misplaced _await: 0 -> 1": "when it came before is not looked at",
     "headwater.processors.operators.misplaced united_awaited: 0 -> 1": "nothing arrived in the year 1970",
     "headwater.processors.operators.misplaced united_renewed: 0 -> 1": "nothing arrived in the year 1970",
     "headwater.processors.operators.conflicts find_conflicts: 1 -> 2": "-2 is no place of a record either",
+    "headwater.processors.shard.flushes _read: 8 -> 9 (3)": "a stream ends before the byte that is too many",
     "headwater.processors.shard.outgoing _fitting: False -> True": "where MD5 may be used, its value is the same",
     "headwater.producers.outbox Outbox.__init__: 0 -> 1": "another process's file is refused a second later",
     "headwater.producers.outbox Outbox.__init__: self._db.close() -> nothing": _COLLECTED,
@@ -34,6 +44,7 @@ EXPLAINED: dict[str, str] = {
     "headwater.producers.outbox Outbox.unannounced: 0 -> 1": "nothing is looked at behind the last",
     "headwater.producers.outbox Backlog.__init__: 1 -> 2": "no batch has a number below 0",
     "headwater.producers.outbox Outbox._open: self._db.execute('commit') -> nothing": "a script commits what is open",
+    "headwater.producers.receipts PendingReceipts.add_session: 0 -> 1": "when they arrived is not looked at",
     "headwater.producers.sealing _joined: table.schema != tables[0].schema -> table.schema == tables[0].schema": (
         "tables of one schema are joined as well once their strings are coded, at some cost"
     ),

@@ -31,17 +31,17 @@ _VIEWS = "views view_spread view_expiry view_keys view_throttling"
 CORE = (
     # what was seen, and the only commit point
     _unit("lineage.intervals", "lineage"),
-    _unit("lineage.members", "lineage own_ids"),
+    _unit("lineage.members", "members"),
     _unit("lineage.origins", "lineage state_children horizon own_ids"),
     _unit("ledger", "ledger ledger_reads upstream forged_controls publisher"),
     # the pure step
-    _unit("processors.engine.engine", "engine_effects redrive conflicts misplaced"),
-    _unit("processors.engine.state", "engine state_children horizon redrive conflicts misplaced own_ids"),
+    _unit("processors.engine.engine", "engine_effects conflicts redrive"),
+    _unit("processors.engine.state", "shard_state state_children horizon"),
     _unit("processors.operators.dedupe", "identities own_ids redrive"),
     _unit("processors.operators.conflicts", "conflicts own_ids"),
     _unit("processors.operators.misplaced", "misplaced"),
     # one shard: carried out, committed
-    _unit("processors.shard.flushes", "flush_journal view_orphans"),
+    _unit("processors.shard.flushes", "flush_journal"),
     _unit("processors.shard.outgoing", "outgoing"),
     _unit("processors.shard.worker", _SHARD),
     # the table of the lake
@@ -53,7 +53,7 @@ CORE = (
     _unit("producers.outbox", "outbox_file outbox_model producer_identity"),
     _unit("producers.sealing", "sealing record_sizes batch_digest"),
     _unit("producers.writer", "writer"),
-    _unit("producers.receipts", "receipts producer"),
+    _unit("producers.receipts", "receipts"),
 )
 """Where one mistake alone would lose an event or count it twice: the score is of these."""
 

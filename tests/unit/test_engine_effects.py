@@ -117,15 +117,8 @@ def test_each_event_of_a_batch_has_one_outcome() -> None:
     ((at, keys),) = found.last.keys
     assert (at.tolist(), keys.to_pylist()) == ([0] * 6, ["d"] * 6)
     assert (found.last.traces, found.last.taken, found.last.refused, found.last.forged) == ([TRACE], 1, 0, 0)
-    assert found.state.counts == {
-        "records": 1,
-        "events": 6,
-        "filtered": 1,
-        "dead_events": 1,
-        "lake": 4,
-        "to.out": 1,
-        "not_to.out": 2,
-    }
+    counts = {"records": 1, "events": 6, "filtered": 1, "dead_events": 1, "lake": 4, "to.out": 1, "not_to.out": 2}
+    assert found.state.counts == counts
     assert (found.numbers("seen"), found.numbers("excluded"), found.numbers("dead")) == ([(0, 6)], [(1, 3)], [])
     assert (found.state.max_ts, found.state.max_arrived) == (START + 5_000, START)
     assert [len(one) for one in found.state.views.values()] == [1]
@@ -137,6 +130,7 @@ def test_copies_are_dropped_and_events_of_others_never() -> None:
     filtered = json.dumps(rows([FILTERED])[0]).encode()
     found = Reader().read(batch([1, FILTERED]), other, batch([FILTERED, 2], 1), other, filtered)
     assert found.lake == [("p", 0, 1), (f"{SHARD}:11", 0, 3), ("p", 2, 2), (f"{SHARD}:13", 0, 3)]
+    assert len(found.last.lake) == 1, "the records of a call are one table"
     wanted = {"records": 5, "events": 7, "duplicates": 1, "foreign": 3, "filtered": 2, "foreign_excluded": 1}
     assert found.state.counts == wanted | {"lake": 4, "to.out": 4}
     found.read(batch([1, FILTERED]), first=20)
@@ -160,6 +154,26 @@ def test_invalid_events_are_buried_once_and_stop_no_other() -> None:
     assert found.numbers("excluded") == [(1, 3)]
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_of_a_good_and_an_invalid_event_of_one_identity_the_first_counts(own: bool) -> None:
+    """In one call, also where the record of the second has nothing that is right."""
+    good, bad = (json.dumps(rows([value])[0]).encode() if own else batch([value]) for value in (1, 5_000))
+    found = Reader(pipeline(OWN) if own else None).read(good, bad)
+    assert ([value for _, _, value in found.lake], found.letters, found.state.counts["duplicates"]) == ([1], [], 1)
+    found = Reader(pipeline(OWN) if own else None).read(bad, good, good)
+    if own:  # it was sent again, put right
+        assert [value for _, _, value in found.lake] == [1]
+    else:
+        assert (found.lake, found.state.counts["duplicates"]) == ([], 2)
+
+
+def test_the_newest_arrival_of_a_call_counts_and_time_never_goes_back() -> None:
+    found = Reader().read(batch([1]), batch([2], 1), batch([3], 2), arrived=[START, START + 5, START + 3])
+    assert (found.state.max_arrived, len(found.last.lake)) == (START + 5, 1)
+    found.read(batch([4], 3), first=20)
+    assert found.state.max_arrived == START + 5
+
+
 def test_records_that_are_no_events_are_letters_or_counted() -> None:
     found = Reader().read(
         b"\x00\x01",
@@ -173,16 +187,8 @@ def test_records_that_are_no_events_are_letters_or_counted() -> None:
     assert found.letters[1][2].startswith("a control record of kind 'reference' that makes no sense: ")
     assert found.last.letters[0].payload == b"\x00\x01"
     assert found.last.letters[1].payload == encode_control("reference", {"name": "sites"})
-    assert found.state.counts == {
-        "records": 5,
-        "poison_records": 2,
-        "other_contract": 3,
-        "unknown_controls": 1,
-        "controls": 1,
-        "events": 1,
-        "lake": 1,
-        "to.out": 1,
-    }
+    counts = {"records": 5, "poison_records": 2, "other_contract": 3, "unknown_controls": 1, "controls": 1}
+    assert found.state.counts == counts | {"events": 1, "lake": 1, "to.out": 1}
 
 
 def test_a_record_that_is_buried_unread_is_a_letter() -> None:
@@ -261,6 +267,7 @@ def test_a_dead_event_of_an_own_id_may_come_again() -> None:
         made = [{"device": "d", "ts": START, "seq": seq, "value": value} for seq, value in events]
         return encode_kpl([json.dumps(one).encode() for one in made], "k", None)
 
+    assert len(Reader(of).read(own((0, 1)), own((1, 2)), own((2, 1), (3, 1))).last.lake) == 1
     found = Reader(of).read(own((0, 1), (1, FAILS), (2, 5_000)))
     assert found.lake == [("d", 0, 1)]
     assert [(index, origin, seq) for _, index, _, origin, seq in found.letters] == [(1, "d", 1), (2, "d", 2)]
@@ -274,6 +281,38 @@ def test_a_dead_event_of_an_own_id_may_come_again() -> None:
     assert (found.lake, found.state.counts["revived"]) == ([("d", 3, 8)], 2)
     both = Reader(of).read(own((5, FAILS)), own((5, 2)), own((6, 1), (6, 1)), own((5, 3)))
     assert (both.lake, both.numbers("revived", "d")) == ([("d", 5, 2), ("d", 6, 1)], [(5, 6)])
+    sites = Reference("sites", "unused.csv", "device", {"site": "string"})
+    table = ReferenceTable.of(sites, pa.table({"device": ["d"], "site": ["x"]}))
+    of = Pipeline("test", OWN).enrich(sites, on="device").map(failing, adds={"twice": "double"}).lake("readings")
+    both = Reader(of, load=lambda *_: table)
+    both.state.references = {"sites": {"version": 1, "uri": "v1"}}
+    assert both.read(own((5, FAILS)), own((5, 2)), own((5, 3))).lake == [("d", 5, 2)]
+
+
+def test_functions_are_not_called_for_no_events() -> None:
+    """What all others have left out goes on as an empty table, whose columns are there."""
+    sites = Reference("sites", "unused.csv", "device", {"site": "string"})
+    table = ReferenceTable.of(sites, pa.table({"device": ["d"], "site": ["x"]}))
+
+    def never(events: pa.Table) -> pa.Table:
+        raise ValueError(f"{len(events)} events")
+
+    of = Pipeline("test", READING).where(lambda events: pc.less(events["value"], 0)).enrich(sites, on="device")
+    of = of.map(never, adds={"twice": "double"}).where(lambda events: never(events)).lake("readings")
+    found = Reader(of, load=lambda *_: table)
+    found.state.references = {"sites": {"version": 1, "uri": "v1"}}
+    found.read(batch([1, 2]))
+    assert (found.lake, found.letters, found.state.counts["filtered"]) == ([], [], 2)
+    assert {"site", "twice"} < set(found.last.lake[0].column_names)
+
+
+def test_user_records_of_one_aggregate_come_one_after_the_other() -> None:
+    """Whatever they are: the second is the first put right."""
+    made = {"device": "d", "ts": START, "seq": 5}
+    sealed = encode_batch(pa.Table.from_pylist([made | {"value": 2.0}], schema=OWN.arrow_schema), OWN)
+    found = Reader(pipeline(OWN)).read(encode_kpl([json.dumps(made | {"value": FAILS}).encode(), sealed], "k", None))
+    assert (found.lake, found.numbers("revived", "d")) == ([("d", 5, 2)], [(5, 6)])
+    assert [(reason, seq) for _, _, reason, _, seq in found.letters] == [("ValueError: unlucky", 5)]
 
 
 @pytest.mark.parametrize("past_ms", [0, 1])
@@ -283,10 +322,11 @@ def test_an_origin_is_new_again_after_the_horizon(past_ms: int) -> None:
     for calls in (1, 2):
         found = Reader()
         datas = [batch([1, FILTERED]), batch([1, FILTERED])]
-        if calls == 1:
-            found.read(*datas, arrived=[START, later])
-        else:
+        if calls == 2:
             found.read(datas[0]).read(datas[1], arrived=[later], first=20)
+        else:
+            found.read(*datas, arrived=[START, later])
+            assert len(found.last.lake) == 1 + past_ms, "within the horizon they are one table"
         assert found.state.counts.get("duplicates", 0) == (0 if past_ms else 2)
         assert found.state.counts["lake"] == 1 + past_ms
     found.read(batch([5], 9), arrived=[later + HORIZON_MS + 1], first=30)

@@ -76,12 +76,22 @@ def test_events_are_named_by_their_session_or_by_their_own_ids(kept: bool) -> No
     assert sorted(found.intervals()) == [("a", 5, 2), ("a", 9, 1), ("b", -1, 2), ("o", 3, 2)]
 
 
+def test_events_that_break_the_contract_meanwhile_are_not_named() -> None:
+    """Of a batch in the outbox of an earlier run: those that are right are."""
+    found = PendingReceipts(OWN)
+    for payload in (b'{"device": "d"}', b'{"device": "d", "seq": 1, "ts": "2026-03-01T12:00:00Z"}\n{"device": 7}'):
+        found.add_batch(SealedBatch(0, payload, "k", "1", None, 0, 2))
+    assert list(found.intervals()) == [("d", 1, 1)]
+
+
 @pytest.mark.parametrize("contract", [TELEMETRY, TEXTS, OWN])
 def test_events_without_a_number_are_not_named(contract: Contract) -> None:
     """Of other formats, with a text alone as their id, and those that cannot be read any more."""
     found = PendingReceipts(contract)
     payload = b"{" if contract is OWN else b'{"o": "u", "t": 1}'
     found.add_batch(SealedBatch(0, payload, "k", "1", None, 0, 7))
+    if contract is not OWN:
+        found.add_own_ids(pa.table({"o": ["u"], "device": ["d"], "ts": [1]}))
     assert found.empty
     assert list(found.bodies()) == []
 
