@@ -93,7 +93,7 @@ bench: env ## Benchmarks, side by side on one core
 
 site: env ## The documentation site in build/site, links checked; runs the notebooks that have changed
 	$(BIN)/python -m infra.notebooks
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 SERVICE ?= publish
 
