@@ -232,6 +232,8 @@ class OriginSets:
     def update(self, other: "OriginSets") -> None:
         """Unite with another (the other parent of a merged shard)."""
         theirs = other._filled()
+        if not len(theirs):
+            return
         codes = self.codes(other._names.array().take(pa.array(theirs)))
         place = np.zeros(len(other._first), np.int64)
         place[theirs] = codes

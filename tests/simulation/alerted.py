@@ -1,6 +1,6 @@
 """What the targets of alerts were told, against a plain state machine over what was read of the view."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -55,12 +55,17 @@ def _judged(system: System, rule: Rule, key: str, told: Sequence[Told], reads: S
     entry = AlertStore(system.dynamodb, LEDGER, system.after.name).entry(rule.name, key)
     if (entry is not None and entry.state.phase == "firing") != (len(kinds) % 2 == 1):
         yield f"told {kinds}, and the state is {entry}"
-    if rule.when.kind == "above" and not _follows(rule, key, told, reads):
+    values, alerting = _values(key, reads), system.alerting
+    assert alerting is not None
+    for end in values:
+        if not alerting.is_judged(rule.name, end):  # who read it died: perhaps what it found is stored, perhaps not
+            values[end].add(None)
+    if rule.when.kind == "above" and not _follows(rule, told, values):
         short = [
             (kind, event["data"]["since"], event["time"], event["data"]["value"])
             for kind, event in zip(kinds, told, strict=True)
         ]
-        yield f"told {short}, which nothing that was read calls for: {_values(key, reads)}"
+        yield f"told {short}, which nothing that was read calls for: {values}"
 
 
 class _At(NamedTuple):
@@ -78,14 +83,14 @@ def _values(key: str, reads: Sequence[Reading]) -> dict[int, set[int | None]]:
     return {end: {rows.get(end, {}).get(key) for after, until, rows in reads if after < end <= until} for end in ends}
 
 
-def _follows(rule: Rule, key: str, told: Sequence[Told], reads: Sequence[Reading]) -> bool:
+def _follows(rule: Rule, told: Sequence[Told], read: Mapping[int, set[int | None]]) -> bool:
     """Whether some of the values that were read, a window each, make the rule say exactly this."""
     facts = [
         (event["type"].rpartition(".")[2], _ms(event["data"]["since"]), _ms(event["time"]), event["data"]["value"])
         for event in told
     ]
     states = {_At()}
-    for end, values in _values(key, reads).items():
+    for end, values in read.items():
         moved = set[_At]()
         for state in states:
             for value in values:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ReadTimeoutError
+
 from headwater.ledger import Ledger
 from headwater.processors.alerts.events import About
 from headwater.processors.alerts.progress import DOCUMENT
@@ -33,6 +35,7 @@ __all__ = ["Alerting", "InlinePool", "Reading", "Told"]
 _TARGETS = "arn:aws:sns:eu-west-1:111122223333:alerts,https://sqs.test/111122223333/alerts"
 _PERIOD_SECONDS = 8.0
 _SKEW_MS, _BEFORE_MS = 90_000, 120_000
+_MOST_FAILURES = 3
 Reading = tuple[int, int, Mapping[int, Mapping[str, int]]]
 """Of windows that end in `(after, until]`, by end, the events of each key that has a row."""
 Told = Mapping[str, Any]
@@ -45,24 +48,28 @@ class InlinePool:
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def submit(self, work: Callable[[], Any]) -> "Future[Any]":
+    def submit(self, work: Callable[..., Any], *given: Any) -> "Future[Any]":
         done: Future[Any] = Future()
         try:
-            done.set_result(work())
+            done.set_result(work(*given))
         except Exception as error:  # a crash ends the process at once
             done.set_exception(error)
         return done
 
-    def map(self, work: Callable[[Any], Any], of: Iterable[Any]) -> Iterator[Any]:
-        return iter([work(one) for one in of])
+    def map(self, work: Callable[..., Any], *of: Iterable[Any]) -> Iterator[Any]:
+        return iter([work(*one) for one in zip(*of, strict=False)])
 
 
 @dataclass
 class _Target:
-    """A topic or a queue. It refuses some of a request now and then, and keeps what it takes, in its order."""
+    """A topic or a queue. It refuses some of a request now and then, and keeps what it takes, in its order.
+
+    A few requests fail whole, with what they hold taken or not: at any time, for most are sent when all else is over.
+    """
 
     system: "System"
     told: list[Told] = field(default_factory=list)
+    failures: int = 0
 
     def publish_batch(self, TopicArn: str, PublishBatchRequestEntries: Sequence[Mapping[str, Any]]) -> Any:  # noqa: N803 (boto3's names)
         return self._take([one["Message"] for one in PublishBatchRequestEntries])
@@ -74,8 +81,14 @@ class _Target:
         world, failed = self.system.world, []
         if world.chance("partial put"):
             failed = [at for at in range(len(bodies)) if world.random.random() < 0.5]
+        fails = self.failures < _MOST_FAILURES and world.random.random() < 0.15
+        if fails and world.random.random() < 0.5:
+            failed = list(range(len(bodies)))
         self.told += [json.loads(body) for at, body in enumerate(bodies) if at not in failed]
         world.fired["* alerts"] += len(bodies) - len(failed)
+        if fails:
+            self.failures += 1
+            raise ReadTimeoutError(endpoint_url="simulated target")
         return {"Failed": [{"Id": str(at), "Code": "InternalError"} for at in failed]}
 
 
@@ -119,6 +132,8 @@ class Alerting:
     queue: _Target = field(init=False)
     reads: dict[str, list[Reading]] = field(default_factory=dict)
     """By rule, what was read of the windows that were to be judged, as often as it was read."""
+    skipped: dict[str, WindowSpan] = field(default_factory=dict)
+    """By rule, the windows that nobody has judged."""
 
     def __post_init__(self) -> None:
         self.topic, self.queue = _Target(self.system), _Target(self.system)
@@ -129,6 +144,24 @@ class Alerting:
             for one in map(About.of, self.system.after.alerts)
         }
         self.system.ledger.put_document(DOCUMENT, {"rules": rules}, 0)
+
+    def skip(self) -> None:
+        """Have the rules go on where the time is now, for it has jumped.
+
+        Of the windows between a service judges 240 in a turn: the 345,600 of forty days would take minutes a seed.
+        """
+        to = (self.system.world.now - _BEFORE_MS) // WINDOW_MS * WINDOW_MS
+
+        def moved(old: dict[str, Any]) -> dict[str, Any]:
+            self.skipped = {name: (one["to"], to) for name, one in old["rules"].items()}
+            return {**old, "rules": {name: {**one, "to": to} for name, one in old["rules"].items()}}
+
+        self.system.ledger.change(DOCUMENT, moved)
+
+    def is_judged(self, rule: str, end: int) -> bool:
+        """Whether the window that ends then has been judged for good."""
+        reached, (after, until) = self._reached(), self.skipped.get(rule, (0, 0))
+        return end <= reached[rule] and not after < end <= until
 
     def note(self, rule: Rule, after: int, until: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take down what was read of the windows that end in `(after, until]`."""
@@ -164,15 +197,17 @@ class Alerting:
         entries = system.ledger.shards()
         listed = {one.shard_id: one.parents for one in list_shards(system.kinesis, self.stream)}
         mark = final_until(system.after, self.idle_seconds, entries, listed, system.world.now - _SKEW_MS)
-        judged = system.ledger.document(DOCUMENT)[0].get("rules", {})
-        store = AlertStore(system.dynamodb, LEDGER, system.after.name)
+        judged, store = self._reached(), AlertStore(system.dynamodb, LEDGER, system.after.name)
         for rule in system.after.alerts:
-            reached = judged.get(rule.name, {"to": -1})["to"]
-            if mark is not None and reached < mark // WINDOW_MS * WINDOW_MS:
+            if mark is not None and judged[rule.name] < mark // WINDOW_MS * WINDOW_MS:
                 return False
             if any(one.waiting for one in store.entries(rule.name).values()):
                 return False
         return True
+
+    def _reached(self) -> dict[str, int]:
+        """By rule, the end of the last window that has been judged for good."""
+        return {name: one["to"] for name, one in self.system.ledger.document(DOCUMENT)[0]["rules"].items()}
 
     def _ledger(self) -> Ledger:
         system = self.system

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -52,16 +53,18 @@ def findings(system: System, finished: bool) -> Found:
     return found
 
 
+@lru_cache(maxsize=1)
 def _lake(system: System) -> pa.Table:
     names = [*_CONTENT, "_origin", "_seq", "_arrived_at", "weight", "zone"]
     tables = [system.after.lake_schema.empty_table().select(names)]
     for uri in system.table.files:
-        table = pq.read_table(io.BytesIO(system.objects.get(uri.removeprefix(MEMORY))), columns=names)
+        table = pq.ParquetFile(io.BytesIO(system.objects.get(uri.removeprefix(MEMORY)))).read(names)
         tables.append(table.cast(tables[0].schema))
     found = pa.concat_tables(tables)
     return found.filter(pc.not_equal(found["_origin"], STRANGE))
 
 
+@lru_cache(maxsize=1)
 def _rows(system: System) -> list[dict[str, Any]]:
     """The lake's rows, event time in epoch ms."""
     return with_times(_lake(system)).to_pylist()  # type: ignore[no-any-return]
@@ -120,9 +123,14 @@ class Stream:
         return found
 
 
+@lru_cache(maxsize=1)
+def _stream(system: System) -> Stream:
+    return Stream(system)
+
+
 def _lake_is_truth(system: System) -> Found:
     """Each event there once, as it was meant, under an identity of its own, and no other."""
-    truth, stream, rows = system.truth, Stream(system), _rows(system)
+    truth, stream, rows = system.truth, _stream(system), _rows(system)
     got, gone = Counter[int](row["n"] for row in rows), taken_away(system, stream.places)
     deleted = Counter[int](row["n"] for row in system.strangers.deleted)
     found = [f"unknown event {n}" for n in got.keys() - truth.events.keys()]
@@ -160,7 +168,7 @@ def _times(system: System, stream: Stream, event: Event) -> tuple[int, int]:
 
 def _passed_on(system: System) -> Found:
     """What goes on goes once; of a key that was forgotten by its origin copies that came again are new."""
-    stream, eraser = Stream(system), system.eraser
+    stream, eraser = _stream(system), system.eraser
     times = {}
     for n, event in system.truth.events.items():
         fewest, most = _times(system, stream, event)
@@ -179,7 +187,7 @@ def _files(system: System) -> Found:
 
 def _views(system: System) -> Found:
     """Every view over the lake's rows, which are the truth's by another auditor, computed here in plain Python."""
-    erased = ErasedViews(system, Stream(system).places)
+    erased = ErasedViews(system, _stream(system).places)
     windows: dict[tuple[str, int], tuple[int, int]] = {}
     ever: dict[str, tuple[int, int, int]] = {}
     zones = Counter[tuple[int | None, str]]()
@@ -231,7 +239,7 @@ def _letters(system: System) -> Found:
 
     And each event under an identity of another's is in one that is of its record.
     """
-    truth, buried = system.truth, Stream(system).buried
+    truth, buried = system.truth, _stream(system).buried
     at = Counter[tuple[str, int]]()
     events, others = 0, list[DeadLetter]()
     for letter in DeadLetters(system.objects).list(system.after.name):
@@ -277,7 +285,7 @@ def _references(system: System) -> Found:
     opened = {shard.shard_id for shard in system.shards() if shard.closed is None}
     ends: dict[str, int] = {}
     want: dict[Identity, int] = {}
-    for shard_id, records in Stream(system).shards:
+    for shard_id, records in _stream(system).shards:
         version = max((ends[parent] for parent in parents[shard_id]), default=1)
         for announced, events in records:
             version = max(version, announced)
@@ -336,7 +344,7 @@ def _audited(system: System) -> Found:
     whole = not system.flavour.own and not any(one.restored for one in system.applications)
     # and after 30 days the shards that go on forget a session with its receipts, those that have ended nothing
     whole &= not system.archive
-    for origin, seqs in Stream(system).by_origin().items():
+    for origin, seqs in _stream(system).by_origin().items():
         if system.flavour.own and system.eraser and origin == system.eraser.key:
             continue  # forgotten with its key
         if system.archive and processed[origin] < len(seqs):

@@ -1,5 +1,6 @@
 """A second pipeline: it reads what the first one sends on to another stream, in a process that is started again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,17 +9,30 @@ from headwater.processors.definition.claims import REGISTRY, claim_names
 from headwater.processors.runners.embedded import EmbeddedRunner
 from headwater.processors.runners.pages import ReaderSettings
 from headwater.processors.shard.outgoing import outgoing_document
-from headwater.sinks.streams import KinesisStreams
+from headwater.sinks.streams import KinesisStreams, StreamBatch
 from tests.simulation.ledgerguard import LEDGER
 from tests.simulation.producers import CONTROL_KEY
 from tests.simulation.services import NeverStopped
 from tests.simulation.workload import NEXT, PASSED
-from tests.simulation.world import Proxy
+from tests.simulation.world import Crash, Proxy
 
 if TYPE_CHECKING:
     from tests.simulation.system import System
 
 __all__ = ["Passing"]
+
+
+class _Streams(KinesisStreams):
+    """A process's way to the other stream, on which it may die: what it is about to put is written down by then."""
+
+    def __init__(self, system: "System") -> None:
+        self._world = system.world
+        super().__init__(system.client(), lambda _: CONTROL_KEY, system.clock, system.world.random.random)
+
+    def send(self, stream: str, batches: Sequence[StreamBatch]) -> None:
+        if self._world.chance("crash before a put"):
+            raise Crash
+        super().send(stream, batches)
 
 
 @dataclass
@@ -35,8 +49,7 @@ class Passing:
 
     def streams(self) -> KinesisStreams:
         """A process's own way to the other stream."""
-        system = self.system
-        return KinesisStreams(system.client(), lambda _: CONTROL_KEY, system.clock, system.world.random.random)
+        return _Streams(self.system)
 
     def run(self, owner: str) -> None:
         """One process of the second pipeline."""

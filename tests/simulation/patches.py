@@ -22,6 +22,7 @@ from headwater.producers import background, direct, processes, producer, sender
 from headwater.producers.outbox import Outbox
 from headwater.testing import streams as streams_module
 from tests.simulation.alerting import InlinePool
+from tests.simulation.quicker import quicker
 from tests.simulation.world import Actor, SimClock, World
 
 __all__ = ["simulated"]
@@ -116,7 +117,7 @@ def simulated(world: World) -> Iterator[None]:
     thread = type("SimulatedThread", (_Thread,), {"world": world})
     condition = type("SimulatedCondition", (_Condition,), {"world": world})
     outbox = type("SimulatedOutbox", (_Outbox,), {"world": world})
-    with ExitStack() as patches:
+    with quicker(), ExitStack() as patches:
 
         def replace(module: object, name: str, new: Any) -> None:
             patches.enter_context(mock.patch.object(module, name, new))

@@ -52,6 +52,7 @@ _USUAL = {
     "catalog loses": 0.3,
     "catalog drops foreign": 0.3,
     "clock skew": 0.3,
+    "crash before a put": 0.15,
 }
 
 

@@ -1,7 +1,7 @@
 """The system of one seed: real runners, publishers and producers over services in memory, all on simulated time."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from typing import Any
 
 from headwater.config import Settings
 from headwater.errors import UsageError
-from headwater.ledger import Ledger
+from headwater.ledger import Ledger, ShardEntry
 from headwater.processors.audit.audit import audit
 from headwater.processors.controls import ControlCheck
 from headwater.processors.definition.claims import REGISTRY, claim_names
@@ -64,7 +64,7 @@ class System:
         random = world.random
         self.long = random.random() < 0.15 and "months" in operations
         own = random.random() < 0.3 and "own ids" in operations
-        sends = random.random() < 0.4 and "to stream" in operations and not self.long
+        sends = random.random() < 0.4 and "to stream" in operations
         self.flavour = FLAVOURS[own, sends]
         world.fired["* own ids"] += self.flavour.own
         self.after = self.flavour.after
@@ -101,7 +101,7 @@ class System:
         self.rivals = Rivals(world, self.dynamodb, _SETTINGS)
         self.eraser: Eraser | None = None
         self.alerting: Alerting | None = None
-        if random.random() < 0.5 and "alerts" in operations and not self.long:
+        if random.random() < 0.5 and "alerts" in operations:
             self.alerting = Alerting(self, STREAM, random.choice([0.0, 20.0]))
         self.passing = Passing(self, _READER) if sends else None
         self.archive: dict[str, list[StoredRecord]] = {}
@@ -121,6 +121,9 @@ class System:
         self.alarms = list[str]()
         """What was called missing while all went on."""
         self._watched_ms = world.now
+        self._seen: tuple[list[ShardEntry], Mapping[str, Sequence[str]]] = [], {}
+        """What the last look saw, with what it found."""
+        self._missing, self._unread = list[str](), False
         self._states = dict[tuple[str, bytes | str | None], ShardState]()
         """States as they were read for the last look, which nobody changes."""
 
@@ -178,6 +181,8 @@ class System:
         world.faults_until_ms = world.now + 30_000
         world.fired["* months"] += 1
         world.note("* forty days later")
+        if self.alerting is not None:
+            self.alerting.skip()
         for number, application in enumerate(self.applications):
             application.left = world.random.randint(3, 9)
             self._until_done(f"producer-{number}", partial(self._producer, application))
@@ -324,9 +329,9 @@ class System:
         self._watch()
         if self.busy or self.world.now < self.world.faults_until_ms:
             return False
-        if self.pending() - self.quarantined():
-            return False
         entries = {entry.shard_id: entry for entry in self.ledger.shards()}
+        if {file.uri for entry in entries.values() for file in entry.pending} - self.quarantined():
+            return False
         for shard in self.kinesis.shards(STREAM):
             entry = entries.get(shard.shard_id)
             if entry is None or (shard.closed is not None and not entry.closed):
@@ -348,15 +353,21 @@ class System:
         if self.world.now - self._watched_ms < _WATCH_MS:
             return
         self._watched_ms = self.world.now
-        entries, store = self.ledger.shards(), StateStore(self.after, self.objects)
-        known, self._states = self._states, {}
+        entries = self.ledger.shards()
+        listed = {one.shard_id: one.parents for one in list_shards(self.kinesis, STREAM)}
+        if (entries, listed) != self._seen:  # else it is as it was said the last time
+            self._seen, self._missing, self._unread = (entries, listed), *self._audited(entries, listed)
+        key = self.eraser.key if self.eraser and self.flavour.own else None  # a receipt may come after the forgetting
+        missing = [one for one in self._missing if not one.startswith(f"{key} ")]
+        self.world.fired["* unread"] += self._unread
+        self.alarms += [f"at {self.world.now}: missing {', '.join(missing)}"] if missing else []
+
+    def _audited(self, entries: list[ShardEntry], listed: Mapping[str, Sequence[str]]) -> tuple[list[str], bool]:
+        """What an audit of the shards calls missing, and whether some is still to be read."""
+        store, known = StateStore(self.after, self.objects), self._states
+        self._states = {}
         for entry in entries:
             at = entry.shard_id, entry.state_key or entry.state
             self._states[at] = known.get(at) or store.load(entry)
-        listed = {one.shard_id: one.parents for one in list_shards(self.kinesis, STREAM)}
         report = audit(self.after.name, entries, list(self._states.values()), [], listed=listed)
-        key = self.eraser.key if self.eraser and self.flavour.own else None  # a receipt may come after the forgetting
-        missing = [f"{one.origin} {one.not_processed}" for one in report.origins if one.not_processed]
-        missing = [one for one in missing if not one.startswith(f"{key} ")]
-        self.world.fired["* unread"] += report.unread > 0
-        self.alarms += [f"at {self.world.now}: missing {', '.join(missing)}"] if missing else []
+        return [f"{one.origin} {one.not_processed}" for one in report.origins if one.not_processed], report.unread > 0

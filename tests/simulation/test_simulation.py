@@ -13,7 +13,7 @@ from tests.simulation.run import OPERATIONS, run_seed
 from tests.simulation.world import FAULTS
 
 SEEDS = 60
-"""A seed takes about a second and a half of CPU; `make simulate` and `make nightly` have the long forms."""
+"""A seed takes about a second of CPU; `make simulate` and `make nightly` have the long forms."""
 QUICK = (
     "a commit does not wait for what goes on",
     "a compaction leaves out one of its files",

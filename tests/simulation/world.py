@@ -33,6 +33,7 @@ FAULTS = (
     "catalog loses",
     "catalog drops foreign",
     "clock skew",
+    "crash before a put",
 )
 """Every kind of fault that can be switched off when a failing seed is shrunk."""
 
