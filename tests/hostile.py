@@ -4,11 +4,13 @@ Names that a definition would refuse are forced upon it, since a page has to be 
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -53,7 +55,7 @@ from headwater.web.http_server import serve_in_thread
 from headwater.web.keys import KeyStore
 from tests.gateway import TELEMETRY, served
 
-__all__ = ["BIDI", "hostile", "paths_of"]
+__all__ = ["BIDI", "SHARDS", "hostile", "paths_of", "running"]
 
 BIDI = "\u202e\u2066\u200f"
 """Characters that turn the text behind them around: an override, an isolate, a mark."""
@@ -228,6 +230,21 @@ def hostile_contract() -> Contract:
     forced = _forced(TELEMETRY, name=hostile("contract"), description=hostile("description"), fields=fields)
     assert isinstance(forced, Contract)
     return forced
+
+
+@contextmanager
+def running() -> Iterator[dict[str, Any]]:
+    """The services as a process; yields what it prints."""
+    command = [sys.executable, "-m", "tests.hostile"]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            process.wait(60)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from headwater.serving.console.elements import set_busy
-from headwater.serving.console.formatting import legible
+from headwater.serving.console.formatting import failure, legible
 from headwater.web.problems import Problem
 
 __all__ = ["AccessCheck", "PageActions"]
@@ -41,7 +41,7 @@ class PageActions:
         except Problem as problem:
             self._notify(problem.detail, "negative")
         except Exception as error:  # shown to the user, who decides whether to try again
-            self._notify(f"{type(error).__name__}: {error}", "negative")
+            self._notify(failure(error), "negative")
         finally:
             if not button.is_deleted:
                 set_busy(button, False)

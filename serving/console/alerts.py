@@ -17,7 +17,9 @@ class AlertsPanel:
     """Show the last episode of each alert and key, those that fire first. Made inside the page."""
 
     def __init__(self) -> None:
-        with card("Alerts", "The last episode of each alert and key: firing, about to fire, cleared.", wide=True):
+        with card(
+            "alerts", "Alerts", "The last episode of each alert and key: firing, about to fire, cleared.", wide=True
+        ):
             self._status = ui.label("not read yet").props('role="status" aria-live="polite"')
             self._table = table(_COLUMNS, "alert", pagination=10, empty="none")
 

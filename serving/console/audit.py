@@ -7,14 +7,19 @@ from nicegui import ui
 
 from headwater.processors.audit.report import AuditReport, ForeignAudit, OriginAudit, SingleEventsAudit
 from headwater.serving.console.actions import PageActions
-from headwater.serving.console.elements import card, fill_table, set_busy, table
-from headwater.serving.console.formatting import age, clock_time, legible, ranges, short
+from headwater.serving.console.details import Detail
+from headwater.serving.console.elements import Cell, card, fill_table, set_busy, table
+from headwater.serving.console.formatting import age, clock_time, legible, moment, ranges, short
+from headwater.serving.console.places import link_to
 from headwater.serving.console.state import AUDIT_SECONDS, ConsoleState
 
-__all__ = ["AuditPanel", "audit_badge", "audit_rows"]
+__all__ = ["AuditPanel", "audit_badge", "audit_rows", "minute_rows", "origin_facts"]
 
 _COLUMNS = ["origin", "missing", "accepted>", "processed>", "excluded>", "on its way>", "in the lake>", "twice>"]
+_MINUTES = ["shard and minute", "not processed>", "not in the lake>", "unexpected>", "twice>", "examples"]
 _MOST_ORIGINS = 500
+_MOST_RANGES = 1_000
+"""Intervals of one origin that are shown, and minutes in which something is amiss."""
 _OLD_MS = 2 * AUDIT_SECONDS * 1000
 
 
@@ -26,12 +31,17 @@ class AuditPanel:
         self._shown: AuditReport | None = None
         self._button: Any = None
         note = "Accepted, processed, in the lake: every event, with each missing interval by number."
-        with card("Audit", note, wide=True):
-            with ui.row().classes("items-center"):
+        with card("audit", "Audit", note, wide=True):
+            with ui.row().classes("items-center w-full"):
                 if state.controls.enabled:
                     self._button = ui.button("Audit now", on_click=self._now)
                 self._status = ui.label("not run yet").props('role="status"')
-            self._table = table(_COLUMNS, "origin", pagination=10)
+            self._table = table(_COLUMNS, "origin", pagination=10, empty="no events yet")
+            with ui.element("div").classes("w-full") as self._by_minute:
+                ui.label("By shard and minute of arrival").props('role="heading" aria-level="3"')
+                self._minutes = table(_MINUTES, "shard and minute", pagination=10, empty="every event is there once")
+            self._by_minute.set_visibility(False)
+            self.detail = Detail("audit", [self._table])
 
     async def _now(self) -> None:
         await self._actions.run(self._button, self._audited)
@@ -60,6 +70,10 @@ class AuditPanel:
         if report is not self._shown:
             self._shown = report
             fill_table(self._table, audit_rows(report))
+            fill_table(self._minutes, minute_rows(report))
+        self._by_minute.set_visibility(report.single is not None and self.detail.name is None)
+        if self.detail.name is not None:
+            self.detail.show(origin_facts(self.detail.name, report))
 
 
 def audit_badge(report: AuditReport | None, age_ms: int | None) -> tuple[str, str]:
@@ -79,7 +93,7 @@ def audit_badge(report: AuditReport | None, age_ms: int | None) -> tuple[str, st
     return text, "positive" if report.exact else "negative"
 
 
-def audit_rows(report: AuditReport) -> Iterable[tuple[str | tuple[str, str], ...]]:
+def audit_rows(report: AuditReport) -> Iterable[tuple[Cell, ...]]:
     """Yield the table's rows: events without an identity in one row, then origins, those that are not exact first."""
     foreign = report.foreign
     if foreign.processed or foreign.in_lake:
@@ -100,12 +114,41 @@ def _counts(found: Sequence[OriginAudit | ForeignAudit | SingleEventsAudit]) -> 
     return (f"{sum(getattr(one, name) for one in found):,}" for name in names)
 
 
-def _line(one: OriginAudit) -> tuple[str | tuple[str, str], ...]:
+def _line(one: OriginAudit) -> tuple[Cell, ...]:
     gaps = (*one.not_processed, *one.not_in_lake)
     missing = f"{one.missing:,}: {ranges(gaps)}" if gaps else "0"
     return (
-        (short(one.origin), one.origin),
+        (short(one.origin), one.origin, link_to("audit", one.origin)),
         (missing, f"{one.missing:,}: {ranges(gaps, 100)}" if gaps else ""),
         "–" if one.accepted is None else f"{one.accepted:,}",
         *_counts([one]),
     )
+
+
+def minute_rows(report: AuditReport) -> Iterable[tuple[Cell, ...]]:
+    """Yield, where every event is an origin of its own, the minutes of a shard in which something is amiss."""
+    for one in (report.single.minutes if report.single else ())[:_MOST_RANGES]:
+        shard = short(one.shard_id) if one.shard_id else "no shard"
+        yield (
+            (f"{shard} · {moment(one.minute_ms)}", one.shard_id, link_to("shards", one.shard_id)),
+            *(f"{count:,}" for count in (one.not_processed, one.not_in_lake, one.unexpected, one.duplicates)),
+            ", ".join(one.examples),
+        )
+
+
+def origin_facts(origin: str, report: AuditReport) -> Iterable[tuple[str, Cell]]:
+    """Yield what the audit found of one origin; nothing if it has none of it."""
+    for one in report.origins:
+        if one.origin == origin:
+            yield "verdict", "exact" if one.exact else "not exact"
+            yield "accepted", "not reported" if one.accepted is None else f"{one.accepted:,}"
+            yield "processed", f"{one.processed:,}"
+            yield "excluded: filtered or dead letters", f"{one.excluded:,}"
+            yield "in the lake", f"{one.in_lake:,}"
+            yield "on its way to the lake", f"{one.waiting:,}"
+            yield "twice in the lake", f"{one.duplicates:,}"
+            yield "missing", f"{one.missing:,}"
+            yield "missing, which somebody accepted", f"{one.acknowledged:,}"
+            for what in ("not_processed", "not_in_lake", "unread", "unexpected"):
+                yield what.replace("_", " "), ranges(getattr(one, what), _MOST_RANGES) or "none"
+            return

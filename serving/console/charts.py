@@ -5,16 +5,19 @@ variables of the style sheet where they are on the page's own ground.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from headwater.serving.console.formatting import legible, short
 from headwater.serving.console.overview import ShardRow
+from headwater.serving.console.spans import Span
 from headwater.serving.console.theme import COLD, GRID, HOT, INK, PAPER, SERIES, UNKNOWN, WARM
 
-__all__ = ["heat_colour", "heat_text", "rate_options", "shard_options", "view_options"]
+__all__ = ["heat_colour", "heat_text", "rate_options", "shard_options", "view_options", "window_times"]
 
 _FEW_SERIES = 8
 _DIGITS = ".5g"
+_RATES_MS = 900_000
 _RATES = (
     ("events", "events read", {"width": 5, "opacity": 0.45}),
     ("lake", "rows committed", {"width": 2, "type": "dashed"}),
@@ -67,6 +70,7 @@ def heat_text(hottest: float | None) -> str:
 
 def rate_options(points: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any]:
     """Return events and lake rows a second over the last minutes; the line breaks where no page was open."""
+    now = points[-1][0] if points else 0
     return _lines(
         [
             {
@@ -78,15 +82,26 @@ def rate_options(points: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
                 "data": [[at, round(rate[name], 1) if rate else None] for at, rate in points],
             }
             for number, (name, title, style) in enumerate(_RATES)
-        ]
+        ],
+        {"min": now - _RATES_MS, "max": now} if points else None,
     )
 
 
-def view_options(rows: Sequence[Mapping[str, object]], by: Sequence[str], value: str) -> dict[str, Any]:
-    """Return one line for each of the first few keys, over the windows."""
+def window_times(rows: Sequence[Mapping[str, object]]) -> list[int]:
+    """Return when each row's window begins, in epoch ms; rows without a window have none."""
+    starts = (row.get("window_start") for row in rows)
+    return [round(datetime.fromisoformat(str(one)).timestamp() * 1000) for one in starts if one is not None]
+
+
+def view_options(
+    rows: Sequence[Mapping[str, object]], by: Sequence[str], value: str, span: Span | None = None
+) -> dict[str, Any]:
+    """Return one line for each of the first few keys, over the windows that begin in the span; None for all."""
     series: dict[str, list[tuple[str, Any]]] = {}
     for row in rows:
         key = legible(" | ".join(str(row[name]) for name in by)) or "all"
+        if span is not None and not all(span[0] <= time <= span[1] for time in window_times([row])):
+            continue
         if "window_start" in row and (key in series or len(series) < _FEW_SERIES):
             series.setdefault(key, []).append((str(row["window_start"]), _rounded(row.get(value))))
     return _lines(
@@ -117,12 +132,17 @@ def _tooltip(trigger: str) -> dict[str, Any]:
     }
 
 
-def _lines(series: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return lines over time, with the legend below."""
+def _lines(series: list[dict[str, Any]], limits: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Return lines over time, with the legend below; `limits` are those of the time axis."""
     return {
         "animation": False,
         "useUTC": True,
-        "grid": {"left": 8, "right": 56, "top": 12, "bottom": 36, "containLabel": True},
+        "grid": {"left": 8, "right": 56, "top": 12, "bottom": 70, "containLabel": True},
+        "dataZoom": [
+            # the wheel alone scrolls the page
+            {"type": "inside", "zoomOnMouseWheel": "ctrl", "moveOnMouseWheel": False, "filterMode": "none"},
+            {"type": "slider", "bottom": 32, "height": 18, "filterMode": "none", "textStyle": {"color": INK}},
+        ],
         "legend": {
             "type": "scroll",
             "bottom": 0,
@@ -138,6 +158,7 @@ def _lines(series: list[dict[str, Any]]) -> dict[str, Any]:
             "nameLocation": "end",
             "nameGap": 24,
             "nameTextStyle": {"color": INK},
+            **(limits or {}),
             "axisLabel": {"hideOverlap": True, "color": INK},
             "axisLine": {"lineStyle": {"color": INK}},
         },

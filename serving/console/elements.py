@@ -7,7 +7,7 @@ from nicegui import ui
 
 from headwater.serving.console.formatting import legible
 
-__all__ = ["BY_NUMBER", "PHONE", "card", "fill_table", "replace_options", "set_busy", "table"]
+__all__ = ["BY_NUMBER", "PHONE", "Cell", "card", "fill_table", "replace_options", "set_busy", "table"]
 
 BY_NUMBER = """
 window.byNumber = (a, b) => {
@@ -22,15 +22,31 @@ window.byNumber = (a, b) => {
 """Script of the page that sorts figures with their units; text without a figure comes first."""
 _CHOOSE = """<q-checkbox v-model="props.selected" dense :aria-label="'choose ' + props.key" />"""
 _CHOOSE_ALL = """<q-checkbox v-model="props.selected" dense aria-label="choose all that are shown" />"""
-_PLAIN = """<q-td :props="props" :title="props.row._titles[props.col.name] || null">{{ props.value }}</q-td>"""
+_TEXT = """<a v-if="props.row._links[%(name)s]" class="inward" :href="props.row._links[%(name)s]">{{ %(value)s }}</a>
+<template v-else>{{ %(value)s }}</template>"""
+_CELL = f"""<q-td :props="props" :title="props.row._titles[props.col.name] || null">
+{_TEXT % {"name": "props.col.name", "value": "props.value"}}</q-td>"""
+_HEAD = """<q-th :props="props" :aria-sort="props.col.__thClass.includes(' sorted')
+? (props.col.__thClass.includes('sort-desc') ? 'descending' : 'ascending') : 'none'">
+<button type="button" class="sorts">{{ props.col.label }}</button></q-th>"""
+"""The heading of a column; a press of the button, by mouse or keyboard, is one of the heading around it."""
+_PHONE_ROW = """<div class="q-table__grid-item col-12"><div class="q-table__grid-item-card">
+%s<div v-for="col in props.cols" :key="col.name"><div v-if="col.value !== ''" class="q-table__grid-item-row"
+ :title="props.row._titles[col.name] || null">
+<div class="q-table__grid-item-title">{{ col.label }}</div><div class="q-table__grid-item-value">
+%s</div></div></div></div></div>"""
+"""A row on a phone, without what is empty: what chooses it, and a value."""
 PHONE = "Quasar.Screen.lt.sm"
 """Script that says whether the page is on a phone."""
 
+Cell = str | tuple[str, str] | tuple[str, str, str]
+"""A cell's text; or the text shown and the whole text; or both and the link of a place."""
 
-def card(title: str, note: str = "", *, wide: bool = False) -> Any:
-    """Return a section with its heading, on a wide screen over half or all of its width."""
+
+def card(place: str, title: str, note: str = "", *, wide: bool = False) -> Any:
+    """Return the section of a place with its heading, on a wide screen over half or all of its width."""
     section = ui.card().classes("w-full min-w-0 overflow-x-auto" + (" xl:col-span-2" if wide else ""))
-    with section:
+    with section.props(f'role="region" aria-label="{title}" data-place="{place}"'):
         ui.label(title).classes("text-lg font-medium").props('role="heading" aria-level="2"')
         if note:
             ui.label(note).classes("text-sm opacity-80")
@@ -54,37 +70,46 @@ def table(columns: Sequence[str], key: str, *, empty: str = "nothing", cards: bo
         for name in columns
     ]
     made = ui.table(columns=spec, rows=[], row_key=key, **more).classes("w-full")
-    made.props(f'dense flat wrap-cells no-data-label="{empty}"' + (f' :grid="{PHONE}"' if cards else ""))
-    made.add_slot("body-cell", _PLAIN)
+    made.props(f'dense flat wrap-cells loading no-data-label="{empty}" loading-label="reading …"')
+    if cards:
+        made.props(f':grid="{PHONE}"')
+    made.add_slot("body-cell", _CELL)
+    made.add_slot("header-cell", _HEAD)
+    made.add_slot("loading", "")  # the text says it; the bar in its place has no name for a screen reader
+    choose = _CHOOSE if more.get("selection") == "multiple" else ""
+    made.add_slot("item", _PHONE_ROW % (choose, _TEXT % {"name": "col.name", "value": "col.value"}))
     if more.get("selection") == "multiple":
         made.add_slot("body-selection", _CHOOSE)
         made.add_slot("header-selection", _CHOOSE_ALL)
     return made
 
 
-def fill_table(where: Any, rows: Iterable[Sequence[str | tuple[str, str]]]) -> None:
-    """Put rows into a table; a cell is its text, or a pair of the text shown and the whole text.
+def fill_table(where: Any, rows: Iterable[Sequence[Cell]]) -> None:
+    """Put rows into a table, which says until the first time that they are being read.
 
     Nothing is sent when nothing has changed. Rows that are gone are not selected any more.
     """
     names = [column["field"] for column in where.columns]
     new = [_row(names, row) for row in rows]
-    if new != where.rows:
+    was_loading = where.props.pop("loading", None)
+    if new != where.rows or was_loading:
         where.rows = new
         kept = {row[where.row_key] for row in new}
         where.selected = [row for row in where.selected if row[where.row_key] in kept]
         where.update()
 
 
-def _row(names: Sequence[str], cells: Sequence[str | tuple[str, str]]) -> dict[str, object]:
+def _row(names: Sequence[str], cells: Sequence[Cell]) -> dict[str, object]:
     row: dict[str, object] = {}
-    titles = {}
+    titles, links = {}, {}
     for name, cell in zip(names, cells, strict=True):
-        shown, whole = map(legible, (cell, "") if isinstance(cell, str) else cell)
-        row[name] = shown
+        shown, whole, link = (cell, "", "") if isinstance(cell, str) else (*cell, "")[:3]
+        row[name] = legible(shown)
         if whole and whole != shown:
-            titles[name] = whole
-    return row | {"_titles": titles}
+            titles[name] = legible(whole)
+        if link:
+            links[name] = link
+    return row | {"_titles": titles, "_links": links}
 
 
 def replace_options(chart: Any, options: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ class FlowPanel:
         self._boxes: dict[str, tuple[Any, list[Any]]] = {}
         with (
             card(
+                "flow",
                 "Flow",
                 "Events that reached each place, events a second, and the age of the oldest that waits.",
                 wide=True,
@@ -85,7 +86,7 @@ class RatesPanel:
     """Show rates over the last minutes, and the counts since the beginning."""
 
     def __init__(self) -> None:
-        with card("Rates", "A second, over the last minute, as of each commit. Times are UTC."):
+        with card("rates", "Rates", "A second, over the last minute, as of each commit. Times are UTC."):
             self._chart = ui.echart(rate_options(()), renderer="svg").classes("w-full h-72")
             self._counts = ui.label("").classes("text-sm opacity-80")
 

@@ -2,11 +2,27 @@
 
 from datetime import UTC, datetime
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from headwater.errors import HeadwaterError
 from headwater.sinks.deadletter import DeadLetter
 
-__all__ = ["age", "behind", "clock_time", "figure", "legible", "letter_text", "moment", "ranges", "short", "size"]
+__all__ = [
+    "age",
+    "behind",
+    "clock_time",
+    "failure",
+    "figure",
+    "legible",
+    "letter_text",
+    "moment",
+    "ranges",
+    "short",
+    "size",
+]
 
 _UP_TO_DATE_MS = 1_000
+_LONGEST_FAILURE = 300
 _TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "·")
 """Unicode's marks that turn the direction of the text behind them: https://www.unicode.org/reports/tr9/"""
 
@@ -100,6 +116,24 @@ def ranges(intervals: "tuple[tuple[int, int], ...] | list[tuple[int, int]]", mos
     """
     shown = [str(start) if stop == start + 1 else f"{start}–{stop - 1}" for start, stop in intervals[:most]]
     return ", ".join(shown) + (f" and {len(intervals) - most} more" if len(intervals) > most else "")
+
+
+def failure(error: BaseException) -> str:
+    """Return one line that says what went wrong, without an address or an account of AWS.
+
+    >>> failure(ValueError("a\\nb"))
+    'ValueError: a b'
+    """
+    match error:
+        case ClientError():
+            text = f"AWS refuses {error.operation_name}: {error.response.get('Error', {}).get('Code', 'unknown')}"
+        case BotoCoreError() | OSError():
+            text = "AWS does not answer"
+        case HeadwaterError():
+            text = " ".join(str(error).split())
+        case _:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= _LONGEST_FAILURE else text[:_LONGEST_FAILURE] + "…"
 
 
 def letter_text(letter: DeadLetter, most: int = 160) -> str:

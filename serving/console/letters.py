@@ -25,7 +25,7 @@ class LettersPanel:
         self._state, self._actions = state, actions
         self._shown: Letters | None = None
         note = "What could not be processed, and why. Put the cause right, then send them again."
-        with card("Dead letters", note, wide=True):
+        with card("letters", "Dead letters", note, wide=True):
             with ui.row().classes("items-center"):
                 self._buttons = self._controls() if state.controls.enabled else []
                 ui.button("Show selected", on_click=self._read).props("outline")

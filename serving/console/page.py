@@ -4,6 +4,7 @@ What comes from events (keys, reasons, payloads) is shown as text only: labels, 
 never as HTML.
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 
@@ -19,7 +20,7 @@ from headwater.serving.console.formatting import age, clock_time, legible
 from headwater.serving.console.jobs import JobsPanel
 from headwater.serving.console.lake import LakePanel
 from headwater.serving.console.letters import LettersPanel
-from headwater.serving.console.overview import TableFigures
+from headwater.serving.console.places import SECTIONS, link_to, place_of
 from headwater.serving.console.shards import ShardsPanel
 from headwater.serving.console.state import STALE_MS, ConsoleState
 from headwater.serving.console.views import ViewsPanel
@@ -34,6 +35,31 @@ const look = () => fetch('/').then((found) => found.redirected && location.assig
 for (const lost of ['disconnect', 'connect_error']) window.socket.on(lost, look);
 """
 """Script that goes to the login page once the socket is closed because the key was revoked."""
+_PLACES = (
+    "window.SECTIONS = "
+    + json.dumps([*SECTIONS])
+    + """;
+window.showPlace = () => {
+  const [found, ...names] = location.hash.slice(1).split("/");
+  const section = SECTIONS.includes(found) ? found : SECTIONS[0];
+  const alone = section === found && names.some((name) => name);
+  document.body.dataset.at = section;
+  document.body.toggleAttribute("data-alone", alone);
+  for (const link of document.querySelectorAll("nav.sections a")) {
+    if (link.getAttribute("href") === "#" + section) {
+      link.setAttribute("aria-current", "page");
+    } else link.removeAttribute("aria-current");
+  }
+  if (alone || !found) scrollTo(0, 0);
+  else document.querySelector(`[data-place=${section}]`)?.scrollIntoView();
+  return location.hash.slice(0, 20000);
+};
+addEventListener("hashchange", () => emitEvent("moved", showPlace()));
+"""
+)
+"""Script that shows what the URL names behind `#`, when it changes, by the visitor's links or by going back."""
+_AT_FIRST = f"emitEvent('moved', showPlace()); if ({PHONE}) emitEvent('phone');"
+"""Script of a page that is there; a browser may take as long as it likes."""
 
 
 class Page:
@@ -43,7 +69,8 @@ class Page:
         self._state, self._actions = state, PageActions(check_access)
         self._dark = theme.apply_theme()
         self._header(keys)
-        with ui.element("main").classes("w-full max-w-screen-2xl mx-auto p-2 grid grid-cols-1 xl:grid-cols-2 gap-3"):
+        places = ui.element("div").classes("places w-full max-w-screen-2xl mx-auto p-2 grid grid-cols-1 gap-3")
+        with places.classes("xl:grid-cols-2"):
             self._flow = FlowPanel()
             self._shards = ShardsPanel()
             self._alerts = AlertsPanel() if state.collector.pipeline.alerts else None
@@ -52,10 +79,12 @@ class Page:
             self._lake = LakePanel()
             self._letters = LettersPanel(state, self._actions)
             self._jobs = JobsPanel(state, self._actions)
-            ViewsPanel(state, self._actions)
-        ui.add_head_html(f"<script>{BY_NUMBER}</script>")
+            self._views = ViewsPanel(state, self._actions)
+        ui.add_head_html(f"<script>{BY_NUMBER}{_PLACES}</script>")
+        ui.on("moved", lambda event: self._open(event.args))
+        ui.on("phone", self._fit)
+        ui.run_javascript(_AT_FIRST)
         ui.timer(_TICK_SECONDS, self._tick)
-        ui.timer(_TICK_SECONDS, self._fit, once=True)
         if keys:
             ui.run_javascript(_TO_LOGIN)
         self.refresh()
@@ -73,17 +102,26 @@ class Page:
             if keys:
                 ui.button("Sign out", on_click=lambda: ui.run_javascript(_SIGN_OUT)).props("flat color=white dense")
             self._errors = ui.label("").classes("w-full text-sm").props('role="alert"')
+            with ui.element("nav").classes("sections").props('aria-label="sections"'):
+                for section, title in SECTIONS.items():
+                    if section != "alerts" or self._state.collector.pipeline.alerts:
+                        ui.link(title, link_to(section))
+                ui.link("Query API", "/docs")
 
-    async def _fit(self) -> None:
+    def _fit(self) -> None:
         """Show fewer rows a table on a phone, where a few fill the screen."""
-        try:
-            is_phone = await ui.run_javascript(PHONE)
-        except TimeoutError:  # a browser that is slow, or gone: the tables stay as they are
-            return
-        if is_phone:
-            for table in ElementFilter(kind=ui.table):
-                if table.pagination["rowsPerPage"]:
-                    table.pagination = {**table.pagination, "rowsPerPage": _ROWS_ON_A_PHONE}
+        for table in ElementFilter(kind=ui.table):
+            if table.pagination["rowsPerPage"]:
+                table.pagination = {**table.pagination, "rowsPerPage": _ROWS_ON_A_PHONE}
+
+    def _open(self, fragment: object) -> None:
+        """Open what the page's URL names behind `#`."""
+        place = place_of(fragment)
+        for section, panel in (("shards", self._shards), ("audit", self._audit), ("jobs", self._jobs)):
+            panel.detail.open(place.names[0] if place.names and place.section == section else None)
+        if place.section == "views":
+            self._views.open(place.names)
+        self.refresh()
 
     def _tick(self) -> None:
         self._state.refresh_due()
@@ -98,7 +136,7 @@ class Page:
             self._flow.show(found)
             self._shards.show(found)
             self._rates.show(found)
-            self._lake.show(found, state.table.value or TableFigures(), state.table.at_ms)
+            self._lake.show(found, state.table)
             self._jobs.show(found.jobs)
         if self._alerts is not None and state.alerts.value is not None:
             self._alerts.show(state.alerts.value)

@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
 from headwater.clock import Clock
+from headwater.serving.console.formatting import failure
 
 __all__ = ["Poll"]
 
@@ -58,7 +59,7 @@ class Poll(Generic[T]):
         try:
             self.value = await asyncio.get_running_loop().run_in_executor(self._pool, self._read)
         except Exception as error:  # shown on the page, and tried again
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = failure(error)
             return
         self.at_ms, self.error = began_ms, ""
         took_ms = self._clock.now_ms() - began_ms

@@ -4,26 +4,39 @@ from typing import Any
 
 from nicegui import ui
 
+from headwater.serving.console.places import SECTIONS
+from headwater.web.palette import BRAND, SERIES_COUNT, dark_variables, light_variables
+
 __all__ = ["COLD", "GRID", "HOT", "INK", "PAPER", "SERIES", "UNKNOWN", "WARM", "apply_theme", "toggle_dark"]
 
-COLD, WARM, HOT, UNKNOWN = "#1d5fa8", "#8a5a00", "#b3261e", "#5a6472"
+COLD, WARM, HOT, UNKNOWN = BRAND, "#8a5a00", "#b3261e", "#5a6472"
 """Grounds for white text."""
 INK, PAPER, GRID = "var(--ink)", "var(--paper)", "var(--grid)"
-SERIES = tuple(f"var(--series-{number})" for number in range(8))
-_LIGHT = ("#1d5fa8", "#b34700", "#1b7a35", "#7b3fa0", "#a3195b", "#00707a", "#6b5b00", "#4a5568")
-_DARK = ("#7db4f0", "#ffab66", "#6fd08c", "#c79be8", "#ff8fb8", "#5fd0da", "#d8c44a", "#b8c2cf")
-
-
-def _variables(ink: str, paper: str, grid: str, focus: str, series: tuple[str, ...]) -> str:
-    named = {"ink": ink, "paper": paper, "grid": grid, "focus": focus}
-    named |= {f"series-{number}": colour for number, colour in enumerate(series)}
-    return "".join(f"--{name}:{value};" for name, value in named.items())
+SERIES = tuple(f"var(--series-{number})" for number in range(SERIES_COUNT))
+_ONE_SECTION = "".join(f"body[data-at={section}] .places > [data-place={section}]," for section in SECTIONS).rstrip(",")
+"""The section that the page's URL names."""
 
 
 # what is important in an early layer outdoes what is so in Quasar's
 _STYLE = f"""
-body {{ {_variables("#3d4653", "#ffffff", "#dde2e8", "#b34700", _LIGHT)} }}
-body.body--dark {{ {_variables("#cfd6df", "#1d1d1d", "#3a4149", "#ffbf47", _DARK)} }}
+body {{ {light_variables()} background: var(--ground); color: var(--ink); }}
+body.body--dark {{ {dark_variables()} }}
+.q-card {{ background: var(--paper) !important; border: 1px solid var(--grid); box-shadow: none !important; }}
+.places > [data-place] {{ scroll-margin-top: 7rem; }}
+body[data-alone] .places > [data-place] {{ display: none; }}
+@media (max-width: 599px) {{ .places > [data-place] {{ display: none; }} }}
+{_ONE_SECTION} {{ display: flex !important; }}
+nav.sections {{ width: 100%; display: flex; flex-wrap: wrap; gap: 0 0.25rem; }}
+nav.sections a {{ color: #fff; text-decoration: none; white-space: nowrap; padding: 0.2rem 0.6rem; }}
+nav.sections a {{ border-radius: 4px; }}
+nav.sections a:hover {{ text-decoration: underline; }}
+nav.sections a[aria-current] {{ background: #fff; color: {BRAND}; }}
+.q-loading-bar {{ display: none; }}
+.failed {{ color: var(--bad); }}
+a.inward {{ color: var(--link); text-decoration: underline; }}
+button.sorts {{ font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }}
+.q-table th .q-icon {{ opacity: 0; }}
+.q-table th.sorted .q-icon, .q-table th:hover .q-icon {{ opacity: 0.8; }}
 @layer base {{
   body.body--dark .text-grey-8 {{ color: var(--ink) !important; }}
   :focus-visible {{ outline: 3px solid var(--focus) !important; outline-offset: 2px; }}

@@ -21,6 +21,7 @@ from headwater.processors.definition.loading import load
 from headwater.processors.jobs import Jobs
 from headwater.processors.services import Services
 from headwater.producers.producer import Producer
+from headwater.serving.console.places import SECTIONS, link_to
 from headwater.sinks.deadletter import DeadLetter, letters_in
 from headwater.testing.fleet import Fleet
 from headwater.web.keys import KeyStore
@@ -222,16 +223,20 @@ def test_on_a_phone(up: dict[str, Any], browser: Browser, scheme: Any) -> None:
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert not any(other in policy for other in ("http", "ws:", "wss:"))
-    expect(section(page, "Shards").get_by_text("nearest limit").first).to_be_visible()
+    page.goto(up["console"] + "/" + link_to("views"))
     expect(section(page, "Views")).to_contain_text("as of")
     parts = "[...document.querySelectorAll('.q-card, .q-table__middle')]"
-    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=WAIT_MS)
-    page.wait_for_function(f"{parts}.every(one => one.scrollWidth <= one.clientWidth)", timeout=WAIT_MS)
+    for name in reversed(SECTIONS):
+        page.goto(up["console"] + "/" + link_to(name))
+        expect(page.locator(f"[data-place={name}]")).to_be_visible()
+        page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=WAIT_MS)
+        page.wait_for_function(f"{parts}.every(one => one.scrollWidth <= one.clientWidth)", timeout=WAIT_MS)
+        assert page.evaluate("document.documentElement.scrollHeight") <= 4 * 844, name
+        assert page.evaluate(TOO_FAINT) == []
+        shot(page, f"phone-{scheme}-{name}")
     boxes = [section(page, "Flow").get_by_role("listitem", name=name).bounding_box() for name in ("stream", "table")]
     assert boxes[0]["y"] < boxes[1]["y"]
     assert all(box["width"] > 250 for box in boxes)
-    shot(page, f"phone-{scheme}")
-    assert page.evaluate(TOO_FAINT) == []
     page.close()
 
 

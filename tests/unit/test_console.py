@@ -217,7 +217,7 @@ def test_the_audits_lines_add_up() -> None:
     found = report(EXACT, GAPS)
     lines = list(audit_rows(found))
     assert lines[0] == ("others, without an identity", "1", "–", "5", "0", "0", "4", "0")
-    assert lines[1][:2] == (("aaaaaa…aaaaa", "a" * 32), ("3: 3, 7–8", "3: 3, 7–8"))
+    assert lines[1][:2] == (("aaaaaa…aaaaa", "a" * 32, "#audit/" + "a" * 32), ("3: 3, 7–8", "3: 3, 7–8"))
     assert lines[2][1:3] == (("0", ""), "–")
     assert sum(int(str(line[3])) for line in lines) == found.processed
     assert sum(int(str(line[6])) for line in lines) == found.in_lake
