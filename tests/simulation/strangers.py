@@ -54,6 +54,8 @@ class Strangers:
     taken: dict[Identity, Row] = field(default_factory=dict)
     """Rows that somebody has taken out of the table. A rollback may bring some of them back."""
     appended: int = 0
+    _rows: dict[bytes, dict[Identity, Row]] = field(default_factory=dict)
+    """What has been read of files, by their bytes."""
 
     @property
     def deleted(self) -> list[Row]:
@@ -64,11 +66,11 @@ class Strangers:
     def rows_of(self, uris: Iterable[str]) -> dict[Identity, Row]:
         """Our rows in these files, by identity."""
         found: dict[Identity, Row] = {}
-        for uri in uris:
-            body = self.objects.bodies.get(uri.removeprefix(MEMORY))
-            if body is not None:
-                table = self._whole(pq.read_table(io.BytesIO(body))).cast(self.schema)
-                found |= {(row["_origin"], row["_seq"]): row for row in with_times(table).to_pylist()}
+        for body in [self.objects.bodies.get(uri.removeprefix(MEMORY)) for uri in uris]:
+            if body is not None and body not in self._rows:
+                table = self._whole(pq.ParquetFile(io.BytesIO(body)).read()).cast(self.schema)
+                self._rows[body] = {(row["_origin"], row["_seq"]): row for row in with_times(table).to_pylist()}
+            found |= self._rows[body] if body is not None else {}
         return {at: row for at, row in found.items() if at[0] != STRANGE}
 
     def append(self) -> None:
@@ -112,7 +114,7 @@ class Strangers:
 
     def _replace(self, some: list[DataFile], key: str, delete: bool) -> None:
         bodies = self.objects.bodies
-        tables = [pq.read_table(io.BytesIO(bodies[file.file_path.removeprefix(MEMORY)])) for file in some]
+        tables = [pq.ParquetFile(io.BytesIO(bodies[file.file_path.removeprefix(MEMORY)])).read() for file in some]
         joined = pa.concat_tables([one.cast(self.schema) for one in map(self._whole, tables)])
         if delete:
             gone = pc.equal(joined["device"], "d0")
