@@ -364,7 +364,9 @@ class System:
 
     def _audited(self, entries: list[ShardEntry], listed: Mapping[str, Sequence[str]]) -> tuple[list[str], bool]:
         """What an audit of the shards calls missing, and whether some is still to be read."""
-        store, known = StateStore(self.after, self.objects), self._states
+        # without the views, which no audit looks at
+        bare, known = Pipeline(self.after.name, self.after.contract), self._states
+        store = StateStore(bare, self.objects)
         self._states = {}
         for entry in entries:
             at = entry.shard_id, entry.state_key or entry.state
