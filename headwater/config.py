@@ -156,7 +156,8 @@ class GatewaySettings(BaseSettings):
     max_nesting: Annotated[Count, Field(le=100)] = 32
     """Maximum depth of JSON in OTLP; an event's values are never nested."""
     max_inflight_bytes: Bytes = 192 << 20
-    """All requests that are not answered yet, together, by what they take at the peak of parsing."""
+    """All requests that are not answered yet, together: a third for bodies as they come, the others for what reading
+    them takes at its peak."""
     max_buffer_bytes: Bytes = 64 << 20
     """Events of one contract that wait for Kinesis."""
     wait_seconds: SecondsOrZero = 2.0

@@ -76,6 +76,14 @@ class EmbeddedAws:
     ) -> None:
         self._end()
 
+    @property
+    def ended(self) -> str:
+        """Return what the server said when it ended by itself, or how it was ended; empty while it runs."""
+        code = None if self._process is None else self._process.poll()
+        if code is None:
+            return ""
+        return f"signal {-code}" if code < 0 else f"exit code {code}: {self._last_line()}"
+
     def _wait(self) -> bool:
         assert self._process is not None
         deadline = self._clock.now_ms() + _START_SECONDS * 1000

@@ -54,6 +54,8 @@ class Up:
         self._clock = clock
         self._shards = shards
         self._errors: list[str] = []
+        self._aws = EmbeddedAws()
+        self._servers: dict[str, Callable[[], bool]] = {}
 
     def _check(self) -> None:
         """Refuse what cannot run, before anything is built."""
@@ -72,23 +74,24 @@ class Up:
                 for name, one in (("SERVE", self._settings.serve), ("GATEWAY", self._settings.gateway))
             )
             self._say("starting an embedded AWS; all of it takes half a minute …")
-            aws = stack.enter_context(EmbeddedAws())
+            aws = stack.enter_context(self._aws)
             aws.use()
             self._say(f"making stream {self._settings.stream}, tables, bucket and database …")
             provision(self._settings, shards=self._shards, others=[step.stream for step in self._pipeline.streams])
             services = Services(self._settings, self._pipeline, self._clock)
             jobs = self._jobs(services, stop)
             threads = [
-                Thread(target=self._guarded, args=(name, job), name=name, daemon=True) for name, job in jobs.items()
+                Thread(target=self._guarded, args=(name, job, stop), name=name, daemon=True)
+                for name, job in jobs.items()
             ]
             stack.callback(self._end, stop, threads)
             self._say("starting processor, publisher and alerts …")
             for thread in threads:
                 thread.start()
             self._say("starting API, console and gateway …")
-            stack.enter_context(serving(open_service(services), of_web))
+            self._servers["API and console"] = stack.enter_context(serving(open_service(services), of_web))
             app = create_app(make_gateway(self._settings, self._pipeline.contract, self._clock))
-            stack.enter_context(serving(app, of_gateway))
+            self._servers["gateway"] = stack.enter_context(serving(app, of_gateway))
             grpc = {} if app.state.grpc_port < 0 else {"otlp_grpc": f"127.0.0.1:{app.state.grpc_port}"}
             yield {
                 "aws": aws.endpoint,
@@ -116,19 +119,27 @@ class Up:
         }
 
     def check(self) -> None:
-        """Raise HeadwaterError with what a service died of."""
+        """Raise HeadwaterError with what a service died of; the embedded AWS first, without which others die."""
+        if self._aws.ended:
+            raise HeadwaterError(f"the embedded AWS has ended, and all that was in it is gone: {self._aws.ended}")
         if self._errors:
             raise HeadwaterError(self._errors[0])
+        for name, runs in self._servers.items():
+            if not runs():
+                raise HeadwaterError(f"{name}: the server has ended")
 
-    def _guarded(self, name: str, job: Any) -> None:
+    def _guarded(self, name: str, job: Any, stop: Event) -> None:
         try:
             job()
         except Exception as error:  # told to whoever watches
             self._errors.append(f"{name}: {type(error).__name__}: {error}")
+        else:
+            if not stop.is_set():
+                self._errors.append(f"{name}: has ended by itself")
 
     def _end(self, stop: Event, threads: list[Thread]) -> None:
         stop.set()
-        for thread in threads:
+        for thread in threads if not self._aws.ended else ():  # without AWS there is nowhere to commit
             thread.join(timeout=30)
 
 

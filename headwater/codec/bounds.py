@@ -22,6 +22,8 @@ __all__ = [
     "TooLarge",
     "bounded",
     "check_containers",
+    "check_messages",
+    "check_values",
     "container_count",
     "has_many",
     "plain_bytes",
@@ -37,6 +39,13 @@ MAX_CONTAINERS = (1 << 20) + 1
 """Objects and lists in one JSON document that is read at once: as many events as a record may have, in one list."""
 MAX_VALUES = 500_000
 """Objects, lists and named values in one event; each takes up to 200 bytes of memory."""
+_LISTED = 6
+"""Values of a list that count as one value: a number takes 32 bytes."""
+_MOST_LISTED = 4 << 20
+"""Values of lists and objects in a document that is read at once, as commas."""
+_MOST_NAMED = 8
+"""Names that an object has on average: many small objects share their names, which one large object does not."""
+_SMALL_MESSAGE = 6
 _SMALL = 1 << 20
 """Bytes of text that take no more than 50 MB whatever they hold: nothing is counted in them."""
 
@@ -58,9 +67,36 @@ def check_containers(text: bytes) -> None:
         raise InvalidRecord(f"JSON of more than {MAX_CONTAINERS} objects and lists")
 
 
+def check_values(text: bytes) -> None:
+    """Raise InvalidRecord for JSON of too many values of any kind, of all of which there are objects at once."""
+    check_containers(text)
+    if len(text) <= _SMALL:
+        return
+    if text.count(b",") > _MOST_LISTED or text.count(b":") > MAX_VALUES + _MOST_NAMED * container_count(text):
+        raise InvalidRecord("JSON of too many values to be read at once")
+
+
+def check_messages(data: bytes) -> None:
+    """Raise InvalidRecord for protobuf of more than `MAX_CONTAINERS` messages that are small: each takes 60 bytes.
+
+    Counted are the tags of texts and messages before a length of a few bytes, wherever they stand.
+    """
+    if len(data) <= _SMALL:
+        return
+    found, codes = 0, np.frombuffer(data, np.uint8)
+    for at in range(0, len(codes) - 1, _SMALL):
+        some = codes[at : at + _SMALL + 1]
+        tags = some[:-1]
+        found += int(np.count_nonzero((tags & 7 == 2) & (tags < 128) & (some[1:] <= _SMALL_MESSAGE)))
+    if found > MAX_CONTAINERS:
+        raise InvalidRecord(f"protobuf of more than {MAX_CONTAINERS} small messages")
+
+
 def has_many(event: bytes) -> bool:
     """Tell whether one event's JSON has more than `MAX_VALUES` values, so that it is not to be read."""
-    return len(event) > _SMALL and container_count(event) + event.count(b":") > MAX_VALUES
+    if len(event) <= _SMALL:
+        return False
+    return container_count(event) + event.count(b":") + event.count(b",") // _LISTED > MAX_VALUES
 
 
 def bounded(items: Iterable[T], size: Callable[[T], int], limit: int = MAX_BYTES) -> Iterator[T]:

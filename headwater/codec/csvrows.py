@@ -6,17 +6,19 @@ concerns its own row alone. Rows end with a line break outside quoted values; a 
 What a value means is read in `headwater.contract.text`.
 
 >>> text = b'a,5" pipe\nb,"one, ""two""\nthree"\n'
->>> [split_row(row) for row in split_rows(text)[0]]
+>>> [split_row(row, 2) for row in split_rows(text)[0]]
 [['a', '5" pipe'], ['b', 'one, "two"\nthree']]
 """
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["MAX_QUOTED", "count_tidy_rows", "split_row", "split_rows"]
+__all__ = ["MAX_QUOTED", "count_tidy_rows", "miscount", "split_row", "split_rows"]
 
 MAX_QUOTED = 1 << 20
 """Bytes of a quoted value: Kinesis' records of old had 1 MiB, and a quote that is never closed ends here."""
 
+_MOST_QUOTES = 1 << 20
 _QUOTED = re.compile(rb'"(?:[^"]++|"")*+"(?=,|\r?\n|\r?\Z)')
 _RAW = re.compile(rb"[^,\n]*+")
 _TIDY_VALUE = rb'(?:"(?:[^"]++|"")*+"(?=,|\r?\n|\r?\Z)\r?|[^,"\n][^,\n]*+|)'
@@ -45,31 +47,47 @@ def split_rows(data: bytes, *, final: bool = True) -> tuple[list[bytes], int]:
     return rows, at
 
 
-def split_row(row: bytes) -> list[str]:
-    """Return the values of one row. Raise UnicodeDecodeError when it is not UTF-8 text."""
+def split_row(row: bytes, most: int) -> list[str]:
+    """Return the values of one row, of more than `most` the first ones, and one too many.
+
+    Raise UnicodeDecodeError when it is not UTF-8 text.
+    """
     if b'"' not in row and b"\n" not in row:
-        return row.decode().split(",")
+        return [value.decode() for value in row.split(b",", most + 1)[: most + 1]]
     values: list[bytes] = []
     at = 0
     while True:
         stop = _value_end(row, at)
         value = row[at:stop]
         values.append(value[1:-1].replace(b'""', b'"') if _is_quoted(row, at, stop) else value)
-        if stop >= len(row):
+        if stop >= len(row) or len(values) > most:
             return [value.decode() for value in values]
         at = stop + 1
+
+
+def miscount(values: Sequence[str], columns: int) -> str:
+    """Return what is wrong with the number of a row's values, of which `split_row` was asked for as many as columns.
+
+    >>> miscount(["a"], 2), miscount(["a", "b"], 2)
+    ('1 values for 2 columns', '')
+    """
+    if len(values) == columns:
+        return ""
+    found = f"{len(values)}" if len(values) < columns else f"more than {columns}"
+    return f"{found} values for {columns} columns"
 
 
 def count_tidy_rows(block: bytes) -> int | None:
     """Return the number of rows that are not empty, where any CSV reader takes them apart as this one does.
 
     None where a quote stands within a value or a carriage return by itself, or a quoted value is too long: there
-    readers differ.
+    readers differ. None also for very many quotes, which would take 50 bytes each.
     """
     bare = block
     if b'"' in block:
-        found = [*_QUOTED_AT_START.finditer(block)]
-        if any(one.end() - one.start() > MAX_QUOTED for one in found):
+        if block.count(b'"') > _MOST_QUOTES:
+            return None
+        if any(one.end() - one.start() > MAX_QUOTED for one in _QUOTED_AT_START.finditer(block)):
             return None
         bare = _QUOTED_AT_START.sub(b"q", block)
         if b'"' in bare:

@@ -7,7 +7,7 @@ second does; the rules are with each check.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import pyarrow.json as pj
 
 from headwater.codec.bounds import MAX_VALUES, check_containers, has_many
 from headwater.codec.decoded import Decoded, kept_rows
+from headwater.codec.jsonvalues import ValueEnds, array_values, check_utf8, space_end
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.contract.rowcolumns import conform_rows
@@ -26,7 +27,6 @@ from headwater.parts import in_parts
 
 __all__ = [
     "MAX_EVENTS",
-    "array_values",
     "decode_payloads",
     "decode_text",
     "event_json",
@@ -42,7 +42,7 @@ __all__ = [
 
 _PART = 4_096
 _PART_BYTES = 4 << 20
-"""Text of the events that are read apart together: 4 MiB of small values take up to 180 MiB."""
+"""Text of the events that are read together: 4 MiB of small values take up to 180 MiB."""
 _SEPARATORS = re.compile(rb"\}[\0\x1e\s]+\{")
 _ADJACENT = re.compile(rb"\}[ \t\r\0\x1e]*\{")
 """Between two objects of a line; in an object only within a text."""
@@ -131,13 +131,14 @@ def _sequence(text: bytes) -> list[bytes] | None:
     found: list[bytes] = []
     try:
         check_containers(text)
-        rest, at = text.decode(), 0
-        while at < len(rest):
-            value, end = _DECODER.raw_decode(rest, at)
-            if not isinstance(value, dict) or len(found) == MAX_EVENTS:
+        check_utf8(text)
+        values, at = ValueEnds(text), 0
+        while at < len(text):
+            if text[at : at + 1] != b"{" or len(found) == MAX_EVENTS:
                 return None
-            found.append(rest[at:end].replace("\n", " ").encode())
-            at = _space(rest, end)
+            end = values.end(at)
+            found.append(text[at:end].replace(b"\n", b" "))
+            at = space_end(text, end)
     except (ValueError, RecursionError, InvalidRecord):
         return None
     return found
@@ -175,18 +176,26 @@ class _ParsedRows(NamedTuple):
 
 
 def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows]:
-    """Read all events in one pass, else in parts, which bound the memory of what is read apart.
+    """Read events in parts, which bound the memory; in one pass each, or where that cannot be in smaller parts.
 
-    A part is tried in one pass when the one before it was all right: no event goes through Arrow more than twice.
+    A smaller part is tried in one pass when the one before it was all right: no event goes through Arrow more than
+    twice.
     """
-    found = _at_once(payloads, contract)
-    if found is not None:
-        return [found]
     parts, start = list[_ParsedRows](), 0
-    for part in list(in_parts(payloads, len, _PART, _PART_BYTES)) or [[]]:
-        made = _at_once(part, contract, start) if parts and not parts[-1].invalid else None
-        parts.append(made or _apart(part, contract, range(start, start + len(part))))
+    for part in list(in_parts(payloads, len, MAX_EVENTS, _PART_BYTES)) or [[]]:
+        found = _at_once(part, contract, start)
+        parts += _in_small_parts(part, contract, start) if found is None else [found]
         start += len(part)
+    return parts
+
+
+def _in_small_parts(payloads: Sequence[bytes], contract: Contract, start: int) -> list[_ParsedRows]:
+    parts = list[_ParsedRows]()
+    for at in range(0, len(payloads) or 1, _PART):
+        part = payloads[at : at + _PART]
+        first = start + at
+        made = _at_once(part, contract, first) if parts and not parts[-1].invalid else None
+        parts.append(made or _apart(part, contract, range(first, first + len(part))))
     return parts
 
 
@@ -194,36 +203,9 @@ def _array(text: bytes) -> list[bytes]:
     """Return the values of an array as they are written: a number may have more digits than a float keeps."""
     check_containers(text)
     try:
-        return [one.replace("\n", " ").encode() for one in array_values(text.decode(), MAX_EVENTS)]
+        return [one.replace(b"\n", b" ") for one in array_values(text, MAX_EVENTS)]
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not JSON: {one_line(error)}") from error
-
-
-def array_values(text: str, most: int) -> Iterator[str]:
-    """Yield the values of an array as they are written, one read at a time: all of them may take 40 times the text.
-
-    Raises json.JSONDecodeError where `json.loads` would, and InvalidRecord when there are more than `most`.
-
-    >>> list(array_values('[1.50, {"a": 2}]', 2))
-    ['1.50', '{"a": 2}']
-    """
-    at = _space(text, 1)
-    places = 0
-    while places or text[at : at + 1] != "]":
-        if places == most:
-            raise InvalidRecord(f"more than {most} events")
-        _, end = _DECODER.raw_decode(text, at)
-        yield text[at:end]
-        places += 1
-        at = _space(text, end)
-        if text[at : at + 1] == "]":
-            break
-        if text[at : at + 1] != ",":
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
-        at = _space(text, at + 1)
-    end = _space(text, at + 1)
-    if end != len(text):
-        raise json.JSONDecodeError("Extra data", text, end)
 
 
 def _space(text: str, at: int) -> int:
@@ -268,8 +250,14 @@ def _at_once(payloads: Sequence[bytes], contract: Contract, start: int = 0) -> _
         return _ParsedRows(table, [])
     # what is wrong is worded after the events as Python reads them
     wrong = [row.index for row in conformed.invalid]
-    judged = _apart([payloads[at] for at in wrong], contract, [start + at for at in wrong])
-    return None if judged.table.num_rows else _ParsedRows(table, judged.invalid)
+    invalid = list[InvalidRow]()
+    for first in range(0, len(wrong), _PART):
+        some = wrong[first : first + _PART]
+        judged = _apart([payloads[at] for at in some], contract, [start + at for at in some])
+        if judged.table.num_rows:
+            return None
+        invalid += judged.invalid
+    return _ParsedRows(table, invalid)
 
 
 def _one_object_a_line(text: bytes, lines: int) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from headwater.codec.csvrows import split_row, split_rows
+from headwater.codec.csvrows import miscount, split_row, split_rows
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row, RowColumns, Unread
 from headwater.contract import Contract, Field
@@ -93,10 +93,11 @@ class _Lines:
 
 def _row(row: bytes, columns: list[tuple[str, Field | None]]) -> Row | Unread:
     try:
-        values = split_row(row)
+        values = split_row(row, len(columns))
     except UnicodeDecodeError:
         return Unread("not UTF-8 text", row)
-    if len(values) != len(columns):
-        return Unread(f"{len(values)} values for {len(columns)} columns", row)
+    wrong = miscount(values, len(columns))
+    if wrong:
+        return Unread(wrong, row)
     pairs = zip(columns, values, strict=True)
     return {name: text if field is None else text_value(field, text) for (name, field), text in pairs}

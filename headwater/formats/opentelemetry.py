@@ -8,6 +8,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from headwater.codec.bounds import bounded
@@ -21,6 +22,7 @@ from headwater.formats.otlpitems import SIGNALS, has_unknown_fields, item_reques
 __all__ = ["metric_stream", "otlp", "otlp_rows"]
 
 MAX_NESTING = 32
+_MOST_POINTS = 4_096
 _UNKNOWN = "unknown_service"
 _TEMPORALITY = {1: "delta", 2: "cumulative"}
 _SPAN_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -41,7 +43,7 @@ def otlp(contract: str) -> Decoder:
         raise UsageError(f"otlp: {contract} is none of {', '.join(SIGNALS)}")
 
     def decode(data: bytes) -> list[Row | Unread]:
-        return otlp_rows(data, contract, in_json=data.lstrip().startswith(b"{"), nesting=MAX_NESTING)
+        return list(otlp_rows(data, contract, in_json=data.lstrip().startswith(b"{"), nesting=MAX_NESTING))
 
     return decode
 
@@ -72,14 +74,16 @@ def _metric_stream(data: bytes) -> list[Row | Unread]:
     return rows
 
 
-def otlp_rows(body: bytes, contract: str, *, in_json: bool, nesting: int, limit: int = MAX_BYTES) -> list[Row | Unread]:
-    """Return a row for each item of an export request; what cannot be read of it is Unread, beside the others.
+def otlp_rows(
+    body: bytes, contract: str, *, in_json: bool, nesting: int, limit: int = MAX_BYTES
+) -> Iterator[Row | Unread]:
+    """Yield a row for each item of an export request; what cannot be read of it is Unread, beside the others.
 
     Each row has the texts of its resource and scope. Raise TooLarge when all texts come to more than `limit` bytes, and
     InvalidRecord when the body is no request, or nothing that is known is in it.
     """
     parsed = parse_json(body, contract, nesting) if in_json else parse_protobuf(body, contract)
-    return list(bounded(_rows(parsed, contract, nesting), _size, limit))
+    return bounded(_rows(parsed, contract, nesting), _size, limit)
 
 
 def _rows(parsed: Iterable[Any], contract: str, nesting: int) -> Iterator[Row | Unread]:
@@ -101,7 +105,7 @@ def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
     for resource in getattr(request, snake(signal.resources)):
         for scope in getattr(resource, snake(signal.scopes)):
             head: Row | None = None
-            for item in getattr(scope, snake(signal.items)):
+            for item in chain.from_iterable(map(_pieces, getattr(scope, snake(signal.items)))):
                 try:
                     head = head or _head(resource, scope, depth)
                     rows = read(item, depth, head)
@@ -109,6 +113,23 @@ def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
                     yield Unread(str(error), item_request(signal, resource, scope, item))
                 else:
                     yield from rows
+
+
+def _pieces(item: Any) -> Iterator[Any]:
+    """Yield an item; a metric of very many points as several of fewer, since all rows of one are there at once."""
+    kind: str = (item.WhichOneof("data") or "") if item.DESCRIPTOR.name == "Metric" else ""
+    points = getattr(item, kind).data_points if kind else ()
+    if len(points) <= _MOST_POINTS:
+        yield item
+        return
+    empty = type(item)()
+    empty.CopyFrom(item)
+    del getattr(empty, kind).data_points[:]
+    for at in range(0, len(points), _MOST_POINTS):
+        piece = type(item)()
+        piece.CopyFrom(empty)
+        getattr(piece, kind).data_points.extend(points[at : at + _MOST_POINTS])
+        yield piece
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from headwater.codec.bounds import check_containers
+from headwater.codec.bounds import TextBudget, check_messages, check_values
 from headwater.codec.rows import Unread, one_line
 from headwater.errors import InvalidRecord
 from headwater.formats.framing import take_uvarint
@@ -43,6 +43,9 @@ _IDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "p
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
+_PART = 1_000
+"""Items of a large body in JSON that are read at once; each is there three times meanwhile."""
+_LARGE = 4 << 20
 _LIST, _ITEMS = 1, 2
 """The numbers of a request's list of resources, and of the list within a resource and within a scope."""
 
@@ -53,6 +56,7 @@ def parse_protobuf(body: bytes, contract: str) -> Iterator[Message | Unread]:
     Raise InvalidRecord when the body is no export request at all, or nothing that is known is in it.
     """
     signal = SIGNALS[contract]
+    check_messages(body)
     try:
         whole: Message = signal.request.FromString(body)
     except DecodeError:
@@ -71,7 +75,7 @@ def parse_json(body: bytes, contract: str, nesting: int) -> Iterator[Message | U
     """
     signal = SIGNALS[contract]
     try:
-        check_containers(body)
+        check_values(body)
         found = json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not an OTLP request in JSON: {one_line(error)}") from None
@@ -79,10 +83,11 @@ def parse_json(body: bytes, contract: str, nesting: int) -> Iterator[Message | U
         raise InvalidRecord("not an OTLP request in JSON: the body is no JSON object")
     if found and _named(found, signal.resources) is None:
         raise InvalidRecord(f"not an OTLP request in JSON: it has no {signal.resources}")
-    try:
-        yield _from_json(found, signal, nesting)
-    except InvalidRecord:
-        yield from _json_items(found, signal, nesting)
+    for part in _parts(found, signal, _PART) if len(body) > _LARGE else [found]:
+        try:
+            yield _from_json(part, signal, nesting)
+        except InvalidRecord:
+            yield from _json_items(part, signal, nesting)
     yield from _unknown_parts(found, signal)
 
 
@@ -128,16 +133,30 @@ def _no_number(token: str) -> Any:
 
 def _json_items(found: dict[str, Any], signal: Signal, nesting: int) -> Iterator[Message | Unread]:
     """Read each item in a request of its own."""
+    for one in _parts(found, signal, 1):
+        try:
+            yield _from_json(one, signal, nesting)
+        except InvalidRecord as error:
+            yield Unread(str(error), json.dumps(one).encode())
+
+
+def _parts(found: dict[str, Any], signal: Signal, most: int) -> Iterator[dict[str, Any]]:
+    """Yield requests of at most so many items each, with their resource and scope.
+
+    Raise TooLarge once what they share comes to too many bytes, that of each request counted.
+    """
+    budget = TextBudget()
     for resource in _dicts(_named(found, signal.resources)):
         shared = {name: value for name, value in resource.items() if name not in _spellings(signal.scopes)}
+        of_resource = json.dumps(shared)
         for scope in _dicts(_named(resource, signal.scopes)):
             of_scope = {name: value for name, value in scope.items() if name not in _spellings(signal.items)}
-            for item in _list(_named(scope, signal.items)):
-                one = {signal.resources: [shared | {signal.scopes: [of_scope | {signal.items: [item]}]}]}
-                try:
-                    yield _from_json(one, signal, nesting)
-                except InvalidRecord as error:
-                    yield Unread(str(error), json.dumps(one).encode())
+            heads = [of_resource, json.dumps(of_scope)]
+            items = _list(_named(scope, signal.items))
+            for at in range(0, len(items), most):
+                budget.take(heads, {str})
+                part = of_scope | {signal.items: items[at : at + most]}
+                yield {signal.resources: [shared | {signal.scopes: [part]}]}
 
 
 def _unknown_parts(found: dict[str, Any], signal: Signal) -> Iterator[Unread]:
@@ -199,7 +218,11 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _protobuf_items(body: bytes, signal: Signal) -> Iterator[Message | Unread]:
-    """Read each item in a request of its own, which has the bytes of its resource and scope but for other items."""
+    """Read each item in a request of its own, which has the bytes of its resource and scope but for other items.
+
+    Raise TooLarge once all requests come to too many bytes.
+    """
+    budget = TextBudget()
     for number, resource in _fields(body):
         if number != _LIST:
             continue
@@ -210,6 +233,7 @@ def _protobuf_items(body: bytes, signal: Signal) -> Iterator[Message | Unread]:
             of_scope = b"".join(_field(at, one) for at, one in _fields(scope) if at != _ITEMS)
             for at_item, item in _fields(scope):
                 if at_item == _ITEMS:
+                    budget.take([shared, of_scope], {bytes})
                     one = _field(_LIST, shared + _field(_ITEMS, of_scope + _field(_ITEMS, item)))
                     try:
                         yield signal.request.FromString(one)

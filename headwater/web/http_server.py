@@ -100,8 +100,8 @@ def serve_in_thread(app: Any, port: int, limits: ConnectionLimits | None = None)
 
 
 @contextmanager
-def serving(app: Any, listener: socket.socket, limits: ConnectionLimits | None = None) -> Iterator[None]:
-    """Serve on a bound socket, in a thread, while the block runs."""
+def serving(app: Any, listener: socket.socket, limits: ConnectionLimits | None = None) -> Iterator[Callable[[], bool]]:
+    """Serve on a bound socket, in a thread, while the block runs; yield what tells whether it does."""
     clock = SystemClock()
     server = uvicorn.Server(
         uvicorn.Config(app, http=bounded_protocol(limits), log_level="warning", timeout_graceful_shutdown=2)
@@ -114,7 +114,7 @@ def serving(app: Any, listener: socket.socket, limits: ConnectionLimits | None =
             raise HeadwaterError("the HTTP service did not start")
         clock.sleep(0.02)
     try:
-        yield
+        yield thread.is_alive
     finally:
         server.should_exit = True
         thread.join(_STOP_SECONDS)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from headwater.codec.csvrows import count_tidy_rows, split_row, split_rows
+from headwater.codec.csvrows import count_tidy_rows, miscount, split_row, split_rows
 from headwater.contract import Contract, Field, InvalidRow, conform
 from headwater.contract.rowcolumns import conform_rows
 from headwater.contract.text import MILLISECONDS, NULLS, text_value
@@ -20,11 +20,14 @@ from headwater.contract.types import TIMES
 from headwater.contract.values import EXACT_FLOATS
 from headwater.errors import InvalidEvent, UsageError
 
-__all__ = ["CsvReader", "known_columns"]
+__all__ = ["MAX_COLUMNS", "CsvReader", "known_columns"]
 
 _TEXT = frozenset({"string", "timestamp", "timestamp_us", "date", "time", "uuid", "binary", "decimal"})
 _BARE = ("string", "binary")
 """Types in which only the empty text is null."""
+MAX_COLUMNS = 10_000
+_PART = 4_096
+"""Rows that are read apart together, which bounds the memory."""
 _HEXADECIMAL = re.compile(rb'(?:\A|[,\n"])[ \t]*0[xX]')
 """Arrow reads such text as a whole number."""
 
@@ -72,11 +75,13 @@ class CsvReader:
         block = block.removeprefix(b"\xef\xbb\xbf")  # the byte order mark that spreadsheets write
         line, _, rest = block.partition(b"\n")
         try:
-            self._columns = split_row(line.removesuffix(b"\r")) if line.strip() else []
+            self._columns = split_row(line.removesuffix(b"\r"), MAX_COLUMNS) if line.strip() else []
         except UnicodeDecodeError as error:
             raise UsageError(f"{self._name}: neither NDJSON nor CSV nor Parquet") from error
         if not self._columns:
             raise UsageError(f"{self._name}: is empty: no header")
+        if len(self._columns) > MAX_COLUMNS:
+            raise UsageError(f"{self._name}: more than {MAX_COLUMNS} columns")
         wanted = known_columns(self._name, self._columns, self._contract, self._ignore_unknown)
         self._fields = {column: self._contract.field(self._contract.all_names[column]) for column in wanted}
         return rest
@@ -163,8 +168,11 @@ class CsvReader:
         return pa.table(columns, names=table.column_names)
 
     def _row_by_row(self, block: bytes) -> pa.Table:
-        """Take each row apart by itself, and hold the events to the contract together."""
+        """Take each row apart by itself, and hold the events of some rows to the contract together."""
         raw, _ = split_rows(block)
+        return pa.concat_tables([self._apart(raw[at : at + _PART]) for at in range(0, len(raw) or 1, _PART)])
+
+    def _apart(self, raw: list[bytes]) -> pa.Table:
         read = [self._split(text) for text in raw]
         events = [row for row in read if not isinstance(row, str)]
         places = [at for at, row in enumerate(read) if not isinstance(row, str)]
@@ -179,11 +187,12 @@ class CsvReader:
     def _split(self, text: bytes) -> dict[str, object] | str:
         """Return the row's values by the names of their columns; the reason as text where it has others."""
         try:
-            values = split_row(text)
+            values = split_row(text, len(self._columns))
         except UnicodeDecodeError:
             return "not UTF-8 text"
-        if len(values) != len(self._columns):
-            return f"{len(values)} values for {len(self._columns)} columns"
+        wrong = miscount(values, len(self._columns))
+        if wrong:
+            return wrong
         return {
             column: text_value(self._fields[column], value)
             for column, value in zip(self._columns, values, strict=True)

@@ -9,12 +9,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headwater.codec.csvrows import split_row, split_rows
+from headwater.codec.csvrows import miscount, split_row, split_rows
 from headwater.codec.jsonrows import read_object
 from headwater.contract.inference import NAME, Samples
 from headwater.contract.values import shown
 from headwater.errors import UsageError
 from headwater.producers.files.blocks import BLOCK_BYTES, csv_blocks, lines_blocks
+from headwater.producers.files.csv import MAX_COLUMNS
 from headwater.producers.files.source import FileSource, one_line
 
 __all__ = ["MOST_ROWS", "read_samples"]
@@ -59,15 +60,15 @@ def _csv(file: FileSource) -> Iterator[_Row]:
         text = block if columns is not None else block.removeprefix(b"\xef\xbb\xbf")
         for row in split_rows(text)[0]:
             try:
-                values = split_row(row)
+                values = split_row(row, MAX_COLUMNS if columns is None else len(columns))
             except UnicodeDecodeError:
                 values = None
             if columns is None:
                 columns = _checked(file, values or [])
             elif values is None:
                 yield "not UTF-8 text"
-            elif len(values) != len(columns):
-                yield f"{len(values)} values for {len(columns)} columns"
+            elif wrong := miscount(values, len(columns)):
+                yield wrong
             else:
                 yield dict(zip(columns, values, strict=True))
 
@@ -88,6 +89,8 @@ def _parquet(file: FileSource) -> Iterator[_Row]:
 
 def _checked(file: FileSource, columns: list[str]) -> list[str]:
     """Return the names of columns. Raise UsageError for one that no field of a contract can have."""
+    if len(columns) > MAX_COLUMNS:
+        raise UsageError(f"{file.name}: more than {MAX_COLUMNS} columns")
     low = [column.lower() for column in columns]
     for column in columns:
         if not NAME.fullmatch(column):

@@ -23,9 +23,15 @@ from headwater.codec.inflate import MAX_BYTES
 from headwater.config import GatewaySettings
 from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
-from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, Reservation, return_memory
-from headwater.producers.gateway.bodies import ParsedBody, inflate, parse_bytes
-from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation
+from headwater.producers.gateway.admission import (
+    MINIMUM_BYTES,
+    MemoryBudget,
+    NeedsMore,
+    Reservation,
+    return_memory,
+)
+from headwater.producers.gateway.bodies import ParsedBody, inflate
+from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation, when_all_are_done
 from headwater.producers.gateway.metrics import Metrics
 from headwater.producers.gateway.writer import ContractWriter
 from headwater.producers.settings import Receipt
@@ -55,11 +61,11 @@ T = TypeVar("T")
 
 @dataclass
 class ReceivedBody:
-    """Hold a body as it came, its Content-Encoding, and the memory that is reserved for it."""
+    """Hold a body as it came, its Content-Encoding, and the memory that is reserved for what it becomes."""
 
     content: bytes
     encoding: str
-    reservation: Reservation
+    held: Reservation | None = None
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,17 @@ class Gateway:
     ) -> None:
         self.writers, self.settings, self.clock = writers, settings, clock
         self._authenticator, self._limits = authenticator, limits
-        self._memory = MemoryBudget(settings.max_inflight_bytes, settings.wait_seconds)
+        # apart, so that bodies that wait to be read never hold what those need that are read
+        bodies = settings.max_inflight_bytes // 3
+        self._body_memory = MemoryBudget(bodies, settings.wait_seconds)
+        self._memory = MemoryBudget(settings.max_inflight_bytes - bodies, settings.wait_seconds)
         # two pools: a slow DynamoDB or token issuer must not keep the bodies of known callers from being read
         self._compute_threads = ThreadPoolExecutor(max(1, settings.decoders), "gateway")
         self._blocking_threads = ThreadPoolExecutor(4, "gateway-ask")
-        self.metrics = Metrics(lambda: {name: one.stats for name, one in writers.items()}, lambda: self._memory.used)
+        self.metrics = Metrics(
+            lambda: {name: one.stats for name, one in writers.items()},
+            lambda: self._body_memory.used + self._memory.used,
+        )
         self._accepts = False
         self._failure = ""
         self._usage_task: asyncio.Task[None] | None = None
@@ -210,9 +222,15 @@ class Gateway:
             raise Problem(403, "forbidden", f"these credentials may not write to {contract}")
         return writer
 
-    async def admit(self, size: int) -> Reservation:
-        """Reserve memory for a body that has arrived already; Problem 503."""
-        return await self._memory.reserve(size)
+    @asynccontextmanager
+    async def admit(self, body: bytes) -> AsyncIterator[ReceivedBody]:
+        """Yield a body that has arrived already; its memory is reserved until the block ends. Problem 503."""
+        reservation = await self._body_memory.reserve(len(body))
+        try:
+            async with _holding(ReceivedBody(body, "")) as received:
+                yield received
+        finally:
+            reservation.close()
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[ReceivedBody]:
@@ -222,50 +240,60 @@ class Gateway:
         expected = int(length) if length.isdigit() and len(length) < 19 else 0
         if expected > limit:
             raise _too_large(limit)
-        reservation = await self._memory.reserve(expected)
+        reservation = await self._body_memory.reserve(expected)
         try:
             try:
                 async with asyncio.timeout(self.settings.body_seconds):
                     body = await _read_body(request, reservation, limit)
             except TimeoutError:
                 raise Problem(408, "timeout", f"the body took more than {self.settings.body_seconds:g} s") from None
-            yield ReceivedBody(body, request.headers.get("content-encoding", ""), reservation)
+            except NeedsMore:
+                raise self._body_memory.exhausted() from None
+            async with _holding(ReceivedBody(body, request.headers.get("content-encoding", ""))) as received:
+                yield received
         finally:
             reservation.close()
 
-    async def parse(self, body: ReceivedBody, factor: int, parse: Callable[[bytes, int], Submission]) -> Submission:
+    async def parse(
+        self, body: ReceivedBody, needs: Callable[[bytes], int], parse: Callable[[bytes, int], Submission]
+    ) -> Submission:
         """Decompress a body and parse it in a thread, each once its memory is reserved; Problem 503 when it is not.
 
-        `factor` is how many bytes parsing takes at its peak for each byte of the body. What a body becomes is counted,
+        `needs` returns how many bytes parsing takes at its peak. What a body becomes is counted,
         not what came: a gzip bomb of 200 KB takes the place of many requests, and waits until there is one. `parse` has
         the body and how many bytes of text its rows may come to; where it raises TooLarge it is called again with all.
         """
-        reservation, sent, limit = body.reservation, len(body.content), self.settings.max_decoded_bytes
+        sent, limit = len(body.content), self.settings.max_decoded_bytes
         is_plain = body.encoding.strip().lower() in ("", "identity")
         # usual bodies come to less than this; those that do not are decompressed twice, and the second time reserve all
         guess = sent if is_plain else min(limit, max(MINIMUM_BYTES, _USUAL_RATIO * sent))
-        await reservation.grow(sent + guess)
-        try:
-            text = await self.compute(inflate, body.content, body.encoding, limit if is_plain else guess)
-        except Problem as problem:
-            if problem.status != 413 or is_plain or guess == limit:
-                raise
-            await reservation.grow(sent + 2 * limit)  # what comes out is moved as it grows
-            text = await self.compute(inflate, body.content, body.encoding, limit)
+        whole = limit if is_plain else 2 * limit  # what comes out is moved as it grows
+
+        async def read(held: Reservation) -> Submission:
+            try:
+                bound = limit if is_plain or held.covers(whole) else guess
+                text = await self.compute(inflate, body.content, body.encoding, bound)
+            except Problem as problem:
+                if problem.status != 413 or bound == limit:
+                    raise
+                raise NeedsMore(whole) from None
+            try:
+                held.grow(await self.compute(needs, text))
+                every = _EXPANSION * MAX_BYTES
+                usual = MAX_BYTES if held.covers(every) else max(_USUAL_TEXTS, held.size // _EXPANSION)
+                try:
+                    return await self.compute(parse, text, usual)
+                except TooLarge:
+                    held.grow(every)
+                return await self.compute(parse, text, MAX_BYTES)
+            finally:
+                del text
+                if held.size >= _LARGE_BYTES:
+                    await self.compute(return_memory)
+
+        submission, body.held = await self._memory.reserved(guess, read)
         body.content = b""
-        await reservation.grow(await self.compute(parse_bytes, text, factor))
-        try:
-            usual = max(_USUAL_TEXTS, reservation.size // _EXPANSION)
-            submission = await self.compute(parse, text, usual)
-        except TooLarge:
-            await reservation.grow(_EXPANSION * MAX_BYTES)
-            submission = await self.compute(parse, text, MAX_BYTES)
-        finally:
-            del text
-            if reservation.size >= _LARGE_BYTES:
-                await self.compute(return_memory)
-        reservation.shrink(submission.parsed.table.nbytes)
-        await reservation.grow(submission.parsed.table.nbytes)
+        body.held.settle(submission.parsed.table.nbytes)
         return submission
 
     async def write(self, caller: Principal, submission: Submission, traceparent: str | None) -> PendingWrite:
@@ -297,8 +325,11 @@ class Gateway:
                 log.error("events cannot be taken: %s", error)
                 raise Problem.retryable(503, "not-ready", f"nothing was accepted: {error}", 5) from None
 
-    async def confirm(self, pending: PendingWrite) -> None:
-        """Wait until Kinesis, or the outbox, has the events; Problem 503 when that is not known in time."""
+    async def confirm(self, body: ReceivedBody, pending: PendingWrite) -> None:
+        """Wait until Kinesis, or the outbox, has the events; Problem 503 when that is not known in time.
+
+        Their memory is held until Kinesis has them or they are given up, even where the answer does not wait for that.
+        """
         parsed = pending.submission.parsed
         name, events = pending.submission.writer.contract.name, parsed.table.num_rows
         self.metrics.count_events(name, "rejected", len(parsed.invalid))
@@ -309,11 +340,23 @@ class Gateway:
         if found.is_complete:
             return
         self.metrics.count_events(name, "unconfirmed", events - found.confirmed)
+        if body.held is not None and found.open:
+            when_all_are_done(pending.futures, body.held.close)
+            body.held = None
         has_identity = pending.submission.identity is not None
         retry = "a retry under the same identity makes no duplicate" if has_identity else "a retry may make duplicates"
         kind, why = ("undelivered", found.error) if found.error else ("unconfirmed", "Kinesis has not answered in time")
         detail = f"{found.confirmed} of {events} events are confirmed, the others may be in the stream or not: {why}"
         raise Problem.retryable(503, kind, f"{detail}; {retry}", 2, confirmed=found.confirmed)
+
+
+@asynccontextmanager
+async def _holding(body: ReceivedBody) -> AsyncIterator[ReceivedBody]:
+    try:
+        yield body
+    finally:
+        if body.held is not None:
+            body.held.close()
 
 
 async def _read_body(request: Request, reservation: Reservation, limit: int) -> bytes:
@@ -324,7 +367,7 @@ async def _read_body(request: Request, reservation: Reservation, limit: int) -> 
         if size > limit:
             raise _too_large(limit)
         # in steps, so that a body of many small pieces does not go through the budget for each of them
-        await reservation.grow(-(-size // MINIMUM_BYTES) * MINIMUM_BYTES)
+        reservation.grow(-(-size // MINIMUM_BYTES) * MINIMUM_BYTES)
         pieces.append(piece)
     return b"".join(pieces)
 

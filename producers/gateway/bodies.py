@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
 
 import pyarrow as pa
 
@@ -16,17 +18,19 @@ from headwater.codec import Decoded, InvalidRow, OtherContract, decode_record
 from headwater.codec.bounds import MAX_CONTAINERS, check_containers, container_count, has_many
 from headwater.codec.decoded import kept_rows
 from headwater.codec.inflate import gunzip, unzstd
-from headwater.codec.jsonrows import array_values, decode_payloads, decode_text, read_object
+from headwater.codec.jsonrows import decode_payloads, decode_text, read_object
+from headwater.codec.jsonvalues import array_values
 from headwater.contract import Contract
-from headwater.errors import InvalidRecord, UsageError
+from headwater.errors import HeadwaterError, InvalidRecord, UsageError
+from headwater.producers.files.blocks import BLOCK_BYTES, CountedSource, csv_blocks
 from headwater.producers.files.csv import CsvReader
 from headwater.web.problems import Problem
 
 __all__ = [
     "FORMATS",
-    "PARSE_FACTORS",
     "BodyLimits",
     "ParsedBody",
+    "event_bytes",
     "field_of",
     "format_of",
     "inflate",
@@ -42,11 +46,12 @@ FORMATS = {
     "text/csv": "csv",
     "application/vnd.apache.arrow.stream": "arrow",
 }
-PARSE_FACTORS = {"json": 10, "ndjson": 7, "csv": 6, "arrow": 6}
+PARSE_FACTORS = {"json": 7, "ndjson": 6, "csv": 6, "arrow": 6}
 """Bytes of memory at the peak of parsing for each byte of a body, measured on bodies of 30 to 40 MB.
 
 Too low a factor lets memory grow beyond `max_inflight_bytes`; too high a one only lets fewer bodies in together.
 """
+_ROW_BYTES, _LISTED_BYTES = 1_000, 32
 _CONTAINER_BYTES = 200
 """Bytes of memory for each object and list in JSON beyond what `PARSE_FACTORS` says: `{},` has three bytes of text."""
 _ENCODINGS = ("gzip", "zstd", "identity")
@@ -116,13 +121,22 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     return body
 
 
-def parse_bytes(body: bytes, factor: int) -> int:
+def parse_bytes(body: bytes, factor: int, rows: int) -> int:
     """Return the bytes of memory that parsing a decompressed body takes at its peak, at `factor` for each byte.
 
-    >>> parse_bytes(b'[{},{}]', 10)
-    670
+    `rows` is how many there may be: each takes as much as a thousand bytes, however short it is.
+
+    >>> parse_bytes(b'[{},{}]', 10, 2)
+    2702
     """
-    return factor * len(body) + _CONTAINER_BYTES * min(container_count(body), MAX_CONTAINERS)
+    values = _LISTED_BYTES * body.count(b",") + _CONTAINER_BYTES * min(container_count(body), MAX_CONTAINERS)
+    return factor * len(body) + values + _ROW_BYTES * rows
+
+
+def event_bytes(body: bytes, kind: str, most_rows: int) -> int:
+    """Return what `parse_bytes` does for the events of a format."""
+    rows = 0 if kind == "arrow" else min(most_rows, 1 + max(body.count(b"\n"), body.count(b"{")))
+    return parse_bytes(body, PARSE_FACTORS[kind], rows)
 
 
 def parse_body(body: bytes, kind: str, contract: Contract, limits: BodyLimits) -> ParsedBody:
@@ -154,14 +168,23 @@ def _read_json(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBod
             _load_json(text)
         return _to_body(_guarded(lambda: decode_payloads([text.replace(b"\n", b" ")], contract)))
     _check_size(text)
-    lines = _BETWEEN.sub(b"}\n{", text[1:-1].strip()).split(b"\n")
-    if text.endswith(b"]") and len(lines) <= limits.rows and lines[0].startswith(b"{"):
-        # a quick guess, taken only when every line came out as an object: then it cannot have been wrong
-        found = _guarded(lambda: decode_payloads(lines, contract))
-        if not any(isinstance(read_object(row.event), str) for row in found.invalid):
-            return _to_body(found)
+    found = _array_of_lines(text, contract, limits)
+    if found is not None:
+        return _to_body(found)
     _check_array(text, limits.rows)
     return _to_body(_guarded(lambda: decode_text(text, contract)))
+
+
+def _array_of_lines(text: bytes, contract: Contract, limits: BodyLimits) -> Decoded | None:
+    """Return the events of an array by a quick guess, None where it may have been wrong.
+
+    It cannot have been when every line came out as an object.
+    """
+    lines = _BETWEEN.sub(b"}\n{", text[1:-1].strip()).split(b"\n")
+    if not text.endswith(b"]") or len(lines) > limits.rows or not lines[0].startswith(b"{"):
+        return None
+    found = _guarded(lambda: decode_payloads(lines, contract))
+    return None if any(isinstance(read_object(row.event), str) for row in found.invalid) else found
 
 
 def _check_size(text: bytes) -> None:
@@ -180,10 +203,11 @@ def _check_array(text: bytes, most: int) -> None:
     """Raise Problem unless it is an array of so many values at most, without holding them."""
     with _malformed():
         try:
-            for _ in array_values(text.decode(), most):
-                pass
-        except InvalidRecord:
-            raise _too_many(most) from None
+            found = sum(1 for _ in islice(array_values(text, most + 2), most + 1))
+        except InvalidRecord as error:
+            raise Problem(413, "too-large", f"the body has {error}; send it in parts") from None
+    if found > most:
+        raise _too_many(most)
 
 
 @contextmanager
@@ -225,10 +249,13 @@ def _read_csv(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBody
 
     reader = CsvReader("the body", contract, False, report)
     try:
-        table = reader.read(reader.header(body))
+        rows = reader.header(body)
+        # in blocks, which bound the memory of what is read row by row
+        blocks = csv_blocks(CountedSource(BytesIO(rows)), BLOCK_BYTES) if len(rows) > BLOCK_BYTES else [rows]
+        table = pa.concat_tables([reader.read(block) for block in blocks])
     except UsageError as error:
         raise Problem(422, "invalid-events", f"nothing was accepted: {error}", accepted=0) from None
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, HeadwaterError) as error:
         raise Problem(400, "malformed-body", f"not CSV: {_shown(str(error))}") from None
     total = table.num_rows + len(invalid)
     invalid.sort(key=lambda row: row.index)

@@ -1,13 +1,13 @@
 """Wait for Kinesis' confirmation without a thread."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from headwater.producers.settings import Receipt
 
-__all__ = ["Confirmation", "wait_for_confirmation"]
+__all__ = ["Confirmation", "wait_for_confirmation", "when_all_are_done"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,26 @@ class Confirmation:
 
 async def wait_for_confirmation(futures: "Sequence[Future[Receipt]]", seconds: float) -> Confirmation:
     """Wait until all futures are done, at most so long. The futures go on even if the waiting task is cancelled."""
+    all_done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    when_all_are_done(futures, lambda: None if all_done.done() else all_done.set_result(None))
+    if futures:
+        await asyncio.wait([all_done], timeout=seconds)
+    done = [one for one in futures if one.done()]
+    failed = [error for one in done if (error := one.exception())]
+    confirmed = sum(one.result().count for one in done if not one.exception())
+    return Confirmation(confirmed, len(futures) - len(done), str(failed[0]) if failed else "")
+
+
+def when_all_are_done(futures: "Sequence[Future[Receipt]]", call: Callable[[], None]) -> None:
+    """Call on this event loop once all futures are done."""
     loop = asyncio.get_running_loop()
-    all_done: asyncio.Future[None] = loop.create_future()
     left = len(futures)
 
     def count_down() -> None:
         nonlocal left
         left -= 1
-        if not left and not all_done.done():
-            all_done.set_result(None)
+        if not left:
+            call()
 
     def on_done(_: "Future[Receipt]") -> None:
         # called in the producer's thread, which may outlive the loop by a moment
@@ -43,9 +54,3 @@ async def wait_for_confirmation(futures: "Sequence[Future[Receipt]]", seconds: f
 
     for future in futures:
         future.add_done_callback(on_done)
-    if futures:
-        await asyncio.wait([all_done], timeout=seconds)
-    done = [one for one in futures if one.done()]
-    failed = [error for one in done if (error := one.exception())]
-    confirmed = sum(one.result().count for one in done if not one.exception())
-    return Confirmation(confirmed, len(futures) - len(done), str(failed[0]) if failed else "")

@@ -1,12 +1,13 @@
 """Answer POST /v1/events/<contract>: native events as JSON, CSV or Arrow. This endpoint's protocol alone."""
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from headwater.producers.gateway.app import Gateway, PendingWrite, Submission
-from headwater.producers.gateway.bodies import PARSE_FACTORS, BodyLimits, field_of, format_of, parse_body
+from headwater.producers.gateway.bodies import BodyLimits, event_bytes, field_of, format_of, parse_body
 from headwater.producers.gateway.identity import IdempotencyKeys, RequestIdentity, refuse_foreign_ids
 from headwater.producers.gateway.writer import valid_intervals
 from headwater.web.problems import Problem
@@ -48,10 +49,10 @@ class EventsEndpoint:
             return Submission(writer, parsed, first)
 
         async with gateway.receive(request) as body:
-            submission = await gateway.parse(body, PARSE_FACTORS[kind], read)
+            submission = await gateway.parse(body, partial(event_bytes, kind=kind, most_rows=self._limits.rows), read)
             # only a trace that somebody records is worth a batch of its own
             pending = await gateway.write(caller, submission, traceparent if is_sampled(traceparent) else None)
-            await gateway.confirm(pending)
+            await gateway.confirm(body, pending)
             return self._answer(pending)
 
     def _answer(self, pending: PendingWrite) -> Response:

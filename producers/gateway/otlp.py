@@ -4,6 +4,7 @@ An exporter that retries sends the same bytes, so a request's identity is its co
 What a signal's rows look like is in `headwater.formats.opentelemetry`; this module is the protocol alone.
 """
 
+from functools import partial
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from headwater.producers.gateway.app import Gateway, ReceivedBody, Submission
 from headwater.producers.gateway.bodies import ParsedBody
 from headwater.producers.gateway.identity import content_origin
-from headwater.producers.gateway.otlpbodies import parse_export
+from headwater.producers.gateway.otlpbodies import export_bytes, parse_export
 from headwater.web.auth import Principal
 from headwater.web.problems import Problem
 from headwater.web.tracing import is_sampled
@@ -34,8 +35,6 @@ OTLP_SIGNALS: dict[str, tuple[str, Any, str]] = {
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
 """google.rpc.Code of an HTTP status."""
 _MAX_EXPLAINED = 5
-_PARSE_FACTOR = 11
-"""Bytes of memory at the peak of parsing for each byte of an export, measured on 34 MB of JSON."""
 
 
 class OtlpEndpoint:
@@ -69,9 +68,9 @@ class OtlpEndpoint:
             parsed = parse_export(text, kind == JSON, writer.contract, settings, gateway.clock.now_ms(), most)
             return Submission(writer, parsed, (content_origin(caller.id, "otlp", text), 0))
 
-        submission = await gateway.parse(body, _PARSE_FACTOR, read)
+        submission = await gateway.parse(body, partial(export_bytes, most_rows=settings.max_rows), read)
         pending = await gateway.write(caller, submission, traceparent if is_sampled(traceparent) else None)
-        await gateway.confirm(pending)
+        await gateway.confirm(body, pending)
         return self._answer(submission.parsed)
 
     def _answer(self, parsed: ParsedBody) -> Any:

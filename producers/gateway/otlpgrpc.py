@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import ad
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_TraceServiceServicer_to_server
 
 from headwater.errors import UsageError
-from headwater.producers.gateway.app import Gateway, ReceivedBody
+from headwater.producers.gateway.app import Gateway
 from headwater.producers.gateway.otlp import PROTOBUF, OtlpEndpoint, rpc_code
 from headwater.web.problems import Problem
 from headwater.web.tracing import parse_traceparent
@@ -36,12 +36,9 @@ class _SignalService:
         try:
             caller = await self._gateway.authenticate(headers)
             body = request.SerializeToString(deterministic=True)
-            reservation = await self._gateway.admit(len(body))
-            try:
+            async with self._gateway.admit(body) as received:
                 traceparent = parse_traceparent(headers.get("traceparent"))
-                return await self._endpoint.export(caller, ReceivedBody(body, "", reservation), PROTOBUF, traceparent)
-            finally:
-                reservation.close()
+                return await self._endpoint.export(caller, received, PROTOBUF, traceparent)
         except Problem as problem:
             code = _STATUS.get(rpc_code(problem), grpc.StatusCode.UNKNOWN)
             await context.abort(code, problem.detail.encode("ascii", "backslashreplace").decode())

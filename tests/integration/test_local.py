@@ -1,12 +1,15 @@
 """The embedded AWS, and the commands that read results run against it."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from pathlib import Path
 from subprocess import PIPE
 from threading import Event
 
@@ -200,3 +203,22 @@ def _records(services: Services, shard: str) -> list[bytes]:
         StreamName=SETTINGS.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
     )["ShardIterator"]
     return [one["Data"] for one in services.kinesis.get_records(ShardIterator=iterator)["Records"]]
+
+
+def test_up_says_that_its_aws_has_died() -> None:
+    """In a line, with exit code 1, and soon: nothing waits for what is gone."""
+    command = [sys.executable, "-c", "from headwater.commands import main; main()", "up", "--shards", "1", "--json"]
+    environment = os.environ | {"HEADWATER_SERVE_PORT": "0", "HEADWATER_GATEWAY_PORT": "0"}
+    with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(json.loads(process.stdout.readline())["aws"].rpartition(":")[2])
+        (server,) = (pid for pid in _children(process.pid) if owns_listener(pid, port))
+        os.kill(server, signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "the embedded AWS has ended, and all that was in it is gone: signal 9" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
