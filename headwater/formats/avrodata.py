@@ -5,6 +5,7 @@ Each row has the record's fields; logical types are Python's (decimal, date, tim
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from headwater.codec.records import Decoder
 from headwater.codec.rows import MAX_EVENTS, Row
 from headwater.errors import InvalidRecord, UsageError
 from headwater.formats.avrofiles import MAGIC, open_container
-from headwater.formats.avroschemas import judge
+from headwater.formats.avroschemas import MOST_OBJECTS, judge
 from headwater.formats.framing import unframed
 
 __all__ = ["avro"]
@@ -60,10 +61,12 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
 
 
 class _Schema(NamedTuple):
-    """Hold a schema as fastavro has it, and whether its records may lie within themselves."""
+    """Hold a schema as fastavro has it, whether its records may lie within themselves, and how many bytes its messages
+    may have."""
 
     parsed: Any
     recursive: bool
+    most_bytes: float = math.inf
 
 
 def _parsed(schema: Any) -> _Schema:
@@ -71,7 +74,9 @@ def _parsed(schema: Any) -> _Schema:
         if isinstance(schema, Path) or (isinstance(schema, str) and not schema.lstrip().startswith(("{", "[", '"'))):
             schema = Path(schema).read_text(encoding="utf-8")
         written = json.loads(schema) if isinstance(schema, str) else schema
-        return _Schema(fastavro.parse_schema(written), judge(written).recursive)
+        judged = judge(written)
+        most = MOST_OBJECTS / judged.dense if judged.dense else math.inf
+        return _Schema(fastavro.parse_schema(written), judged.recursive, most)
     except OSError as error:
         raise UsageError(f"avro: {schema}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
@@ -84,6 +89,8 @@ def _parsed(schema: Any) -> _Schema:
 
 def _messages(data: bytes, writer: _Schema, reader: _Schema | None) -> list[Row]:
     source, size = io.BytesIO(data), len(data)
+    if size > writer.most_bytes:
+        raise InvalidRecord(f"{size:,} bytes of Avro may come to more than {MOST_OBJECTS:,} records and lists in lists")
     read = _reads(writer, reader).schemaless_reader
     written, wanted = writer.parsed, reader and reader.parsed
     found: list[Any] = []

@@ -17,7 +17,7 @@ import fastavro
 
 from headwater.codec.inflate import MAX_BYTES, unzstd
 from headwater.errors import InvalidRecord
-from headwater.formats.avroschemas import Judged, judge
+from headwater.formats.avroschemas import MOST_OBJECTS, Judged, judge
 from headwater.formats.framing import take_uvarint
 
 __all__ = ["MAGIC", "Container", "open_container"]
@@ -62,7 +62,7 @@ def open_container(data: bytes) -> Container:
         raise InvalidRecord(f"an Avro container whose codec is {codec[:40]!r}: known are {', '.join(_INFLATE)}")
     if judged.values > _MOST_VALUES:
         raise InvalidRecord(f"an Avro schema with {judged.values} values that take no bytes")
-    limit = MAX_BYTES // max(1, judged.values)
+    limit = min(MAX_BYTES // max(1, judged.values), int(MOST_OBJECTS / judged.dense) if judged.dense else MAX_BYTES)
     made, left = [], limit
     for count, block in _blocks(data, source.tell()):
         content = _INFLATE[codec](block, left) if codec != "null" else block

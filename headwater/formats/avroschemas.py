@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from headwater.errors import InvalidRecord
 
-__all__ = ["Judged", "judge"]
+__all__ = ["MOST_OBJECTS", "Judged", "judge"]
 
+MOST_OBJECTS = 2 << 20
+"""Records, lists and maps within those that a record's bytes may become: of 250 bytes each."""
 _MOST_DEPTH = 64
 """Types within each other, by name or not."""
 _NAMED = ("record", "error", "enum", "fixed")
@@ -18,19 +20,22 @@ _NAMED = ("record", "error", "enum", "fixed")
 
 class Judged(NamedTuple):
     """Hold what a schema may come to: `values` that take no byte of their own, `least` bytes, `depth` of the types
-    within each other, and whether a type is `recursive`, so that only the bytes bound the depth."""
+    within each other, whether a type is `recursive`, so that only the bytes bound the depth; how many `objects` it is,
+    records, lists and maps, and how many a byte of its arrays may become, `dense`."""
 
     values: int
     least: int
     depth: int
     recursive: bool
+    objects: int = 0
+    dense: float = 0.0
 
 
 def judge(schema: Any) -> Judged:
     """Return what a schema may come to. Raise InvalidRecord for one whose bytes bound nothing.
 
     >>> judge({"type": "record", "name": "r", "fields": [{"name": "n", "type": "null"}]})
-    Judged(values=2, least=0, depth=2, recursive=False)
+    Judged(values=2, least=0, depth=2, recursive=False, objects=1, dense=0.0)
     """
     return _Judge().of(schema, "", 0)
 
@@ -51,7 +56,12 @@ class _Judge:
             branches = [self.of(one, space, depth + 1) for one in schema]
             # the number of the branch is a byte
             found = _joined(branches)
-            return found._replace(values=max((one.values for one in branches), default=0) - 1, least=1)
+            values, least = (
+                max((one.values for one in branches), default=0),
+                min((one.least for one in branches), default=0),
+            )
+            objects = max((one.objects for one in branches), default=0)
+            return found._replace(values=values - 1, least=1 + least, objects=objects)
         if not isinstance(schema, Mapping):
             raise InvalidRecord("no Avro schema")
         return self._written(schema, space, depth)
@@ -67,7 +77,8 @@ class _Judge:
             items = self.of(schema.get("items" if kind == "array" else "values"), space, depth + 1)
             if kind == "array" and not items.least:
                 raise InvalidRecord("an Avro schema with an array of values that take no bytes")
-            return Judged(0, 1, items.depth + 1, items.recursive)
+            dense = (items.objects + max(items.values, 0)) / max(items.least, 1)
+            return Judged(0, 1, items.depth + 1, items.recursive, 1, max(dense, items.dense))
         return self.of(kind, space, depth + 1)
 
     def _definition(self, kind: Any, schema: Mapping[str, Any], space: str, depth: int) -> Judged:
@@ -81,7 +92,8 @@ class _Judge:
             raise InvalidRecord("no Avro schema: a record has fields")
         parts = [self.of(one.get("type"), space, depth + 1) for one in fields]
         values, least = 1 + sum(max(one.values, 0) for one in parts), sum(one.least for one in parts)
-        return _joined(parts)._replace(values=values, least=min(least, 1))
+        objects = 1 + sum(one.objects for one in parts)
+        return _joined(parts)._replace(values=values, least=least, objects=objects)
 
     def _by_name(self, name: str, space: str) -> Judged:
         if name == "null":
@@ -92,7 +104,7 @@ class _Judge:
             return _ONE_BYTE  # a primitive type, or a name that fastavro does not know either
         found = self._named[full]
         if found is None:
-            return Judged(0, 1, 1, recursive=True)
+            return Judged(0, 1, 1, recursive=True, objects=2)
         if found.depth > _MOST_DEPTH:
             raise InvalidRecord(f"an Avro schema of more than {_MOST_DEPTH} types within each other")
         return found
@@ -103,7 +115,8 @@ _ONE_BYTE, _NOTHING = Judged(0, 1, 1, recursive=False), Judged(1, 0, 1, recursiv
 
 def _joined(parts: list[Judged]) -> Judged:
     depth = 1 + max((one.depth for one in parts), default=0)
-    return Judged(0, 0, depth, any(one.recursive for one in parts))
+    dense = max((one.dense for one in parts), default=0.0)
+    return Judged(0, 0, depth, any(one.recursive for one in parts), dense=dense)
 
 
 def _full_name(name: str, space: str) -> str:

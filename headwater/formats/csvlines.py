@@ -7,10 +7,10 @@ import pyarrow.csv as pacsv
 
 from headwater.codec.csvrows import miscount, split_row, split_rows
 from headwater.codec.records import Decoder
-from headwater.codec.rows import Row, RowColumns, Unread
+from headwater.codec.rows import MAX_EVENTS, Row, RowColumns, Unread
 from headwater.contract import Contract, Field
 from headwater.contract.text import text_column, text_value
-from headwater.errors import UsageError
+from headwater.errors import InvalidRecord, UsageError
 
 __all__ = ["CsvDecoder", "csv"]
 
@@ -60,6 +60,8 @@ class _Lines:
         self._columns = columns
 
     def __call__(self, data: bytes) -> list[Row | Unread]:
+        if data.count(b"\n") > MAX_EVENTS:  # before there is an object for each of them
+            raise InvalidRecord(f"more than {MAX_EVENTS} lines")
         found = self.together([data])
         return [*found] if found else [_row(row, self._columns) for row in split_rows(data.removeprefix(_BOM))[0]]
 

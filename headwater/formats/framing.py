@@ -12,10 +12,12 @@ from typing import NamedTuple
 from headwater.codec.inflate import MAX_BYTES
 from headwater.errors import InvalidRecord
 
-__all__ = ["Framed", "take_uvarint", "unframed"]
+__all__ = ["Framed", "take_uvarint", "unflated", "unframed"]
 
 _GLUE, _CONFLUENT = 3, 0
 _PLAIN, _ZLIB = 0, 5
+_MOST_FLATE = 100
+"""Times as many bytes as it has, that a stream of deflate may come to: an aggregate may have many of them."""
 
 
 class Framed(NamedTuple):
@@ -50,12 +52,20 @@ def take_uvarint(data: bytes, at: int) -> tuple[int, int]:
     raise InvalidRecord("a length of more than 64 bits")
 
 
-def _inflated(data: bytes) -> bytes:
-    inflater = zlib.decompressobj()
+def unflated(data: bytes) -> bytes:
+    """Return what a raw deflate stream holds; nothing for what is none, or comes to too much."""
     try:
-        content = inflater.decompress(data, MAX_BYTES + 1)
+        return _inflated(data, "deflate", -zlib.MAX_WBITS, min(MAX_BYTES, _MOST_FLATE * len(data)))
+    except InvalidRecord:
+        return b""
+
+
+def _inflated(data: bytes, name: str = "zlib", wbits: int = zlib.MAX_WBITS, limit: int = MAX_BYTES) -> bytes:
+    inflater = zlib.decompressobj(wbits)
+    try:
+        content = inflater.decompress(data, limit + 1)
     except zlib.error as error:
-        raise InvalidRecord(f"a message whose zlib stream cannot be read: {error}") from None
-    if len(content) > MAX_BYTES or not inflater.eof:
-        raise InvalidRecord("a message whose zlib stream is cut, or comes to too much")
+        raise InvalidRecord(f"a message whose {name} stream cannot be read: {error}") from None
+    if len(content) > limit or not inflater.eof or inflater.unused_data:
+        raise InvalidRecord(f"a message whose {name} stream is cut, comes to too much, or has something behind it")
     return content

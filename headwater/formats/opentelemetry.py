@@ -16,7 +16,7 @@ from headwater.codec.inflate import MAX_BYTES
 from headwater.codec.records import Decoder
 from headwater.codec.rows import ARRIVAL, MAX_EVENTS, Row, Unread
 from headwater.errors import InvalidRecord, UsageError
-from headwater.formats.framing import take_uvarint
+from headwater.formats.framing import take_uvarint, unflated
 from headwater.formats.otlpitems import SIGNALS, has_unknown_fields, item_request, parse_json, parse_protobuf, snake
 
 __all__ = ["metric_stream", "otlp", "otlp_rows"]
@@ -33,8 +33,9 @@ def otlp(contract: str) -> Decoder:
     """Return a decoder of OTLP export requests in protobuf or JSON, as the Collector's awskinesis exporter writes them.
 
     `contract` is the shipped contract of the signal: otel_metrics, otel_logs or otel_spans; use it, or one that has its
-    fields, for the pipeline. A row whose time is 0 takes the time when it was observed, or its record's arrival. Raise
-    UsageError for another contract.
+    fields, for the pipeline. What is no OTLP is read as a raw deflate stream, which the exporter writes with
+    `compression: flate`: it has no mark. A row whose time is 0 takes the time when it was observed, or its record's
+    arrival. Raise UsageError for another contract.
 
     >>> otlp("otel_spans")(b'{"resourceSpans": []}')
     []
@@ -42,8 +43,16 @@ def otlp(contract: str) -> Decoder:
     if contract not in SIGNALS:
         raise UsageError(f"otlp: {contract} is none of {', '.join(SIGNALS)}")
 
-    def decode(data: bytes) -> list[Row | Unread]:
+    def read(data: bytes) -> list[Row | Unread]:
         return list(otlp_rows(data, contract, in_json=data.lstrip().startswith(b"{"), nesting=MAX_NESTING))
+
+    def decode(data: bytes) -> list[Row | Unread]:
+        try:
+            return read(data)
+        except InvalidRecord:
+            if not (content := unflated(data)):
+                raise
+        return read(content)
 
     return decode
 

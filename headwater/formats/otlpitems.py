@@ -59,8 +59,11 @@ def parse_protobuf(body: bytes, contract: str) -> Iterator[Message | Unread]:
     check_messages(body)
     try:
         whole: Message = signal.request.FromString(body)
-    except DecodeError:
-        yield from _protobuf_items(body, signal)
+    except DecodeError as error:
+        items = [*_protobuf_items(body, signal)]
+        if not items:
+            raise InvalidRecord(f"not an OTLP request in protobuf: {one_line(error)[:200]}") from None
+        yield from items
         return
     if not _has_items(whole, signal) and has_unknown_fields(whole):
         raise InvalidRecord(f"nothing in it is known as {signal.items} of OTLP")

@@ -18,6 +18,7 @@ from headwater.producers.files import csv as csvfiles
 from headwater.producers.files import jsonlines
 from headwater.producers.files.blocks import BLOCK_BYTES, CountedSource, csv_blocks, lines_blocks
 from headwater.producers.files.parquet import HowToRead, how_to_read, plain_tables
+from headwater.producers.files.parquetpages import check_pages
 from headwater.producers.files.source import FileSource, one_line
 
 __all__ = ["EventFile", "OnInvalid", "read_events"]
@@ -101,6 +102,7 @@ class EventFile:
     def _parquet(self) -> Iterator[pa.Table]:
         try:
             file = pq.ParquetFile(self._source.raw, coerce_int96_timestamp_unit="us")
+            check_pages(self._name, self._source.raw, file.metadata)
             how = how_to_read(file)
             file = pq.ParquetFile(
                 self._source.raw, metadata=file.metadata, coerce_int96_timestamp_unit="us", read_dictionary=how.coded

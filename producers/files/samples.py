@@ -16,6 +16,7 @@ from headwater.contract.values import shown
 from headwater.errors import UsageError
 from headwater.producers.files.blocks import BLOCK_BYTES, csv_blocks, lines_blocks
 from headwater.producers.files.csv import MAX_COLUMNS
+from headwater.producers.files.parquetpages import check_pages
 from headwater.producers.files.source import FileSource, one_line
 
 __all__ = ["MOST_ROWS", "read_samples"]
@@ -75,6 +76,7 @@ def _csv(file: FileSource) -> Iterator[_Row]:
 
 def _parquet(file: FileSource) -> Iterator[_Row]:
     found = pq.ParquetFile(file.source.raw, coerce_int96_timestamp_unit="us")
+    check_pages(file.name, file.source.raw, found.metadata)
     _checked(file, found.schema_arrow.names)
     for batch in found.iter_batches(1_000):
         # nanoseconds would be objects of another library

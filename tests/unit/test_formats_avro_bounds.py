@@ -138,3 +138,45 @@ def test_a_schema_of_many_types_within_each_other_is_refused() -> None:
     for schema in (nested, chain):
         with pytest.raises(UsageError, match="more than 64 types within each other"):
             formats.avro(schema)
+
+
+def lists_of(item: Any) -> dict[str, Any]:
+    """A record with a list of these."""
+    return {"type": "record", "name": "r", "fields": [{"name": "list", "type": {"type": "array", "items": item}}]}
+
+
+def record(*kinds: Any) -> dict[str, Any]:
+    fields = [{"name": f"f{at}", "type": kind} for at, kind in enumerate(kinds)]
+    return {"type": "record", "name": "item", "fields": fields}
+
+
+DENSE = {
+    "records of a byte": (record("boolean"), 1),
+    "records of nulls and a byte": (record(*["null"] * 500, "boolean"), 1),
+    "records or nulls": (["null", record("boolean")], 2),
+    "lists": ({"type": "array", "items": "int"}, 1),
+    "lists of records": ({"type": "array", "items": record("boolean")}, 1),
+    "maps": ({"type": "map", "values": "int"}, 1),
+}
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_a_list_of_tiny_records_is_bounded(kind: str) -> None:
+    """Each is an object of 200 bytes and more, of a byte: 20 MB took 3 GB."""
+    item, size = DENSE[kind]
+    count = 5 << 20
+    item_bytes = b"\x02" + b"\0" if size == 2 else b"\0"
+    message = long(count) + item_bytes * count + b"\0"
+    for read in (formats.avro(lists_of(item)), lambda data: formats.avro()(container(lists_of(item), [(1, data)]))):
+        with pytest.raises(InvalidRecord, match="bytes"):
+            read(message)
+
+
+def test_lists_of_records_of_some_bytes_are_read() -> None:
+    """As many as the largest record has of the lines of an order."""
+    line = record("string", "int", "double")
+    count = 20_000
+    message = long(count) + (long(3) + b"abc" + b"\x04" + bytes(8)) * count + b"\0"
+    for read, data in ((formats.avro(lists_of(line)), message),
+                       (formats.avro(), container(lists_of(line), [(1, message)]))):  # fmt: skip
+        assert [len(row["list"]) for row in read(data)] == [count]  # type: ignore[index]

@@ -2,22 +2,38 @@
 
 import gzip
 import zlib
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from headwater import formats
 from headwater.contract import load_contract
+from headwater.errors import InvalidRecord
+from headwater.formats.otlpitems import SIGNALS, has_unknown_fields
 from tests.samples import ARRIVED_MS, NOON, NOON_MS, OTLP_JSON, lake, processed, spans
+
+
+def flate(data: bytes, level: int = -1) -> bytes:
+    """As Go's compress/flate ends a stream that is flushed and closed: with an empty last block."""
+    made = zlib.compressobj(level, wbits=-zlib.MAX_WBITS)
+    return made.compress(data) + made.flush(zlib.Z_SYNC_FLUSH) + made.flush()
 
 
 @pytest.mark.parametrize(
     "data",
-    [spans().SerializeToString(), gzip.compress(spans().SerializeToString()), zlib.compress(OTLP_JSON), OTLP_JSON],
-)
+    [
+        spans().SerializeToString(), gzip.compress(spans().SerializeToString()), zlib.compress(OTLP_JSON), OTLP_JSON,
+        *(flate(data, level) for data in (spans().SerializeToString(), OTLP_JSON) for level in (-1, 1, 9)),
+    ],
+)  # fmt: skip
 def test_what_the_collectors_awskinesis_exporter_writes(data: bytes) -> None:
-    """Its encodings otlp_proto and otlp_json with its compressions gzip and zlib."""
+    """Its encodings otlp_proto and otlp_json with its compressions gzip, zlib and flate."""
     (row,) = lake(formats.otlp("otel_spans"), load_contract("otel_spans"), data)
     assert (row["service"], row["name"], row["duration_ms"], row["ts"]) == ("shop", "pay", 5.0, NOON)
     assert (row["dropped_events"], row["trace_id"]) == (3, bytes(range(16)).hex())
@@ -76,3 +92,40 @@ def test_one_bad_item_of_a_request_costs_only_itself(levels: int) -> None:
         (letter,) = found.letters
         again = processed(formats.otlp("otel_logs"), load_contract("otel_logs"), letter.payload)
         assert (sum(table.num_rows for table in again.lake), len(again.letters)) == (0, 1)
+
+
+@pytest.mark.parametrize("contract", ["otel_spans", "otel_logs", "otel_metrics"])
+@given(st.one_of(st.binary(max_size=40), st.binary(max_size=20).map(flate),
+                 st.sampled_from([b"\x02\0", b"\x02\0\x12\0", b"\x0a\x02\x02\0"])))  # fmt: skip
+def test_bytes_that_are_no_otlp_are_never_no_events(contract: str, data: bytes) -> None:
+    """They are refused, whole or in part, unless protobuf itself reads a request without items in them."""
+    signal = SIGNALS[contract]
+    try:
+        found = [*formats.otlp(contract)(data)]
+    except InvalidRecord:
+        return
+    if not found:
+        empty = any(is_empty(signal.request, one) for one in (data, *unflated(data)))
+        assert empty or data.lstrip().startswith(b"{")
+
+
+def unflated(data: bytes) -> list[bytes]:
+    with suppress(zlib.error):
+        return [zlib.decompressobj(-zlib.MAX_WBITS).decompress(data)]
+    return []
+
+
+def is_empty(request: Any, data: bytes) -> bool:
+    with suppress(DecodeError):
+        return not has_unknown_fields(request.FromString(data))
+    return False
+
+
+def test_a_stream_of_deflate_that_comes_to_too_much_is_a_dead_letter() -> None:
+    """And so is one that is cut, or has something behind it: the reason is that of bytes which are no OTLP."""
+    data = flate(spans().SerializeToString())
+    name = spans()
+    name.resource_spans[0].scope_spans[0].spans[0].name = "x" * (1 << 20)
+    for broken in (data[:-1], data + b"x", flate(name.SerializeToString())):
+        with pytest.raises(InvalidRecord, match="not an OTLP request"):
+            formats.otlp("otel_spans")(broken)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from headwater import formats
 from headwater.codec import Decoder
+from headwater.codec.rows import MAX_EVENTS
 from headwater.contract import Contract, parse_contract
+from headwater.errors import InvalidRecord
 from headwater.processors.operators.decode import Part, Poison, decode
 from headwater.stream.record import StreamRecord
 from tests.samples import descriptors
@@ -90,6 +92,14 @@ def test_csv_that_is_all_alike_is_read_at_once(monkeypatch: pytest.MonkeyPatch) 
     decoder = formats.csv(CSV_COLUMNS).for_contract(of)
     monkeypatch.setattr(type(decoder), "__call__", lambda *_: pytest.fail("one by one"))
     assert len(found_in([b"a,1772366400000,1,1.5,x,\n" * 40] * 300, of, decoder)) == 12_000
+
+
+def test_more_lines_than_a_record_may_have_events_are_refused_before_they_are_read() -> None:
+    """With quotes among them, or none."""
+    of = contract(CSV_FIELDS)
+    for line in (b"\n", b",,,,,\n", b'"\n'):
+        with pytest.raises(InvalidRecord, match="more than 1048576 lines"):
+            formats.csv(CSV_COLUMNS).for_contract(of)(line * (MAX_EVENTS + 1))
 
 
 IMAGES = st.dictionaries(

@@ -1,0 +1,100 @@
+"""A Parquet page that comes to gigabytes is refused before room is made for it, whatever its file says elsewhere."""
+
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.contract import parse_contract
+from headwater.errors import HeadwaterError, UsageError
+from headwater.producers.files.files import read_events
+from headwater.producers.files.parquetpages import check_pages
+from headwater.producers.files.samples import read_samples
+
+OF = parse_contract(
+    "{name: c, version: 1, key: k, time: ts, fields: [{name: k, type: string}, {name: ts, type: timestamp}]}", "c"
+)
+ROWS = pa.table({"k": [f"key-{at % 7}" for at in range(5_000)], "ts": [1_772_366_400_000 + at for at in range(5_000)]})
+GIGABYTES = 2**31 - 1
+WAYS: list[dict[str, Any]] = [
+    {}, {"use_dictionary": False}, {"data_page_version": "2.0"}, {"compression": "none"},
+    {"write_statistics": False, "data_page_size": 512}, {"row_group_size": 900, "compression": "zstd"},
+    {"write_page_checksum": True}, {"compression": "gzip", "column_encoding": {"ts": "DELTA_BINARY_PACKED"},
+                                    "use_dictionary": ["k"]},
+]  # fmt: skip
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def announcing(data: bytes, at: int, size: int) -> bytes:
+    """The page whose header begins there says that it is of this size: fields 1 and 2 of the struct are numbers."""
+    kind, number = data[at : at + 2], at + 3
+    assert (kind[:1], data[at + 2]) == (b"\x15", 0x15)
+    end = next(place for place in range(number, number + 9) if data[place] < 0x80) + 1
+    return data[:number] + varint(size << 1) + data[end:]
+
+
+def first_pages(path: Path) -> list[int]:
+    metadata = pq.ParquetFile(path).metadata
+    chunks = [metadata.row_group(0).column(at) for at in range(metadata.num_columns)]
+    return [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_files_of_all_kinds_are_read(tmp_path: Path, way: dict[str, Any]) -> None:
+    """With dictionaries, both kinds of data pages, many of them, statistics and checksums in their headers."""
+    pq.write_table(ROWS, tmp_path / "e.parquet", **way)
+    assert sum(table.num_rows for table in read_events(tmp_path / "e.parquet", OF)) == ROWS.num_rows
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_page_of_gigabytes_is_refused(tmp_path: Path, way: dict[str, Any]) -> None:
+    """By import and by the proposal of a contract, in a line that says what to do, and no room is made for it."""
+    path = tmp_path / "e.parquet"
+    pq.write_table(ROWS, path, **way)
+    path.write_bytes(announcing(path.read_bytes(), first_pages(path)[0], GIGABYTES))
+    for read in (lambda: [*read_events(path, OF)], lambda: read_samples(path)):
+        with pytest.raises(
+            UsageError, match=r"row group 0 takes more than 256 MiB at once, .* smaller pages"
+        ) as refused:
+            read()
+        assert "\n" not in str(refused.value)
+    assert pa.default_memory_pool().max_memory() < GIGABYTES
+
+
+def test_the_pages_of_all_columns_count(tmp_path: Path) -> None:
+    """Of each one is held at a time: two of 120 MiB are taken, and three are too much."""
+    path = tmp_path / "e.parquet"
+    columns = {name: pa.array(["x" * 100] * 15_000) for name in "abc"}
+    pq.write_table(pa.table(columns), path, use_dictionary=False, compression="none", data_page_size=1 << 30)
+    for place, name in zip(first_pages(path), "abc", strict=True):
+        path.write_bytes(announcing(path.read_bytes(), place, 120 << 20))
+        with path.open("rb") as source, suppress(UsageError) if name == "c" else nullcontext():
+            check_pages("e", source, pq.ParquetFile(path).metadata)
+            assert name != "c"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=12))
+def test_broken_files_end_in_a_line(tmp_path_factory: pytest.TempPathFactory, at: int, odd: bytes) -> None:
+    """Whatever stands where a header was."""
+    path = tmp_path_factory.mktemp("odd") / "e.parquet"
+    pq.write_table(ROWS.slice(0, 300), path, use_dictionary=bool(at % 2))
+    data = path.read_bytes()
+    places = first_pages(path)
+    at = places[at % 2] + at % 40
+    path.write_bytes(data[:at] + odd + data[at + len(odd) :])
+    with suppress(HeadwaterError):
+        for _ in read_events(path, OF, on_invalid=lambda *_: None):
+            pass
