@@ -17,10 +17,13 @@ from headwater.processors.scaling.readings import read_samples, read_topology
 from headwater.processors.watermark import final_until
 from headwater.serving.console.letter_reader import MOST_COUNTED, CachedLetterStore, Letters
 from headwater.serving.console.overview import (
+    HeatPoint,
     Observations,
     Overview,
+    ShardRow,
     TableFigures,
     Totals,
+    heat_point,
     hops,
     rates,
     shard_rows,
@@ -84,6 +87,7 @@ class Collector:
         self._serving = Serving(self._ledger, self.pipeline, self._clock)
         self.history: deque[Totals] = deque(maxlen=_KEPT)
         self.points: deque[tuple[int, dict[str, float]]] = deque(maxlen=_POINTS)
+        self.heat: deque[HeatPoint] = deque(maxlen=_POINTS)
         self._table, self._table_ms = TableFigures(), 0
         self._letter_store: CachedLetterStore | None = None
         self._waiting_letters: int | None = None
@@ -120,30 +124,34 @@ class Collector:
             views=len(self.pipeline.views),
             watermark_ms=final_until(self.pipeline, self._sources.idle_seconds, entries, topology.parents, now),
         )
-        self._add_point(now)
+        rows, places = shard_rows(found), hops(found, self.history)
+        self._add_point(now, rows, places[0].per_second or 0.0)
         lease, _ = documents.document("publisher")
         scaling, _ = documents.document(f"autoscaler.{self.stream}")
         return Overview(
             at_ms=now,
-            hops=hops(found, self.history),
-            shards=shard_rows(found),
+            hops=places,
+            shards=rows,
             publisher=str(lease.get("owner", "")),
             counts=_sum_counts([entry.counts for entry in entries]),
             jobs=tuple(Jobs(documents, self._clock).shown()),
             points=tuple(self.points),
+            heat=tuple(self.heat),
             decisions=tuple(
                 (int(one["at_ms"]), str(one["action"]), "; ".join(one["reasons"]))
                 for one in reversed(scaling.get("decisions", []))
             ),
         )
 
-    def _add_point(self, now: int) -> None:
+    def _add_point(self, now: int, rows: Sequence[ShardRow], arriving: float) -> None:
         last = self.points[-1][0] if self.points else 0
         if now - last < _POINT_MS:
             return
         if self.points and now - last > _GAP_MS:  # no page was open meanwhile: a point without values breaks the line
             self.points.append((now - 1, {}))
-        self.points.append((now, rates(self.history)))
+            self.heat.append((now - 1, {}))
+        self.points.append((now, rates(self.history) | {"arriving": arriving}))
+        self.heat.append(heat_point(now, rows))
 
     def table_state(self) -> TableFigures:
         """Read the table's current snapshot, and from its manifests the sizes of its files."""

@@ -9,23 +9,44 @@ from headwater.serving.console.charts import rate_options
 from headwater.serving.console.elements import card, replace_options
 from headwater.serving.console.formatting import behind, legible
 from headwater.serving.console.overview import Hop, Overview
+from headwater.serving.console.pictures import sparkline
+from headwater.serving.console.places import link_to
 
 __all__ = ["FlowPanel", "RatesPanel", "hop_texts"]
 
 _LANES = (("lake files", "table"), ("views",), ("dead letters",))
 """Rows of boxes that events go to from the processor."""
+_SECTIONS = {
+    "stream": "shards",
+    "processor": "rates",
+    "lake files": "table",
+    "table": "table",
+    "views": "views",
+    "dead letters": "letters",
+}
+"""Sections that say more of each place."""
+_RATES = {
+    "stream": "arriving",
+    "processor": "events",
+    "lake files": "lake",
+    "table": "published",
+    "dead letters": "dead",
+}
+"""Rates of the last minutes by place."""
+_COLOURS = {"well": "bg-primary", "late": "bg-warning", "amiss": "bg-negative"}
 
 
 class FlowPanel:
     """Show the places that events pass as boxes, from left to right; on a phone from top to bottom."""
 
     def __init__(self) -> None:
-        self._boxes: dict[str, tuple[Any, list[Any]]] = {}
+        self._boxes: dict[str, tuple[Any, list[Any], Any]] = {}
         with (
             card(
                 "flow",
                 "Flow",
-                "Events that reached each place, events a second, and the age of the oldest that waits.",
+                "Events that reached each place, events a second with the last 15 minutes, and the age of the oldest "
+                "that waits: amber from a minute on; red where something is to be done.",
                 wide=True,
             ),
             ui.element("div").classes("w-full flex max-sm:flex-col items-center gap-2").props('role="list"'),
@@ -50,15 +71,16 @@ class FlowPanel:
             f'role="listitem" aria-label="{name}"'
         )
         with box:
-            ui.label(name).classes("text-sm font-bold")
-            self._boxes[name] = (box, [ui.label("–") for _ in range(3)])
+            ui.link(name, link_to(_SECTIONS[name])).classes("text-sm font-bold text-white")
+            self._boxes[name] = (box, [ui.label("–") for _ in range(3)], ui.html(""))
 
     def show(self, found: Overview) -> None:
         """Show counts, rate and lag of each place."""
         for hop in found.hops:
-            box, labels = self._boxes[hop.name]
-            box.classes(add="bg-negative" if hop.needs_attention else "bg-primary")
-            box.classes(remove="bg-primary" if hop.needs_attention else "bg-negative")
+            box, labels, line = self._boxes[hop.name]
+            box.classes(add=_COLOURS[hop.state], remove=" ".join({*_COLOURS.values()} - {_COLOURS[hop.state]}))
+            if hop.name in _RATES:
+                line.set_content(sparkline([rate.get(_RATES[hop.name]) for _, rate in found.points]))
             for label, text in zip(labels, hop_texts(hop), strict=True):
                 label.set_text(text)
 

@@ -12,18 +12,23 @@ from headwater.stream import sequence
 from headwater.stream.hashkeys import HASH_SPACE
 
 __all__ = [
+    "HeatPoint",
     "Hop",
     "Observations",
     "Overview",
     "ShardRow",
     "TableFigures",
     "Totals",
+    "heat_point",
     "hops",
     "rates",
     "shard_rows",
     "sum_totals",
     "waiting_since",
 ]
+
+
+_LATE_MS = 60_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,11 @@ class Hop:
     needs_attention: bool = False
     """True when an operator has to do something."""
 
+    @property
+    def state(self) -> str:
+        """Return `amiss` when an operator has to do something, `late` when what waits is a minute old, else `well`."""
+        return "amiss" if self.needs_attention else "late" if (self.lag_ms or 0) >= _LATE_MS else "well"
+
 
 @dataclass(frozen=True)
 class ShardRow:
@@ -111,6 +121,11 @@ class ShardRow:
     closed: bool
 
 
+HeatPoint = tuple[int, Mapping[str, tuple[float, float, float | None]]]
+"""A time, and the open shards of then: where each begins, how wide it is, and its share of the nearest limit."""
+_MOST_SHARDS = 256
+
+
 @dataclass(frozen=True)
 class Overview:
     """Hold everything that changes by the second, as of one moment."""
@@ -124,8 +139,16 @@ class Overview:
     """The latest comes first."""
     points: tuple[tuple[int, Mapping[str, float]], ...] = ()
     """Rates over the last minutes; a point without values marks a gap in which no page was open."""
+    heat: tuple[HeatPoint, ...] = ()
+    """The hash space over the last minutes; a point without shards marks such a gap, or more than 256 shards."""
     decisions: tuple[tuple[int, str, str], ...] = ()
     """Decisions of the autoscaler, newest first: time, action, reasons."""
+
+
+def heat_point(at_ms: int, rows: Sequence[ShardRow]) -> HeatPoint:
+    """Return the open shards and their heat, none of very many."""
+    here = {row.shard_id: (row.start, row.width, row.hottest) for row in rows if row.open}
+    return at_ms, here if len(here) <= _MOST_SHARDS else {}
 
 
 def sum_totals(entries: Sequence[ShardEntry], published: int | None, at_ms: int) -> Totals:

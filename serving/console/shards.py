@@ -7,8 +7,9 @@ from nicegui import ui
 from headwater.serving.console.charts import heat_text, shard_options
 from headwater.serving.console.details import Detail
 from headwater.serving.console.elements import Cell, card, fill_table, replace_options, table
-from headwater.serving.console.formatting import age, moment, short, size
-from headwater.serving.console.overview import Overview, ShardRow
+from headwater.serving.console.formatting import age, clock_time, moment, short, size
+from headwater.serving.console.overview import HeatPoint, Overview, ShardRow
+from headwater.serving.console.pictures import heat_changes, heat_picture
 from headwater.serving.console.places import link_to
 
 __all__ = ["ShardsPanel", "shard_cells", "shard_facts"]
@@ -25,6 +26,8 @@ class ShardsPanel:
         note = "The hash space from left to right, with the share of the limit that is nearest: from 50 % amber, "
         with card("shards", "Shards", note + "from 80 % red.", wide=True):
             self._chart = ui.echart(shard_options(()), renderer="svg").classes("w-full h-20")
+            self._heat = ui.html("").classes("w-full")
+            self._changes = ui.label("").classes("text-sm opacity-80")
             self._table = table([*_COLUMNS, "committed", "position"], "shard", pagination=6)
             with ui.expansion("What the autoscaler decided").classes("w-full") as decided:
                 self._decisions = table(["at", "decision", "why"], "at", pagination=5, empty="nothing yet")
@@ -33,10 +36,20 @@ class ShardsPanel:
     def show(self, found: Overview) -> None:
         """Show the shards of an overview, and the autoscaler's decisions."""
         replace_options(self._chart, shard_options(found.shards))
+        if found.heat:
+            self._heat.set_content(heat_picture(found.heat))
+            self._changes.set_text(heat_summary(found.heat))
         fill_table(self._table, map(shard_cells, sorted(found.shards, key=_coldness)))
         fill_table(self._decisions, ((moment(at), action, why) for at, action, why in found.decisions))
         if self.detail.name is not None:
             self.detail.show(shard_facts(self.detail.name, found.shards))
+
+
+def heat_summary(points: Sequence[HeatPoint]) -> str:
+    """Return the line below the picture of heat: how long ago its lower end is, and what was split and merged."""
+    changes = heat_changes(points)
+    since = f"The same from now (top) back to {clock_time(points[0][0])} (bottom)."
+    return " ".join([since, *(f"{one}." for one in changes)])
 
 
 def _coldness(row: ShardRow) -> tuple[bool, bool, float]:

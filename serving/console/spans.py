@@ -20,6 +20,8 @@ SPANS = {
 _LENGTHS = {"1h": _HOUR_MS, "6h": 6 * _HOUR_MS, "1d": 24 * _HOUR_MS, "7d": 168 * _HOUR_MS}
 _FENCE = 3
 """Times beyond the quarters by so many of their distance are strays, at most a twentieth at either end."""
+_FAR = 100
+"""Of three times one is a stray if it is so many times farther away than the other two are from each other."""
 
 
 def span_of(times: Sequence[int], choice: str = "") -> Span | None:
@@ -42,6 +44,9 @@ def span_of(times: Sequence[int], choice: str = "") -> Span | None:
         fence = _FENCE * max(1, last - first)
         start = sum(one < first - fence for one in ordered[:few])
         stop -= sum(one > last + fence for one in ordered[-few:])
+    elif len(ordered) == 3:
+        early, late = ordered[1] - ordered[0], ordered[2] - ordered[1]
+        start, stop = int(early > _FAR * late > 0), 3 - int(late > _FAR * early > 0)
     usual = ordered[start], ordered[stop - 1]
     return max(usual[0], usual[1] - _LENGTHS[choice]) if choice in _LENGTHS else usual[0], usual[1]
 

@@ -31,6 +31,10 @@ nav.sections a {{ color: #fff; text-decoration: none; white-space: nowrap; paddi
 nav.sections a {{ border-radius: 4px; }}
 nav.sections a:hover {{ text-decoration: underline; }}
 nav.sections a[aria-current] {{ background: #fff; color: {BRAND}; }}
+svg.spark {{ width: 100%; height: 16px; fill: none; stroke: #fff; stroke-width: 1.2; opacity: 0.8; }}
+svg.heat {{ display: block; width: 100%; height: 90px; padding: 0 8px; }}
+svg.heat rect {{ stroke: var(--paper); stroke-width: 1; vector-effect: non-scaling-stroke; }}
+.q-table__card {{ background: transparent !important; }}
 .q-loading-bar {{ display: none; }}
 .failed {{ color: var(--bad); }}
 a.inward {{ color: var(--link); text-decoration: underline; }}

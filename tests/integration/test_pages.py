@@ -70,6 +70,7 @@ def test_each_thing_has_a_link(world: dict[str, Any], page: Page) -> None:
     }
     page.goto(world["console"])
     expect(section(page, "flow").get_by_role("listitem", name="stream")).to_contain_text("/s")
+    expect(section(page, "flow").locator("svg.spark")).to_have_count(5)
     assert shown(page) == list(SECTIONS)
     for name, (thing, fact) in things.items():
         link = link_to(name, thing)
@@ -132,6 +133,7 @@ def test_a_phone_shows_one_section_at_a_time(world: dict[str, Any], page: Page) 
 def test_headings_sort_by_keyboard(world: dict[str, Any], page: Page) -> None:
     page.goto(world["console"] + "/" + link_to("shards"))
     expect(section(page, "shards").locator("tbody a")).to_have_count(2)
+    expect(section(page, "shards").locator("svg.heat rect")).to_have_count(2)
     heading = section(page, "shards").get_by_role("columnheader", name="shard", exact=True)
     expect(heading).to_have_attribute("aria-sort", "none")
     for key, order in (("Enter", "ascending"), ("Space", "descending")):

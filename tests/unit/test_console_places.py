@@ -109,6 +109,9 @@ def test_a_stray_does_not_stretch_a_chart() -> None:
     )
     assert span_of(times, "all") == (0, 9_000 * DAY)
     assert span_of(times, "1h") == (usual[0], usual[-1])
+    assert span_of([0, *usual[:2]]) == span_of([*usual[:2], 9_000 * DAY]) == (usual[0], usual[1])
+    assert span_of([0, *usual[::30]]) == (usual[0], usual[30])
+    assert span_of(usual[:3]) == (usual[0], usual[2])
     days = [340 * DAY + at * 6 * 60 * MINUTE for at in range(60)]
     assert span_of([0, *days], "1d") == (days[-1] - DAY, days[-1])
 
