@@ -157,9 +157,10 @@ class OriginSets:
 
     def _look_up(self, code: Ints, seq: Ints) -> Mask:
         """Tell of each event, sorted, whether it is in no interval."""
-        outside = (seq < self._first[code]) | (seq > self._last[code])
-        below = np.flatnonzero(outside & (seq < self._first[code]))
-        outside[below] = ~self._low.holds(code[below], seq[below])
+        below = seq < self._first[code]
+        outside = below | (seq > self._last[code])
+        at = np.flatnonzero(below)
+        outside[at] = ~self._low.holds(code[at], seq[at])
         return outside
 
     def _insert(self, rows: Runs) -> None:

@@ -7,6 +7,11 @@ _TOKEN = "a token of nine random bytes tells writers apart as one of eight does"
 _COLLECTED = "the connection closes as soon as nobody has it, and nobody has one of an outbox that does not open"
 _SAME_GAPS = "the part that the loop then takes is the one that is added after it, or empty"
 _CANDIDATE = "one row more is encoded to see whether it is too large, and it is not"
+_GROWN = "the columns grow to their length, and no other, as soon as there is an origin"
+_EMPTY = "the last number is below the first as well, so there is none"
+_LOOKED_UP = "these numbers are then looked up, or found to go on, by the other way: the set is the same"
+_IN_NONE = "the runs are in no interval, so none begins or ends where one does"
+_SHORTCUT = "it only says whether the sort can be left out, or that is found out a step later"
 _SET_BEFORE = "it is set before it is looked at"
 
 EXPLAINED: dict[str, str] = {
@@ -20,6 +25,39 @@ EXPLAINED: dict[str, str] = {
     "headwater.processors.operators.conflicts _letter: len(lines) <= _MOST_BYTES -> len(lines) < _MOST_BYTES": (
         "of a letter of just 1 MiB the whole record is kept, and the conflicting events are in it"
     ),
+    "headwater.lineage.origins OriginSets.__init__: 0 -> 1 (2)": _GROWN,
+    "headwater.lineage.origins OriginSets.__init__: 0 -> 1 (3)": _GROWN,
+    "headwater.lineage.origins OriginSets.codes: size > before -> size >= before": _GROWN,
+    "headwater.lineage.origins OriginSets.codes: 1 -> 2": _EMPTY,
+    "headwater.lineage.origins OriginSets.forget: 0 -> 1": _EMPTY,
+    "headwater.lineage.origins OriginSets.forget: 1 -> 2": _EMPTY,
+    "headwater.lineage.origins OriginSets._forget_expired: 0 -> 1": _EMPTY,
+    "headwater.lineage.origins OriginSets._forget_expired: 1 -> 2": _EMPTY,
+    "headwater.lineage.origins OriginSets._add_sorted: leads & known -> leads | known": _LOOKED_UP,
+    "headwater.lineage.origins OriginSets._add_sorted: a >= first -> a > first": _LOOKED_UP,
+    "headwater.lineage.origins OriginSets._add_sorted: (a <= last) | (a - 1 == last) -> "
+    "(a <= last) & (a - 1 == last)": _LOOKED_UP,
+    "headwater.lineage.origins OriginSets._add_sorted: a <= last -> a < last": _LOOKED_UP,
+    "headwater.lineage.origins OriginSets._add_sorted: a - 1 -> a + 1": _LOOKED_UP,
+    "headwater.lineage.origins OriginSets._insert: a > self._last[code] -> a >= self._last[code]": _IN_NONE,
+    "headwater.lineage.origins OriginSets._insert: b < self._first[code] -> b <= self._first[code]": _IN_NONE,
+    "headwater.lineage.origins OriginSets._insert: a > self._last[code] -> a >= self._last[code] (2)": _IN_NONE,
+    "headwater.lineage.origins OriginSets._unite: top_last + 1 -> top_last - 1": _LOOKED_UP,
+    "headwater.lineage.origins OriginSets._unite: 1 -> 2 (6)": "any number below 0 stands for as many as there are",
+    "headwater.lineage.origins _runs: 0 -> 1": "there is none to take",
+    "headwater.lineage.origins sorted_rows: len(codes) > 1 -> len(codes) >= 1": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: 1 -> 2": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: codes[0] == codes[-1] -> codes[0] != codes[-1]": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: 0 -> 1": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: 1 -> 2 (2)": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: codes == codes[0] -> codes != codes[0]": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: 0 -> 1 (2)": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: seqs[1:] > seqs[:-1] -> seqs[1:] >= seqs[:-1]": _SHORTCUT,
+    "headwater.lineage.origins sorted_rows: int(codes.max()).bit_length() + seq_bits + row_bits > 62 -> "
+    "int(codes.max()).bit_length() + seq_bits + row_bits >= 62": "63 bits fit as well",
+    "headwater.lineage.origins sorted_rows: 62 -> 63": "63 bits fit as well",
+    "headwater.lineage.members member_slices: 1 -> 2": "-2 is no origin's code either",
+    "headwater.lineage.members member_slices: 1 -> 2 (2)": "-2 is no origin's code either",
     "headwater.processors.engine.engine Effects: 0 -> 1 (3)": "whoever takes records in says how many",
     "headwater.processors.engine.engine Engine._dead_rows: self.pipeline.contract.id is None or not len(state.dead) -> "
     "self.pipeline.contract.id is None and (not len(state.dead))": "where no event is dead none is found",
@@ -37,6 +75,8 @@ EXPLAINED: dict[str, str] = {
     "headwater.processors.operators.conflicts find_conflicts: 1 -> 2": "-2 is no place of a record either",
     "headwater.processors.shard.flushes _read: 8 -> 9 (3)": "a stream ends before the byte that is too many",
     "headwater.processors.shard.outgoing _fitting: False -> True": "where MD5 may be used, its value is the same",
+    "headwater.sinks.lake.standing TableState: 0 -> 1": "the next number after an attempt is 1 at least",
+    "headwater.sinks.lake.standing plan_files: 0 -> 1": "it is asked of what was tried alone, and nothing was",
     "headwater.producers.outbox Outbox.__init__: 0 -> 1": "another process's file is refused a second later",
     "headwater.producers.outbox Outbox.__init__: self._db.close() -> nothing": _COLLECTED,
     "headwater.producers.outbox Outbox.__init__: self._db.close() -> nothing (2)": _COLLECTED,

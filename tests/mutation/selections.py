@@ -32,11 +32,11 @@ CORE = (
     # what was seen, and the only commit point
     _unit("lineage.intervals", "lineage"),
     _unit("lineage.members", "members"),
-    _unit("lineage.origins", "lineage state_children horizon own_ids"),
+    _unit("lineage.origins", "origins_model"),
     _unit("ledger", "ledger ledger_reads upstream forged_controls publisher"),
     # the pure step
-    _unit("processors.engine.engine", "engine_effects conflicts redrive"),
-    _unit("processors.engine.state", "shard_state state_children horizon"),
+    _unit("processors.engine.engine", "engine_effects"),
+    _unit("processors.engine.state", "shard_state"),
     _unit("processors.operators.dedupe", "identities own_ids redrive"),
     _unit("processors.operators.conflicts", "conflicts own_ids"),
     _unit("processors.operators.misplaced", "misplaced"),
@@ -46,7 +46,7 @@ CORE = (
     _unit("processors.shard.worker", _SHARD),
     # the table of the lake
     _unit("sinks.lake.publisher", _PUBLISHER),
-    _unit("sinks.lake.standing", _PUBLISHER),
+    _unit("sinks.lake.standing", "standing"),
     # views
     _unit("sinks.views.store", f"{_VIEWS} view_interleavings view_hot_row"),
     # from an application to the stream

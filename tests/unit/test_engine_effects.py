@@ -139,6 +139,12 @@ def test_copies_are_dropped_and_events_of_others_never() -> None:
     assert (found.numbers("excluded"), len(found.last.keys[0][0])) == ([(1, 2)], 2)
 
 
+def test_other_content_under_a_known_identity_is_a_letter() -> None:
+    found = Reader().read(batch([1, 2]), batch([5, 2]))
+    assert (found.lake, found.state.counts["conflicts"]) == ([("p", 0, 1), ("p", 1, 2)], 1)
+    assert [number for number, *_ in found.letters] == ["11"]
+
+
 def test_invalid_events_are_buried_once_and_stop_no_other() -> None:
     """Lines with nothing that is right, a batch with a wrong event, and one in which nothing is right."""
     good, bad = (json.dumps(rows([one])[0]).encode() for one in (1, 5_000))
