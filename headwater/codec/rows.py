@@ -6,6 +6,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice, repeat
@@ -287,6 +288,8 @@ def event_record(row: Row, *, flat: bool) -> bytes:
     `flat` is for the contract's own names, as when a user's function failed on a decoded event.
     """
     body = {"row": dict(row), "flat": flat}
+    with suppress(ValueError, TypeError, RecursionError):  # of what JSON lacks, as below
+        return encode_control(EVENT, body)
     try:
         text = json.dumps(body, default=jsonable, allow_nan=False)
     except (ValueError, TypeError, RecursionError):  # numbers that JSON lacks, keys that are no text

@@ -316,6 +316,7 @@ def _small(
         invalid.setdefault(int(np.searchsorted(starts, row.index, side="right")) - 1, []).append(row)
     broken = np.zeros(len(units), np.bool_)
     broken[[*invalid]] = True
+    none = _part(at, 0, 0, starts, decoded)
     changes = np.flatnonzero(np.diff(broken)) + 1
     out: list[Found] = []
     for first, last in pairwise([0, *changes.tolist(), len(units)]):
@@ -326,9 +327,9 @@ def _small(
             if len(invalid[one]) > MAX_LETTERS:
                 out += alone(one, one + 1)
                 continue
-            part = _part(at, one, one + 1, starts, decoded)
             rows = tuple(row._replace(index=row.index - int(starts[one])) for row in invalid[one])
-            out.append(replace(part, decoded=replace(part.decoded, invalid=rows)))
+            part = none if len(rows) == len(units[one]) else _part(at, one, one + 1, starts, decoded)
+            out.append(replace(part, at=at + one, decoded=replace(part.decoded, invalid=rows)))
     return out
 
 
