@@ -31,7 +31,8 @@ _TICK_SECONDS = 1.0
 _ROWS_ON_A_PHONE = 4
 _SIGN_OUT = "fetch('/logout', {method: 'POST'}).finally(() => location.assign('/login'))"
 _TO_LOGIN = """
-const look = () => fetch('/').then((found) => found.redirected && location.assign(found.url)).catch(() => 0);
+const go = (found) => found.redirected && location.assign(found.url + location.hash);
+const look = () => fetch('/').then(go).catch(() => 0);
 for (const lost of ['disconnect', 'connect_error']) window.socket.on(lost, look);
 """
 """Script that goes to the login page once the socket is closed because the key was revoked."""

@@ -32,7 +32,7 @@ def span_of(times: Sequence[int], choice: str = "") -> Span | None:
     >>> span_of([0, 1_000_000, 1_000_060, 1_000_120], "all")
     (0, 1000120)
     """
-    ordered = sorted(times)
+    ordered = sorted(set(times))  # many keys have a window of the same time
     if not ordered:
         return None
     if choice == "all":

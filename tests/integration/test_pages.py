@@ -95,6 +95,19 @@ def test_each_thing_has_a_link(world: dict[str, Any], page: Page) -> None:
     expect(section(page, "shards")).to_contain_text("not known")
 
 
+def test_a_link_holds_through_the_login(world: dict[str, Any], browser: Browser) -> None:
+    context = browser.new_context(viewport=WIDE)
+    page = context.new_page()
+    link = link_to("shards", hostile("shard0"))
+    page.goto(world["console"] + "/" + link)
+    assert page.url == world["console"] + "/login" + link
+    page.get_by_label("API key").fill(world["key"])
+    page.keyboard.press("Enter")
+    expect(section(page, "shards").get_by_role("cell", name="owner", exact=True)).to_be_visible()
+    assert page.url == world["console"] + "/" + link
+    context.close()
+
+
 def test_what_is_chosen_of_a_view_has_a_link(world: dict[str, Any], page: Page) -> None:
     page.goto(world["console"] + "/" + link_to("views", "nosuch", "", "nosuch", "nosuch"))
     views = section(page, "views")
