@@ -91,6 +91,9 @@ class Outgoing:
         for stream, origins in found.get("unannounced", {}).items():
             self._sent[stream].update({origin: int(count) for origin, count in origins.items()})
             self._announced_ms = 0 if origins else self._announced_ms  # as soon as what it says is confirmed
+        # a receipt that names these again has readers look for what they may have forgotten by now
+        for stream, origins in found.get("announced", {}).items():
+            self._announced[stream].update({origin: int(count) for origin, count in origins.items()})
         body = self._ports.objects.get(self._key) if self._key else base64.b64decode(found.get("batches", ""))
         self._waiting = list(_unpacked(body)) if body else []
         for key in self._keys(int(before["epoch"])) if before else ():
@@ -167,6 +170,10 @@ class Outgoing:
         unannounced = {stream: self._unannounced(stream, origins) for stream, origins in sent.items()}
         document: dict[str, Any] = {"epoch": self._epoch, "through": through, "unannounced": unannounced}
         document["contracts"] = self._contracts
+        document["announced"] = {
+            stream: {origin: done for origin in origins if (done := self._announced[stream].get(origin, 0))}
+            for stream, origins in unannounced.items()
+        }
         body, key = _packed(batches) if batches else b"", ""
         if len(body) > INLINE_STATE:
             one, other = self._keys(self._epoch)

@@ -150,6 +150,7 @@ def test_what_is_due_is_put_after_its_second_and_told_after_thirty() -> None:
         "through": pos(7),
         "unannounced": {"a": {}, "b": {}},
         "contracts": {"a": "reading", "b": "doubled"},
+        "announced": {"a": {}, "b": {}},
     }
     revision = world.revision
     world.clock.advance(30_000)
@@ -245,6 +246,21 @@ def test_what_a_predecessor_put_and_did_not_tell_of_is_told_at_the_first_time() 
     world.clock.advance(29_999)
     quiet.tick(pos(5))
     assert (world.told(), world.revision) == ([], revision)
+
+
+def test_a_successor_tells_of_nothing_that_its_predecessor_has_told_of() -> None:
+    """Maybe a month ago: readers who have forgotten it since would look for it in vain."""
+    world = World()
+    old = world.owner(1)
+    world.life(old, 5, 6)
+    old.before_commit(pos(6), closed=True)
+    assert world.told() == [("a", "reading", [[[0, 2]]])]
+    world.life(old, 7)
+    old.before_commit(pos(7), closed=False)
+    world.owner(2).tick(pos(7))
+    assert world.told() == [("a", "reading", [[[2, 3]]])]
+    world.owner(3).tick(pos(7))
+    assert world.told() == []
 
 
 def test_a_stream_that_is_down_holds_up_no_other_and_gets_each_batch_once() -> None:
