@@ -99,7 +99,7 @@ class OriginSets:
 
     def expired(self, codes: Ints, arrived_ms: Ints) -> list[str]:
         """Return the origins of these codes that are to be forgotten when events of them arrive then: see `add`."""
-        gone = self._known(codes) & (self._seen_ms[codes] + self.horizon_ms < arrived_ms)
+        gone = self.known(codes) & (self._seen_ms[codes] + self.horizon_ms < arrived_ms)
         return [self.name(code) for code in np.unique(codes[gone]).tolist()] if gone.any() else []
 
     def forget(self, origins: Sequence[str]) -> None:
@@ -114,16 +114,16 @@ class OriginSets:
         horizon.
         """
         codes = self.codes(origins)
-        met = codes[self._known(codes) & (self._seen_ms[codes] + self.horizon_ms >= arrived_ms)]
+        met = codes[self.known(codes) & (self._seen_ms[codes] + self.horizon_ms >= arrived_ms)]
         self._seen_ms[met] = np.maximum(self._seen_ms[met], arrived_ms)
 
     def _forget_expired(self, met: Ints, arrived_ms: Ints) -> None:
-        gone = met[self._known(met) & (self._seen_ms[met] + self.horizon_ms < arrived_ms)]
+        gone = met[self.known(met) & (self._seen_ms[met] + self.horizon_ms < arrived_ms)]
         self._first[gone], self._last[gone] = 0, -1
         self._low.forget(gone)
 
-    def _known(self, code: Ints) -> Mask:
-        """Tell of each origin whether it has any interval."""
+    def known(self, code: Ints) -> Mask:
+        """Tell of each origin, by its code, whether it has any interval."""
         known: Mask = self._last[code] >= self._first[code]
         return known
 
@@ -137,7 +137,7 @@ class OriginSets:
         starts = np.flatnonzero(~goes_on)
         stops = np.append(starts[1:], len(code))
         c, a, b = code[starts], seq[starts], seq[stops - 1]
-        first, last, known = self._first[c], self._last[c], self._known(c)
+        first, last, known = self._first[c], self._last[c], self.known(c)
         leads = changed[starts]
         fresh = leads & ~known
         # a - 1 wraps for the lowest number alone, which then does not lie behind any other

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
@@ -92,6 +93,11 @@ class ShardState:
         gone = self.seen.expired(codes, arrived_ms)
         for name in _WITH_SEEN:
             getattr(self, name).forget(gone)
+        if len(self.accepted):  # of an origin whose events went to other shards a receipt is all that is here
+            new = ~self.seen.known(codes)
+            met, first = np.unique(codes[new], return_index=True)
+            for code, at in zip(met.tolist(), first.tolist(), strict=True):
+                self.forget_receipts([self.seen.name(code)], int(arrived_ms[new][at]))
 
     def forget_receipts(self, origins: Iterable[str], arrived_ms: int) -> None:
         """Forget what receipts said of these origins where nothing of them has arrived for the horizon by then.

@@ -121,6 +121,17 @@ def test_what_was_read_here_is_known_while_receipts_of_its_origin_come(restarts:
 
 
 @pytest.mark.parametrize("restarts", [True, False])
+def test_an_origin_known_here_by_receipts_alone_goes_on_after_a_month(restarts: bool) -> None:
+    """Its events were on another shard, which has forgotten them: they are not missing when new ones come here."""
+    shard = Shard(Pipeline("t", SEALED).lake("t"), restarts=restarts)
+    shard.receipt(0, "d", 2)
+    shard.put(40, 2)
+    shard.take(int(START + 40 * DAY), encode_control("receipt", {"contract": "reading", "intervals": {"d": [[2, 3]]}}))
+    assert shard.state.accepted.get("d").intervals == [(2, 3)]
+    assert shard.audited() == (True, 0, 0)
+
+
+@pytest.mark.parametrize("restarts", [True, False])
 def test_an_origin_that_is_silent_for_a_month_is_forgotten_as_a_whole(restarts: bool) -> None:
     """What was excluded of it under the same numbers says nothing about the new events."""
     shard = Shard(Pipeline("t", OWN).where(without_sevens).lake("t"), restarts=restarts)
