@@ -193,7 +193,7 @@ def test_letters_beyond_those_shown_are_sent_once(up: dict[str, Any], browser: B
     pages[0].keyboard.press("Enter")
     pages[1].keyboard.press("Enter")  # while the first are on their way, or just after
     expect(pages[0].get_by_text("260 sent again")).to_be_visible()
-    expect(pages[1].get_by_text("sent already")).to_be_visible()
+    expect(pages[1].get_by_text(re.compile("sent already|^0 sent again"))).to_be_visible()  # as soon, or later
     for page in pages:
         page.close()
     assert sum(letters_in(key) for key in services.objects.list("redriven/")) == 260
