@@ -155,7 +155,7 @@ class GatewaySettings(BaseSettings):
     max_arrow_rows: Count = 2_000_000
     max_nesting: Annotated[Count, Field(le=100)] = 32
     """Maximum depth of JSON in OTLP; an event's values are never nested."""
-    max_inflight_bytes: Bytes = 192 << 20
+    max_inflight_bytes: Bytes = 128 << 20
     """All requests that are not answered yet, together: a third for bodies as they come, the others for what reading
     them takes at its peak."""
     max_buffer_bytes: Bytes = 64 << 20
