@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bench.formatcases import NOON_MS, FormatCase, Rows, batches
 from headwater import formats
 from headwater.contract import load_contract
+from headwater.formats.framing import uvarint
 
 
 def text(value: Any) -> str | None:
@@ -140,14 +141,6 @@ def metric_stream() -> FormatCase:
     return FormatCase(
         "CloudWatch metric stream", "FromString and a loop", formats.metric_stream(), of, batches(made), plain, rows
     )
-
-
-def uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
 
 
 OTLP_CASES = (otlp_protobuf, otlp_json, metric_stream)

@@ -45,7 +45,7 @@ class Served:
         return [row["value"] for one in self.stream.decoded(contract) for row in one.table.to_pylist()]
 
 
-def event(value: float = 1.0, **more: object) -> dict[str, object]:
+def event(value: float | None = 1.0, **more: object) -> dict[str, object]:
     return {"device": "d", "metric": "m", "ts": "2026-01-01T00:00:00Z", "value": value} | more
 
 

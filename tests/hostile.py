@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
@@ -55,7 +56,7 @@ from headwater.web.http_server import serve_in_thread
 from headwater.web.keys import KeyStore
 from tests.gateway import TELEMETRY, served
 
-__all__ = ["BIDI", "SHARDS", "hostile", "paths_of", "running"]
+__all__ = ["BIDI", "SHARDS", "hostile", "paths_of", "world"]
 
 BIDI = "\u202e\u2066\u200f"
 """Characters that turn the text behind them around: an override, an isolate, a mark."""
@@ -232,9 +233,9 @@ def hostile_contract() -> Contract:
     return forced
 
 
-@contextmanager
-def running() -> Iterator[dict[str, Any]]:
-    """The services as a process; yields what it prints."""
+@pytest.fixture(scope="module")
+def world() -> Iterator[dict[str, Any]]:
+    """Run the services as a process; yield what it prints."""
     command = [sys.executable, "-m", "tests.hostile"]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -164,6 +164,31 @@ def seqs(settings: Settings) -> Counter[int]:
     return Counter(open_table(settings, "metric").scan(selected_fields=("_seq",)).to_arrow()["_seq"].to_pylist())
 
 
+class Between:
+    """A publisher of table `metric`, for what another engine does between its two sightings of a file."""
+
+    def __init__(self, settings: Settings, partitioning: Partitioning = DAY) -> None:
+        ensured(settings, partitioning=partitioning)
+        self._settings, self._partitioning, self._ledger = settings, partitioning, new_ledger()
+        self._publisher = publisher(settings, self._ledger, lease_seconds=0)
+        self.readded = 0
+        """Files that it took for lost."""
+
+    def publish(self, position: int) -> None:
+        """Commit six rows, numbered from six times the position, and have them seen once."""
+        files = uploads(self._settings, str(position), 6 * position, 6, partitioning=self._partitioning)
+        commit(self._ledger, "s", position, files)
+        self.readded += self._publisher.step().readded
+
+    def settle(self) -> Counter[int]:
+        """Step until no file waits; return how often each number is in the table."""
+        for _ in range(3):
+            self.readded += self._publisher.step().readded
+            self._publisher._clock.sleep(1.1)
+        assert [file for entry in self._ledger.shards() for file in entry.pending] == []
+        return seqs(self._settings)
+
+
 _FILE_PATH = 2_147_483_546
 """Iceberg's field id of a delete file's column `file_path`: engines read from its bounds that one file is meant."""
 _POS = 2_147_483_545

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from headwater.codec.inflate import MAX_BYTES
 from headwater.errors import InvalidRecord
 
-__all__ = ["Framed", "take_uvarint", "unflated", "unframed"]
+__all__ = ["Framed", "take_uvarint", "unflated", "unframed", "uvarint"]
 
 _GLUE, _CONFLUENT = 3, 0
 _PLAIN, _ZLIB = 0, 5
@@ -50,6 +50,19 @@ def take_uvarint(data: bytes, at: int) -> tuple[int, int]:
         if data[at - 1] < 0x80:
             return value, at
     raise InvalidRecord("a length of more than 64 bits")
+
+
+def uvarint(value: int) -> bytes:
+    """Return a number as protobuf writes it: what `take_uvarint` reads.
+
+    >>> uvarint(300)
+    b'\\xac\\x02'
+    """
+    out = []
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
 
 
 def unflated(data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from headwater.codec.bounds import TextBudget, check_messages, check_values
 from headwater.codec.rows import Unread, one_line
 from headwater.errors import InvalidRecord
-from headwater.formats.framing import take_uvarint
+from headwater.formats.framing import take_uvarint, uvarint
 
 __all__ = ["SIGNALS", "Signal", "has_unknown_fields", "item_request", "parse_json", "parse_protobuf", "snake"]
 
@@ -268,12 +268,4 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return _uvarint(number << 3 | _LENGTH_DELIMITED) + _uvarint(len(content)) + content
-
-
-def _uvarint(value: int) -> bytes:
-    out = []
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    return uvarint(number << 3 | _LENGTH_DELIMITED) + uvarint(len(content)) + content

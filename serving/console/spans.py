@@ -16,12 +16,12 @@ SPANS = {
     "7d": "last 7 days",
     "all": "everything",
 }
-"""What may be chosen, by the name in a link; the last hour is that before the newest time that is no stray."""
+"""Name what may be chosen, by the name in a link; the last hour is that before the newest time that is no stray."""
 _LENGTHS = {"1h": _HOUR_MS, "6h": 6 * _HOUR_MS, "1d": 24 * _HOUR_MS, "7d": 168 * _HOUR_MS}
 _FENCE = 3
 """Times beyond the quarters by so many of their distance are strays, at most a twentieth at either end."""
 _FAR = 100
-"""Of three times one is a stray if it is so many times farther away than the other two are from each other."""
+"""Take one of three times for a stray if it is so many times farther away than the other two are from each other."""
 
 
 def span_of(times: Sequence[int], choice: str = "") -> Span | None:

@@ -1,4 +1,4 @@
-"""What architecture, security and delivery name is there."""
+"""Hold architecture, security and delivery to what is there: each path, test and link that they name."""
 
 import ast
 import re

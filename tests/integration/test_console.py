@@ -26,8 +26,10 @@ from headwater.sinks.deadletter import DeadLetter, letters_in
 from headwater.testing.fleet import Fleet
 from headwater.web.keys import KeyStore
 from tests.chaos.proxy import Faults, Proxy
-from tests.chromium import launched
+from tests.chromium import browser
 from tests.cli import up as headwater_up
+
+__all__ = ["browser"]
 
 SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
 HOSTILE = '<img src=x onerror="document.title=1">\'"&{{7*7}}'
@@ -38,12 +40,6 @@ expect.set_options(timeout=WAIT_MS)
 @pytest.fixture(scope="module")
 def up() -> Iterator[dict[str, Any]]:
     with headwater_up("--shards", "2", HEADWATER_COMMIT_SECONDS="2") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
         yield found
 
 

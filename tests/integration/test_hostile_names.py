@@ -4,7 +4,6 @@ The paths come from the services' own routes, and whatever can be pressed on a p
 tested by itself.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -16,8 +15,10 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from playwright.sync_api import Error as PlaywrightError
 
 from headwater.serving.console.places import SECTIONS, link_to
-from tests.chromium import launched
-from tests.hostile import BIDI, running
+from tests.chromium import browser
+from tests.hostile import BIDI, world
+
+__all__ = ["browser", "world"]
 
 SHOWN = (
     *("shard0", "owner", "heavy", "leader", "action", "why", "job", "subject", "message", "lettershard", "reason"),
@@ -28,18 +29,6 @@ WIDE, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
 WAIT_MS = 40_000
 ROUNDS = 60
 """Things pressed on a page at most."""
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[dict[str, Any]]:
-    with running() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 class Watched:

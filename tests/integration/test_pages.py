@@ -5,32 +5,23 @@ Over data whose every name is hostile, so that the links hold for any name.
 
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from importlib.resources import files
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from headwater.serving.console.places import SECTIONS, link_to
-from tests.chromium import launched
-from tests.hostile import BIDI, hostile, running
+from tests.chromium import browser
+from tests.hostile import BIDI, hostile, world
+
+__all__ = ["browser", "world"]
 
 WIDE: Any = {"width": 1280, "height": 1000}
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 PHONE: Any = {"width": 390, "height": 844}
 expect.set_options(timeout=40_000)
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[dict[str, Any]]:
-    with running() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 @pytest.fixture
@@ -168,9 +159,7 @@ def test_what_cannot_be_read_says_so(world: dict[str, Any], page: Page) -> None:
     assert "Traceback" not in page.content()
 
 
-AXE = (Path(str(find_spec("axe_playwright_python").origin)).parent / "axe.min.js").read_text()  # type: ignore[union-attr]
-
-
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 SETTLED = """async () => {
   const frame = () => new Promise(requestAnimationFrame);
   await frame(), await frame();
@@ -181,9 +170,9 @@ SETTLED = """async () => {
 """Waits until what follows a change of colours has followed; what fades in counts as it is then."""
 
 
-def violations(page: Page, scheme: str) -> list[str]:
-    """What axe finds in the light or dark, of whatever weight: the rule, and the first element."""
-    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # either of the two
+def violations(page: Page, scheme: Scheme) -> list[str]:
+    """Return what axe finds in the light or dark, of whatever weight: the rule, and the first element."""
+    page.emulate_media(color_scheme=scheme)
     if page.evaluate("'at' in document.body.dataset"):
         page.wait_for_function(f"document.body.classList.contains('body--dark') === {json.dumps(scheme == 'dark')}")
     if not page.evaluate("typeof axe === 'object'"):
@@ -207,11 +196,11 @@ def test_axe_finds_nothing(world: dict[str, Any], page: Page) -> None:
     (gateway,) = (base for base, paths in world["paths"].items() if "/health/ready" in paths and "/" in paths)
     for url in (f"{gateway}/?", f"{console}/docs", f"{console}/login"):
         page.goto(url)
-        for scheme in ("light", "dark"):
+        for scheme in SCHEMES:
             assert violations(page, scheme) == [], (url, scheme)
     for place in (link_to("shards", hostile("shard0")), ""):
         opened(page, f"{console}/{place}")
-        for scheme in ("light", "dark"):
+        for scheme in SCHEMES:
             assert violations(page, scheme) == [], (place, scheme)
 
 

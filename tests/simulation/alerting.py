@@ -131,9 +131,9 @@ class Alerting:
     topic: _Target = field(init=False)
     queue: _Target = field(init=False)
     reads: dict[str, list[Reading]] = field(default_factory=dict)
-    """By rule, what was read of the windows that were to be judged, as often as it was read."""
+    """Hold by rule what was read of the windows that were to be judged, as often as it was read."""
     skipped: dict[str, WindowSpan] = field(default_factory=dict)
-    """By rule, the windows that nobody has judged."""
+    """Hold by rule the windows that nobody has judged."""
 
     def __post_init__(self) -> None:
         self.topic, self.queue = _Target(self.system), _Target(self.system)
@@ -159,7 +159,7 @@ class Alerting:
         self.system.ledger.change(DOCUMENT, moved)
 
     def is_judged(self, rule: str, end: int) -> bool:
-        """Whether the window that ends then has been judged for good."""
+        """Tell whether the window that ends then has been judged for good."""
         reached, (after, until) = self._reached(), self.skipped.get(rule, (0, 0))
         return end <= reached[rule] and not after < end <= until
 
@@ -206,7 +206,7 @@ class Alerting:
         return True
 
     def _reached(self) -> dict[str, int]:
-        """By rule, the end of the last window that has been judged for good."""
+        """Return by rule the end of the last window that has been judged for good."""
         return {name: one["to"] for name, one in self.system.ledger.document(DOCUMENT)[0]["rules"].items()}
 
     def _ledger(self) -> Ledger:

@@ -11,7 +11,7 @@ from headwater.commands.local.embedded import EmbeddedAws
 from headwater.config import Settings
 from tests.integration.test_readers import compare
 from tests.kcl_servers import rest_catalog
-from tests.lake import aws, commit, ensured, new_ledger, publisher, seqs, upload
+from tests.lake import Between, aws
 from tests.readable import KINDS, STATES, fill
 from tests.spark.server import VERSIONS, Spark, missing, spark
 
@@ -65,44 +65,27 @@ def test_what_spark_rewrites_and_deletes_between_two_sightings_stays_so(
     was pending is added again.
     """
     own = settings.model_copy(update={"database": f"m{abs(hash(request.node.name)) % 10**8}"})
-    ensured(own)
-    ledger, table, name = new_ledger(), f"lake.{own.database}.metric", f"{own.database}.metric"
-    first = publisher(own, ledger, lease_seconds=0)
-    again = 0
-
-    def published(position: int) -> None:
-        nonlocal again
-        commit(ledger, "s", position, [upload(own, str(position), 6 * position, 6)])
-        again += first.step().readded
-
-    def settled() -> Counter[int]:
-        nonlocal again
-        for _ in range(3):
-            again += first.step().readded
-            first._clock.sleep(1.1)
-        assert [file for entry in ledger.shards() for file in entry.pending] == []
-        return seqs(own)
-
-    published(1)
-    published(2)
+    lake, table, name = Between(own), f"lake.{own.database}.metric", f"{own.database}.metric"
+    lake.publish(1)
+    lake.publish(2)
     rewritten = "options => map('min-input-files', '1', 'rewrite-all', 'true')"
     session.run(f"CALL lake.system.rewrite_data_files(table => '{name}', {rewritten})")
-    assert settled() == Counter(range(6, 18))
-    published(3)
+    assert lake.settle() == Counter(range(6, 18))
+    lake.publish(3)
     session.run(f"DELETE FROM {table} WHERE status IN (18, 19)")
-    assert settled() == Counter([*range(6, 18), *range(20, 24)])
-    published(4)
+    assert lake.settle() == Counter([*range(6, 18), *range(20, 24)])
+    lake.publish(4)
     session.run(f"MERGE INTO {table} t USING (SELECT 24 AS status) u ON t.status = u.status WHEN MATCHED THEN DELETE")
-    assert settled() == Counter([*range(6, 18), *range(20, 24), *range(25, 30)])
-    published(5)
+    assert lake.settle() == Counter([*range(6, 18), *range(20, 24), *range(25, 30)])
+    lake.publish(5)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     session.run(
         f"CALL lake.system.expire_snapshots(table => '{name}', older_than => TIMESTAMP '{now}', retain_last => 1)"
     )
     whole = Counter([*range(6, 18), *range(20, 24), *range(25, 36)])
-    assert settled() == whole
+    assert lake.settle() == whole
     (kept,) = session.run(f"SELECT snapshot_id FROM {table}.snapshots ORDER BY committed_at DESC LIMIT 1")
-    assert again == 0
-    published(6)
+    assert lake.readded == 0
+    lake.publish(6)
     session.run(f"CALL lake.system.rollback_to_snapshot('{name}', {kept['snapshot_id']})")
-    assert settled() == whole + Counter(range(36, 42))
+    assert lake.settle() == whole + Counter(range(36, 42))

@@ -21,7 +21,7 @@ from infra.queries import named_queries
 from tests.cli import headwater
 from tests.integration.test_lake_users import SETTINGS, aws, names, process, produce, services
 from tests.integration.test_readers import compare
-from tests.lake import commit, ensured, new_ledger, publisher, seqs, uploads
+from tests.lake import Between
 from tests.named_queries import TRINO_ONLY, local_sql, parameters
 from tests.readable import KINDS, STATES, fill
 from tests.trino.server import Trino, missing, trino
@@ -153,49 +153,33 @@ def test_what_trino_rewrites_and_deletes_between_two_sightings_stays_so(server: 
     rollback what was pending is added again. By day and bucket.
     """
     own, spread = SETTINGS.model_copy(update={"database": "beside"}), Partitioning("ts", "device", "day", 4)
-    ensured(own, partitioning=spread)
-    ledger, name, again = new_ledger(), "beside.metric", 0
-    first = publisher(own, ledger, lease_seconds=0)
-
-    def published(position: int) -> None:
-        nonlocal again
-        commit(ledger, "s", position, uploads(own, str(position), 6 * position, 6, partitioning=spread))
-        again += first.step().readded
-
-    def settled() -> Counter[int]:
-        nonlocal again
-        for _ in range(3):
-            again += first.step().readded
-            first._clock.sleep(1.1)
-        assert [file for entry in ledger.shards() for file in entry.pending] == []
-        return seqs(own)
-
-    published(1)
-    published(2)
+    lake, name = Between(own, spread), "beside.metric"
+    lake.publish(1)
+    lake.publish(2)
     server.run(f"ALTER TABLE {name} EXECUTE optimize")
-    assert settled() == Counter(range(6, 18))
-    published(3)
+    assert lake.settle() == Counter(range(6, 18))
+    lake.publish(3)
     server.run(f"DELETE FROM {name} WHERE status IN (18, 19)")
-    assert settled() == Counter([*range(6, 18), *range(20, 24)])
-    published(4)
+    assert lake.settle() == Counter([*range(6, 18), *range(20, 24)])
+    lake.publish(4)
     server.run(f"MERGE INTO {name} t USING (VALUES 24) u(status) ON t.status = u.status WHEN MATCHED THEN DELETE")
     server.run(f"UPDATE {name} SET device = 'other' WHERE status = 25")
     whole = Counter([*range(6, 18), *range(20, 24), *range(25, 30)])
-    assert settled() == whole
-    published(5)
+    assert lake.settle() == whole
+    lake.publish(5)
     server.run(f"ALTER TABLE {name} EXECUTE expire_snapshots(retention_threshold => '0s')")
     whole += Counter(range(30, 36))
-    assert settled() == whole
+    assert lake.settle() == whole
     server.run(f"ALTER TABLE {name} EXECUTE optimize")
     server.run(f"ALTER TABLE {name} EXECUTE remove_orphan_files(retention_threshold => '7d')")
-    assert settled() == whole
-    assert again == 0
+    assert lake.settle() == whole
+    assert lake.readded == 0
     found = server.run(f"SELECT status FROM {name} WHERE device = 'other'")
     assert found.rows == [[25]]
     kept = server.run('SELECT snapshot_id FROM beside."metric$snapshots" ORDER BY committed_at DESC LIMIT 1').rows[0][0]
-    published(6)
+    lake.publish(6)
     server.run(f"ALTER TABLE {name} EXECUTE rollback_to_snapshot({kept})")
-    assert settled() == whole + Counter(range(36, 42))
+    assert lake.settle() == whole + Counter(range(36, 42))
 
 
 def test_what_trino_deletes_is_named_by_the_audit_until_it_is_accepted(

@@ -97,7 +97,7 @@ HEADER = b"device,metric,ts,value\n"
 ARROW_ROWS = 50_000
 KINDS: dict[str, Callable[[], tuple[str, bytes]]] = {
     "rows": lambda: (NDJSON, filled(ROW, b"\n")),
-    "rows that break the contract": lambda: (NDJSON, filled(json.dumps(event(value=None)).encode(), b"\n")),  # type: ignore[arg-type]
+    "rows that break the contract": lambda: (NDJSON, filled(json.dumps(event(value=None)).encode(), b"\n")),
     "one row of many numbers": lambda: (NDJSON, filled(b"1.5", b",", b'{"x":[', b"]}", DECODED)),
     "one row of many fields": lambda: (NDJSON, filled(b'"x":1', b",", b"{", b"}", DECODED)),
     "array": lambda: (JSON, filled(ROW, b",", b"[", b"]")),

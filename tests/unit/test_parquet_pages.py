@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headwater.contract import parse_contract
 from headwater.errors import HeadwaterError, UsageError
+from headwater.formats.framing import uvarint
 from headwater.producers.files.files import read_events
 from headwater.producers.files.parquetpages import check_pages
 from headwater.producers.files.samples import read_samples
@@ -29,20 +30,12 @@ WAYS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
 def announcing(data: bytes, at: int, size: int) -> bytes:
     """The page whose header begins there says that it is of this size: fields 1 and 2 of the struct are numbers."""
     kind, number = data[at : at + 2], at + 3
     assert (kind[:1], data[at + 2]) == (b"\x15", 0x15)
     end = next(place for place in range(number, number + 9) if data[place] < 0x80) + 1
-    return data[:number] + varint(size << 1) + data[end:]
+    return data[:number] + uvarint(size << 1) + data[end:]
 
 
 def first_pages(path: Path) -> list[int]:
