@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from headwater.arguments import check_arguments
+from headwater.codec.bounds import MAX_INVALID
 from headwater.contract import Contract, conform, load_contract, validate_row
 from headwater.errors import BufferFull, HeadwaterError, InvalidEvent, UsageError
 from headwater.producers.kinesis import KinesisStream, default_client
@@ -242,7 +243,7 @@ def _table(events: Any) -> pa.Table:
 
 
 def _conformed(contract: Contract, table: pa.Table) -> pa.Table:
-    found = conform(contract, table)
+    found = conform(contract, table, MAX_INVALID)
     if found.invalid:
         first = found.invalid[0]
         more = f" (and {len(found.invalid) - 1} more)" if len(found.invalid) > 1 else ""

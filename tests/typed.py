@@ -52,7 +52,11 @@ def body(data: bytes, kind: str, contract: Contract) -> object:
 
 
 def arrow(column: pa.Array) -> bytes:
-    table = pa.table({"k": ["k"] * len(column), "ts": [TS] * len(column), "x": column})
+    return ipc(pa.table({"k": ["k"] * len(column), "ts": [TS] * len(column), "x": column}))
+
+
+def ipc(table: pa.Table) -> bytes:
+    """The table as an Arrow stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

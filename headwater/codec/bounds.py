@@ -17,6 +17,7 @@ from headwater.errors import InvalidRecord
 __all__ = [
     "MAX_BATCH_BYTES",
     "MAX_CONTAINERS",
+    "MAX_INVALID",
     "MAX_VALUES",
     "TextBudget",
     "TooLarge",
@@ -35,6 +36,9 @@ MAX_BATCH_BYTES = MAX_BYTES // 2
 """Bytes of a batch's values, as `plain_bytes` counts them, that a writer puts into one record: well below what a reader
 takes, however small they are when compressed."""
 
+MAX_INVALID = 10_000
+"""Events of one record or batch that may break the contract; one with more is refused as a whole. Each of them takes a
+hundred times what a valid one does, in time and memory: its reason in words, and itself as JSON."""
 MAX_CONTAINERS = (1 << 20) + 1
 """Objects and lists in one JSON document that is read at once: as many events as a record may have, in one list."""
 MAX_VALUES = 500_000

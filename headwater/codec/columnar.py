@@ -11,6 +11,7 @@ import pyarrow as pa
 import zstandard
 
 from headwater.arrays import whole
+from headwater.codec.bounds import MAX_INVALID
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.digest import in_order_of_appearance, rows_digest
 from headwater.codec.ipcguard import check_columns, check_messages, check_schema
@@ -119,7 +120,7 @@ def decode_batch(data: bytes, contract: Contract) -> Decoded | OtherContract:
         _check_head(head, contract, total)
         check_schema(reader.schema)
         table = check_columns(reader.read_all().replace_schema_metadata(None))
-    conformed = conform(contract, table)
+    conformed = conform(contract, table, MAX_INVALID)
     return Decoded(
         contract=head.contract,
         version=head.version,

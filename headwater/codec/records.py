@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints
-from headwater.codec.bounds import check_containers
+from headwater.codec.bounds import MAX_INVALID, check_containers
 from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed, read_columns
 from headwater.codec.control import Control, decode_control, is_control
 from headwater.codec.decoded import Decoded, kept_rows
@@ -290,7 +290,7 @@ def _decoded(decoder: Decoder, data: bytes, contract: Contract) -> list[Unit] | 
     found.validate(full=True)
     if contract.selects:
         return list[Unit](found.to_pylist())
-    conformed = conform(contract, found.replace_schema_metadata(None))
+    conformed = conform(contract, found.replace_schema_metadata(None), MAX_INVALID)
     rows = found.take(pa.array([row.index for row in conformed.invalid], pa.int64())).to_pylist()
     events = [event_record(row, flat=False) for row in rows]
     invalid = tuple(row._replace(event=event) for row, event in zip(conformed.invalid, events, strict=True))

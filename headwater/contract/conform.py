@@ -4,6 +4,7 @@ The good case costs a few vectorised passes: string columns are never decoded, n
 Only what a vectorised check refuses is looked at value by value, by the same reader as `validate_row`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ __all__ = ["Conformed", "InvalidRow", "check_length", "conform", "conformed"]
 
 _UNREADABLE = (ValueError, ArithmeticError, pa.ArrowException)
 """Errors of values that Arrow holds and Python does not."""
+_SOME = 4_096
+"""Values that are Python's at once: a text that many rows share is one for each of them there."""
 
 
 class InvalidRow(NamedTuple):
@@ -42,15 +45,34 @@ class Conformed:
     invalid: tuple[InvalidRow, ...] = ()
 
 
-def conform(contract: Contract, table: pa.Table) -> Conformed:
+class _CountedFaults(dict[int, str]):
+    """Hold the reason for each invalid row; of one row the first counts. InvalidEvent for more than so many rows."""
+
+    def __init__(self, most: int, rows: int) -> None:
+        super().__init__()
+        self._most, self._rows = most, rows
+
+    def setdefault(self, index: int, reason: str = "", /) -> str:
+        kept = super().setdefault(index, reason)
+        if len(self) > self._most:
+            first = min(self)
+            raise InvalidEvent(
+                f"more than {self._most:,} of {self._rows:,} events break the contract; the first: row {first}: "
+                f"{self[first]}"
+            )
+        return kept
+
+
+def conform(contract: Contract, table: pa.Table, most: int | None = None) -> Conformed:
     """Check and convert all rows; the valid ones keep their order.
 
     A column may have any type that reads as its field's: narrower or wider numbers as long as every value fits, times
     in any unit and zone (without one: UTC), as whole milliseconds or as ISO 8601 text. String columns stay
     dictionary-encoded if they are. Missing optional columns become null, earlier names are renamed. What is wrong with
-    the whole table (a required column missing, an unknown one, a type that cannot be read) raises InvalidEvent.
+    the whole table (a required column missing, an unknown one, a type that cannot be read) raises InvalidEvent, and so
+    do more than `most` invalid rows: each costs a hundred times what a valid one does.
     """
-    faults: dict[int, str] = {}
+    faults: dict[int, str] = {} if most is None else _CountedFaults(most, table.num_rows)
     columns = []
     same, matched = _matched(contract, table)
     for field, column in matched:
@@ -111,13 +133,16 @@ def conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> 
         made = _by_value(field, column, faults)
     refused = refused_rows(field, made)
     if refused is not None:
-        for index, value in zip(refused.tolist(), _values(column, refused), strict=True):
+        for index, value in _shown_values(column, refused):
             faults.setdefault(index, _reason(field, value))
-    if field.required and made.null_count:
-        absent = np.flatnonzero(made.is_null().to_numpy())
-        for index in absent.tolist():
-            faults.setdefault(index, missing(field))
+    _note_missing(field, made, faults)
     return made
+
+
+def _note_missing(field: Field, made: pa.ChunkedArray, faults: dict[int, str]) -> None:
+    if field.required and made.null_count:
+        for index in map(int, np.flatnonzero(made.is_null().to_numpy())):
+            faults.setdefault(index, missing(field))
 
 
 def _nested(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
@@ -132,9 +157,7 @@ def _nested(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa
     except pa.ArrowException:
         sound = False
     made = made if sound else _by_value(field, column, faults)
-    if field.required and made.null_count:
-        for index in np.flatnonzero(made.is_null().to_numpy()).tolist():
-            faults.setdefault(index, missing(field))
+    _note_missing(field, made, faults)
     return made
 
 
@@ -144,28 +167,30 @@ def _is_sound_leaf(kind: Kind, column: pa.Array) -> bool:
 
 def check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, str]) -> None:
     """Add faults for the rows whose value is too long."""
-    values: list[object] | None = None
-    if field.kind.name in NESTED:
+    nested = field.kind.name in NESTED
+    if nested:
         sizes = np.concatenate([np.zeros(0, np.int64), *map(nested_sizes, made.chunks)])
         long: Places | None = np.flatnonzero(sizes > limit)
-        values = [read_value(field, value) for value in _values(made, np.flatnonzero(sizes > limit))]
     else:
         long = long_texts(made, limit)
     if long is not None:
-        for index, value in zip(long.tolist(), _values(made, long) if values is None else values, strict=True):
-            faults.setdefault(index, too_long(field, value, limit))
+        for index, value in _shown_values(made, long):
+            faults.setdefault(index, too_long(field, read_value(field, value) if nested else value, limit))
 
 
 def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
     """Read each value by itself; null where there is a fault."""
-    read: list[object] = []
-    for index, value in enumerate(_pylist(column)):
-        try:
-            read.append(None if value is None else read_value(field, value))
-        except Refused as refused:
-            faults.setdefault(index, str(refused))
-            read.append(None)
-    return pa.chunked_array([pa.array(read, field.arrow_type)])
+    parts = list[pa.Array]()
+    for first in range(0, len(column), _SOME):
+        read: list[object] = []
+        for index, value in enumerate(_pylist(column.slice(first, _SOME)), first):
+            try:
+                read.append(None if value is None else read_value(field, value))
+            except Refused as refused:
+                faults.setdefault(index, str(refused))
+                read.append(None)
+        parts.append(pa.array(read, field.arrow_type))
+    return pa.chunked_array(parts, field.arrow_type)
 
 
 def _pylist(column: pa.ChunkedArray) -> list[object]:
@@ -182,6 +207,13 @@ def _value(scalar: pa.Scalar) -> object:
         return scalar.as_py()
     except _UNREADABLE as error:
         return f"a value that cannot be read: {error}"
+
+
+def _shown_values(column: pa.ChunkedArray, rows: Places) -> Iterator[tuple[int, object]]:
+    """Yield the places and their values, some at a time: whoever takes them may stop."""
+    for first in range(0, len(rows), _SOME):
+        some = rows[first : first + _SOME]
+        yield from zip(some.tolist(), _values(column, some), strict=True)
 
 
 def _values(column: pa.ChunkedArray, rows: Places) -> list[object]:

@@ -4,6 +4,8 @@ A record is data: whoever may write to the stream chooses it. What it makes here
 shard from its next commit; the excess is a dead letter with its reason.
 """
 
+from headwater.codec.bounds import MAX_INVALID
+
 __all__ = [
     "MAX_LETTERS",
     "MAX_LETTER_BYTES",
@@ -19,7 +21,7 @@ MAX_PENDING_BYTES = 320_000
 """Bytes of pending entries in a ledger item. A DynamoDB item holds 400 KB, 409,600 bytes
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html): beside them there is room for an
 inline snapshot of 64 KB and for the counts."""
-MAX_LETTERS = 10_000
+MAX_LETTERS = MAX_INVALID
 """Most dead letters of one commit, in objects of 1,000. A record with more events that break the contract is one letter
 as a whole."""
 MAX_LETTER_BYTES = 64 << 20

@@ -21,6 +21,7 @@ from headwater.codec import encode_batch
 from headwater.contract import parse_contract
 from tests.gateway import TELEMETRY, Served, event, served
 from tests.producer_stream import FakeStream
+from tests.typed import ipc
 
 OWN = parse_contract(
     "name: own\nversion: 1\nkey: id\ntime: ts\nid: id\nfields:\n  - {name: id, type: string}\n"
@@ -50,12 +51,7 @@ def as_csv(events: list[dict[str, Any]]) -> bytes:
 
 
 def as_arrow(events: list[dict[str, Any]]) -> bytes:
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist(events)
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    found: bytes = sink.getvalue().to_pybytes()
-    return found
+    return ipc(pa.Table.from_pylist(events))
 
 
 FORMATS: dict[str, tuple[str, Callable[[list[dict[str, Any]]], bytes]]] = {

@@ -19,6 +19,7 @@ import zstandard
 from headwater.codec.inflate import gunzip, unzstd
 from headwater.errors import InvalidRecord
 from tests.gateway import event, served
+from tests.typed import ipc
 
 MIB = 1 << 20
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
@@ -128,12 +129,7 @@ KINDS: dict[str, Callable[[], tuple[str, bytes]]] = {
 def columns() -> bytes:
     names = pa.DictionaryArray.from_arrays(pa.array([0] * ARROW_ROWS, pa.int8()), pa.array(["d" * 100]))
     times = pa.array([1_772_366_400_000] * ARROW_ROWS, pa.timestamp("ms", "UTC"))
-    table = pa.table({"device": names, "metric": names, "ts": times, "value": [1.0] * ARROW_ROWS})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    body: bytes = sink.getvalue().to_pybytes()
-    return body
+    return ipc(pa.table({"device": names, "metric": names, "ts": times, "value": [1.0] * ARROW_ROWS}))
 
 
 def test_bodies_of_all_kinds_together_stay_within_the_budget(gateway: tuple[str, int]) -> None:

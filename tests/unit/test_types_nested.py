@@ -28,6 +28,7 @@ from headwater.processors.operators.contents import content_marks
 from headwater.producers.files.files import read_events
 from headwater.producers.gateway.bodies import BodyLimits, parse_body
 from headwater.producers.outbox import Outbox
+from tests.typed import ipc
 
 TS = "2026-03-01T12:00:00Z"
 KINDS = (
@@ -332,10 +333,3 @@ def test_json_schema() -> None:
             "additionalProperties": False,
         },
     }
-
-
-def ipc(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()

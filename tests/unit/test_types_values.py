@@ -1,6 +1,5 @@
 """Values as programs and other writers have them, of each type: Python's, Arrow's, Parquet's and Polars'."""
 
-import io
 import json
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -27,7 +26,7 @@ from headwater.producers.gateway.bodies import BodyLimits, parse_body
 from headwater.producers.outbox import Outbox
 from headwater.producers.producer import Producer
 from headwater.testing.kinesis import MemoryKinesis
-from tests.typed import TS, arrow, batch, decoded, of, put, rows_of
+from tests.typed import TS, arrow, batch, decoded, ipc, of, put, rows_of
 
 VALUES: list[tuple[str, object, object]] = [
     ("decimal(5, 2)", Decimal("1.50"), Decimal("1.50")),
@@ -146,7 +145,7 @@ def test_dead_letters_can_be_sent_again() -> None:
     row: dict[str, Any] = {"k": ["k"], "ts": [TS]}
     for n, value in enumerate(SAMPLES.values()):
         row[f"f{n}"] = pa.array([value], contract.field(f"f{n}").arrow_type)
-    found = decode_record(_ipc(pa.table(row | {"v": [2]})), contract)
+    found = decode_record(ipc(pa.table(row | {"v": [2]})), contract)
     assert isinstance(found, Decoded)
     (letter,) = found.invalid
     assert isinstance(letter, InvalidRow)
@@ -156,20 +155,13 @@ def test_dead_letters_can_be_sent_again() -> None:
     assert [again.table[f"f{n}"].to_pylist() for n in range(len(SAMPLES))] == [[value] for value in SAMPLES.values()]
 
 
-def _ipc(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
 def test_views_of_long_texts_are_bounded() -> None:
     """An Arrow stream of views names one text for many rows, which would be written out for each."""
     one, rows = pa.array(["x" * 1000], pa.string_view()).buffers(), 600_000
     views = pa.py_buffer(one[1].to_pybytes()[:16] * rows)
     column = pa.StringViewArray.from_buffers(pa.string_view(), rows, [None, views, one[2]])
     with pytest.raises(InvalidRecord, match="MiB of text"):
-        decode_record(_ipc(pa.table({"k": column})), of("uuid"))
+        decode_record(ipc(pa.table({"k": column})), of("uuid"))
 
 
 def test_frames_of_polars_are_taken(tmp_path: Path) -> None:
