@@ -239,6 +239,8 @@ def _alone(data: bytes, contract: Contract, decoder: Decoder | None) -> Contents
 def _opened(data: bytes, contract: Contract, budget: InflateBudget, decoder: Decoder | None) -> list[Unit] | Content:
     """Return what is no aggregate as units of one event each, or decoded when it is something else."""
     if not data:
+        if decoder is not None and getattr(decoder, "reads_empty", False):
+            return _decoded(decoder, data, contract)
         raise InvalidRecord("an empty record")
     if data[0] in _PACKED and is_compressed(data):
         data = budget.decompressed(data) if decoder is None else budget.tried(data)

@@ -28,6 +28,7 @@ __all__ = [
     "ARRIVAL",
     "EVENT",
     "MAX_EVENTS",
+    "Arriving",
     "Gathered",
     "Row",
     "RowColumns",
@@ -87,6 +88,19 @@ def with_arrival(rows: Iterable[Row | Unread], arrived_ms: int) -> Sequence[Row 
         else row
         for row in rows
     ]
+
+
+class Arriving:
+    """Ask a decoder for the rows of a record that arrived then: its arrival takes the place of every `ARRIVAL`."""
+
+    def __init__(self, decoder: Callable[[bytes], Any], arrived_ms: int) -> None:
+        self._decoder, self._arrived_ms = decoder, arrived_ms
+        self.reads_empty: bool = getattr(decoder, "reads_empty", False)
+
+    def __call__(self, data: bytes) -> "pa.Table | Sequence[Row | Unread]":
+        """Return what the decoder makes of the bytes."""
+        found = self._decoder(data)
+        return found if isinstance(found, pa.Table) else with_arrival(found, self._arrived_ms)
 
 
 def _arrived(arrived_ms: int) -> datetime:

@@ -19,6 +19,7 @@ from headwater.codec.rows import MAX_EVENTS, Row
 from headwater.errors import InvalidRecord, UsageError
 from headwater.formats.avrofiles import MAGIC, open_container
 from headwater.formats.avroschemas import MOST_OBJECTS, judge
+from headwater.formats.avrovalues import marked, with_defaults
 from headwater.formats.framing import unframed
 
 __all__ = ["avro"]
@@ -76,7 +77,8 @@ def _parsed(schema: Any) -> _Schema:
         written = json.loads(schema) if isinstance(schema, str) else schema
         judged = judge(written)
         most = MOST_OBJECTS / judged.dense if judged.dense else math.inf
-        return _Schema(fastavro.parse_schema(written), judged.recursive, most)
+        fastavro.parse_schema(written)  # refuses what `marked` hides from it
+        return _Schema(with_defaults(fastavro.parse_schema(marked(written))), judged.recursive, most)
     except OSError as error:
         raise UsageError(f"avro: {schema}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:

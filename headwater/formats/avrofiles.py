@@ -18,6 +18,7 @@ import fastavro
 from headwater.codec.inflate import MAX_BYTES, unzstd
 from headwater.errors import InvalidRecord
 from headwater.formats.avroschemas import MOST_OBJECTS, Judged, judge
+from headwater.formats.avrovalues import marked
 from headwater.formats.framing import take_uvarint
 
 __all__ = ["MAGIC", "Container", "open_container"]
@@ -56,7 +57,7 @@ def open_container(data: bytes) -> Container:
     source = io.BytesIO(data)
     header: Any = fastavro.schemaless_reader(source, _HEADER, None)
     meta = header["meta"]
-    judged = _judged(meta.get("avro.schema", b"null"))
+    schema, judged = _read_schema(meta.get("avro.schema", b"null"))
     codec = meta.get("avro.codec", b"null").decode()
     if codec not in _INFLATE:
         raise InvalidRecord(f"an Avro container whose codec is {codec[:40]!r}: known are {', '.join(_INFLATE)}")
@@ -70,23 +71,28 @@ def open_container(data: bytes) -> Container:
         if left < 0:
             raise InvalidRecord(f"an Avro container of more than {limit} bytes when decompressed")
         made.append((count, content))
-    if codec == "null":
+    if codec == "null" and schema == meta.get("avro.schema"):
         return Container(data, judged)
     sink = io.BytesIO()
-    fastavro.schemaless_writer(sink, _HEADER, header | {"meta": meta | {"avro.codec": b"null"}})
+    fastavro.schemaless_writer(sink, _HEADER, header | {"meta": meta | {"avro.codec": b"null", "avro.schema": schema}})
     for count, content in made:
         sink.write(_long(count) + _long(len(content)) + content + header["sync"])
     return Container(sink.getvalue(), judged)
 
 
-def _judged(schema: bytes) -> Judged:
-    """Judge a schema; that of a writer comes with each of its containers."""
-    return _known(schema) if len(schema) <= _MOST_KNOWN else judge(json.loads(schema))
+def _read_schema(schema: bytes) -> tuple[bytes, Judged]:
+    """Return the schema as our readers take it, judged; that of a writer comes with each of its containers."""
+    return _known(schema) if len(schema) <= _MOST_KNOWN else _new(schema)
 
 
-@lru_cache(maxsize=64)
-def _known(schema: bytes) -> Judged:
-    return judge(json.loads(schema))
+def _new(schema: bytes) -> tuple[bytes, Judged]:
+    written = json.loads(schema)
+    judged = judge(written)  # before it is walked: a schema may be deep
+    ours = marked(written)
+    return schema if ours == written else json.dumps(ours).encode(), judged
+
+
+_known = lru_cache(maxsize=64)(_new)
 
 
 def _blocks(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:

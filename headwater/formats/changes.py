@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from headwater.codec.jsonrows import json_objects
@@ -13,6 +13,7 @@ from headwater.contract import Field
 from headwater.contract.conversion import micros_column
 from headwater.contract.values import read_value
 from headwater.errors import InvalidRecord
+from headwater.formats.numbers import decimal_of, unscaled
 
 __all__ = ["debezium", "dms", "dynamodb_changes"]
 
@@ -20,19 +21,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = date(1970, 1, 1)
 _PRECISIONS = {"MILLISECOND": 1_000, "MICROSECOND": 1}
 """Microseconds in the unit of ApproximateCreationDateTime."""
-_MICROS = {
-    "io.debezium.time.Timestamp": 1_000,
-    "io.debezium.time.MicroTimestamp": 1,
-    "org.apache.kafka.connect.data.Timestamp": 1_000,
-}
-_NANOS_OF_DAY = {
-    "io.debezium.time.Time": 1_000_000,
-    "io.debezium.time.MicroTime": 1_000,
-    "io.debezium.time.NanoTime": 1,
-    "org.apache.kafka.connect.data.Time": 1_000_000,
-}
-_MOST_DIGITS = 400
-"""Digits before the point of a number, and behind it: more than a double or any field has."""
 _TIME = Field("time", "time")
 
 
@@ -116,31 +104,21 @@ def _attribute(value: Any, depth: int) -> Any:
         if kind == "M":
             return {name: _attribute(one, depth - 1) for name, one in content.items()}
         if kind == "L":
-            return [_attribute(one, depth - 1) for one in content]
+            return [_attribute(one, depth - 1) for one in _typed(list)(content)]
         if kind == "NULL":
             return None
         if kind in ("NS", "SS", "BS"):
-            return sorted(_SCALARS[kind[0]](one) for one in content)
+            return sorted(_SCALARS[kind[0]](one) for one in _typed(list)(content))
         return _SCALARS[kind](content)
-    except (KeyError, AttributeError, TypeError, ValueError, InvalidOperation) as error:
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise InvalidRecord(f"an attribute of the type {kind[:8]} that cannot be read") from error
 
 
 def _number(text: Any) -> int | Decimal:
     if isinstance(text, str) and text.isdecimal() and text.isascii() and len(text) <= 40:
         return int(text)
-    if isinstance(text, str) and len(text) > 2 * _MOST_DIGITS:
-        raise ValueError("too many digits")
-    found = _bounded(Decimal(text))
+    found = decimal_of(text)
     return int(found) if found == found.to_integral_value() and found.adjusted() < 40 else found
-
-
-def _bounded(found: Decimal) -> Decimal:
-    """Refuse what is no finite number, or one that would take a text of any length to be written out."""
-    _, digits, exponent = found.as_tuple()
-    if not isinstance(exponent, int) or len(digits) > 2 * _MOST_DIGITS or abs(exponent) > _MOST_DIGITS:
-        raise ValueError("not finite, or too many digits")
-    return found
 
 
 def _typed(kind: type) -> Any:
@@ -165,13 +143,23 @@ def debezium() -> Decoder:
 
     A row is the envelope (`op`, `before`, `after`, `source`, `ts_ms`, `transaction`) with `row`, the values after the
     change, or before a deletion, and `deleted`. With the schema, decimals, dates and times in `before`, `after` and
-    `row` are values; without it they are as Debezium writes them. A tombstone and a heartbeat have no events
+    `row` are values, also within structs, lists and maps; without it they are as Debezium writes them. A tombstone,
+    which Debezium Server writes as an empty record, and a heartbeat have no events
     (https://debezium.io/documentation/reference/stable/connectors/postgresql.html).
 
     >>> debezium()(b'{"before": {"id": 1}, "after": null, "op": "d", "ts_ms": 1772366400100}')[0]["row"]
     {'id': 1}
     """
-    return _debezium
+    return _Debezium()
+
+
+class _Debezium:
+    """Read change events of Debezium."""
+
+    reads_empty = True
+
+    def __call__(self, data: bytes) -> list[Row]:
+        return _debezium(data)
 
 
 def _debezium(data: bytes) -> list[Row]:
@@ -181,7 +169,7 @@ def _debezium(data: bytes) -> list[Row]:
         schema = None
         if found.keys() == {"schema", "payload"}:
             schema, found = found["schema"], found["payload"]
-        if found is None or (isinstance(found, dict) and found.keys() <= {"ts_ms"}):
+        if found is None or (isinstance(found, dict) and found.keys() == {"ts_ms"}):
             continue
         if not isinstance(found, dict) or "op" not in found:
             raise InvalidRecord("no change event of Debezium: it has an op, before and after")
@@ -199,41 +187,81 @@ def _debezium(data: bytes) -> list[Row]:
 
 def _fields(schema: Any, name: str) -> dict[str, Any]:
     """Return the schemas of the fields of `before` or `after`, by name."""
-    for part in _list(schema, "fields"):
-        if isinstance(part, dict) and part.get("field") == name:
-            return {str(one.get("field")): one for one in _list(part, "fields") if isinstance(one, dict)}
-    return {}
+    return _parts(_parts(schema).get(name))
 
 
-def _list(schema: Any, name: str) -> list[Any]:
-    found = schema.get(name) if isinstance(schema, dict) else None
-    return found if isinstance(found, list) else []
+def _parts(schema: Any) -> dict[str, Any]:
+    """Return the schemas of a struct's fields, by name."""
+    listed = schema.get("fields") if isinstance(schema, dict) else None
+    return {str(one.get("field")): one for one in listed if isinstance(one, dict)} if isinstance(listed, list) else {}
 
 
 def _typed_row(row: Any, fields: Mapping[str, Any]) -> Any:
     if not isinstance(row, dict):
         return row
-    return {name: value if value is None else _typed_value(value, fields.get(name, {})) for name, value in row.items()}
+    return {name: _typed_value(value, fields.get(name)) for name, value in row.items()}
 
 
-def _typed_value(value: Any, schema: Mapping[str, Any]) -> Any:
+def _typed_value(value: Any, schema: Any) -> Any:
+    if value is None or not isinstance(schema, dict):
+        return value
     kind = schema.get("name")
-    try:
-        if kind == "org.apache.kafka.connect.data.Decimal":
-            unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
-            # exactly, whatever its digits
-            return _bounded(Decimal(f"{unscaled}E{-int(schema['parameters']['scale'])}"))
-        if kind in _MICROS:
-            return _EPOCH + timedelta(microseconds=value * _MICROS[kind])
-        if kind == "io.debezium.time.NanoTimestamp":
-            return _EPOCH + timedelta(microseconds=value // 1_000)
-        if kind in _NANOS_OF_DAY:
-            return read_value(_TIME, value * _NANOS_OF_DAY[kind] // 1_000)
-        if kind in ("io.debezium.time.Date", "org.apache.kafka.connect.data.Date"):
-            return _DAY + timedelta(days=value)
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-        raise InvalidRecord(f"a value of {kind} that cannot be read: {str(value)[:40]}") from error
-    return value
+    read = _TYPES.get(kind) if isinstance(kind, str) else None
+    if read is not None:
+        try:
+            return read(value, schema)
+        except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+            raise InvalidRecord(f"a value of {kind} that cannot be read: {str(value)[:40]}") from error
+    if isinstance(value, list):
+        return [_typed_value(one, schema.get("items")) for one in value]
+    if isinstance(value, dict) and "values" in schema:  # a map
+        return {name: _typed_value(one, schema["values"]) for name, one in value.items()}
+    return _typed_row(value, _parts(schema))
+
+
+def _decimal(value: Any, schema: Mapping[str, Any]) -> Decimal:
+    return unscaled(base64.b64decode(value, validate=True), int(schema["parameters"]["scale"]))
+
+
+def _scaled_decimal(value: Any, _: object) -> Decimal:
+    return unscaled(base64.b64decode(value["value"], validate=True), value["scale"])
+
+
+def _counted(read: Callable[[int], object]) -> Callable[[Any, Mapping[str, Any]], object]:
+    """Return the reader of a type that Debezium counts in whole numbers."""
+
+    def of(value: Any, _: object) -> object:
+        if type(value) is not int:
+            raise TypeError(type(value).__name__)
+        return read(value)
+
+    return of
+
+
+def _times(micros: int, per: int = 1) -> Callable[[Any, Mapping[str, Any]], object]:
+    return _counted(lambda count: _EPOCH + timedelta(microseconds=count * micros // per))
+
+
+def _times_of_day(micros: int, per: int = 1) -> Callable[[Any, Mapping[str, Any]], object]:
+    return _counted(lambda count: read_value(_TIME, count * micros // per))
+
+
+_DATE = _counted(lambda days: _DAY + timedelta(days=days))
+_TYPES: dict[str, Callable[[Any, Mapping[str, Any]], object]] = {
+    "org.apache.kafka.connect.data.Decimal": _decimal,
+    "io.debezium.data.VariableScaleDecimal": _scaled_decimal,
+    "org.apache.kafka.connect.data.Date": _DATE,
+    "io.debezium.time.Date": _DATE,
+    "org.apache.kafka.connect.data.Timestamp": _times(1_000),
+    "io.debezium.time.Timestamp": _times(1_000),
+    "io.debezium.time.MicroTimestamp": _times(1),
+    "io.debezium.time.NanoTimestamp": _times(1, 1_000),
+    "org.apache.kafka.connect.data.Time": _times_of_day(1_000),
+    "io.debezium.time.Time": _times_of_day(1_000),
+    "io.debezium.time.MicroTime": _times_of_day(1),
+    "io.debezium.time.NanoTime": _times_of_day(1, 1_000),
+}
+"""Readers of values whose type in Connect's schema has a name: the value, and its schema."""
 
 
 def dms() -> Decoder:

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,8 +16,8 @@ from headwater.codec import Control, Decoded, decode_contents
 from headwater.codec.columnar import is_arrow
 from headwater.codec.inflate import decompressed
 from headwater.codec.jsonrows import event_texts
-from headwater.codec.records import Decoder, decode_columns
-from headwater.codec.rows import Row, Unread, unwrapped_flat, with_arrival
+from headwater.codec.records import decode_columns
+from headwater.codec.rows import Arriving, Row, unwrapped_flat
 from headwater.contract.scalars import Refused
 from headwater.contract.selection import select_value
 from headwater.contract.values import read_value
@@ -61,7 +60,7 @@ class KeyLetters:
 
     def _of_record(self, payload: bytes, arrived_ms: int) -> bool | None:
         """Return whether a whole record has the key; None when that cannot be told."""
-        decoder = None if self._decoder is None else partial(_arriving, self._decoder, arrived_ms)
+        decoder = None if self._decoder is None else Arriving(self._decoder, arrived_ms)
         try:
             contents = decode_contents(payload, self._contract, decoder).contents
         except InvalidRecord:
@@ -154,11 +153,6 @@ class KeyLetters:
 
 def _any(found: Sequence[bool | None]) -> bool | None:
     return True if True in found else None if None in found else False
-
-
-def _arriving(decoder: Decoder, arrived_ms: int, data: bytes) -> "pa.Table | Sequence[Row | Unread]":
-    found = decoder(data)
-    return found if isinstance(found, pa.Table) else with_arrival(found, arrived_ms)
 
 
 def _unescaped(escape: "re.Match[str]") -> str:

@@ -33,7 +33,7 @@ from headwater.codec import (
     json_row,
     row_units,
 )
-from headwater.codec.rows import Gathered, Row, Unread, event_record, lacks_time, rows_of_each, with_arrival
+from headwater.codec.rows import Arriving, Gathered, Row, Unread, event_record, lacks_time, rows_of_each, with_arrival
 from headwater.contract import Contract
 from headwater.contract.checks import long_texts
 from headwater.errors import InvalidRecord
@@ -198,20 +198,10 @@ def _units(record: StreamRecord, contract: Contract, decoder: Decoder | None) ->
     return decoder_units(record.data, contract, decoder)
 
 
-def _arriving(decoder: Decoder, record: StreamRecord) -> Decoder:
-    """Return the decoder with the record's arrival in place of times that its events lack."""
-
-    def read(data: bytes) -> pa.Table | Sequence[Row]:
-        found = decoder(data)
-        return found if isinstance(found, pa.Table) else with_arrival(found, record.arrived_ms)
-
-    return read
-
-
 def _one(at: int, record: StreamRecord, contract: Contract, decoder: Decoder | None) -> list[Found]:
     """Return what one record carries, or the reason why it cannot be read whole."""
     try:
-        found = decode_contents(record.data, contract, decoder and _arriving(decoder, record))
+        found = decode_contents(record.data, contract, decoder and Arriving(decoder, record.arrived_ms))
         foreign = decoder is not None or contract.selects
         out = [_placed(at, record, one, found.users, contract, foreign=foreign) for one in found.contents]
         invalid = [row for one in out if isinstance(one, Part) for row in one.decoded.invalid]
