@@ -28,7 +28,7 @@ def _of_day(micros: int) -> Callable[..., object]:
     return lambda count, *_: read_value(_TIME, count * micros)
 
 
-_READERS: dict[tuple[str, str], Callable[..., object]] = {
+_READERS: dict[tuple[str, str], Any] = {
     ("bytes", "decimal"): _decimal,
     ("fixed", "decimal"): _decimal,
     ("int", "time-millis"): _of_day(1_000),
@@ -100,5 +100,5 @@ class _Defaults:
             fields = {one["name"]: one for one in schema["fields"]}
             given = {name: one["default"] for name, one in fields.items() if "default" in one}
             value = given | {name: self._value(fields[name]["type"], one) for name, one in default.items()}
-        read = LOGICAL_READERS.get(f"{kind}-{schema.get('logicalType')}")
+        read: Any = LOGICAL_READERS.get(f"{kind}-{schema.get('logicalType')}")
         return value if read is None or default is None else read(value, schema)

@@ -22,6 +22,7 @@ from headwater.codec.inflate import decompressed
 from headwater.commands.local.embedded import EmbeddedAws
 from headwater.config import Settings
 from headwater.contract import load_contract
+from headwater.formats.framing import unflated
 from tests.gateway import Served, served
 from tests.samples import lake
 from tests.waiting import until
@@ -56,12 +57,23 @@ exporters:
   awskinesis/json:
     aws: {{stream_name: json, region: us-east-1, kinesis_endpoint: "{url}"}}
     encoding: {{name: otlp_json, compression: zlib}}
+  awskinesis/flate:
+    aws: {{stream_name: flate, region: us-east-1, kinesis_endpoint: "{url}"}}
+    encoding: {{name: otlp_proto, compression: flate}}
+  awskinesis/flate_json:
+    aws: {{stream_name: flate_json, region: us-east-1, kinesis_endpoint: "{url}"}}
+    encoding: {{name: otlp_json, compression: flate}}
+  awskinesis/plain:
+    aws: {{stream_name: plain, region: us-east-1, kinesis_endpoint: "{url}"}}
+    encoding: {{name: otlp_proto, compression: none}}
 service:
   pipelines:
-    traces: {{receivers: [otlp], exporters: [awskinesis/proto, awskinesis/json]}}
-    metrics: {{receivers: [otlp], exporters: [awskinesis/proto, awskinesis/json]}}
-    logs: {{receivers: [otlp], exporters: [awskinesis/proto, awskinesis/json]}}
+    traces: {{receivers: [otlp], exporters: &all [{exporters}]}}
+    metrics: {{receivers: [otlp], exporters: *all}}
+    logs: {{receivers: [otlp], exporters: *all}}
 """
+WRITTEN = {"proto": b"\x1f\x8b", "json": b"\x78", "flate": b"", "flate_json": b"", "plain": b"\n"}
+"""The first bytes on the stream of each name; a deflate stream has no mark."""
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +179,7 @@ def test_what_the_collector_exports_is_on_the_stream(collector: Path, gateway: S
 
 
 def test_what_its_awskinesis_exporter_puts_on_a_stream_is_read(collector: Path, tmp_path: Path) -> None:
-    """Each signal, as protobuf under gzip and as JSON under zlib, comes to the rows of its contract."""
+    """Each signal, in each of its compressions and both encodings, comes to the rows of its contract."""
     port = free_port()
     with EmbeddedAws() as aws, pytest.MonkeyPatch.context() as patch:
         for name, value in aws.environment.items():
@@ -179,12 +191,13 @@ def test_what_its_awskinesis_exporter_puts_on_a_stream_is_read(collector: Path, 
             start = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
             return [one["Data"] for one in kinesis.get_records(ShardIterator=start["ShardIterator"])["Records"]]
 
-        for stream in ("proto", "json"):
+        for stream in WRITTEN:
             kinesis.create_stream(StreamName=stream, ShardCount=1)
-        with exporting(collector, STREAMS.format(port=port, url=aws.endpoint), port, tmp_path, {}):
-            until(lambda: all(len(datas(one)) == 3 for one in ("proto", "json")), 60, "the stream has not all")
-        for stream, packed in (("proto", b"\x1f\x8b"), ("json", b"\x78")):
-            assert {data[: len(packed)] for data in datas(stream)} == {packed}
+        exporters = ", ".join(f"awskinesis/{stream}" for stream in WRITTEN)
+        with exporting(collector, STREAMS.format(port=port, url=aws.endpoint, exporters=exporters), port, tmp_path, {}):
+            until(lambda: all(len(datas(one)) == 3 for one in WRITTEN), 60, "the stream has not all")
+        for stream, mark in WRITTEN.items():
+            assert {data[: len(mark)] for data in datas(stream)} == {mark}
             found = [one for data in datas(stream) for one in read(data)]
             assert sorted(found) == ["load", "pay", "sold"]
 
@@ -192,6 +205,6 @@ def test_what_its_awskinesis_exporter_puts_on_a_stream_is_read(collector: Path, 
 def read(data: bytes) -> list[str]:
     """What a pipeline of the record's signal makes of it; protobuf does not say which it is, but its text does."""
     for text, contract, column in ((b"pay", SPANS, "name"), (b"load", METRICS, "metric"), (b"sold", LOGS, "body")):
-        if text in decompressed(data):
+        if text in (unflated(data) or decompressed(data)):
             return [row[column] for row in lake(formats.otlp(contract.name), contract, data)]
     raise AssertionError(data)
