@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from headwater.contract.written import exact_json
 from headwater.errors import InvalidRecord
 
 __all__ = ["Control", "decode_control", "encode_control", "is_control", "is_signed"]
@@ -33,6 +34,9 @@ class Control:
     """The signature, in hex; empty where there is none."""
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def encode_control(kind: str, body: Mapping[str, object], key: bytes | None = None) -> bytes:
     """Encode a control record, signed where there is a key. `body` must not use the key `kind`.
 
@@ -41,7 +45,7 @@ def encode_control(kind: str, body: Mapping[str, object], key: bytes | None = No
     """
     if "kind" in body:
         raise ValueError("the body of a control record cannot have a key 'kind'")
-    text = json.dumps({_MARK: {"kind": kind, **body}}, separators=(",", ":"), allow_nan=False).encode()
+    text = exact_json({_MARK: {"kind": kind, **body}}, _ENCODER).encode()
     return text if key is None else b'%s,"mac":"%s"}' % (text[:-1], _mac(text, key).encode())
 
 

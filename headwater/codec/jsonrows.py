@@ -21,7 +21,7 @@ from headwater.codec.jsonvalues import ValueEnds, array_values, check_utf8, spac
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.contract.rowcolumns import conform_rows
-from headwater.contract.written import EXACT, STRICT, json_values
+from headwater.contract.written import EXACT, STRICT, json_values, read_number
 from headwater.errors import InvalidEvent, InvalidRecord
 from headwater.parts import in_parts
 
@@ -53,7 +53,7 @@ _ESCAPED = r"\\u00(3[0-9]|2[bdeBDE]|[46]5)"
 _WIDE = f"{_LONG}|{_POWER}|{_ESCAPED}"
 """In JSON whose decimals may not fit 256 bits: many digits in a row, an exponent, or a sign of a number escaped."""
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_float=read_number)
 
 
 def decode_text(text: bytes, contract: Contract) -> Decoded:
@@ -93,7 +93,7 @@ def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_text
             return found
     except (ValueError, RecursionError):
         pass
-    return [json.loads(one) for one in texts(data.strip())]
+    return [json.loads(one, parse_float=read_number) for one in texts(data.strip())]
 
 
 def split_objects(text: bytes) -> list[bytes]:

@@ -22,6 +22,7 @@ from headwater.contract import Contract, InvalidRow
 from headwater.contract.rowcolumns import conform_columns, conform_events, conform_rows
 from headwater.contract.selection import select_columns, values_within
 from headwater.contract.values import jsonable
+from headwater.contract.written import EXACT, exact_json
 from headwater.errors import InvalidEvent, InvalidRecord
 
 __all__ = [
@@ -305,10 +306,13 @@ def event_record(row: Row, *, flat: bool) -> bytes:
     with suppress(ValueError, TypeError, RecursionError):  # of what JSON lacks, as below
         return encode_control(EVENT, body)
     try:
-        text = json.dumps(body, default=jsonable, allow_nan=False)
+        text = exact_json(body, _ENCODER)
     except (ValueError, TypeError, RecursionError):  # numbers that JSON lacks, keys that are no text
-        text = json.dumps(_tame(body, 200), default=jsonable)
-    return encode_control(EVENT, json.loads(text))
+        text = exact_json(_tame(body, 200), _ENCODER)
+    return encode_control(EVENT, EXACT.decode(text))
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, default=jsonable)
 
 
 def _tame(value: Any, depth: int) -> Any:

@@ -364,8 +364,8 @@ class Contract:
 
     @cached_property
     def exact(self) -> bool:
-        """Return True when numbers in JSON must be read as they are written, since a float is no decimal."""
-        return any(field.kind.has("decimal") for field in self.fields)
+        """Return True when numbers in JSON are read as they are written: a float is no decimal, and JSON is kept."""
+        return any(field.kind.has("decimal") or field.kind.has("json") for field in self.fields)
 
     def field(self, name: str) -> Field:
         """Return the field of that name. Raise KeyError when there is none."""

@@ -219,7 +219,7 @@ def _of_kind(field: Field, kind: type, values: Values, places: Sequence[int], fa
     if kind is _NoTime or (kind in _JSON and kind not in _TAKEN.get(name, _JSON)):
         return _none_right(field, values, places, faults)
     reading = _READING.get(name, {})
-    if kind is float and field.type in TIMES and field.epoch == "s" and len(values) >= _FEW:
+    if kind in (float, JsonNumber) and field.type in TIMES and field.epoch == "s" and len(values) >= _FEW:
         counted = seconds_column(values)
         if counted is not None and pc.min(counted.cast(pa.int64())).as_py() >= field.earliest_ms * 1000:
             return _together(field, counted, places, faults)

@@ -3,12 +3,12 @@
 Here an event is any JSON object; what comes out is what `validate_row` takes. Values are not looked at.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.contract.definition import Contract
-from headwater.contract.values import jsonable, shown
+from headwater.contract.scalars import Refused
+from headwater.contract.values import json_text, shown
 from headwater.errors import InvalidEvent
 
 __all__ = ["select_column", "select_columns", "select_row", "select_value", "values_within"]
@@ -47,7 +47,10 @@ def select_row(contract: Contract, event: Mapping[str, Any]) -> Mapping[str, Any
         name = _first_name(rest)
         raise InvalidEvent(f"field {shown(name)} is not in contract {contract.name} v{contract.version}")
     if rest:
-        found[contract.unknown] = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), default=jsonable)
+        try:
+            found[contract.unknown] = json_text(rest)
+        except Refused as refused:
+            raise InvalidEvent(f"field {contract.unknown}: {shown(rest)} {refused}") from None
     return found
 
 

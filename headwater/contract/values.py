@@ -22,12 +22,14 @@ from headwater.contract.definition import EPOCHS, INTEGER_BOUNDS, Field, as_floa
 from headwater.contract.nested import nested_size, read_nested
 from headwater.contract.scalars import Refused, decimal_text, read_scalar
 from headwater.contract.types import NESTED, TIMES, Kind
+from headwater.contract.written import exact_json
 
 __all__ = [
     "EXACT_FLOATS",
     "MAX_MS",
     "MIN_MS",
     "TIME",
+    "json_text",
     "jsonable",
     "missing",
     "read_value",
@@ -280,11 +282,15 @@ def _json(value: object) -> str:
         except (ValueError, RecursionError):
             return _string(json.dumps(value, ensure_ascii=False))
         return _string(value)
+    return _string(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON, its numbers as they were written. Raise Refused for what has none."""
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=jsonable)
+        return exact_json(value, _ENCODER)
     except (ValueError, TypeError, RecursionError):
         raise Refused("cannot be written as JSON") from None
-    return _string(text)
 
 
 def jsonable(value: object) -> object:
@@ -297,6 +303,9 @@ def jsonable(value: object) -> object:
     if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()
     return str(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=jsonable)
 
 
 def _no_number(token: str) -> NoReturn:

@@ -16,17 +16,55 @@ from headwater.arrays import whole
 from headwater.contract.scalars import JsonNumber, decimal_text
 from headwater.contract.types import UUID
 
-__all__ = ["EXACT", "STRICT", "as_json", "as_text", "json_values", "key_texts"]
+__all__ = ["EXACT", "STRICT", "as_json", "as_text", "exact_json", "json_values", "key_texts", "read_number"]
 
 
 def _refuse(token: str) -> NoReturn:
     raise ValueError(f"{token} is not a JSON number")
 
 
+def read_number(text: str) -> float:
+    """Return a number of JSON with a point or an exponent; one that a float may round knows how it is written.
+
+    >>> read_number("0.10"), read_number("0.1234567890123456789").text
+    (0.1, '0.1234567890123456789')
+    """
+    return JsonNumber(text) if len(text) > _KEPT or "e" in text or "E" in text else float(text)
+
+
+_KEPT = 16
+"""Characters of a number of at most 15 digits and a point, which no float rounds."""
 STRICT = json.JSONDecoder(parse_constant=_refuse)
 """Reads JSON as its standard has it: no NaN, no infinities."""
-EXACT = json.JSONDecoder(parse_constant=_refuse, parse_float=JsonNumber)
-"""The same, and numbers with a point know how they are written."""
+EXACT = json.JSONDecoder(parse_constant=_refuse, parse_float=read_number)
+"""The same, and numbers know how they are written."""
+
+
+def exact_json(value: Any, encoder: json.JSONEncoder) -> str:
+    """Return what the encoder writes, with the numbers of JSON as they were written.
+
+    >>> exact_json(EXACT.decode('{"a": [1.50, 0.1234567890123456789]}'), json.JSONEncoder())
+    '{"a":[1.5,0.1234567890123456789]}'
+    """
+    return _exact_json(value, encoder) if _has_written(value) else encoder.encode(value)
+
+
+def _has_written(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_written, value.values()))
+    return any(map(_has_written, value)) if isinstance(value, list | tuple) else type(value) is JsonNumber
+
+
+def _exact_json(value: Any, encoder: json.JSONEncoder) -> str:
+    if type(value) is JsonNumber:
+        return value.text
+    if isinstance(value, dict):
+        return (
+            "{" + ",".join([f"{encoder.encode(str(k))}:{_exact_json(one, encoder)}" for k, one in value.items()]) + "}"
+        )
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_exact_json(one, encoder) for one in value]) + "]"
+    return encoder.encode(value)
 
 
 def json_values(column: pa.ChunkedArray) -> list[Any]:

@@ -1,8 +1,10 @@
 """Decode InfluxDB's line protocol, which Telegraf writes by default
 (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/)."""
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from headwater.codec.records import Decoder
 from headwater.codec.rows import ARRIVAL, Row, Unread
@@ -20,15 +22,19 @@ _BARE = re.compile(r"[^, ]+")
 _ESCAPED = re.compile(r"\\([,= \"\\])")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}[iu]")
-_BOOLEANS = {"t": True, "true": True, "f": False, "false": False}
+_LEAST = {"i": -(2**63), "u": 0}
+_MOST = {"i": 2**63 - 1, "u": 2**64 - 1}
+_BOOLEANS = {text: value for value, texts in ((True, "t T true True TRUE"), (False, "f F false False FALSE"))
+             for text in texts.split()}  # fmt: skip
 _STAMP = re.compile(r"-?[0-9]{1,19}")
 
 
-def influx(*, precision: str = "ns") -> Decoder:
+def influx(*, precision: str = "ns", earliest: str = "2000-01-01") -> Decoder:
     """Return a decoder of line protocol: a row for each line with `measurement`, `tags`, `fields` and `time`.
 
     `precision` is the unit of timestamps: s, ms, us or ns. A line without one takes its record's arrival. A line that
-    is none is a dead letter by itself. Raise UsageError for another precision.
+    is none is a dead letter by itself, and so is one whose time is before the day `earliest`: it may be counted in
+    another unit. Raise UsageError for another precision, and for what is no day.
 
     >>> row = influx()(b"weather,city=Bern temp=7.5,ok=t 1772366400000000000")[0]
     >>> row["measurement"], row["tags"], row["fields"], row["time"].isoformat()
@@ -36,10 +42,14 @@ def influx(*, precision: str = "ns") -> Decoder:
     """
     if precision not in _PER_SECOND:
         raise UsageError(f"influx: precision {precision!r} is none of {', '.join(_PER_SECOND)}")
+    try:
+        since = datetime.fromisoformat(earliest).replace(tzinfo=UTC)
+    except (ValueError, TypeError):
+        raise UsageError(f"influx: earliest {earliest!r} is no day as in 2000-01-01") from None
 
     def decode(data: bytes) -> list[Row | Unread]:
-        known = _Known(precision)
-        return [_row(line, known) for line in _lines(data.decode())]
+        known = _Known(precision, since)
+        return [_row(line, known) for line in _lines(data.decode("utf-8-sig"))]
 
     return decode
 
@@ -47,8 +57,8 @@ def influx(*, precision: str = "ns") -> Decoder:
 class _Known:
     """Hold what the lines of a record have in common: the same series and times come again and again."""
 
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
+    def __init__(self, precision: str, earliest: datetime) -> None:
+        self.precision, self.earliest = precision, earliest
         self.heads: dict[str, tuple[str, dict[str, str]] | None] = {}
         self.times: dict[str, object] = {}
 
@@ -63,7 +73,7 @@ def _lines(text: str) -> list[str]:
 
 def _row(line: str, known: _Known) -> Row | Unread:
     try:
-        return _plain_row(line, known) or _parsed(line, known.precision)
+        return _plain_row(line, known) or _parsed(line, known)
     except InvalidRecord as error:
         return Unread(str(error), line.encode())
 
@@ -83,9 +93,11 @@ def _plain_row(line: str, known: _Known) -> Row | None:
         if not name or not value:
             return None
         fields[name] = _bare(value)
+    if len(fields) <= listed.count(","):
+        return None
     time = known.times.get(stamp)
     if time is None:
-        time = known.times[stamp] = _time(stamp.strip(), known.precision)
+        time = known.times[stamp] = _time(stamp.strip(), known)
     return {"measurement": head[0], "tags": head[1], "fields": fields, "time": time}
 
 
@@ -95,30 +107,38 @@ def _head(text: str) -> tuple[str, dict[str, str]] | None:
     tags = {}
     for part in rest:
         name, _, value = part.partition("=")
-        if not name or not value or "=" in value:
+        if not name or not value or "=" in value or name in tags:
             return None
         tags[name] = value
     return (measurement, tags) if measurement else None
 
 
-def _parsed(line: str, precision: str) -> Row:
+def _parsed(line: str, known: _Known) -> Row:
     found, at = _take(_MEASUREMENT, line, 0, "a measurement")
     tags: dict[str, str] = {}
     while line[at : at + 1] == ",":
         name, at = _take(_NAME, line, at + 1, "a tag")
         at = _expect(line, at, "=")
         value, at = _take(_NAME, line, at, "a tag's value")
-        tags[_plain(name)] = _plain(value)
+        _add(tags, name, _plain(value))
     at = _expect(line, at, " ")
     fields: dict[str, object] = {}
     while True:
         name, at = _take(_NAME, line, at, "a field")
         at = _expect(line, at, "=")
-        fields[_plain(name)], at = _field(line, at)
+        read, at = _field(line, at)
+        _add(fields, name, read)
         if line[at : at + 1] != ",":
             break
         at += 1
-    return {"measurement": _plain(found), "tags": tags, "fields": fields, "time": _time(line[at:].strip(), precision)}
+    return {"measurement": _plain(found), "tags": tags, "fields": fields, "time": _time(line[at:].strip(), known)}
+
+
+def _add(found: dict[str, Any], name: str, value: object) -> None:
+    name = _plain(name)
+    if name in found:
+        raise InvalidRecord(f"no line protocol: {name[:40]} is there twice")
+    found[name] = value
 
 
 def _field(line: str, at: int) -> tuple[object, int]:
@@ -132,24 +152,34 @@ def _field(line: str, at: int) -> tuple[object, int]:
 def _bare(bare: str) -> float | bool:
     """Return the value of a field that is no text."""
     if (bare.isascii() and bare.replace(".", "", 1).isdigit()) or _NUMBER.fullmatch(bare):
-        return float(bare)
-    if _WHOLE.fullmatch(bare):
-        return int(bare[:-1])
-    if bare.lower() in _BOOLEANS:
-        return _BOOLEANS[bare.lower()]
+        value = float(bare)
+        if math.isfinite(value):
+            return value
+    elif _WHOLE.fullmatch(bare):
+        count, kind = int(bare[:-1]), bare[-1]
+        if _LEAST[kind] <= count <= _MOST[kind]:
+            return count
+    elif bare in _BOOLEANS:
+        return _BOOLEANS[bare]
     raise InvalidRecord(f"no line protocol: {bare[:40]} is no value")
 
 
-def _time(text: str, precision: str) -> object:
+def _time(text: str, known: _Known) -> object:
     if not text:
         return ARRIVAL
     if not _STAMP.fullmatch(text):
         raise InvalidRecord(f"no line protocol: {text[:40]} is no timestamp")
     try:
         # microseconds are the most that a datetime holds, and a timestamp column milliseconds
-        return _EPOCH + timedelta(microseconds=int(text) * 10**6 // _PER_SECOND[precision])
+        found = _EPOCH + timedelta(microseconds=int(text) * 10**6 // _PER_SECOND[known.precision])
     except OverflowError:
         raise InvalidRecord(f"no line protocol: the time {text} is beyond the year 9999") from None
+    if found < known.earliest:
+        raise InvalidRecord(
+            f"the time {text} counted in {known.precision} is before {known.earliest:%Y-%m-%d}: is it in another unit? "
+            "Name it with precision, or an earlier day with earliest"
+        )
+    return found
 
 
 def _take(pattern: re.Pattern[str], line: str, at: int, what: str) -> tuple[str, int]:

@@ -17,12 +17,20 @@ from headwater.codec.records import Decoder
 from headwater.codec.rows import ARRIVAL, MAX_EVENTS, Row, Unread
 from headwater.errors import InvalidRecord, UsageError
 from headwater.formats.framing import take_uvarint, unflated
-from headwater.formats.otlpitems import SIGNALS, has_unknown_fields, item_request, parse_json, parse_protobuf, snake
+from headwater.formats.otlpitems import (
+    SIGNALS,
+    has_unknown_fields,
+    item_request,
+    old_labels,
+    parse_json,
+    parse_protobuf,
+    pieces,
+    snake,
+)
 
 __all__ = ["metric_stream", "otlp", "otlp_rows"]
 
 MAX_NESTING = 32
-_MOST_POINTS = 4_096
 _UNKNOWN = "unknown_service"
 _TEMPORALITY = {1: "delta", 2: "cumulative"}
 _SPAN_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -58,9 +66,10 @@ def otlp(contract: str) -> Decoder:
 
 
 def metric_stream() -> Decoder:
-    """Return a decoder of CloudWatch metric streams in the OpenTelemetry format, for the contract otel_metrics.
+    """Return a decoder of CloudWatch metric streams in the OpenTelemetry formats, for the contract otel_metrics.
 
-    A record holds export requests one after the other, each with its length before it
+    Those of 0.7 are read as those of 1.0, their labels as attributes. A record holds export requests one after the
+    other, each with its length before it
     (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-metric-streams-formats-opentelemetry.html).
 
     >>> metric_stream()(b"\\0")
@@ -114,7 +123,7 @@ def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
     for resource in getattr(request, snake(signal.resources)):
         for scope in getattr(resource, snake(signal.scopes)):
             head: Row | None = None
-            for item in chain.from_iterable(map(_pieces, getattr(scope, snake(signal.items)))):
+            for item in chain.from_iterable(map(pieces, getattr(scope, snake(signal.items)))):
                 try:
                     head = head or _head(resource, scope, depth)
                     rows = read(item, depth, head)
@@ -122,23 +131,6 @@ def _items(request: Any, contract: str, depth: int) -> Iterator[Row | Unread]:
                     yield Unread(str(error), item_request(signal, resource, scope, item))
                 else:
                     yield from rows
-
-
-def _pieces(item: Any) -> Iterator[Any]:
-    """Yield an item; a metric of very many points as several of fewer, since all rows of one are there at once."""
-    kind: str = (item.WhichOneof("data") or "") if item.DESCRIPTOR.name == "Metric" else ""
-    points = getattr(item, kind).data_points if kind else ()
-    if len(points) <= _MOST_POINTS:
-        yield item
-        return
-    empty = type(item)()
-    empty.CopyFrom(item)
-    del getattr(empty, kind).data_points[:]
-    for at in range(0, len(points), _MOST_POINTS):
-        piece = type(item)()
-        piece.CopyFrom(empty)
-        getattr(piece, kind).data_points.extend(points[at : at + _MOST_POINTS])
-        yield piece
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -244,7 +236,7 @@ def _point(kind: str, point: Any, depth: int) -> dict[str, Any]:
         "ts": _when(time),
         "time_ns": time or None,
         "start_ns": point.start_time_unix_nano or None,
-        "attributes": _attributes_text(point.attributes, depth),
+        "attributes": _attributes_text(point.attributes, depth) if point.attributes else _json(old_labels(point)),
         "exemplars": _json_or_none([_exemplar(one, depth) for one in exemplars]) if exemplars else None,
         "flags": point.flags or None,
     }

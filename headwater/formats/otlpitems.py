@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -21,7 +22,17 @@ from headwater.codec.rows import Unread, one_line
 from headwater.errors import InvalidRecord
 from headwater.formats.framing import take_uvarint, uvarint
 
-__all__ = ["SIGNALS", "Signal", "has_unknown_fields", "item_request", "parse_json", "parse_protobuf", "snake"]
+__all__ = [
+    "SIGNALS",
+    "Signal",
+    "has_unknown_fields",
+    "item_request",
+    "old_labels",
+    "parse_json",
+    "parse_protobuf",
+    "pieces",
+    "snake",
+]
 
 
 class Signal(NamedTuple):
@@ -46,6 +57,7 @@ _FIXED = {1: 8, 5: 4}
 _PART = 1_000
 """Items of a large body in JSON that are read at once; each is there three times meanwhile."""
 _LARGE = 4 << 20
+_MOST_POINTS = 4_096
 _LIST, _ITEMS = 1, 2
 """The numbers of a request's list of resources, and of the list within a resource and within a scope."""
 
@@ -197,6 +209,39 @@ def item_request(signal: Signal, resource: Any, scope: Any, item: Any) -> bytes:
     its_scope.schema_url = scope.schema_url
     getattr(its_scope, snake(signal.items)).add().CopyFrom(item)
     return bytes(made.SerializeToString())
+
+
+def old_labels(point: Any) -> dict[str, str]:
+    """Return the labels of a data point of OTLP before 0.9, as CloudWatch writes them in its OpenTelemetry 0.7 format.
+
+    They were texts, and their field is none of later versions.
+    """
+    found = dict[str, str]()
+    for one in UnknownFieldSet(point):
+        if one.field_number == _LIST and one.wire_type == _LENGTH_DELIMITED:
+            parts = dict(_fields(one.data))
+            try:
+                found[parts.get(1, b"").decode()] = parts.get(2, b"").decode()
+            except UnicodeDecodeError:
+                raise InvalidRecord("a label that is no UTF-8 text") from None
+    return found
+
+
+def pieces(item: Any) -> Iterator[Any]:
+    """Yield an item; a metric of very many points as several of fewer, since all rows of one are there at once."""
+    kind: str = (item.WhichOneof("data") or "") if item.DESCRIPTOR.name == "Metric" else ""
+    points = getattr(item, kind).data_points if kind else ()
+    if len(points) <= _MOST_POINTS:
+        yield item
+        return
+    empty = type(item)()
+    empty.CopyFrom(item)
+    del getattr(empty, kind).data_points[:]
+    for at in range(0, len(points), _MOST_POINTS):
+        piece = type(item)()
+        piece.CopyFrom(empty)
+        getattr(piece, kind).data_points.extend(points[at : at + _MOST_POINTS])
+        yield piece
 
 
 def snake(name: str) -> str:

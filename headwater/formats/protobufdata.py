@@ -2,7 +2,8 @@
 
 Each row has the message's fields under their names in the .proto file: numbers as they are, enums by name, nested
 messages as mappings, repeated fields as lists, timestamps as times; a field that is absent is left out where the
-message can tell.
+message can tell. A field that the descriptors lack has its number as its name: the contract's `unknown` says what
+becomes of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from headwater.codec.records import Decoder
 from headwater.codec.rows import MAX_EVENTS, Row, RowColumns, Values
@@ -61,6 +63,8 @@ class _Messages:
         if self._framing == "delimited" or not (self._parts.names or self._parts.others):
             return None
         found = [*map(self._parse, datas if self._framing == "none" else map(self._message, datas))]
+        if any(map(len, map(UnknownFieldSet, found))):
+            return None
         names, plain, others = self._parts
         values: list[Values] = [*zip(*map(plain, found), strict=True)]
         for name, has_presence, read in others:
@@ -154,10 +158,15 @@ def _reader(field: Any) -> Callable[[Any], Any] | None:
         return _timestamp
     if kind is not None and kind.GetOptions().map_entry:
         inner = kind.fields_by_name["value"]
-        return lambda entries: {str(key): _value(inner, one) for key, one in entries.items()}
+        return lambda entries: {_key(key): _value(inner, one) for key, one in entries.items()}
     if _is_repeated(field):
         return lambda values: [_value(field, one) for one in values]
     return None if kind is None and field.enum_type is None else lambda value: _value(field, value)
+
+
+def _key(key: object) -> str:
+    """Return the key of a map as JSON has it."""
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 def _row(message: Any, parts: _Parts) -> dict[str, Any]:
@@ -165,7 +174,20 @@ def _row(message: Any, parts: _Parts) -> dict[str, Any]:
     for name, has_presence, read in parts.others:
         if not has_presence or message.HasField(name):
             row[name] = read(getattr(message, name))
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        row |= _unknown(unknown)
     return row
+
+
+def _unknown(fields: Any) -> dict[str, Any]:
+    """Return what is in fields that the descriptor lacks, or has in another type, by their numbers: whole numbers,
+    bytes, and what is in groups."""
+    found: dict[str, list[Any]] = {}
+    for one in fields:
+        value = one.data if isinstance(one.data, int | bytes) else _unknown(one.data)
+        found.setdefault(str(one.field_number), []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def _timestamp(value: Any) -> datetime:

@@ -137,16 +137,16 @@ _LINES = st.lists(
 def test_a_plain_line_is_read_as_any_other_would_be(line: str) -> None:
     """The short way of most lines has the answer of the long one, or leaves the line to it."""
 
-    def answer(read: Any, how: object) -> object:
+    def answer(read: Any) -> object:
         try:
-            return read(line, how)
+            return read(line, known)
         except InvalidRecord:
             return "refused"
 
-    known = lineprotocol._Known("ns")
-    short = answer(lineprotocol._plain_row, known)
-    assert short is None or short == answer(lineprotocol._parsed, "ns")
-    assert answer(lineprotocol._plain_row, known) == short
+    known = lineprotocol._Known("ns", datetime(1970, 1, 1, tzinfo=UTC))
+    short = answer(lineprotocol._plain_row)
+    assert short is None or short == answer(lineprotocol._parsed)
+    assert answer(lineprotocol._plain_row) == short
 
 
 def test_influx_and_telegraf_and_fluent_bit() -> None:
