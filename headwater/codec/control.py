@@ -19,6 +19,7 @@ __all__ = ["Control", "decode_control", "encode_control", "is_control", "is_sign
 _MARK = "$headwater"
 _HEAD = b'{"$headwater":'
 _DECODER = json.JSONDecoder()
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _SIGNATURE = re.compile(rb',"mac":"([0-9a-f]{64})"}\Z')
 
 
@@ -32,9 +33,6 @@ class Control:
     """Bytes that are signed."""
     mac: str = ""
     """The signature, in hex; empty where there is none."""
-
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def encode_control(kind: str, body: Mapping[str, object], key: bytes | None = None) -> bytes:

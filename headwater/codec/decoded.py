@@ -1,6 +1,6 @@
 """The events of one record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 from headwater.arrays import Ints
 from headwater.contract import InvalidRow
 
-__all__ = ["Decoded", "kept_rows"]
+__all__ = ["Decoded", "kept_rows", "moved"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Decoded:
     digest: str | None = None
     """Digest of the rows as they were sealed, invalid ones included (`headwater.codec.digest`); None without an
     identity, and in batches of older producers."""
+
+
+def moved(invalid: Iterable[InvalidRow], by: int) -> tuple[InvalidRow, ...]:
+    """Return the rows at places that are so many further on."""
+    return tuple(InvalidRow(index + by, reason, event) for index, reason, event in invalid)
 
 
 def kept_rows(total: int, invalid: Sequence[InvalidRow]) -> Ints:

@@ -16,7 +16,7 @@ from headwater.arrays import Ints
 from headwater.codec.bounds import MAX_INVALID, check_containers
 from headwater.codec.columnar import OtherContract, decode_batch, is_arrow, is_sealed, read_columns
 from headwater.codec.control import Control, decode_control, is_control
-from headwater.codec.decoded import Decoded, kept_rows
+from headwater.codec.decoded import Decoded, kept_rows, moved
 from headwater.codec.inflate import InflateBudget, is_compressed
 from headwater.codec.jsonrows import decode_payloads, event_texts, is_one_object, object_lines
 from headwater.codec.kpl import MAGIC, is_kpl, user_payloads
@@ -382,6 +382,6 @@ def _moved(found: Content, by: int) -> Content:
     """Return the content with its places counted from the record's beginning."""
     if not by or not isinstance(found, Decoded):
         return found
-    invalid = tuple(row._replace(index=row.index + by) for row in found.invalid)
+    invalid = moved(found.invalid, by)
     # the identity of a sealed batch is its first number plus the place, so the first moves the other way
     return replace(found, rows=found.rows + by, invalid=invalid, first_seq=found.first_seq - by)

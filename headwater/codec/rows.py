@@ -213,10 +213,8 @@ class Gathered:
                 times = chain.from_iterable(map(repeat, map(_arrived, arrivals_ms), self.counts))
                 columns[at] = [time if value is ARRIVAL else value for value, time in zip(column, times, strict=True)]
         try:
-            table, faults = conform_columns(self._contract, columns, TextBudget().take)
+            table = conform_columns(self._contract, columns, TextBudget().take)
         except (TooLarge, InvalidEvent):
-            return None
-        if faults:
             return None
         whole = np.arange(self.total, dtype=np.int64)
         return Decoded(self._contract.name, self._contract.version, table, whole, (), self.total)

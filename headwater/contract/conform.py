@@ -20,9 +20,10 @@ from headwater.contract.types import NESTED, Kind
 from headwater.contract.values import missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
-__all__ = ["Conformed", "InvalidRow", "check_length", "conform", "conformed"]
+__all__ = ["Conformed", "Fault", "InvalidRow", "check_length", "conform", "conformed"]
 
-
+Fault = str | Exception
+"""Why an event is none: the reason, or an error that its values raise when they are read."""
 _UNREADABLE = (ValueError, ArithmeticError, pa.ArrowException)
 """Errors of values that Arrow holds and Python does not."""
 _SOME = 4_096
@@ -45,14 +46,14 @@ class Conformed:
     invalid: tuple[InvalidRow, ...] = ()
 
 
-class _CountedFaults(dict[int, str]):
+class _CountedFaults(dict[int, Fault]):
     """Hold the reason for each invalid row; of one row the first counts. InvalidEvent for more than so many rows."""
 
     def __init__(self, most: int, rows: int) -> None:
         super().__init__()
         self._most, self._rows = most, rows
 
-    def setdefault(self, index: int, reason: str = "", /) -> str:
+    def setdefault(self, index: int, reason: Fault = "", /) -> Fault:
         kept = super().setdefault(index, reason)
         if len(self) > self._most:
             first = min(self)
@@ -72,7 +73,7 @@ def conform(contract: Contract, table: pa.Table, most: int | None = None) -> Con
     the whole table (a required column missing, an unknown one, a type that cannot be read) raises InvalidEvent, and so
     do more than `most` invalid rows: each costs a hundred times what a valid one does.
     """
-    faults: dict[int, str] = {} if most is None else _CountedFaults(most, table.num_rows)
+    faults: dict[int, Fault] = {} if most is None else _CountedFaults(most, table.num_rows)
     columns = []
     same, matched = _matched(contract, table)
     for field, column in matched:
@@ -93,7 +94,7 @@ def conform(contract: Contract, table: pa.Table, most: int | None = None) -> Con
         return Conformed(table)
     keep = np.ones(table.num_rows, np.bool_)
     keep[list(faults)] = False
-    invalid = tuple(InvalidRow(index, faults[index]) for index in sorted(faults))
+    invalid = tuple(InvalidRow(index, str(faults[index])) for index in sorted(faults))
     return Conformed(table.filter(pa.array(keep)), invalid)
 
 
@@ -122,7 +123,7 @@ def _matched(contract: Contract, table: pa.Table) -> tuple[bool, list[tuple[Fiel
     return False, found
 
 
-def conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
+def conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, Fault]) -> pa.ChunkedArray:
     """Convert the column to the field's type, and add faults for the rows that break the contract."""
     if field.kind.name in NESTED:
         return _nested(field, column, faults)
@@ -139,13 +140,13 @@ def conformed(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> 
     return made
 
 
-def _note_missing(field: Field, made: pa.ChunkedArray, faults: dict[int, str]) -> None:
+def _note_missing(field: Field, made: pa.ChunkedArray, faults: dict[int, Fault]) -> None:
     if field.required and made.null_count:
         for index in map(int, np.flatnonzero(made.is_null().to_numpy())):
             faults.setdefault(index, missing(field))
 
 
-def _nested(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
+def _nested(field: Field, column: pa.ChunkedArray, faults: dict[int, Fault]) -> pa.ChunkedArray:
     """Take a column of lists, maps or structs as it is where all of it is sound; where not, read it value by value."""
     made = column
     try:
@@ -165,7 +166,7 @@ def _is_sound_leaf(kind: Kind, column: pa.Array) -> bool:
     return kind.name != "json" and refused_rows(Field("x", kind.text), pa.chunked_array([column])) is None
 
 
-def check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, str]) -> None:
+def check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[int, Fault]) -> None:
     """Add faults for the rows whose value is too long."""
     nested = field.kind.name in NESTED
     if nested:
@@ -178,7 +179,7 @@ def check_length(field: Field, made: pa.ChunkedArray, limit: int, faults: dict[i
             faults.setdefault(index, too_long(field, read_value(field, value) if nested else value, limit))
 
 
-def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
+def _by_value(field: Field, column: pa.ChunkedArray, faults: dict[int, Fault]) -> pa.ChunkedArray:
     """Read each value by itself; null where there is a fault."""
     parts = list[pa.Array]()
     for first in range(0, len(column), _SOME):

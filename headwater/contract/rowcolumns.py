@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.contract.conform import check_length, conformed
+from headwater.contract.conform import Fault, check_length, conformed
 from headwater.contract.conversion import converted, seconds_column
 from headwater.contract.definition import Contract, Field
 from headwater.contract.rows import unknown_field
@@ -26,8 +26,6 @@ from headwater.errors import InvalidEvent
 
 __all__ = ["Fault", "conform_columns", "conform_events", "conform_rows", "read_column"]
 
-Fault = str | Exception
-"""Why an event is none: the reason, or an error that its values raise when they are read."""
 _READING: dict[str, dict[type, pa.DataType | None]] = {
     "string": {str: pa.string()},
     "boolean": {bool: pa.bool_()},
@@ -96,11 +94,17 @@ def conform_events(
     return _conform_rows(contract, rows, faults, take)
 
 
-def conform_columns(contract: Contract, columns: Sequence[Values], take: Take) -> tuple[pa.Table, dict[int, Fault]]:
-    """Return the table of all events, whose values of each field these are, and for the invalid ones why not. A column
-    may be Arrow's, of a type that Python's values have."""
-    faults: dict[int, Fault] = {}
-    return _table(contract, columns, faults, take), faults
+class _AnyFault(dict[int, Fault]):
+    """Raise InvalidEvent for the first fault: nobody asks for the others."""
+
+    def setdefault(self, index: int, reason: Fault = "", /) -> Fault:
+        raise InvalidEvent(f"row {index}: {reason}")
+
+
+def conform_columns(contract: Contract, columns: Sequence[Values], take: Take) -> pa.Table:
+    """Return the table of all events, whose values of each field these are. A column may be Arrow's, of a type that
+    Python's values have. Raise InvalidEvent where one of them is invalid."""
+    return _table(contract, columns, _AnyFault(), take)
 
 
 def _conform_rows(
@@ -121,17 +125,13 @@ def _table(contract: Contract, values: Iterable[Values], faults: dict[int, Fault
     for field, found in zip(contract.fields, values, strict=True):
         if isinstance(found, pa.ChunkedArray):
             take(found, {str} if pa.types.is_string(found.type) else set())
-            more: dict[int, str] = {}
-            column = conformed(field, found, more).cast(field.arrow_type)
-            _note(faults, more)
+            column = conformed(field, found, faults).cast(field.arrow_type)
         else:
             kinds = set(map(type, found))
             take(found, kinds)
             column = _column(field, found, kinds, faults)
         if field.name in contract.max_bytes and not field.values:
-            long: dict[int, str] = {}
-            check_length(field, column, contract.max_bytes[field.name], long)
-            _note(faults, long)
+            check_length(field, column, contract.max_bytes[field.name], faults)
         columns.append(column)
     return pa.table(columns, schema=contract.arrow_schema)
 
@@ -241,7 +241,7 @@ def _together(field: Field, array: pa.Array, places: Sequence[int], faults: dict
             pieces = [array[at : at + _PIECE] for at in range(0, len(array), _PIECE)]
     made, start = [], 0
     for piece in pieces:
-        found: dict[int, str] = {}
+        found: dict[int, Fault] = {}
         made += conformed(field, pa.chunked_array([piece]), found).cast(field.arrow_type).chunks
         _note(faults, {places[start + at]: reason for at, reason in found.items()})
         start += len(piece)
@@ -262,7 +262,8 @@ def _none_right(field: Field, values: Values, places: Sequence[int], faults: dic
     """Refuse values of a type that is none of the field's: for the same reason, whatever they are."""
     try:
         why = reason_of(field, values[0])
-        _note(faults, {at: worded(field, value, why) for at, value in zip(places, values, strict=True)})
+        for at, value in zip(places, values, strict=True):
+            faults.setdefault(at, worded(field, value, why))
     except _BROKEN:  # lists that are nested too deeply to be shown
         return _one_by_one(field, values, places, faults)
     return pa.nulls(len(values), field.arrow_type)

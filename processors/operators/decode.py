@@ -33,6 +33,7 @@ from headwater.codec import (
     json_row,
     row_units,
 )
+from headwater.codec.decoded import moved
 from headwater.codec.rows import Arriving, Gathered, Row, Unread, event_record, lacks_time, rows_of_each, with_arrival
 from headwater.contract import Contract
 from headwater.contract.checks import long_texts
@@ -302,8 +303,9 @@ def _small(
     if _doubtful(decoded.table, arrived[np.searchsorted(starts, decoded.rows, side="right") - 1], contract):
         return alone(0, len(units))
     invalid: dict[int, list[InvalidRow]] = {}
-    for row in decoded.invalid:
-        invalid.setdefault(int(np.searchsorted(starts, row.index, side="right")) - 1, []).append(row)
+    of = np.searchsorted(starts, [row.index for row in decoded.invalid], side="right") - 1
+    for one, row in zip(of.tolist(), decoded.invalid, strict=True):
+        invalid.setdefault(one, []).append(row)
     broken = np.zeros(len(units), np.bool_)
     broken[[*invalid]] = True
     none = _part(at, 0, 0, starts, decoded)
@@ -317,7 +319,7 @@ def _small(
             if len(invalid[one]) > MAX_LETTERS:
                 out += alone(one, one + 1)
                 continue
-            rows = tuple(row._replace(index=row.index - int(starts[one])) for row in invalid[one])
+            rows = moved(invalid[one], -int(starts[one]))
             part = none if len(rows) == len(units[one]) else _part(at, one, one + 1, starts, decoded)
             out.append(replace(part, at=at + one, decoded=replace(part.decoded, invalid=rows)))
     return out

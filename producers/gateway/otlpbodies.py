@@ -9,7 +9,7 @@ import zstandard
 
 from headwater.arrays import Ints
 from headwater.codec.bounds import TooLarge
-from headwater.codec.decoded import Decoded
+from headwater.codec.decoded import Decoded, moved
 from headwater.codec.inflate import MAX_BYTES
 from headwater.codec.rows import Row, Unread, decode_rows, with_arrival
 from headwater.config import GatewaySettings
@@ -71,7 +71,7 @@ def _joined(parts: Sequence[Decoded], contract: Contract) -> ParsedBody:
     for part in parts:
         tables.append(part.table)
         places.append(part.rows + total)
-        invalid += [row._replace(index=row.index + total) for row in part.invalid]
+        invalid += moved(part.invalid, total)
         total += part.total
     return ParsedBody(pa.concat_tables(tables), np.concatenate([np.zeros(0, np.int64), *places]), tuple(invalid), total)
 
