@@ -11,18 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.contract.types import TIMES, TYPES
+
 __all__ = ["ARROW", "FUNCTIONS", "OPERATORS", "cast", "distinct", "finite", "like", "member", "pick", "substring"]
 
-ARROW = {
-    "boolean": pa.bool_(),
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    "timestamp": pa.timestamp("ms", "UTC"),
-    "timestamp_us": pa.timestamp("us", "UTC"),
-    "date": pa.date32(),
-    "null": pa.null(),
-}
+ARROW = {**TYPES, "null": pa.null()}
 """The Arrow type of each kind of value, kinds named as types of contracts are."""
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _INT = 1 << 31
@@ -142,7 +135,6 @@ def _part(of: str, **options: Any) -> Callable[..., Any]:
     return lambda values: function(values, **options).cast(pa.int64())
 
 
-_TIMES = ("timestamp", "timestamp_us")
 FUNCTIONS: dict[str, tuple[dict[str, tuple[str, Callable[..., Any]]], str]] = {
     "abs()": (
         {"long": ("long", _whole(pc.abs_checked, lambda a: abs(a))), "double": ("double", pc.abs)},
@@ -163,15 +155,15 @@ FUNCTIONS: dict[str, tuple[dict[str, tuple[str, Callable[..., Any]]], str]] = {
     "trim()": ({"string": ("string", lambda values: pc.utf8_trim(values, " "))}, "a text"),
     "length()": ({"string": ("long", _part("utf8_length"))}, "a text"),
     **{
-        f"{name}()": ({kind: ("long", _part(name)) for kind in (*_TIMES, "date")}, "a time or a date")
+        f"{name}()": ({kind: ("long", _part(name)) for kind in (*TIMES, "date")}, "a time or a date")
         for name in ("year", "month", "day")
     },
     "isodow()": (
-        {kind: ("long", _part("day_of_week", count_from_zero=False)) for kind in (*_TIMES, "date")},
+        {kind: ("long", _part("day_of_week", count_from_zero=False)) for kind in (*TIMES, "date")},
         "a time or a date",
     ),
     **{
-        f"{name}()": ({kind: ("long", _part(name)) for kind in _TIMES}, "a time")
+        f"{name}()": ({kind: ("long", _part(name)) for kind in TIMES}, "a time")
         for name in ("hour", "minute", "second")
     },
 }
