@@ -1,10 +1,11 @@
 """Read the events of a snapshot for some windows of a view, and find the windows that later files have events of.
 
-Files are left out by the bounds of their event times, row groups by their statistics.
+Files are left out by the bounds of their event times, row groups by their statistics. A snapshot is planned once.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,19 @@ class LateWindows:
         places = np.union1d(self.places, other.places)
         return LateWindows(places, np.union1d(self.starts, other.starts))
 
+    def parts(self, most: int) -> "Iterator[LateWindows]":
+        """Yield all of them, at most so many at a time."""
+        for at in range(0, len(self), most):
+            yield LateWindows(self.places[at : at + most], self.starts)
+
+
+class _TimedFile(NamedTuple):
+    """Hold a file with its least and greatest event time, epoch ms; the widest where it does not say."""
+
+    task: FileScanTask
+    low: int
+    high: int
+
 
 NONE = LateWindows(np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
@@ -66,6 +80,7 @@ class EventSource:
         self._size, self._every = view.window.size_ms, view.window.every_ms
         self._reader = TableReader(table)
         self._time = pipeline.contract.time
+        self._planned: tuple[int, list[_TimedFile]] = 0, []
 
     def late(self, files: Sequence[DataFile], through_ms: int) -> LateWindows:
         """Return the windows that end by `through_ms` and have events in these files."""
@@ -83,8 +98,7 @@ class EventSource:
         """Return the partials of these windows, over all events of the snapshot."""
         state = ViewState(self._view, 0)
         first, last = int(windows.starts[0]), int(windows.starts[-1]) + self._size
-        for task in plan(self._table, snapshot_id):
-            low, high = self._bounds(task.file)
+        for task, low, high in self._files(snapshot_id):
             # windows that begin within `size` before the file's last event, and end after its first
             at = np.searchsorted(windows.starts, low - self._size, "right")
             if at == len(windows.starts) or windows.starts[at] > high:
@@ -106,8 +120,7 @@ class EventSource:
         """
         state = ViewState(self._view, 0)
         begin = after_ms - self._size + self._every
-        for task in plan(self._table, snapshot_id):
-            low, high = self._bounds(task.file)
+        for task, low, high in self._files(snapshot_id):
             if high < begin or low >= until_ms:
                 continue
             for rows in self._rows(task, self._columns, begin, until_ms):
@@ -122,8 +135,7 @@ class EventSource:
         None when no window with events ends after `after_ms`.
         """
         begin = after_ms - self._size + self._every
-        bounds = [self._bounds(task.file) for task in plan(self._table, snapshot_id)]
-        begins = [max(low, begin) for low, high in bounds if high >= begin]
+        begins = [max(low, begin) for _, low, high in self._files(snapshot_id) if high >= begin]
         if not begins:
             return None
         return max(after_ms, min(begins) // self._every * self._every)
@@ -144,9 +156,14 @@ class EventSource:
             rows = pa.Table.from_batches([batch])
             yield rows.cast(pa.schema([self._pipeline.schema.field(name) for name in names]), safe=False)
 
-    def _bounds(self, file: DataFile) -> tuple[int, int]:
-        """Return the least and the greatest event time of a file, epoch ms; the widest where it does not say."""
+    def _files(self, snapshot_id: int) -> list[_TimedFile]:
+        """Return the files of a snapshot; those of the last one that was asked for are kept."""
+        if self._planned[0] != snapshot_id:
+            self._planned = snapshot_id, [self._timed(task) for task in plan(self._table, snapshot_id)]
+        return self._planned[1]
+
+    def _timed(self, task: FileScanTask) -> _TimedFile:
         field = self._table.schema().find_field(self._time)
-        high = (file.upper_bounds or {}).get(field.field_id)
-        low = least_time(self._table, file, self._time)
-        return low // 1000, _NEVER if high is None else int(from_bytes(field.field_type, high)) // 1000
+        bound = (task.file.upper_bounds or {}).get(field.field_id)
+        high = _NEVER if bound is None else int(from_bytes(field.field_type, bound)) // 1000
+        return _TimedFile(task, least_time(self._table, task.file, self._time) // 1000, high)

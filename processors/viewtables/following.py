@@ -10,7 +10,7 @@ What becomes final is decided by the ledger; the files that it names are waited 
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
@@ -159,7 +159,11 @@ class _Following:
         return position
 
     def _amend(self, position: TablePosition, target: int) -> TablePosition:
-        """Write the windows anew that events have come for since, a bounded number of them a commit."""
+        """Write the windows anew that events have come for since.
+
+        A commit has them up to the end of a snapshot, since the position names one: those of one snapshot are one
+        commit however many they are, with a bounded number of them in memory.
+        """
         late: LateWindows | None = None
         try:
             for snapshot, files in appended_since(self._events, position.events, target):
@@ -177,9 +181,10 @@ class _Following:
         position = replace(position, events=snapshot_id, revision=revision)
         if not len(late):
             return position  # said with the next rows, or at the end
-        partials = self._source.amended(snapshot_id, late)
-        self._commit(position, partials)
-        self._report = replace(self._report, amended=self._report.amended + len(partials))
+        amended = self._commit(
+            position, (self._source.amended(snapshot_id, part) for part in late.parts(self._ports.most))
+        )
+        self._report = replace(self._report, amended=self._report.amended + amended)
         return position
 
     def _write_new(self, position: TablePosition, until: int) -> None:
@@ -200,32 +205,42 @@ class _Following:
                 continue
             position = replace(position, through_ms=stop)
             if partials:
-                self._commit(position, partials)
-                self._report = replace(self._report, rows=self._report.rows + len(partials))
+                added = self._commit(position, [partials])
+                self._report = replace(self._report, rows=self._report.rows + added)
             span *= 2
         position = replace(position, through_ms=max(position.through_ms, until))
         if position != position_of(self._table):
             self._commit(position, [])
         self._told(position)
 
-    def _commit(self, position: TablePosition, partials: Sequence[Partial]) -> None:
-        """Add the rows and move the position, in one commit; raise Retryable when another writer was faster."""
-        rows, unfit = table_rows(self._view, self._columns, partials, position.revision)
+    def _commit(self, position: TablePosition, parts: Iterable[Sequence[Partial]]) -> int:
+        """Add the rows and move the position, in one commit, and return how many rows; a part is in memory at a time.
+
+        Raise Retryable when another writer was faster.
+        """
+        count, uris, table = 0, list[str](), self._table
+        for partials in parts:
+            count += len(partials)
+            uris += self._stored(partials, position.revision)
+        try:
+            files = [describe(table.io, table.metadata, uri) for uri in uris]
+            append_files(table, files, {POSITION: position.dumps()})
+        except (CommitFailedException, NoSuchTableError) as error:
+            reason = " ".join(str(error).split())
+            raise Retryable(f"table {self._view.table}: another writer was faster: {reason}") from error
+        return count
+
+    def _stored(self, partials: Sequence[Partial], revision: int) -> list[str]:
+        """Write the rows into files, which are not in the table yet, and return where."""
+        rows, unfit = table_rows(self._view, self._columns, partials, revision)
         for one in unfit:
             log.warning("a value does not fit its column: it is null", extra={"table": self._view.table, "value": one})
         self._report = replace(self._report, unfit=self._report.unfit + len(unfit))
         buffer = LakeBuffer(self._columns, PARTITIONING)
         buffer.number_columns(field_ids(self._table))
         buffer.append(rows.sort_by([(name, "ascending") for name in self._view.by]) if self._view.by else rows)
-        objects, table = self._ports.reader.stores.objects, self._table
-        base = f"lake/{self._view.table}/data/{uuid.uuid4().hex}"
-        try:
-            uris = [objects.put(f"{base}-{at:04d}.parquet", one.body) for at, one in enumerate(buffer.seal())]
-            files = [describe(table.io, table.metadata, uri) for uri in uris]
-            append_files(table, files, {POSITION: position.dumps()})
-        except (CommitFailedException, NoSuchTableError) as error:
-            reason = " ".join(str(error).split())
-            raise Retryable(f"table {self._view.table}: another writer was faster: {reason}") from error
+        base, put = f"lake/{self._view.table}/data/{uuid.uuid4().hex}", self._ports.reader.stores.objects.put
+        return [put(f"{base}-{at:04d}.parquet", one.body) for at, one in enumerate(buffer.seal())]
 
     def _number(self, snapshot_id: int) -> int:
         """Return the snapshot's number in the events' table, which only grows; 0 in a table of format 1."""

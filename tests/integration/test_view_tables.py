@@ -29,8 +29,10 @@ from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
 from headwater.processors.erasure.tables import drop_view_tables, left_in_view_tables
 from headwater.processors.services import Services
-from headwater.processors.viewtables import following
+from headwater.processors.viewtables import events, following
+from headwater.processors.viewtables.rows import table_rows
 from headwater.sinks.lake.catalog import append_files, drop_table, open_table
+from headwater.sinks.lake.reading import plan
 from tests.cli import headwater
 from tests.integration.test_lake_users import process, produce
 from tests.lake import NOON, aws, contract, delete_rows, settings
@@ -175,6 +177,36 @@ def test_a_rival_is_no_reason_to_write_a_table_anew(world: LakeWorld, monkeypatc
     monkeypatch.setattr(following, "append_files", append_files)
     assert not any(one.anew for one in world.follow(most=1))
     assert world.wrong() == []
+
+
+def test_late_windows_of_one_snapshot_are_one_commit_and_few_of_them_in_memory(
+    world: LakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many one publisher's step brings: the audit reads the snapshot that the table names, and finds each."""
+    for shard in world.shards:
+        world.commit(shard, [at + 0.5 for at in range(12)], mark=12)
+    world.follow()
+    world.commit("shard-0", [at + 0.3 for at in range(11)])
+    snapshots = len(open_table(world.settings, "minutes").snapshots())
+    parts, plans = list[int](), list[object]()
+
+    def counted(view: Any, columns: Any, partials: Any, revision: int) -> Any:
+        parts.append(len(partials))
+        return table_rows(view, columns, partials, revision)
+
+    def planned(table: Table, snapshot_id: int | None = None) -> Any:
+        plans.append(snapshot_id)
+        return plan(table, snapshot_id)
+
+    monkeypatch.setattr(following, "table_rows", counted)
+    monkeypatch.setattr(events, "plan", planned)
+    minutes, every = world.follow(most=4)
+    assert (minutes.amended, every.amended) == (11, 12)
+    assert max(parts) == 4
+    assert len(plans) == 2, "a view plans the snapshot once"
+    assert len(open_table(world.settings, "minutes").snapshots()) == snapshots + 1
+    assert world.wrong() == []
+    assert {one.exact for one in world.audits()} == {True}
 
 
 def test_the_audit_names_what_is_missing_and_what_is_wrong(world: LakeWorld) -> None:
