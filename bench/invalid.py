@@ -97,9 +97,9 @@ def main() -> None:
     for contract, cases in ((CONTRACT, CASES), (OWN, {name: CASES[name] for name in ("valid", "every value")})):
         first: tuple[float, float, int] | None = None
         for name, change in cases.items():
-            data = lines(lambda at: {"device": f"d{at}"} | change(at) if contract is OWN else change(at))  # noqa: B023
-            decoding = cpu_ms(lambda: decode_record(data, contract))  # noqa: B023
-            step = cpu_ms(lambda: process(data, contract))  # noqa: B023
+            data = lines(lambda at: {"device": f"d{at}"} | change(at) if contract is OWN else change(at))  # noqa: B023 (called at once)
+            decoding = cpu_ms(lambda: decode_record(data, contract))  # noqa: B023 (called at once)
+            step = cpu_ms(lambda: process(data, contract))  # noqa: B023 (called at once)
             first = first or (decoding, step, len(data))
             more = len(data) / first[2]
             text = f"x {decoding / first[0]:5.1f} {step / first[1]:5.1f}, a byte x {step / first[1] / more:5.1f}"

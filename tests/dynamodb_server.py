@@ -55,7 +55,7 @@ class DynamoServer:
         except ClientError as error:
             said = error.response
             found = 400, {"__type": f"x#{said['Error']['Code']}", "message": "-"}
-            found[1].update({"Item": said["Item"]} if "Item" in said else {})  # type: ignore[typeddict-item]
+            found[1].update({"Item": said["Item"]} if "Item" in said else {})  # type: ignore[typeddict-item]  # some errors have it
         return None if fault == LOST else found
 
 

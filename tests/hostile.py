@@ -142,7 +142,7 @@ class World(Services):
 
     @cached_property
     def objects(self) -> Objects:
-        return MemoryObjects()  # type: ignore[return-value]
+        return MemoryObjects()  # type: ignore[return-value]  # in memory, in place of S3's
 
     def client(self, service: str) -> Any:
         assert service == "dynamodb"

@@ -202,7 +202,7 @@ def _groups(field: Field, values: Values, kinds: Collection[type]) -> dict[type,
     if len(kinds) > 1:
         groups = {kind: [at for at, value in enumerate(values) if type(value) is kind] for kind in kinds}
     if field.type in TIMES and str in groups and not field.format:
-        shapeless = [at for at in groups[str] if not TIME.fullmatch(values[at])]  # type: ignore[call-overload]
+        shapeless = [at for at in groups[str] if not TIME.fullmatch(values[at])]  # type: ignore[call-overload]  # all of them are text
         if shapeless:
             left = set(groups.pop(str)).difference(shapeless)
             groups |= {_NoTime: shapeless} | ({str: sorted(left)} if left else {})

@@ -57,7 +57,7 @@ class _OurFiles:
 
     _shared: tuple[dict[str, Any], Any] | None = None
 
-    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:  # noqa: ARG002
+    def _load_file_io(self, properties: Any = None, location: str | None = None) -> Any:  # noqa: ARG002 (pyiceberg's names)
         found = boto3.session.Session().get_credentials()
         now = found.get_frozen_credentials() if found else None
         keys: dict[str, Any] = (

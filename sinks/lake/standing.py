@@ -50,7 +50,7 @@ class TableState:
     visible_from: int = 0
     sequence: int = 0
 
-    def history(self, before: int) -> tuple[Paths, int]:  # noqa: ARG002 - a lazy state reads no more than it is asked for
+    def history(self, before: int) -> tuple[Paths, int]:  # noqa: ARG002 (a lazy state reads no more than it is asked for)
         """Return what the snapshots after sequence number `before` have added, and from which number on they are
         visible.
         """

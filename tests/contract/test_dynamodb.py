@@ -144,7 +144,7 @@ def test_a_refusal_says_what_is_there(dynamodb: Any, table: str) -> None:
             ConditionExpression="attribute_not_exists(pk)",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
-    assert caught.value.response["Item"] == {**A, "n": {"N": "1"}}  # type: ignore[typeddict-item]
+    assert caught.value.response["Item"] == {**A, "n": {"N": "1"}}  # type: ignore[typeddict-item]  # this error has it
 
 
 def test_an_update_sets_removes_and_appends(dynamodb: Any, table: str) -> None:

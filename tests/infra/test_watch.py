@@ -23,7 +23,7 @@ def matches(pattern: str, line: str) -> bool:
     found = json.loads(line)
 
     def one(term: str) -> bool:
-        name, operator, value = re.fullmatch(r"\$\.(\w+) (=|IS) (.+)", term.strip()).groups()  # type: ignore[union-attr]
+        name, operator, value = re.fullmatch(r"\$\.(\w+) (=|IS) (.+)", term.strip()).groups()  # type: ignore[union-attr]  # a term that does not match fails the test
         if operator == "IS":
             return found.get(name) is (value == "TRUE")
         wanted = value.strip('"')

@@ -107,7 +107,7 @@ def processed(environment: Mapping[str, str], log: Path, enough: int) -> Service
     """Run the processor until the lake's shards have so many events, then publish."""
     services = Services(SETTINGS, load(SETTINGS.pipeline))
     process = start(["process"], environment, log)
-    reader = threading.Thread(target=lambda: log.with_suffix(".out").write_text(process.stdout.read()))  # type: ignore[union-attr]
+    reader = threading.Thread(target=lambda: log.with_suffix(".out").write_text(process.stdout.read()))  # type: ignore[union-attr]  # it is a pipe
     reader.start()
 
     def committed() -> int:
@@ -143,7 +143,7 @@ def test_killed_under_load_and_nothing_acknowledged_is_lost(aws: Mapping[str, st
     with ThreadPoolExecutor(4) as pool:
         work = [pool.submit(load_it, worker) for worker in range(4)]
         for round_ in (1, 2):
-            until(lambda: len(acknowledged) >= 40 * round_, 120, lambda: f"{len(acknowledged)} acknowledged")  # noqa: B023
+            until(lambda: len(acknowledged) >= 40 * round_, 120, lambda: f"{len(acknowledged)} acknowledged")  # noqa: B023 (waited for within the round)
             world.process.kill()
             assert world.process.wait() == -signal.SIGKILL
             world.start()

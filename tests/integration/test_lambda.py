@@ -83,7 +83,7 @@ def put(world: World, data: bytes) -> None:
 
 
 def mapped(world: World, invoke: Callable[..., object], **settings: object) -> SourceMapping:
-    return SourceMapping(world.kinesis, world.settings.stream, invoke, MappingSettings(**settings))  # type: ignore[arg-type]
+    return SourceMapping(world.kinesis, world.settings.stream, invoke, MappingSettings(**settings))  # type: ignore[arg-type]  # whoever calls it gives what fits
 
 
 def new_world(folder: Path, shards: int) -> World:

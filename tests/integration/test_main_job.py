@@ -77,7 +77,7 @@ def test_killed_three_times_and_exact(aws: Mapping[str, str], tmp_path: Path) ->
             before, produced = produced, produced + table.num_rows
             if number == len(tables) - 1:
                 break
-            until(lambda: committed(services) > before, 180, lambda: log.read_text()[-2_000:])  # noqa: B023
+            until(lambda: committed(services) > before, 180, lambda: log.read_text()[-2_000:])  # noqa: B023 (waited for within the round)
             process.kill()
             assert process.wait() == -signal.SIGKILL
     wait_for(services, events)

@@ -143,5 +143,5 @@ def test_an_engine_reads_each_type_in_each_state(
         if exact:
             compare(expected, exact, READERS[reader](opened, url, expected.table, ["_origin", "_seq", *exact]))
         for name in expected.columns.keys() - set(exact):
-            with pytest.raises(Exception):  # noqa: B017  # whatever the engine raises, or the comparison
+            with pytest.raises(Exception):  # noqa: B017 (whatever the engine raises, or the comparison)
                 compare(expected, [name], READERS[reader](opened, url, expected.table, ["_origin", "_seq", name]))

@@ -7,6 +7,7 @@ import ast
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Mutant", "applied", "mutants"]
 
@@ -134,24 +135,24 @@ def _says(node: ast.AST) -> bool:
 
 def _changes(node: ast.AST) -> Iterator[Change]:
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARED:
-        yield _named(node, lambda one: ast.Compare(one.left, [_COMPARED[type(one.ops[0])]()], one.comparators))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.Compare(one.left, [_COMPARED[type(one.ops[0])]()], one.comparators))
     elif isinstance(node, ast.BoolOp):
         other = ast.Or if isinstance(node.op, ast.And) else ast.And
-        yield _named(node, lambda one: ast.BoolOp(other(), one.values))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.BoolOp(other(), one.values))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield _named(node, lambda one: one.operand)  # type: ignore[attr-defined]
+        yield _named(node, lambda one: one.operand)
     elif isinstance(node, ast.BinOp) and type(node.op) in _CALCULATED:
-        yield _named(node, lambda one: ast.BinOp(one.left, _CALCULATED[type(one.op)](), one.right))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.BinOp(one.left, _CALCULATED[type(one.op)](), one.right))
     elif isinstance(node, ast.AugAssign) and type(node.op) in _CALCULATED:
-        yield _named(node, lambda one: ast.AugAssign(one.target, _CALCULATED[type(one.op)](), one.value))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.AugAssign(one.target, _CALCULATED[type(one.op)](), one.value))
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield _named(node, lambda one: ast.Constant(not one.value))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.Constant(not one.value))
     elif isinstance(node, ast.Constant) and isinstance(node.value, int):
-        yield _named(node, lambda one: ast.Constant(one.value + 1))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.Constant(one.value + 1))
     elif isinstance(node, ast.Name) and node.id in _NAMED:
-        yield _named(node, lambda one: ast.Name(_NAMED[one.id], ast.Load()))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.Name(_NAMED[one.id], ast.Load()))
     elif isinstance(node, ast.Attribute) and node.attr in _NAMED:
-        yield _named(node, lambda one: ast.Attribute(one.value, _NAMED[one.attr], ast.Load()))  # type: ignore[attr-defined]
+        yield _named(node, lambda one: ast.Attribute(one.value, _NAMED[one.attr], ast.Load()))
     elif isinstance(node, ast.If | ast.IfExp) and isinstance(node.test, ast.Name | ast.Attribute | ast.Call):
         yield f"if {_text(node.test)} -> if not", _negated
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
@@ -161,12 +162,12 @@ def _changes(node: ast.AST) -> Iterator[Change]:
         yield _named(node, lambda _: other_jump())
 
 
-def _negated(node: ast.AST) -> ast.AST:
-    node.test = ast.UnaryOp(ast.Not(), node.test)  # type: ignore[attr-defined]
+def _negated(node: Any) -> Any:
+    node.test = ast.UnaryOp(ast.Not(), node.test)
     return node
 
 
-def _named(node: ast.AST, make: Callable[[ast.AST], ast.AST]) -> Change:
+def _named(node: ast.AST, make: Callable[[Any], ast.AST]) -> Change:
     return f"{_text(node)} -> {_text(make(deepcopy(node)))}", make
 
 

@@ -67,7 +67,7 @@ def _lake(system: System) -> pa.Table:
 @lru_cache(maxsize=1)
 def _rows(system: System) -> list[dict[str, Any]]:
     """The lake's rows, event time in epoch ms."""
-    return with_times(_lake(system)).to_pylist()  # type: ignore[no-any-return]
+    return with_times(_lake(system)).to_pylist()  # type: ignore[no-any-return]  # Arrow has no types
 
 
 class Stream:

@@ -59,7 +59,7 @@ class Passing:
         claim_names(NEXT, settings, "memory", registry)
         ports = system.ports(NEXT)
         runner = EmbeddedRunner(NEXT, system.client(), ports, settings, system.clock, owner, self.reader)
-        runner.run(NeverStopped(system.world), discover_seconds=5.0)  # type: ignore[arg-type]
+        runner.run(NeverStopped(system.world), discover_seconds=5.0)  # type: ignore[arg-type]  # it has what an event has
 
     def entries(self) -> list[ShardEntry]:
         """The second pipeline's shards."""

@@ -272,7 +272,7 @@ class System:
         claim_names(pipeline, _SETTINGS, "memory", registry)
         ensure_initial(pipeline, ports.ledger, ports.objects, self.source)
         runner = EmbeddedRunner(pipeline, self.client(), ports, _SETTINGS, self.clock, owner, _READER)
-        runner.run(NeverStopped(world), discover_seconds=5.0)  # type: ignore[arg-type]
+        runner.run(NeverStopped(world), discover_seconds=5.0)  # type: ignore[arg-type]  # it has what an event has
 
     def ports(self, pipeline: Pipeline) -> Ports:
         """A process's own clients of all that a pipeline's shards work on."""
@@ -295,7 +295,7 @@ class System:
         return Proxy(
             self.world,
             service,
-            SimpleNamespace(get_object=lambda Bucket, Key: {"Body": io.BytesIO(bodies[Key])}),  # noqa: N803, ARG005
+            SimpleNamespace(get_object=lambda Bucket, Key: {"Body": io.BytesIO(bodies[Key])}),  # noqa: N803, ARG005 (boto3's names)
         )
 
     def publisher(self, owner: str) -> Publisher:

@@ -72,7 +72,7 @@ def test_two_services_and_a_read_longer_than_the_lease() -> None:
         time.sleep(15)
         yield from real(view, starts_ms)
 
-    plant.views.at = slow  # type: ignore[method-assign]
+    plant.views.at = slow  # type: ignore[method-assign]  # a double
     plant.lives({"dev-1": [20.0, 99.0]})
     plant.read_to(2)
     turns: list[Turn | None] = []
@@ -178,8 +178,8 @@ def test_a_call_that_fails_lets_the_next_one_lead() -> None:
     plant.lives({"dev-1": [99.0]})
     plant.read_to(1)
     real = plant.views.at
-    plant.views.at = lambda *_: (_ for _ in ()).throw(Retryable("no"))  # type: ignore[method-assign]
+    plant.views.at = lambda *_: (_ for _ in ()).throw(Retryable("no"))  # type: ignore[method-assign]  # a double
     with pytest.raises(Retryable):
         Alerts(plant.alert_ports, to(told), "first").once()
-    plant.views.at = real  # type: ignore[method-assign]
+    plant.views.at = real  # type: ignore[method-assign]  # the real one again
     assert Alerts(plant.alert_ports, to(told), "second").once() == Turn(raised=1, published=1, judged=1)

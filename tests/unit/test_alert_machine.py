@@ -1,6 +1,7 @@
 """The state machine of alerts: what raises an episode, and that its outcome depends on the windows alone."""
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -168,7 +169,7 @@ def lives(draw: st.DrawFn) -> tuple[Rule, list[Reading], list[int]]:
 
 
 @given(lives(), st.randoms(use_true_random=False))
-def test_the_same_episodes_however_it_is_evaluated(life: tuple[Rule, list[Reading], list[int]], chance: object) -> None:
+def test_the_same_episodes_however_it_is_evaluated(life: tuple[Rule, list[Reading], list[int]], chance: Random) -> None:
     """At once or in turns, rows in any order and twice, only as far back as the rule says, and with turns repeated
     after a crash that came before the progress was stored: each change comes out the same, and as often."""
     rule, rows, cuts = life
@@ -176,9 +177,9 @@ def test_the_same_episodes_however_it_is_evaluated(life: tuple[Rule, list[Readin
     state, after = CALM, 0
     found: list[Change] = []
     for until in cuts:
-        for _ in range(1 + chance.randint(0, 1)):  # type: ignore[attr-defined]
+        for _ in range(1 + chance.randint(0, 1)):
             seen = [one for one in rows if after - rule.lookback_ms < one.end_ms <= until + rule.window.every_ms] * 2
-            chance.shuffle(seen)  # type: ignore[attr-defined]
+            chance.shuffle(seen)
             state, changes = advance(rule, state, seen, after, until)
             found += changes
         after = until

@@ -132,9 +132,9 @@ def test_rows_that_are_gone_before_they_are_judged(keep: str, for_: str, needs: 
     short = {**one, "keep": keep}
     bare = ONE.having([])._with(alerts=())
     with pytest.raises(UsageError, match=f"alert silent: view v keeps rows for .* {needs}: give it a longer keep"):
-        bare.view("v", **short).alert("silent", on="v", when=absent(), for_=for_)  # type: ignore[arg-type]
+        bare.view("v", **short).alert("silent", on="v", when=absent(), for_=for_)  # type: ignore[arg-type]  # options that are given
     with pytest.raises(UsageError, match=needs):
-        bare.view("v", **one).alert("silent", on="v", when=absent(), for_=for_).view("v", version=2, **short)  # type: ignore[arg-type]
+        bare.view("v", **one).alert("silent", on="v", when=absent(), for_=for_).view("v", version=2, **short)  # type: ignore[arg-type]  # the same
     with pytest.raises(UsageError, match="720 s"):
-        bare.view("v", **{**one, "keep": "11m"}).alert("hot", on="v", when=above("mean", 1))  # type: ignore[arg-type]
-    bare.view("v", **{**one, "keep": "43m"}).alert("silent", on="v", when=absent(), for_="30m")  # type: ignore[arg-type]
+        bare.view("v", **{**one, "keep": "11m"}).alert("hot", on="v", when=above("mean", 1))  # type: ignore[arg-type]  # the same
+    bare.view("v", **{**one, "keep": "43m"}).alert("silent", on="v", when=absent(), for_="30m")  # type: ignore[arg-type]  # the same

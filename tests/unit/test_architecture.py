@@ -261,3 +261,23 @@ def test_a_test_is_not_named_after_bytes(data: bytes, request: pytest.FixtureReq
     """These have the time in them: two workers that collect in different seconds would have different tests."""
     assert data
     assert request.node.name == "test_a_test_is_not_named_after_bytes[data]"
+
+
+def unexplained(path: str, text: str) -> list[str]:
+    """The lines that silence a check and do not say why, behind the rule's name."""
+    silent = re.compile(r"#\s*type:\s*ignore(?!\[[\w, -]+\]  # \w)|#\s*noqa(?!: [A-Z]+\d+(, [A-Z]+\d+)* \(.+\))")
+    return [f"{path}:{number}" for number, line in enumerate(text.splitlines(), 1) if silent.search(line)]
+
+
+def test_what_silences_a_check_says_why() -> None:
+    files = [path for folder in (*OURS, "tests") for path in (ROOT / folder).rglob("*.py")]
+    found = [one for path in files for one in unexplained(str(path.relative_to(ROOT)), path.read_text())]
+    assert found == []
+
+
+def test_a_check_that_is_silenced_without_a_reason_is_found() -> None:
+    ignore, silence = "x = f()  # type: " + "ignore", "x = f()  # no" + "qa"
+    for text in (ignore, f"{ignore}[arg-type]", silence, f"{silence}: E501", f"{silence}: E501, N803"):
+        assert unexplained("m", f"\n{text}\n") == ["m:2"]
+    for text in (f"{ignore}[arg-type]  # it fits", f"{silence}: E501, N803 (names of others)", "x = 1"):
+        assert unexplained("m", text) == []

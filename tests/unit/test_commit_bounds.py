@@ -60,7 +60,7 @@ def test_a_commit_that_fails_names_no_more_files_at_each_attempt() -> None:
     for n in range(2, 50):
         with pytest.raises(Retryable):
             shard.put(encoded(event(n)), publish=False)
-    shard.ledger.commit = real  # type: ignore[method-assign]
+    shard.ledger.commit = real  # type: ignore[method-assign]  # the real one again
     shard.take()
     shard.commit()
     shard.check()

@@ -98,7 +98,7 @@ class Plant(Services):
 
     @property
     def objects(self) -> Objects:
-        return self.counted  # type: ignore[return-value]
+        return self.counted  # type: ignore[return-value]  # letters that are counted
 
     def client(self, service: str) -> Any:
         assert service == "dynamodb"
@@ -309,7 +309,7 @@ def test_a_letter_that_cannot_be_sent_stops_the_sending_and_stays(plant: Plant) 
         slow = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "slow down"}
         return {"FailedRecordCount": 3, "Records": [*first, slow, slow, slow]}
 
-    plant.memory_kinesis.put_records = fails  # type: ignore[method-assign]
+    plant.memory_kinesis.put_records = fails  # type: ignore[method-assign]  # a double
 
     async def work(state: ConsoleState) -> int:
         with pytest.raises(ClientError):
@@ -372,7 +372,7 @@ def test_unknown_paths_of_the_api_are_its_own(plant: Plant) -> None:
     app = create_app(
         open_reader(plant), plant.settings.serve, Authenticator(GatewaySettings(), store, None, plant.clock)
     )
-    app.mount("/", SimpleNamespace(__call__=None))  # type: ignore[arg-type]
+    app.mount("/", SimpleNamespace(__call__=None))  # type: ignore[arg-type]  # any app will do
     client = TestClient(app)
     _, key = store.create("reader", frozenset({"views"}))
     for path in ("/v1/nonsense", "/v1/", "/v1", "/v1/views/../x/y/z"):

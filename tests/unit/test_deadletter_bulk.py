@@ -32,7 +32,7 @@ def slow_shard() -> Shard:
         shard.clock.sleep(PUT_SECONDS)
         return put(key, body)
 
-    shard.objects.put = slowly  # type: ignore[method-assign]
+    shard.objects.put = slowly  # type: ignore[method-assign]  # a double
     return shard
 
 
@@ -74,7 +74,7 @@ def test_letters_are_told_of_before_the_commit(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING, "headwater.processor"):
         for second in range(25):
             shard.worker.process(records(second * 10, 10, lambda _: b"?"))
-            told.append(sum(one.letters for one in caplog.records if one.message == "dead letters"))  # type: ignore[attr-defined]
+            told.append(sum(one.letters for one in caplog.records if one.message == "dead letters"))  # type: ignore[attr-defined]  # a field of the line's own
             shard.clock.sleep(1)
         shard.commit()
     assert told == [10] * 10 + [110] * 10 + [210] * 5

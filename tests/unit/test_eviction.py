@@ -45,7 +45,7 @@ def slots(state: ViewState) -> set[tuple[int | None, int]]:
 @pytest.mark.parametrize("start", [10 * MINUTE, HOUR_MS - MINUTE, HOUR_MS])
 def test_an_evicted_slot_is_never_entered_again(view: object, off: int, start: int) -> None:
     """At the very millisecond in which a window's end meets the watermark, and one before and behind it."""
-    state = ViewState(view, LATENESS)  # type: ignore[arg-type]
+    state = ViewState(view, LATENESS)  # type: ignore[arg-type]  # each of them is a view
     fold(state, start, start, 1)
     before = written(state)
     max_ts = start + MINUTE + LATENESS + off

@@ -85,7 +85,7 @@ def test_decoders_that_cannot_be_made_are_refused_in_one_line() -> None:
         lambda: formats.influx(precision="minute"),
         lambda: formats.otlp("telemetry"),
         lambda: formats.csv([]),
-        lambda: Pipeline("p", ORDERS).decode("csv"),  # type: ignore[arg-type]
+        lambda: Pipeline("p", ORDERS).decode("csv"),  # type: ignore[arg-type]  # which is what is refused
     ]
     for make in wrong:
         with pytest.raises(UsageError) as caught:

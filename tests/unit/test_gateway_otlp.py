@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # it has no types
 import pytest
 from google.protobuf.json_format import MessageToJson
 from hypothesis import HealthCheck, given, settings
@@ -132,7 +132,7 @@ def test_grpc() -> None:
         traces.shutdown()
         assert [row["name"] for row in rows(found, SPANS)] == ["over gRPC"]
         with grpc.insecure_channel(address) as channel:
-            metrics = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
+            metrics = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]  # made by protoc, without types
             with pytest.raises(grpc.RpcError) as refused:
                 metrics.Export(ExportMetricsServiceRequest.FromString(b"\x52\x01x"), timeout=20)
             assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -89,7 +89,7 @@ def test_events_of_one_record_are_taken_for_seen_together(
 def test_in_whatever_order_they_come_the_same_are_valid(changes: list[dict[str, Any]]) -> None:
     """Each by itself says what it is."""
     rows = [json.dumps(EVENT | change).encode() for change in changes]
-    alone = {at for at, row in enumerate(rows) if decode_record(row, CONTRACT).invalid}  # type: ignore[union-attr]
+    alone = {at for at, row in enumerate(rows) if decode_record(row, CONTRACT).invalid}  # type: ignore[union-attr]  # each row is an event
     if rows:
         found = decode_record(b"\n".join(rows), CONTRACT)
         assert isinstance(found, Decoded)

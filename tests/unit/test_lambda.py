@@ -150,11 +150,11 @@ def test_two_at_once_fence_each_other_and_say_what_to_set() -> None:
     put = world.objects.put
 
     def overtaken(key: str, body: bytes) -> str:
-        world.objects.put = put  # type: ignore[method-assign]
+        world.objects.put = put  # type: ignore[method-assign]  # the real one again
         assert world.invoke(event, 1) == []
         return put(key, body)
 
-    world.objects.put = overtaken  # type: ignore[method-assign]
+    world.objects.put = overtaken  # type: ignore[method-assign]  # a double
     with pytest.raises(Fenced, match="set ParallelizationFactor to 1"):
         world.containers[0].invoke(event, lambda: 60_000)
     assert world.invoke(event, 0) == []
@@ -183,7 +183,7 @@ def reads_take(world: World, ms: int) -> None:
         world.clock.advance(ms)
         return get(**request)
 
-    world.stream.get_records = slow  # type: ignore[method-assign]
+    world.stream.get_records = slow  # type: ignore[method-assign]  # a double
 
 
 def test_a_child_waits_when_its_parents_take_too_long() -> None:
@@ -300,9 +300,9 @@ def test_deaths_outside_of_the_function_bury_nothing() -> None:
     def hangs(key: str, body: bytes) -> str:
         raise Died
 
-    world.objects.put = hangs  # type: ignore[method-assign]
+    world.objects.put = hangs  # type: ignore[method-assign]  # a double
     assert {world.invoke(event) for _ in range(12)} == {None}
-    world.objects.put = put  # type: ignore[method-assign]
+    world.objects.put = put  # type: ignore[method-assign]  # the real one again
     assert world.invoke(event) == []
     world.check(1)
     epochs = []
@@ -325,7 +325,7 @@ def test_a_passing_failure_of_the_commit_is_tried_again() -> None:
             raise ClientError({"Error": {"Code": "SlowDown", "Message": ""}}, "PutObject")
         return put(key, body)
 
-    world.objects.put = throttled  # type: ignore[method-assign]
+    world.objects.put = throttled  # type: ignore[method-assign]  # a double
     assert world.invoke(event) == []
     world.check(1)
 

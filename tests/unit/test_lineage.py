@@ -193,7 +193,7 @@ def test_levels_hold_what_was_added(batches: list[list[tuple[int, int, int]]], a
             parts.setdefault(code, IntervalSet()).add(start, stop)
             plain[code].add(start, stop)
         flat = [(code, start, stop - 1 - start) for code in sorted(parts) for start, stop in parts[code]]
-        low.add(columns(flat))  # type: ignore[arg-type]
+        low.add(columns(flat))  # type: ignore[arg-type]  # rows as columns
     asked = sorted({*asked, *((code, 0) for code in range(100))})
     codes, wanted = (np.array([one[at] for one in asked], np.int64) for at in (0, 1))
     assert low.holds(codes, wanted).tolist() == [one[1] in plain[one[0]] for one in asked]

@@ -70,5 +70,5 @@ def test_seeds_of_nights_never_repeat() -> None:
 
 @pytest.mark.parametrize("module", [tests.mutation.mutants, tests.simulation.nightly])
 def test_the_examples_run(module: object) -> None:
-    failed, _ = doctest.testmod(module)  # type: ignore[arg-type]
+    failed, _ = doctest.testmod(module)  # type: ignore[arg-type]  # it has what a module has
     assert not failed

@@ -61,7 +61,7 @@ def test_an_unknown_option_of_a_pipeline_is_refused(options: dict[str, Any], nam
 def test_what_is_no_aggregate_is_refused_with_the_nearest_option() -> None:
     """A misspelt option of a view is taken for an aggregate by Python, and by nobody else."""
     with pytest.raises(UsageError, match="view v has no option 'windw': did you mean 'window'"):
-        Pipeline("t", "telemetry").view("v", by=[], windw=tumbling("1m"), n=agg.count())  # type: ignore[arg-type]
+        Pipeline("t", "telemetry").view("v", by=[], windw=tumbling("1m"), n=agg.count())  # type: ignore[arg-type]  # which is what is refused
 
 
 def test_durations_of_a_pipeline_are_its_own() -> None:

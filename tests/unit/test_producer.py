@@ -189,7 +189,7 @@ def test_a_batch_that_failed_is_in_no_receipt(outbox: bool, tmp_path: Path) -> N
     told = {
         (origin, seq)
         for control in stream.controls(TELEMETRY)
-        for origin, spans in control.body["intervals"].items()  # type: ignore[attr-defined]
+        for origin, spans in control.body["intervals"].items()  # type: ignore[attr-defined]  # a receipt's body
         for start, stop in spans
         for seq in range(start, stop)
     }
@@ -237,7 +237,7 @@ def test_receipts_of_own_ids_name_the_devices() -> None:
 @pytest.mark.parametrize("form", ["kpl", "json"])
 def test_formats_without_identity_have_no_receipts(form: str) -> None:
     stream = FakeStream()
-    settings = ProducerSettings(format=form, linger_ms=20)  # type: ignore[arg-type]
+    settings = ProducerSettings(format=form, linger_ms=20)  # type: ignore[arg-type]  # a format by its name
     with Producer("s", TELEMETRY, client=stream, settings=settings) as producer:
         assert producer.put_batch(fleet(10))[0].result(10).origin == ""
     assert not stream.controls(TELEMETRY)

@@ -131,7 +131,7 @@ def test_an_outbox_of_the_former_format_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("survives", "synchronous"), [("power", 2), ("process", 1)])
 def test_what_is_confirmed_survives_as_the_settings_say(tmp_path: Path, survives: str, synchronous: int) -> None:
     """SQLite's FULL and NORMAL: the log is on the disk at every commit, or at a checkpoint."""
-    wanted = ProducerSettings(outbox_survives=survives)  # type: ignore[arg-type]
+    wanted = ProducerSettings(outbox_survives=survives)  # type: ignore[arg-type]  # a value that is given
     box = tmp_path / "outbox.db"
     with Producer("s", TELEMETRY, client=FakeStream(), settings=wanted, outbox=box) as producer:
         found = producer._sender.outbox

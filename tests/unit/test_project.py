@@ -184,5 +184,5 @@ def test_events_with_ids_of_their_own(project: Path) -> None:
 def test_the_fixture_runs_a_file_over_a_file(run_pipeline_file: Callable[..., object], project: Path) -> None:
     """Both relative to the test, or absolute."""
     run = run_pipeline_file(str(project / "pipeline.py"), project / "sample.ndjson")
-    assert run.lake.num_rows == 4  # type: ignore[attr-defined]
-    assert run_pipeline_file(f"{project / 'pipeline.py'}:pipeline", []).dead_letters == []  # type: ignore[attr-defined]
+    assert run.lake.num_rows == 4  # type: ignore[attr-defined]  # of a file that is loaded by name
+    assert run_pipeline_file(f"{project / 'pipeline.py'}:pipeline", []).dead_letters == []  # type: ignore[attr-defined]  # the same

@@ -194,9 +194,9 @@ def test_a_loss_is_counted_although_the_worker_goes_back() -> None:
     def failing(records: object) -> object:
         if next(fails, False):
             raise ZeroDivisionError("planted")
-        return process(records)  # type: ignore[arg-type]
+        return process(records)  # type: ignore[arg-type]  # passed on as it came
 
-    reader.worker.engine.process = failing  # type: ignore[assignment, method-assign]
+    reader.worker.engine.process = failing  # type: ignore[assignment, method-assign]  # a double
     reader.to_tip()
     assert (world.numbers(), reader.lost) == ([1, 3], 1)
 
@@ -235,7 +235,7 @@ def test_the_embedded_runner_counts_it_and_the_shard_goes_on() -> None:
         world.put(kinesis, 4)
         if refuses:
             kinesis.shards("s")[0].opened = kinesis.shards("s")[0].records[-1].number
-        read_all(world, kinesis, lambda world=world: 4 in world.numbers())  # type: ignore[misc]
+        read_all(world, kinesis, lambda world=world: 4 in world.numbers())  # type: ignore[misc]  # a default binds the loop's variable
         assert world.numbers() == [1, 4]
         report = world.audited(kinesis)
         assert (report.lost, report.exact) == (1, False)

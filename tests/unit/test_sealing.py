@@ -289,7 +289,7 @@ def test_parts_of_a_call_that_is_cut_over_records_know_where_they_are(halved: bo
 
 @pytest.mark.parametrize("form", ["kpl", "json"])
 def test_formats_for_other_readers_carry_the_events_and_no_identity(form: str) -> None:
-    subject = sealer(ProducerSettings(format=form))  # type: ignore[arg-type]
+    subject = sealer(ProducerSettings(format=form))  # type: ignore[arg-type]  # a format by its name
     table = fleet(100)
     put_table(subject, table)
     ((batch, _),) = seal_all(subject)

@@ -34,7 +34,7 @@ def settings() -> Iterator[Settings]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
     """Actions, and the last part of the table's name."""
     found: set[tuple[str, str]] = set()
-    ask = botocore.client.BaseClient._make_api_call  # type: ignore[attr-defined]
+    ask = botocore.client.BaseClient._make_api_call  # type: ignore[attr-defined]  # botocore's own, which its stubs leave out
 
     def recorded(self: botocore.client.BaseClient, operation: str, given: dict[str, str]) -> object:
         service = self.meta.service_model.endpoint_prefix

@@ -62,7 +62,7 @@ def test_a_plan_leads_from_layout_to_layout_and_breaks_no_limit(
 ) -> None:
     """After every call the shards cover the hash space, each is wide enough, and there are not too many."""
     quota = 400
-    plan = planned(current, curve, Goal(method=method, floor=floor, quota=quota))  # type: ignore[arg-type]
+    plan = planned(current, curve, Goal(method=method, floor=floor, quota=quota))  # type: ignore[arg-type]  # a method by its name
     seen = list(layouts(current, plan.steps))
     assert seen[0] == current
     assert seen[-1] == plan.new
@@ -80,7 +80,7 @@ def test_a_plan_leads_from_layout_to_layout_and_breaks_no_limit(
 def test_every_shard_is_under_the_cap_or_holds_a_hot_key_alone(
     curve: LoadCurve, current: Layout, method: str, consumers: int
 ) -> None:
-    goal = Goal(method=method)  # type: ignore[arg-type]
+    goal = Goal(method=method)  # type: ignore[arg-type]  # a method by its name
     plan = planned(current, curve, goal, consumers)
     cap = cap_of(goal, consumers)
     hot = {key.position for key in plan.hot_keys}

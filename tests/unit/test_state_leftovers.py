@@ -91,7 +91,7 @@ def test_no_state_has_a_key_that_was_forgotten(world: Deployments) -> None:
         world.flush(worker)
         if at != 2:
             worker.commit()
-    stores = PipelineStores(worker.pipeline, world.ledger, world.objects, world.clock)  # type: ignore[arg-type]
+    stores = PipelineStores(worker.pipeline, world.ledger, world.objects, world.clock)  # type: ignore[arg-type]  # objects in memory
     change_state(stores, SHARD, "forget", lambda state: state.forget("device", "d", is_origin=False))
     (entry,) = world.ledger.shards()
     document, _ = world.ledger.document(flushes.flush_document(SHARD))

@@ -14,7 +14,7 @@ from tests.unit.test_upstream import World
 
 
 def rounds(world: World, kinesis: MemoryKinesis) -> TipRounds:
-    return TipRounds(StreamClient(kinesis, "s"), world.context.ports.ledger, world.clock)  # type: ignore[arg-type]
+    return TipRounds(StreamClient(kinesis, "s"), world.context.ports.ledger, world.clock)  # type: ignore[arg-type]  # Kinesis in memory
 
 
 @pytest.mark.parametrize("read", [True, False])

@@ -249,4 +249,4 @@ def test_a_key_that_is_too_long_is_refused_before_its_row_is_written(caplog: pyt
     assert (report.refused, report.written) == (1, 1)
     assert list(store(dynamodb).keys(VIEW)) == ["a" * MAX_KEY_BYTES]
     assert len(rows_of(dynamodb)) == 1
-    assert "at most 1,023 bytes" in caplog.records[0].reason  # type: ignore[attr-defined]
+    assert "at most 1,023 bytes" in caplog.records[0].reason  # type: ignore[attr-defined]  # a field of the line's own

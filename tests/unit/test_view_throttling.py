@@ -72,7 +72,7 @@ def test_every_row_is_the_recomputation(
     found.script([])
     rows = {row["device"]: (row["n"], row["total"]) for row in store(boto).rows(VIEW)}
     expected = {}
-    for device in {str(key[0]) for key, _ in newest}:  # type: ignore[index]
+    for device in {str(key[0]) for key, _ in newest}:  # type: ignore[index]  # a key has columns
         merged = merge(AGGREGATES, [one.partial for (key, _), one in newest.items() if key == (device,)])
         expected[device] = tuple(values(AGGREGATES, merged).values())
     assert rows == expected

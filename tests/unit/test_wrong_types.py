@@ -301,7 +301,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name: str, parameter: str, v
 def test_a_time_that_is_none_is_refused(name: str, value: float) -> None:
     """A number that no wait can have."""
     with pytest.raises(UsageError, match=name):
-        ProducerSettings(**{name: value})  # type: ignore[arg-type]
+        ProducerSettings(**{name: value})  # type: ignore[arg-type]  # by a name that is given
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "@names", "-a", "a" * 256, "ä", "a\nb", ".."])
