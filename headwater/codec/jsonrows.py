@@ -53,7 +53,7 @@ _ESCAPED = r"\\u00(3[0-9]|2[bdeBDE]|[46]5)"
 _WIDE = f"{_LONG}|{_POWER}|{_ESCAPED}"
 """In JSON whose decimals may not fit 256 bits: many digits in a row, an exponent, or a sign of a number escaped."""
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder(parse_float=read_number)
+_PLAIN, _WRITTEN = json.JSONDecoder(), json.JSONDecoder(parse_float=read_number)
 
 
 def decode_text(text: bytes, contract: Contract) -> Decoded:
@@ -70,21 +70,23 @@ def event_texts(text: bytes) -> list[bytes]:
     return _array(text) if text.startswith(b"[") else split_objects(text)
 
 
-def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_texts) -> list[Any]:
+def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_texts, *, exact: bool = False) -> list[Any]:
     """Return the JSON values of a record, each read once where all are objects; else those of the `texts` in it.
+    `exact` keeps how numbers are written.
 
     >>> json_objects(b'{"a": 1}\\n{"b": 2}'), json_objects(b"[1, 2]")
     ([{'a': 1}, {'b': 2}], [1, 2])
     """
     found: list[Any] = []
+    decoder = _WRITTEN if exact else _PLAIN
     try:
         text = data.decode()
-        value, at = _DECODER.raw_decode(text)
+        value, at = decoder.raw_decode(text)
         if at == len(text) and type(value) is dict:
             return [value]
         at = 0
         while at < len(text):
-            value, at = _DECODER.raw_decode(text, at)
+            value, at = decoder.raw_decode(text, at)
             if type(value) is not dict:
                 break
             found.append(value)
@@ -93,7 +95,7 @@ def json_objects(data: bytes, texts: Callable[[bytes], list[bytes]] = event_text
             return found
     except (ValueError, RecursionError):
         pass
-    return [json.loads(one, parse_float=read_number) for one in texts(data.strip())]
+    return [json.loads(one, parse_float=decoder.parse_float) for one in texts(data.strip())]
 
 
 def split_objects(text: bytes) -> list[bytes]:

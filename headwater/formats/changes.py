@@ -13,6 +13,7 @@ from headwater.contract import Field
 from headwater.contract.conversion import micros_column
 from headwater.contract.values import read_value
 from headwater.errors import InvalidRecord
+from headwater.formats.jsondata import JsonDecoder
 from headwater.formats.numbers import decimal_of, unscaled
 
 __all__ = ["debezium", "dms", "dynamodb_changes"]
@@ -150,21 +151,12 @@ def debezium() -> Decoder:
     >>> debezium()(b'{"before": {"id": 1}, "after": null, "op": "d", "ts_ms": 1772366400100}')[0]["row"]
     {'id': 1}
     """
-    return _Debezium()
+    return JsonDecoder(_debezium, reads_empty=True)
 
 
-class _Debezium:
-    """Read change events of Debezium."""
-
-    reads_empty = True
-
-    def __call__(self, data: bytes) -> list[Row]:
-        return _debezium(data)
-
-
-def _debezium(data: bytes) -> list[Row]:
+def _debezium(values: list[Any]) -> list[Row]:
     rows: list[Row] = []
-    for one in json_objects(data):
+    for one in values:
         found = _object(one)
         schema = None
         if found.keys() == {"schema", "payload"}:
@@ -273,12 +265,12 @@ def dms() -> Decoder:
     >>> dms()(b'{"metadata": {"record-type": "control", "operation": "create-table"}}')
     []
     """
-    return _dms
+    return JsonDecoder(_dms)
 
 
-def _dms(data: bytes) -> list[Row]:
+def _dms(values: list[Any]) -> list[Row]:
     rows: list[Row] = []
-    for one in json_objects(data):
+    for one in values:
         found = _object(one)
         metadata = found.get("metadata")
         if not isinstance(metadata, dict) or "record-type" not in metadata:
@@ -289,7 +281,6 @@ def _dms(data: bytes) -> list[Row]:
 
 
 def _object(found: Any) -> dict[str, Any]:
-    # floats are read as Decimal nowhere: JSON numbers of databases are doubles, or text
     if not isinstance(found, dict):
         raise InvalidRecord("not a JSON object")
     return found

@@ -1,10 +1,13 @@
 """Decode what CloudWatch Logs subscriptions put on a stream
 (https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/SubscriptionFilters.html)."""
 
-from headwater.codec.jsonrows import json_objects, split_objects
+from typing import Any
+
+from headwater.codec.jsonrows import split_objects
 from headwater.codec.records import Decoder
 from headwater.codec.rows import Row
 from headwater.errors import InvalidRecord
+from headwater.formats.jsondata import JsonDecoder
 
 __all__ = ["cloudwatch_logs"]
 
@@ -20,12 +23,12 @@ def cloudwatch_logs() -> Decoder:
     >>> cloudwatch_logs()(b'{"messageType": "CONTROL_MESSAGE", "logEvents": [{"id": "", "message": "check"}]}')
     []
     """
-    return _decode
+    return JsonDecoder(_log_events, split_objects)
 
 
-def _decode(data: bytes) -> list[Row]:
+def _log_events(records: list[Any]) -> list[Row]:
     rows: list[Row] = []
-    for record in json_objects(data, split_objects):
+    for record in records:
         kind = record.get("messageType") if isinstance(record, dict) else None
         if kind == _CONTROL:
             continue

@@ -1,9 +1,9 @@
 """Decode InfluxDB's line protocol, which Telegraf writes by default
 (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/)."""
 
-import math
 import re
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any
 
 from headwater.codec.records import Decoder
@@ -12,6 +12,7 @@ from headwater.errors import InvalidRecord, UsageError
 
 __all__ = ["influx"]
 
+_BOM = b"\xef\xbb\xbf"
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LINE = re.compile(r'(?:="(?:\\.|[^"\\])*+"(?=[, \r\n]|\Z)|[^\n])++', re.DOTALL)
@@ -49,7 +50,7 @@ def influx(*, precision: str = "ns", earliest: str = "2000-01-01") -> Decoder:
 
     def decode(data: bytes) -> list[Row | Unread]:
         known = _Known(precision, since)
-        return [_row(line, known) for line in _lines(data.decode("utf-8-sig"))]
+        return [_row(line, known) for line in _lines(data.removeprefix(_BOM).decode())]
 
     return decode
 
@@ -153,7 +154,7 @@ def _bare(bare: str) -> float | bool:
     """Return the value of a field that is no text."""
     if (bare.isascii() and bare.replace(".", "", 1).isdigit()) or _NUMBER.fullmatch(bare):
         value = float(bare)
-        if math.isfinite(value):
+        if isfinite(value):
             return value
     elif _WHOLE.fullmatch(bare):
         count, kind = int(bare[:-1]), bare[-1]

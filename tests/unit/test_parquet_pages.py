@@ -1,5 +1,6 @@
 """A Parquet page that comes to gigabytes is refused before room is made for it, whatever its file says elsewhere."""
 
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -78,16 +79,33 @@ def test_the_pages_of_all_columns_count(tmp_path: Path) -> None:
             assert name != "c"
 
 
+PLACES = st.one_of(
+    st.tuples(st.integers(0, 1), st.integers(0, 39)).map(lambda found: lambda pages, _: pages[found[0]] + found[1]),
+    st.floats(0, 1, exclude_max=True).map(lambda part: lambda _, size: int(part * size)),
+)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=12))
-def test_broken_files_end_in_a_line(tmp_path_factory: pytest.TempPathFactory, at: int, odd: bytes) -> None:
-    """Whatever stands where a header was."""
+@given(PLACES, st.integers(0, 20) | st.just(1 << 30), st.binary(max_size=20), st.sampled_from(WAYS))
+def test_each_row_of_a_broken_file_is_told_of(
+    tmp_path_factory: pytest.TempPathFactory,
+    place: Callable[[list[int], int], int],
+    cut: int,
+    odd: bytes,
+    way: dict[str, Any],
+) -> None:
+    """Whatever stands where a header or anything else was, or the file ends there: all rows are read or reported, or
+    the file is refused in one line."""
     path = tmp_path_factory.mktemp("odd") / "e.parquet"
-    pq.write_table(ROWS.slice(0, 300), path, use_dictionary=bool(at % 2))
+    pq.write_table(ROWS.slice(0, 300), path, **way)
     data = path.read_bytes()
-    places = first_pages(path)
-    at = places[at % 2] + at % 40
-    path.write_bytes(data[:at] + odd + data[at + len(odd) :])
-    with suppress(HeadwaterError):
-        for _ in read_events(path, OF, on_invalid=lambda *_: None):
-            pass
+    at = place(first_pages(path), len(data))
+    path.write_bytes(data[:at] + odd + data[at + cut :])
+    reported: list[object] = []
+    try:
+        rows = sum(table.num_rows for table in read_events(path, OF, on_invalid=lambda *row: reported.append(row)))
+    except HeadwaterError as error:
+        told = str(error)
+    else:
+        told = f"{rows + len(reported)} rows"
+    assert told == "300 rows" or (not told.endswith(" rows") and "\n" not in told and len(told) < 1_000)
