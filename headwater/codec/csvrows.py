@@ -23,6 +23,13 @@ _QUOTED = re.compile(rb'"(?:[^"]++|"")*+"(?=,|\r?\n|\r?\Z)')
 _RAW = re.compile(rb"[^,\n]*+")
 _TIDY_VALUE = rb'(?:"(?:[^"]++|"")*+"(?=,|\r?\n|\r?\Z)\r?|[^,"\n][^,\n]*+|)'
 _TIDY_ROW = re.compile(_TIDY_VALUE + rb"(?:," + _TIDY_VALUE + rb")*+(?:\n|\Z)")
+_VALUES = re.compile(
+    rb'(?:(?:"(?:[^"]++|"")*+"(?=,)|"(?=(?:[^"]++|"")*+"(?!,|\r?\n|\r?\Z))[^,\n]*+|[^,"\n][^,\n]*+|),)++'
+)
+"""Values with a comma behind each, as `_value_end` finds them one by one, where none reaches the end of what is given.
+
+A quoted one, one that a quote begins and none ends, one without a quote before it, an empty one.
+"""
 _QUOTED_AT_START = re.compile(rb'(?:(?<=[,\n])|\A)"(?:[^"]++|"")*+"(?=,|\r?\n|\r?\Z)')
 _LONE_RETURN = re.compile(rb"\r(?!\n|\Z)")
 
@@ -109,6 +116,10 @@ def _row_end(data: bytes, at: int, final: bool) -> int | None:
             stop = _QUOTED.match(data, at)
             if stop is None or stop.end() >= len(data) - 1:
                 return None
+        many = _VALUES.match(data, at, at + MAX_QUOTED)
+        if many:
+            at = many.end()
+            continue
         at = _value_end(data, at)
         if at >= len(data):
             return len(data) if final else None

@@ -90,7 +90,7 @@ def _last_line(rest: bytes) -> int:
 def _blocks(source: CountedSource, size: int, whole: Callable[[bytes], int]) -> Iterator[bytes]:
     """Yield blocks; `whole` returns how many of the bytes at hand are whole lines or rows."""
     rest = b""
-    while data := source.read(size):
+    while data := source.read(max(size, len(rest))):  # twice as much before a long row is looked at again
         rest += data
         cut = whole(rest)
         if cut:

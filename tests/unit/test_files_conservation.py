@@ -1,6 +1,8 @@
 """Rows in are rows put and rows reported, whatever the bytes, and no row's verdict depends on its neighbours."""
 
 import io
+import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.codec import Decoded, decode_record
+from headwater.codec import Decoded, csvrows, decode_record
 from headwater.codec.csvrows import MAX_QUOTED, count_tidy_rows, split_row, split_rows
 from headwater.contract import Contract, parse_contract
 from headwater.producers.files.blocks import CountedSource, csv_blocks
@@ -116,6 +118,44 @@ def test_where_rows_end_does_not_depend_on_where_blocks_end(text: str, size: int
     blocks = list(csv_blocks(CountedSource(io.BytesIO(data)), size))
     assert b"".join(blocks) == data
     assert [row for block in blocks for row in split_rows(block)[0]] == split_rows(data)[0]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text('a,,""\n\r', max_size=60), st.integers(2, 12))
+def test_values_that_are_passed_over_together_end_as_each_does(text: str, most: int) -> None:
+    """Long rows are taken in windows of what a quoted value may have: no window changes where a value ends."""
+    data = text.encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csvrows, "MAX_QUOTED", most)
+        assert split_rows(data)[0] == one_by_one(data, most)
+
+
+def one_by_one(data: bytes, most: int) -> list[bytes]:
+    """The rows, with each value judged by itself."""
+    rows, start, at = list[bytes](), 0, 0
+    while at < len(data):
+        quoted = re.compile(rb'"(?:[^"]++|"")*+"(?:\r?(?=\n|\Z)|(?=,))').match(data, at)
+        long = quoted is None or len(quoted[0].removesuffix(b"\r")) > most
+        at = at + len(re.split(rb"[,\n]", data[at:])[0]) if long or quoted is None else quoted.end()
+        if data[at : at + 1] != b",":
+            rows.append(data[start:at].removesuffix(b"\r"))
+            start = at + 1
+        at += 1
+    return [row for row in [*rows, data[start:].removesuffix(b"\r")] if row.strip()]
+
+
+@pytest.mark.parametrize("value", [b'""', b'"x"y', b'"1"', b"1", b""])
+def test_a_row_of_millions_of_values_costs_what_its_bytes_cost(value: bytes) -> None:
+    """A row took 8 µs a value, as each was looked at again with each block that came."""
+    wide, short = b",".join([value] * 3_000_000), b"\n".join([b",".join([value] * 100)] * 30_000)
+    assert cpu(wide) < 7 * cpu(short) + 0.5
+
+
+def cpu(data: bytes) -> float:
+    began = time.process_time()
+    list(csv_blocks(CountedSource(io.BytesIO(data + b"\n")), 1 << 20))
+    split_rows(data)
+    return time.process_time() - began
 
 
 @given(st.text('ab,"\n\r', max_size=60))
