@@ -49,7 +49,8 @@ _MOST_LISTED = 4 << 20
 """Values of lists and objects in a document that is read at once, as commas."""
 _MOST_NAMED = 8
 """Names that an object has on average: many small objects share their names, which one large object does not."""
-_SMALL_MESSAGE = 6
+_SMALL_MESSAGE = 24
+"""Length that is a control character in text, which so counts for little."""
 _SMALL = 1 << 20
 """Bytes of text that take no more than 50 MB whatever they hold: nothing is counted in them."""
 
@@ -80,8 +81,8 @@ def check_values(text: bytes) -> None:
         raise InvalidRecord("JSON of too many values to be read at once")
 
 
-def check_messages(data: bytes) -> None:
-    """Raise InvalidRecord for protobuf of more than `MAX_CONTAINERS` messages that are small: each takes 60 bytes.
+def check_messages(data: bytes, most: int = MAX_CONTAINERS) -> None:
+    """Raise InvalidRecord for protobuf of more than `most` messages that are small: each takes 60 bytes and more.
 
     Counted are the tags of texts and messages before a length of a few bytes, wherever they stand.
     """
@@ -91,9 +92,9 @@ def check_messages(data: bytes) -> None:
     for at in range(0, len(codes) - 1, _SMALL):
         some = codes[at : at + _SMALL + 1]
         tags = some[:-1]
-        found += int(np.count_nonzero((tags & 7 == 2) & (tags < 128) & (some[1:] <= _SMALL_MESSAGE)))
-    if found > MAX_CONTAINERS:
-        raise InvalidRecord(f"protobuf of more than {MAX_CONTAINERS} small messages")
+        found += int(np.count_nonzero((tags & 7 == 2) & (tags > 7) & (tags < 128) & (some[1:] <= _SMALL_MESSAGE)))
+    if found > most:
+        raise InvalidRecord(f"protobuf of more than {most} small messages")
 
 
 def has_many(event: bytes) -> bool:

@@ -39,7 +39,7 @@ def unframed(data: bytes, framing: str) -> Framed:
     return Framed(str(uuid.UUID(bytes=data[2:18])), _inflated(message) if data[1] == _ZLIB else message)
 
 
-def take_uvarint(data: bytes, at: int) -> tuple[int, int]:
+def take_uvarint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """Return a number as protobuf writes it, and where it ends. Raise InvalidRecord when it is cut or too long."""
     value = 0
     for shift in range(0, 64, 7):

@@ -19,6 +19,7 @@ from headwater.errors import InvalidRecord, UsageError
 from headwater.formats.framing import take_uvarint, unflated
 from headwater.formats.otlpitems import (
     SIGNALS,
+    checked,
     has_unknown_fields,
     item_request,
     old_labels,
@@ -180,14 +181,14 @@ _quoted = json.encoder.encode_basestring
 
 def _head(resource: Any, scope: Any, depth: int) -> dict[str, Any]:
     """Return the columns that all rows of a scope share."""
-    attributes = _attributes(resource.resource.attributes, depth)
+    attributes = _attributes(checked(resource.resource).attributes, depth)
     service = attributes.get("service.name")
     return {
         "service": service if isinstance(service, str) and service else _UNKNOWN,
         "resource": _json(attributes),
         "scope": scope.scope.name or None,
         "scope_version": scope.scope.version or None,
-        "scope_attributes": _json_or_none(_attributes(scope.scope.attributes, depth)),
+        "scope_attributes": _json_or_none(_attributes(checked(scope.scope).attributes, depth)),
         "schema_url": scope.schema_url or resource.schema_url or None,
     }
 
@@ -230,7 +231,7 @@ def _metric(metric: Any, depth: int, head: Row) -> list[Row]:
 
 
 def _point(kind: str, point: Any, depth: int) -> dict[str, Any]:
-    time = point.time_unix_nano
+    time = checked(point).time_unix_nano
     exemplars = () if kind == "summary" else point.exemplars
     return {
         "ts": _when(time),
@@ -323,7 +324,7 @@ def _spelled(value: float) -> str:
 
 
 def _log(record: Any, depth: int, head: Row) -> list[Row]:
-    body = _plain(record.body, depth)
+    body = _plain(checked(record).body, depth)
     row = {
         **head,
         "ts": _when(record.time_unix_nano, record.observed_time_unix_nano),
@@ -343,7 +344,7 @@ def _log(record: Any, depth: int, head: Row) -> list[Row]:
 
 
 def _span(span: Any, depth: int, head: Row) -> list[Row]:
-    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    start, end = checked(span).start_time_unix_nano, span.end_time_unix_nano
     code, message = (span.status.code, span.status.message) if span.HasField("status") else (0, "")
     row = {
         **head,

@@ -8,6 +8,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from google.protobuf.json_format import ParseDict, ParseError
@@ -25,6 +26,7 @@ from headwater.formats.framing import take_uvarint, uvarint
 __all__ = [
     "SIGNALS",
     "Signal",
+    "checked",
     "has_unknown_fields",
     "item_request",
     "old_labels",
@@ -58,6 +60,10 @@ _PART = 1_000
 """Items of a large body in JSON that are read at once; each is there three times meanwhile."""
 _LARGE = 4 << 20
 _MOST_POINTS = 4_096
+_PART_BYTES = 1 << 20
+"""Bytes of a body in protobuf that are read at once."""
+_MOST_VALUES = 100_000
+"""Values of one item: each takes half a kilobyte until it is text."""
 _LIST, _ITEMS = 1, 2
 """The numbers of a request's list of resources, and of the list within a resource and within a scope."""
 
@@ -65,21 +71,39 @@ _LIST, _ITEMS = 1, 2
 def parse_protobuf(body: bytes, contract: str) -> Iterator[Message | Unread]:
     """Yield requests that together hold the body's items, and what cannot be read of it.
 
-    Raise InvalidRecord when the body is no export request at all, or nothing that is known is in it.
+    A large body is read in parts, which bound the memory: two bytes may be a message of eighty. Raise InvalidRecord
+    when the body is no export request at all, or nothing that is known is in it.
     """
     signal = SIGNALS[contract]
-    check_messages(body)
-    try:
-        whole: Message = signal.request.FromString(body)
-    except DecodeError as error:
-        items = [*_protobuf_items(body, signal)]
-        if not items:
-            raise InvalidRecord(f"not an OTLP request in protobuf: {one_line(error)[:200]}") from None
-        yield from items
-        return
-    if not _has_items(whole, signal) and has_unknown_fields(whole):
+    known = strange = False
+    parts = _protobuf_parts(body, _PART_BYTES)
+    for part in chain([next(parts, body)], parts):
+        for one in _from_protobuf(part, signal):
+            has_items = isinstance(one, Unread) or _has_items(one, signal)
+            known = known or has_items
+            strange = strange or (not has_items and has_unknown_fields(one))
+            yield one
+    if strange and not known:
         raise InvalidRecord(f"nothing in it is known as {signal.items} of OTLP")
-    yield whole
+
+
+def _from_protobuf(part: bytes, signal: Signal) -> Iterator[Message | Unread]:
+    """Yield the request that a part is; where it is none, each of its items in a request of its own."""
+    try:
+        check_messages(part)
+        yield signal.request.FromString(part)
+    except InvalidRecord as error:
+        yield Unread(str(error), part)
+    except DecodeError as error:
+        items = _protobuf_parts(part, 0)
+        first = next(items, None)
+        if first is None:
+            raise InvalidRecord(f"not an OTLP request in protobuf: {one_line(error)[:200]}") from None
+        for item in chain([first], items):
+            try:
+                yield signal.request.FromString(item)
+            except DecodeError as wrong:
+                yield Unread(f"not OTLP in protobuf: {one_line(wrong)[:200]}", item)
 
 
 def parse_json(body: bytes, contract: str, nesting: int) -> Iterator[Message | Unread]:
@@ -161,6 +185,7 @@ def _parts(found: dict[str, Any], signal: Signal, most: int) -> Iterator[dict[st
     Raise TooLarge once what they share comes to too many bytes, that of each request counted.
     """
     budget = TextBudget()
+    listed, size = list[dict[str, Any]](), 0
     for resource in _dicts(_named(found, signal.resources)):
         shared = {name: value for name, value in resource.items() if name not in _spellings(signal.scopes)}
         of_resource = json.dumps(shared)
@@ -169,9 +194,15 @@ def _parts(found: dict[str, Any], signal: Signal, most: int) -> Iterator[dict[st
             heads = [of_resource, json.dumps(of_scope)]
             items = _list(_named(scope, signal.items))
             for at in range(0, len(items), most):
+                some = items[at : at + most]
                 budget.take(heads, {str})
-                part = of_scope | {signal.items: items[at : at + most]}
-                yield {signal.resources: [shared | {signal.scopes: [part]}]}
+                if size + len(some) > most:
+                    yield {signal.resources: listed}
+                    listed, size = [], 0
+                listed.append(shared | {signal.scopes: [of_scope | {signal.items: some}]})
+                size += len(some)
+    if listed:
+        yield {signal.resources: listed}
 
 
 def _unknown_parts(found: dict[str, Any], signal: Signal) -> Iterator[Unread]:
@@ -265,31 +296,65 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [one for one in _list(value) if isinstance(one, dict)]
 
 
-def _protobuf_items(body: bytes, signal: Signal) -> Iterator[Message | Unread]:
-    """Read each item in a request of its own, which has the bytes of its resource and scope but for other items.
+def _protobuf_parts(body: bytes, most: int) -> Iterator[bytes]:
+    """Yield requests of at most so many bytes, or of one item, that together have the items of a body.
 
-    Raise TooLarge once all requests come to too many bytes.
+    Raise TooLarge once what they share comes to too many bytes, that of each request counted.
     """
-    budget = TextBudget()
-    for number, resource in _fields(body):
-        if number != _LIST:
+    if 0 < len(body) <= most:
+        yield body
+    else:
+        yield from _split(memoryview(body), _LIST, 3, most, TextBudget())
+
+
+def _split(message: memoryview, number: int, levels: int, most: int, budget: TextBudget) -> Iterator[bytes]:
+    """Yield messages with some of a message's list each, whose field has this number, and all of its other fields.
+
+    `levels` is how many lists there are within one another: those of resources, of scopes, of items.
+    """
+    shared = b"".join(_field(at, one) for at, one in _fields(message) if at != number)
+    some, size = list[bytes](), len(shared)
+    for at, one in _fields(message):
+        if at != number:
             continue
-        shared = b"".join(_field(at, one) for at, one in _fields(resource) if at != _ITEMS)
-        for at, scope in _fields(resource):
-            if at != _ITEMS:
-                continue
-            of_scope = b"".join(_field(at, one) for at, one in _fields(scope) if at != _ITEMS)
-            for at_item, item in _fields(scope):
-                if at_item == _ITEMS:
-                    budget.take([shared, of_scope], {bytes})
-                    one = _field(_LIST, shared + _field(_ITEMS, of_scope + _field(_ITEMS, item)))
-                    try:
-                        yield signal.request.FromString(one)
-                    except DecodeError as error:
-                        yield Unread(f"not OTLP in protobuf: {one_line(error)[:200]}", one)
+        whole = levels == 1 or 0 < len(one) <= most
+        for piece in (one,) if whole else _split(one, _ITEMS, levels - 1, most, budget):
+            if some and size + len(piece) > most:
+                budget.take([shared], {bytes})
+                yield shared + b"".join(some)
+                some, size = [], len(shared)
+            some.append(_field(number, piece))
+            size += len(some[-1])
+    if some:
+        budget.take([shared], {bytes})
+        yield shared + b"".join(some)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+def pieces(item: Any) -> Iterator[Any]:
+    """Yield an item; a metric of very many points as several of fewer, since all rows of one are there at once."""
+    kind: str = (item.WhichOneof("data") or "") if item.DESCRIPTOR.name == "Metric" else ""
+    points = getattr(item, kind).data_points if kind else ()
+    if len(points) <= _MOST_POINTS:
+        yield item
+        return
+    empty = type(item)()
+    empty.CopyFrom(item)
+    del getattr(empty, kind).data_points[:]
+    for at in range(0, len(points), _MOST_POINTS):
+        piece = type(item)()
+        piece.CopyFrom(empty)
+        getattr(piece, kind).data_points.extend(points[at : at + _MOST_POINTS])
+        yield piece
+
+
+def checked(message: Any) -> Any:
+    """Return an item, a point or a resource; InvalidRecord where it has too many values to be made at once."""
+    if message.ByteSize() > _PART_BYTES:
+        check_messages(message.SerializeToString(), _MOST_VALUES)
+    return message
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield the number and content of each length-delimited field of a message; numbers of other kinds are passed over.
 
     Raise InvalidRecord where it is no message.
@@ -312,5 +377,5 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise InvalidRecord("not an OTLP request in protobuf")
 
 
-def _field(number: int, content: bytes) -> bytes:
+def _field(number: int, content: bytes | memoryview) -> bytes:
     return uvarint(number << 3 | _LENGTH_DELIMITED) + uvarint(len(content)) + content

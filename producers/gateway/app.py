@@ -19,7 +19,6 @@ from starlette.requests import Request
 
 from headwater.clock import Clock
 from headwater.codec.bounds import TooLarge
-from headwater.codec.inflate import MAX_BYTES
 from headwater.config import GatewaySettings
 from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
@@ -279,13 +278,13 @@ class Gateway:
                 raise NeedsMore(whole) from None
             try:
                 held.grow(await self.compute(needs, text))
-                every = _EXPANSION * MAX_BYTES
-                usual = MAX_BYTES if held.covers(every) else max(_USUAL_TEXTS, held.size // _EXPANSION)
+                every = _EXPANSION * limit
+                usual = limit if held.covers(every) else min(limit, max(_USUAL_TEXTS, held.size // _EXPANSION))
                 try:
                     return await self.compute(parse, text, usual)
                 except TooLarge:
                     held.grow(every)
-                return await self.compute(parse, text, MAX_BYTES)
+                return await self.compute(parse, text, limit)
             finally:
                 del text
                 if held.size >= _LARGE_BYTES:

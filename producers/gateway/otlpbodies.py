@@ -10,7 +10,6 @@ import zstandard
 from headwater.arrays import Ints
 from headwater.codec.bounds import TooLarge
 from headwater.codec.decoded import Decoded, moved
-from headwater.codec.inflate import MAX_BYTES
 from headwater.codec.rows import Row, Unread, decode_rows, with_arrival
 from headwater.config import GatewaySettings
 from headwater.contract import Contract, InvalidRow
@@ -40,14 +39,15 @@ def export_bytes(body: bytes, most_rows: int) -> int:
 
 
 def parse_export(
-    body: bytes, in_json: bool, contract: Contract, settings: GatewaySettings, now_ms: int, most: int = MAX_BYTES
+    body: bytes, in_json: bool, contract: Contract, settings: GatewaySettings, now_ms: int, most: int | None = None
 ) -> ParsedBody:
     """Return all rows of a request, in its order; those that cannot be taken are invalid, and the others are kept.
 
     Raise Problem: 400 when the body is no request or nothing that is known is in it, 413 when there are too many rows,
-    or too much text in them: each row has what its resource and scope say once. TooLarge when that is more than `most`
-    bytes, and may be tried with more.
+    or more than `max_decoded_bytes` of text in them: each row has what its resource and scope say once. TooLarge when
+    that is more than `most` bytes, and may be tried with more.
     """
+    most = settings.max_decoded_bytes if most is None else most
     parts, total = list[Decoded](), 0
     try:
         rows = otlp_rows(body, contract.name, in_json=in_json, nesting=settings.max_nesting, limit=most)
@@ -58,7 +58,7 @@ def parse_export(
                 raise Problem(413, "too-large", detail)
             parts.append(decode_rows([_fitting(row) for row in with_arrival(some, now_ms)], contract, flat=True))
     except TooLarge as error:
-        if most < MAX_BYTES:
+        if most < settings.max_decoded_bytes:
             raise
         raise Problem(413, "too-large", f"{error}; send it in parts") from None
     except InvalidRecord as error:
