@@ -8,6 +8,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -275,6 +276,7 @@ def pieces(item: Any) -> Iterator[Any]:
         yield piece
 
 
+@cache
 def snake(name: str) -> str:
     """Return the name of a field in protobuf for its name in JSON."""
     return re.sub(r"([A-Z])", r"_\1", name).lower()
@@ -328,23 +330,6 @@ def _split(message: memoryview, number: int, levels: int, most: int, budget: Tex
     if some:
         budget.take([shared], {bytes})
         yield shared + b"".join(some)
-
-
-def pieces(item: Any) -> Iterator[Any]:
-    """Yield an item; a metric of very many points as several of fewer, since all rows of one are there at once."""
-    kind: str = (item.WhichOneof("data") or "") if item.DESCRIPTOR.name == "Metric" else ""
-    points = getattr(item, kind).data_points if kind else ()
-    if len(points) <= _MOST_POINTS:
-        yield item
-        return
-    empty = type(item)()
-    empty.CopyFrom(item)
-    del getattr(empty, kind).data_points[:]
-    for at in range(0, len(points), _MOST_POINTS):
-        piece = type(item)()
-        piece.CopyFrom(empty)
-        getattr(piece, kind).data_points.extend(points[at : at + _MOST_POINTS])
-        yield piece
 
 
 def checked(message: Any) -> Any:

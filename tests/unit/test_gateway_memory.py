@@ -18,6 +18,7 @@ import zstandard
 
 from headwater.codec.inflate import gunzip, unzstd
 from headwater.errors import InvalidRecord
+from headwater.formats.framing import uvarint
 from tests.gateway import event, served
 from tests.typed import ipc
 
@@ -121,9 +122,39 @@ KINDS: dict[str, Callable[[], tuple[str, bytes]]] = {
         filled(b'{"intValue":"1"}', b",", LOGS + b'{"body":{"arrayValue":{"values":[', b"]}}}]}]}]}", DECODED),
     ),
     "OTLP, what is not known": lambda: (OTLP, filled(b"1.5", b",", LOGS + b'{"x":[', b"]}]}]}]}", DECODED)),
+    "CSV of one row of empty texts": lambda: (CSV, filled(b'""', b",", HEADER, b"", DECODED)),
+    "OTLP, a text for all rows": lambda: (
+        OTLP,
+        filled(
+            b'{"timeUnixNano":"1"}', b",", LOGS.replace(b"[{", b'[{"schemaUrl":"' + b"x" * 900 + b'",', 1), b"]}]}]}"
+        ),
+    ),
+    "OTLP in protobuf, a text for all rows": lambda: (PROTOBUF, export(b"\x09" + bytes(8), 10_000, 6_000)),
+    "OTLP in protobuf, values in values": lambda: (PROTOBUF, export(nested(), 25_000)),
+    "OTLP in protobuf, one row of many values": lambda: (PROTOBUF, export(b"\x32\x07\x0a\x05abcde" * 400_000, 1)),
     "OTLP in protobuf, empty": lambda: (PROTOBUF, b"\x0a\x00" * (DECODED // 2)),
 }
 """What is small when compressed, and becomes large in one way or another."""
+
+
+def within(number: int, content: bytes) -> bytes:
+    """A field of protobuf that has a message or a text."""
+    return uvarint(number << 3 | 2) + uvarint(len(content)) + content
+
+
+def nested() -> bytes:
+    """A log record whose body is a list in a list in a list, 30 deep."""
+    value = within(1, b"x")
+    for _ in range(30):
+        value = within(5, within(1, value))
+    return within(5, value)
+
+
+def export(record: bytes, rows: int, text: int = 1) -> bytes:
+    """An export of log records, whose resource has a schema's address of so many bytes."""
+    body = within(1, within(2, within(2, record) * rows) + within(3, b"x" * text))
+    assert len(body) <= DECODED
+    return body
 
 
 def columns() -> bytes:
@@ -160,6 +191,7 @@ MEASURE = """
 import os, sys
 from headwater.config import GatewaySettings
 from headwater.contract import load_contract
+from headwater.codec.bounds import TooLarge
 from headwater.errors import HeadwaterError
 from headwater.producers.gateway.bodies import BodyLimits, event_bytes, format_of, parse_body
 from headwater.producers.gateway.otlpbodies import export_bytes, parse_export
@@ -178,15 +210,15 @@ for name, make in KINDS.items():
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
         before = resident("self", "VmRSS")
+        needs = export_bytes(body, 100_000) if otlp else event_bytes(body, format_of(kind), 100_000)
         try:
             if otlp:
-                parse_export(body, kind == "application/json", logs, settings, 1_772_366_400_000)
+                parse_export(body, kind == "application/json", logs, settings, 1_772_366_400_000, needs // 4)
             else:
                 parse_body(body, format_of(kind), TELEMETRY, BodyLimits())
-        except Problem:
+        except (Problem, TooLarge):
             pass
         taken = resident("self", "VmHWM") - before
-        needs = export_bytes(body, 100_000) if otlp else event_bytes(body, format_of(kind), 100_000)
         print(name, taken >> 20, needs >> 20, sep="|", flush=True)
         os._exit(0)
     os.wait()
