@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
@@ -36,6 +36,8 @@ __all__ = [
     "pieces",
     "snake",
 ]
+
+Data = TypeVar("Data", bytes, memoryview)
 
 
 class Signal(NamedTuple):
@@ -339,7 +341,7 @@ def checked(message: Any) -> Any:
     return message
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+def _fields(data: Data) -> Iterator[tuple[int, Data]]:
     """Yield the number and content of each length-delimited field of a message; numbers of other kinds are passed over.
 
     Raise InvalidRecord where it is no message.
