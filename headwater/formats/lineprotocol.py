@@ -50,7 +50,11 @@ def influx(*, precision: str = "ns", earliest: str = "2000-01-01") -> Decoder:
 
     def decode(data: bytes) -> list[Row | Unread]:
         known = _Known(precision, since)
-        return [_row(line, known) for line in _lines(data.removeprefix(_BOM).decode())]
+        data = data.removeprefix(_BOM)
+        try:
+            return [_row(line, known) for line in _lines(data.decode())]
+        except UnicodeDecodeError:
+            return [_any_row(line, known) for line in _lines(data.decode(errors="surrogateescape"))]
 
     return decode
 
@@ -70,6 +74,15 @@ def _lines(text: str) -> list[str]:
         return [line for one in text.split("\n") if (line := one.strip(" \r")) and line[0] != "#"]
     lines = (found[0].strip(" \r") for found in _LINE.finditer(text))
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _any_row(line: str, known: _Known) -> Row | Unread:
+    """Return the row of a line that may have bytes that are no UTF-8."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return Unread("not UTF-8 text", line.encode(errors="surrogateescape"))
+    return _row(line, known)
 
 
 def _row(line: str, known: _Known) -> Row | Unread:

@@ -97,6 +97,13 @@ def test_a_line_with_no_one_meaning_is_a_dead_letter(line: str) -> None:
         assert [letter.payload for letter in found.letters] == [line.encode()]
 
 
+def test_a_line_that_is_no_text_costs_no_other() -> None:
+    """Its bytes are in the letter as they came."""
+    found = processed(formats.influx(), LINES, b"m a=1\nm,t=\xff a=2\nm a=3\n")
+    assert [(letter.reason, letter.payload) for letter in found.letters] == [("not UTF-8 text", b"m,t=\xff a=2")]
+    assert sum(table.num_rows for table in found.lake) == 2
+
+
 def test_lines_that_look_alike() -> None:
     """What stands before a text of UTF-8 is no part of a name, and an early time may be meant."""
     ends = "m a=-9223372036854775808i,b=18446744073709551615u,A=T"
