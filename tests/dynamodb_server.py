@@ -19,6 +19,7 @@ LOST = "lost"
 """The request is carried out and its connection cut instead of an answer."""
 _METHODS = {
     "PutItem": "put_item",
+    "BatchExecuteStatement": "batch_execute_statement",
     "GetItem": "get_item",
     "BatchGetItem": "batch_get_item",
     "Query": "query",

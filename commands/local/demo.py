@@ -262,7 +262,7 @@ class Demo:
         frame = enriched(self._pipeline, pa.concat_tables(self._events).unify_dictionaries(), references)
         rows, wrong = 0, []
         for view in self._pipeline.views:
-            stored = list(self.services.views.rows(self.services.view_specs[view.name]))
+            stored = list(self.services.views.every(self.services.view_specs[view.name]))
             rows += len(stored)
             wrong += differences(view, batch_view(self._pipeline, view, frame), stored)
         return rows, wrong

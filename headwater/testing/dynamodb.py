@@ -21,6 +21,8 @@ from headwater.clock import Clock
 from headwater.testing.expressions import Invalid, check_expressions, copied, holds, projected, updated
 from headwater.testing.faults import Exceptions, Faults, client_error, error_class
 from headwater.testing.items import Item, ItemTable, Key, See, Stored, item_size, newest
+from headwater.testing.pages import Pages, Waiter
+from headwater.testing.partiql import MAX_STATEMENTS, Change, parsed
 
 __all__ = ["MemoryDynamoDB", "Pages", "Staleness"]
 
@@ -196,6 +198,38 @@ when calling the PutItem operation: The conditional request failed
                 self._done[ClientRequestToken] = copied(list(TransactItems))
         return {}
 
+    def batch_execute_statement(self, *, Statements: Sequence[Mapping[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        """Run up to 25 statements, each for itself: the answer has what became of each."""
+        with self._call("batch_execute_statement") as method:
+            if not 1 <= len(Statements) <= MAX_STATEMENTS:
+                raise Invalid(f"Member must have length less than or equal to {MAX_STATEMENTS}")
+            changes = [parsed(one) for one in Statements]
+            named = [
+                (one.table, *(str(one.named.get(key)) for key in self._table(one.table, method).keys))
+                for one in changes
+            ]
+            if len(set(named)) < len(named):
+                raise Invalid("Provided list of item keys contains duplicates")
+            wanted = [one.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" for one in Statements]
+            return {"Responses": [self._execute(*one, method) for one in zip(changes, wanted, strict=True)]}
+
+    def _execute(self, change: Change, told: bool, method: str) -> dict[str, Any]:
+        """Run one statement; return its part of the answer."""
+        table, error = self._table(change.table, method), dict[str, Any]()
+        try:
+            at = table.place(change.named)
+            old = table.get(at)
+            if code := change.refusal(table.keys, old):
+                error = {"Code": code, "Message": "The conditional request failed"}
+                error |= {"Item": copied(old)} if old and told and code != "DuplicateItem" else {}
+            else:
+                table.staged(
+                    at, change.applied(old), self._now_ms(), "Item size has exceeded the maximum allowed size"
+                )()
+        except Invalid as invalid:
+            error = {"Code": "ValidationError", "Message": str(invalid)}
+        return {"TableName": change.table} | ({"Error": error} if error else {})
+
     def query(self, *, TableName: str, KeyConditionExpression: str, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         """Read a page of one partition in order; the condition begins with the hash key's, as in `pk = :p AND …`."""
         options["KeyConditionExpression"] = KeyConditionExpression
@@ -209,13 +243,13 @@ when calling the PutItem operation: The conditional request failed
         with self._call("scan", options, _PAGE) as method:
             return self._page(TableName, options, method, None)
 
-    def get_paginator(self, operation: str) -> "Pages":
+    def get_paginator(self, operation: str) -> Pages:
         """Return a paginator over `query` or `scan`."""
         return Pages(getattr(self, operation))
 
-    def get_waiter(self, _: str) -> "_Waiter":
+    def get_waiter(self, _: str) -> Waiter:
         """Return a waiter that has nothing to wait for: tables are there at once."""
-        return _Waiter()
+        return Waiter()
 
     # For tests.
 
@@ -350,34 +384,6 @@ when calling the PutItem operation: The conditional request failed
         if end is not None:
             answer["LastEvaluatedKey"] = {key: {"S": part} for key, part in zip(table.keys, end, strict=True)}
         return answer
-
-
-class Pages:
-    """Ask `call` for page after page, each when the caller comes to it, as boto3's paginators do."""
-
-    def __init__(self, call: Callable[..., dict[str, Any]]) -> None:
-        self._call = call
-
-    def paginate(
-        self,
-        *,
-        PaginationConfig: Mapping[str, Any] | None = None,  # noqa: N803 (boto3's name)
-        **request: Any,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield each page's answer; `PageSize` bounds the items read for one."""
-        if size := (PaginationConfig or {}).get("PageSize"):
-            request["Limit"] = size
-        while True:
-            answer = self._call(**request)
-            yield answer
-            if "LastEvaluatedKey" not in answer:
-                return
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-
-
-class _Waiter:
-    def wait(self, **_: Any) -> None:
-        return None
 
 
 def _nothing() -> None:

@@ -16,10 +16,12 @@ from itertools import takewhile
 from typing import Any
 
 from headwater.sinks.views import items as viewitems
-from headwater.sinks.views.table import MAX_BATCH_GET, ConditionFailed, ViewTable, chunks
+from headwater.sinks.views.table import MAX_BATCH_GET, MAX_STATEMENTS, ConditionFailed, ViewTable, chunks
 
 __all__ = ["ViewKeys"]
 
+_FEW = 8
+"""So many keys are put side by side rather than together."""
 _LONGER = 86_400
 """Seconds that a key stays beyond its last row, and so need not be listed again for later rows."""
 
@@ -53,8 +55,7 @@ class ViewKeys:
                 at = item["pk"]["S"], item["sk"]["S"]
                 if _lasts(item, places[at]):
                     del short[at]
-        # some at a time: handing a key to a thread costs about as much as putting it
-        return sum(self._map(self._put_all, chunks(list(short.items()), min(MAX_BATCH_GET, 1 + len(short) // 64))))
+        return sum(self._map(self._put_all, chunks(list(short.items()), MAX_STATEMENTS if len(short) > _FEW else 1)))
 
     def remove(self, name: str, key: str) -> None:
         """Remove a key. Call it when the key's rows are gone, and look for rows again afterwards."""
@@ -66,15 +67,16 @@ class ViewKeys:
         return list(self._table.get_many(places))
 
     def _put_all(self, entries: Sequence[tuple[tuple[str, str], int | None]]) -> int:
-        """List these keys; return how often that was throttled."""
-        return sum(map(self._put, entries))
+        """List these keys, together where they are several; return how often that was throttled."""
+        items = {at: (viewitems.key_item(at, _longer(expires)), 0) for at, expires in entries}
+        put = set(self._table.put_together(items) if len(entries) > 1 else ())
+        return sum(self._put(entry) for entry in entries if entry[0] not in put)
 
     def _put(self, entry: tuple[tuple[str, str], int | None]) -> int:
         """List one key unless it is listed for as long already; return how often that was throttled."""
-        at, expires = entry
+        at, expires = entry[0], _longer(entry[1])
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk) OR attribute_exists(expires)"}
         if expires is not None:
-            expires += _LONGER
             condition = {
                 "ConditionExpression": "attribute_not_exists(pk) OR expires < :e",
                 "ExpressionAttributeValues": {":e": {"N": str(expires)}},
@@ -83,6 +85,10 @@ class ViewKeys:
             return self._table.put(viewitems.key_item(at, expires), condition)
         except ConditionFailed:
             return 0  # another has put it, to stay as long
+
+
+def _longer(expires: int | None) -> int | None:
+    return None if expires is None else expires + _LONGER
 
 
 def _lasts(item: Mapping[str, Any], expires: int | None) -> bool:

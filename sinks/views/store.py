@@ -23,9 +23,8 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from operator import add
 from typing import Any
 
 from headwater.clock import Clock
@@ -34,8 +33,9 @@ from headwater.sinks.views import items as viewitems
 from headwater.sinks.views.cache import RowCache
 from headwater.sinks.views.items import Item, ViewSpec
 from headwater.sinks.views.rows import Place, ViewRows, ViewSettings
-from headwater.sinks.views.slots import Slot, Upsert, slot_condition
-from headwater.sinks.views.table import ConditionFailed, ItemTooLarge, chunks
+from headwater.sinks.views.slots import Upsert, slot_condition
+from headwater.sinks.views.table import MAX_STATEMENTS, ConditionFailed, ItemTooLarge, chunks
+from headwater.sinks.views.writing import Known, Turns, WriteReport, behind, place_slots, write_together
 
 __all__ = ["ViewStore", "WriteReport"]
 
@@ -45,26 +45,6 @@ _TOGETHER = 50
 """Most rows that a thread writes one after the other."""
 _DROPPED = 500
 """Items deleted before `drop` reports how many."""
-
-
-@dataclass(frozen=True)
-class WriteReport:
-    """Count what a write did: rows written, rows skipped (nothing newer), lost races, slots in items of their own,
-    throttled requests, rows not written because they have expired, rows that no item can hold, which stay as they
-    were, and slots `behind` an earlier owner's, to be written again once this owner has taken in as many records.
-    """
-
-    written: int = 0
-    skipped: int = 0
-    conflicts: int = 0
-    overflowed: int = 0
-    throttled: int = 0
-    expired: int = 0
-    refused: int = 0
-    behind: int = 0
-
-    def __add__(self, other: "WriteReport") -> "WriteReport":
-        return WriteReport(*map(add, astuple(self), astuple(other)))
 
 
 class _SpreadChanged(Exception):
@@ -99,6 +79,7 @@ class ViewStore(ViewRows):
     ) -> None:
         super().__init__(client, table, settings, pool=pool, clock=clock, chance=chance)
         self._cache = RowCache(self._settings.cache_bytes)
+        self._turns = Turns(self._write)
 
     def write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> WriteReport:
         """Bring the slots up to these versions; those held in the same or a newer version stay.
@@ -106,6 +87,11 @@ class ViewStore(ViewRows):
 
         On Throttled, Retryable or any other error some rows may be written: write the same again.
         """
+        if len(upserts) < self._settings.few_slots:
+            return self._write(view, upserts)
+        return self._turns.write(view, upserts)
+
+    def _write(self, view: ViewSpec, upserts: Sequence[Upsert]) -> WriteReport:
         rows: dict[Place, dict[str, Upsert]] = {}
         for upsert in upserts:
             at = (
@@ -115,8 +101,11 @@ class ViewStore(ViewRows):
             slots = rows.setdefault(at, {})
             if upsert.slot not in slots or slots[upsert.slot].version < upsert.version:
                 slots[upsert.slot] = upsert
-
-        births: dict[Place, int] = {}
+        births, report = Known(), WriteReport()
+        left = rows
+        if len(rows) >= self._settings.few_slots and view.spread == 1:
+            report += self._write_together(view, rows, births)
+            left = {at: slots for at, slots in rows.items() if at not in births}
 
         def write_rows(entries: Sequence[tuple[Place, dict[str, Upsert]]]) -> WriteReport:
             report = WriteReport()
@@ -128,9 +117,23 @@ class ViewStore(ViewRows):
             return report
 
         # a few at a time: handing a row to a thread costs about as much as writing it
-        runs = list(chunks(list(rows.items()), min(_TOGETHER, 1 + len(rows) // 64)))
-        report = sum(self._each(write_rows, runs), WriteReport())
+        runs = list(chunks(list(left.items()), min(_TOGETHER, 1 + len(left) // 64)))
+        report += sum(self._each(write_rows, runs), WriteReport())
         return report + self._list(view, rows, births)
+
+    def _write_together(self, view: ViewSpec, rows: Mapping[Place, Mapping[str, Upsert]], births: Known) -> WriteReport:
+        """Write what can be written with many rows a request, and note the births of those that were."""
+        now = self._table.clock.now_ms()
+        lasting = [(at, slots) for at, slots in rows.items() if not _has_expired(view, slots, now)]
+
+        def write_some(some: Sequence[tuple[Place, Mapping[str, Upsert]]]) -> tuple[WriteReport, Known]:
+            return write_together(view, dict(some), self._table, self._cache)
+
+        report = WriteReport()
+        for one, born in self._each(write_some, list(chunks(lasting, MAX_STATEMENTS))):
+            report += one
+            births.update(born)
+        return report
 
     def _list(
         self, view: ViewSpec, rows: Mapping[Place, Mapping[str, Upsert]], births: Mapping[Place, int]
@@ -232,8 +235,7 @@ class ViewStore(ViewRows):
     def _write_row(self, view: ViewSpec, at: Place, wanted: Mapping[str, Upsert]) -> tuple[WriteReport, int | None]:
         """Write one row; return also the birth of the row that was written, or found to have what is wanted."""
         one = next(iter(wanted.values()))
-        expires = view.expires(one.window_end_ms)
-        if expires is not None and expires * 1000 <= self._table.clock.now_ms():
+        if _has_expired(view, wanted, self._table.clock.now_ms()):
             return WriteReport(expired=1), None
         report = WriteReport()
         for _ in range(self._settings.races):
@@ -305,7 +307,9 @@ class ViewStore(ViewRows):
                 raise _SpreadChanged
             known = item or Item()
             newer = {name: one for name, one in wanted.items() if one.supersedes(known.version(name))}
-            planned, outside = self._place_slots(known, newer) if newer else (known, [])
+            planned, outside = known, list[str]()
+            if newer:
+                planned, outside = place_slots(known, newer, self._settings.max_item_bytes, self._table.chance())
             try:
                 if newer:
                     report += self._put_item(view, at, known, planned, newer, outside, first_met is not None)
@@ -326,19 +330,8 @@ class ViewStore(ViewRows):
             self._cache.put(at, replace(planned, key_is_listed=seen is not None and seen.key_is_listed))
             # with nothing newer, a first write whose answer was lost is found as well: it is in, whoever wrote it
             done = WriteReport(written=1, overflowed=len(outside)) if newer else WriteReport(skipped=1)
-            return report + replace(done, behind=_behind(known, wanted)), planned.birth
+            return report + replace(done, behind=behind(known, wanted)), planned.birth
         raise _keeps_changing(view, at)
-
-    def _place_slots(self, known: Item, newer: Mapping[str, Upsert]) -> tuple[Item, Sequence[str]]:
-        """Return the item with the new slots in it, and the names of those that go into items of their own."""
-        slots = dict(known.slots) | {n: Slot(u.version, u.partial) for n, u in newer.items() if n not in known.more}
-        more = dict(known.more) | {n: u.version for n, u in newer.items() if n in known.more}
-        planned = Item(known.rev + 1 if known.rev else viewitems.first_rev(self._table.chance()), slots, more)
-        for name in sorted((n for n in newer if n in slots), key=lambda n: (-len(slots[n].partial), n)):
-            if planned.size <= self._settings.max_item_bytes:
-                break
-            more[name] = slots.pop(name).version
-        return planned, [name for name in newer if name in more]
 
     def _put_item(
         self,
@@ -382,8 +375,9 @@ class ViewStore(ViewRows):
             return 0  # the same or a newer one is there: the row may still lack it
 
 
-def _behind(known: Item, wanted: Mapping[str, Upsert]) -> int:
-    return sum(one.is_behind(known.version(name)) for name, one in wanted.items())
+def _has_expired(view: ViewSpec, slots: Mapping[str, Upsert], now_ms: int) -> bool:
+    expires = view.expires(next(iter(slots.values())).window_end_ms)
+    return expires is not None and expires * 1000 <= now_ms
 
 
 def _check_key(key: str) -> None:

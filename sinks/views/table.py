@@ -3,6 +3,7 @@
 Knows `pk`, `sk` and errors; what the items mean belongs in `items`.
 """
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,28 @@ from headwater.awscodes import SERVICE_FAILED, THROTTLED
 from headwater.clock import Clock, SystemClock
 from headwater.errors import Retryable, Throttled, UsageError
 from headwater.sinks.views.items import EXPIRES
+from headwater.sinks.views.statements import MAX_STATEMENTS, insertion, replacement
 
-__all__ = ["MAX_BATCH_GET", "ConditionFailed", "ItemTooLarge", "ViewTable", "chunks", "create_table", "enable_expiry"]
+__all__ = [
+    "MAX_BATCH_GET",
+    "MAX_STATEMENTS",
+    "ConditionFailed",
+    "ItemTooLarge",
+    "ViewTable",
+    "chunks",
+    "create_table",
+    "enable_expiry",
+]
 
 _PASSING = THROTTLED | SERVICE_FAILED | {"TransactionConflictException"}
 
+_OPTIONAL = frozenset({"more", EXPIRES})
+"""Attributes that a row may have at one time and not at another."""
+
 One = TypeVar("One")
+Name = TypeVar("Name")
+
+log = logging.getLogger("headwater.views")
 
 MAX_BATCH_GET = 100
 """Items that one BatchGetItem reads."""
@@ -55,6 +72,7 @@ class ViewTable:
         self._client = client
         self._table = table
         self._attempts = attempts
+        self._takes_statements = True
         self.clock = clock or SystemClock()
         self.chance = chance
 
@@ -84,6 +102,32 @@ class ViewTable:
                 reason = str(error)
             self._pause(attempt)
         raise Throttled(f"views table {self._table!r} refused {self._attempts} times: {reason}")
+
+    def put_together(self, puts: Mapping[Name, tuple[Mapping[str, Any], int]]) -> list[Name]:
+        """Put up to MAX_STATEMENTS items with one request, each in the place of the one with the given revision, or,
+        where that is 0, if there is none; return the names of those that were put.
+
+        Of the others it is unknown, as their answer may have been lost. Nothing is raised: put by themselves they tell
+        what is wrong.
+        """
+        said = {
+            name: replacement(self._table, item, rev, _OPTIONAL) if rev else insertion(self._table, item)
+            for name, (item, rev) in puts.items()
+        }
+        asked = {name: one for name, one in said.items() if one is not None}
+        if not asked or not self._takes_statements:
+            return []
+        try:
+            answer = self._client.batch_execute_statement(Statements=list(asked.values()))
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code not in _PASSING:  # a role without the permission, or a service that has no such call
+                self._takes_statements = False
+                log.info("rows of views are put one by one", extra={"table": self._table, "reason": str(error)})
+            return []
+        except (ConnectionError, HTTPClientError):
+            return []
+        return [name for name, one in zip(asked, answer["Responses"], strict=True) if "Error" not in one]
 
     def get(self, pk: str, sk: str) -> Mapping[str, Any] | None:
         """Return the item as it is now, or None."""

@@ -1,0 +1,76 @@
+"""Run PartiQL's INSERT and UPDATE of one whole item each against an in-memory table, as a BatchExecuteStatement does.
+
+Here belong the grammar that headwater uses and the errors of single statements; another statement raises
+NotImplementedError.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from headwater.testing.expressions import Invalid, copied
+
+__all__ = ["MAX_STATEMENTS", "Change", "parsed"]
+
+Item = dict[str, Any]
+
+MAX_STATEMENTS = 25
+_INSERT = re.compile(r"INSERT INTO \"([\w.-]+)\" VALUE \{((?:'\w+': \?(?:, )?)+)\}", re.ASCII)
+_UPDATE = re.compile(r"UPDATE \"([\w.-]+)\"((?: SET \"\w+\" = \?| REMOVE \"\w+\")+) WHERE (.+)", re.ASCII)
+_CLAUSE = re.compile(r" (?:SET \"(\w+)\" = \?|REMOVE \"(\w+)\")", re.ASCII)
+_EQUAL = re.compile(r"\"(\w+)\" = \?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Hold what a statement does: the attributes that it sets and removes, on which values of which attributes."""
+
+    table: str
+    sets: Mapping[str, Any]
+    removes: Sequence[str]
+    where: Mapping[str, Any] | None
+    """None for an INSERT: on condition that there is no item."""
+
+    @property
+    def named(self) -> Mapping[str, Any]:
+        """Return the attributes that name the item."""
+        return self.sets if self.where is None else self.where
+
+    def refusal(self, keys: Sequence[str], old: Item | None) -> str:
+        """Return the code of the error by which the statement is refused; empty when it holds."""
+        if self.where is None:
+            return "DuplicateItem" if old is not None else ""
+        same = old is not None and all(old.get(name) == value for name, value in self.where.items())
+        return "" if same and set(keys) <= self.where.keys() else "ConditionalCheckFailed"
+
+    def applied(self, old: Item | None) -> Item:
+        """Return the item after the statement."""
+        kept = {name: value for name, value in (old or {}).items() if name not in self.removes}
+        changed: Item = copied(kept | dict(self.sets))
+        return changed
+
+
+def parsed(statement: Mapping[str, Any]) -> Change:
+    """Return what a statement of a request does. Raise Invalid where its parameters do not fit."""
+    table, sets, removes, where = _parsed(statement["Statement"])
+    values = list(statement.get("Parameters", ()))
+    if len(values) != len(sets) + len(where or ()):
+        raise Invalid("Number of parameters in request and statement don't match.")
+    named = None if where is None else dict(zip(where, values[len(sets) :], strict=True))
+    return Change(table, dict(zip(sets, values, strict=False)), removes, named)
+
+
+@lru_cache(1_000)
+def _parsed(text: str) -> tuple[str, Sequence[str], Sequence[str], Sequence[str] | None]:
+    """Return table, names that are set, names that are removed, and names that have to be equal."""
+    if match := _INSERT.fullmatch(text):
+        return match[1], re.findall(r"'(\w+)'", match[2]), (), None
+    match = _UPDATE.fullmatch(text)
+    where = [_EQUAL.fullmatch(one) for one in match[3].split(" AND ")] if match else []
+    if match is None or not all(where):
+        raise NotImplementedError(f"the statement {text}")
+    clauses = _CLAUSE.findall(match[2])
+    sets, removes = [one for one, _ in clauses if one], [one for _, one in clauses if one]
+    return match[1], sets, removes, [one[1] for one in where if one]
