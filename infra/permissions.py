@@ -33,7 +33,7 @@ def _actions(service: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{service}:{name}" for name in names)
 
 
-def _all(actions: Sequence[str], why: str) -> Mapping[str, str]:
+def _all(actions: Sequence[str], why: str) -> dict[str, str]:
     return dict.fromkeys(actions, why)
 
 
@@ -53,6 +53,7 @@ _CATALOG = (
 )
 _ENDED = "a state object that a newer one has replaced; small states lie in the ledger's item"
 _LEFT = "large states that an owner has left which died; tests/unit/test_state_leftovers.py has some"
+_TOGETHER = "a flush of 16 rows or more; tests/unit/test_view_together.py has some"
 _SPREAD = "the rows of a view with `spread` lie in several partitions"
 _LARGE = "a state or a first version of a reference table that is too large for, or not yet in, the ledger"
 
@@ -83,9 +84,10 @@ _PROCESS = (
         {"dynamodb:Query": "a shard whose parent is past the retention; tests/unit/test_upstream.py has some"},
     ),
     Grant(
-        _actions("dynamodb", "GetItem", "BatchGetItem", "PutItem", "Query"),
+        _actions("dynamodb", "GetItem", "BatchGetItem", "PutItem", "Query", "PartiQLInsert", "PartiQLUpdate"),
         _VIEWS,
-        {
+        _all(_actions("dynamodb", "PartiQLInsert", "PartiQLUpdate"), _TOGETHER)
+        | {
             "dynamodb:GetItem": "a row that turns out to be newer than what is to be written is read back",
             "dynamodb:Query": "the slots of a row that many shards feed lie in items of their own",
         },

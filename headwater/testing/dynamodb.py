@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -22,7 +23,7 @@ from headwater.testing.expressions import Invalid, check_expressions, copied, ho
 from headwater.testing.faults import Exceptions, Faults, client_error, error_class
 from headwater.testing.items import Item, ItemTable, Key, See, Stored, item_size, newest
 from headwater.testing.pages import Pages, Waiter
-from headwater.testing.partiql import MAX_STATEMENTS, Change, parsed
+from headwater.testing.partiql import execute
 
 __all__ = ["MemoryDynamoDB", "Pages", "Staleness"]
 
@@ -201,34 +202,7 @@ when calling the PutItem operation: The conditional request failed
     def batch_execute_statement(self, *, Statements: Sequence[Mapping[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         """Run up to 25 statements, each for itself: the answer has what became of each."""
         with self._call("batch_execute_statement") as method:
-            if not 1 <= len(Statements) <= MAX_STATEMENTS:
-                raise Invalid(f"Member must have length less than or equal to {MAX_STATEMENTS}")
-            changes = [parsed(one) for one in Statements]
-            named = [
-                (one.table, *(str(one.named.get(key)) for key in self._table(one.table, method).keys))
-                for one in changes
-            ]
-            if len(set(named)) < len(named):
-                raise Invalid("Provided list of item keys contains duplicates")
-            wanted = [one.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" for one in Statements]
-            return {"Responses": [self._execute(*one, method) for one in zip(changes, wanted, strict=True)]}
-
-    def _execute(self, change: Change, told: bool, method: str) -> dict[str, Any]:
-        """Run one statement; return its part of the answer."""
-        table, error = self._table(change.table, method), dict[str, Any]()
-        try:
-            at = table.place(change.named)
-            old = table.get(at)
-            if code := change.refusal(table.keys, old):
-                error = {"Code": code, "Message": "The conditional request failed"}
-                error |= {"Item": copied(old)} if old and told and code != "DuplicateItem" else {}
-            else:
-                table.staged(
-                    at, change.applied(old), self._now_ms(), "Item size has exceeded the maximum allowed size"
-                )()
-        except Invalid as invalid:
-            error = {"Code": "ValidationError", "Message": str(invalid)}
-        return {"TableName": change.table} | ({"Error": error} if error else {})
+            return {"Responses": execute(Statements, partial(self._table, method=method), self._now_ms())}
 
     def query(self, *, TableName: str, KeyConditionExpression: str, **options: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         """Read a page of one partition in order; the condition begins with the hash key's, as in `pk = :p AND …`."""

@@ -5,16 +5,15 @@ NotImplementedError.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from headwater.testing.expressions import Invalid, copied
+from headwater.testing.items import Item, ItemTable
 
-__all__ = ["MAX_STATEMENTS", "Change", "parsed"]
-
-Item = dict[str, Any]
+__all__ = ["execute"]
 
 MAX_STATEMENTS = 25
 _INSERT = re.compile(r"INSERT INTO \"([\w.-]+)\" VALUE \{((?:'\w+': \?(?:, )?)+)\}", re.ASCII)
@@ -23,8 +22,38 @@ _CLAUSE = re.compile(r" (?:SET \"(\w+)\" = \?|REMOVE \"(\w+)\")", re.ASCII)
 _EQUAL = re.compile(r"\"(\w+)\" = \?", re.ASCII)
 
 
+def execute(
+    statements: Sequence[Mapping[str, Any]], table_of: Callable[[str], ItemTable], now_ms: int
+) -> list[dict[str, Any]]:
+    """Run up to 25 statements, each for itself, and return what became of each. Raise Invalid for wrong requests."""
+    if not 1 <= len(statements) <= MAX_STATEMENTS:
+        raise Invalid(f"Member must have length less than or equal to {MAX_STATEMENTS}")
+    changes = [_change(one) for one in statements]
+    named = [(one.table, *(str(one.named.get(key)) for key in table_of(one.table).keys)) for one in changes]
+    if len(set(named)) < len(named):
+        raise Invalid("Provided list of item keys contains duplicates")
+    told = [one.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" for one in statements]
+    return [_executed(one, table_of(one.table), tell, now_ms) for one, tell in zip(changes, told, strict=True)]
+
+
+def _executed(change: "_Change", table: ItemTable, tell: bool, now_ms: int) -> dict[str, Any]:
+    """Run one statement; return its part of the answer."""
+    error = dict[str, Any]()
+    try:
+        at = table.place(change.named)
+        old = table.get(at)
+        if code := change.refusal(table.keys, old):
+            error = {"Code": code, "Message": "The conditional request failed"}
+            error |= {"Item": copied(old)} if old and tell and code != "DuplicateItem" else {}
+        else:
+            table.staged(at, change.applied(old), now_ms, "Item size has exceeded the maximum allowed size")()
+    except Invalid as invalid:
+        error = {"Code": "ValidationError", "Message": str(invalid)}
+    return {"TableName": change.table} | ({"Error": error} if error else {})
+
+
 @dataclass(frozen=True)
-class Change:
+class _Change:
     """Hold what a statement does: the attributes that it sets and removes, on which values of which attributes."""
 
     table: str
@@ -52,14 +81,14 @@ class Change:
         return changed
 
 
-def parsed(statement: Mapping[str, Any]) -> Change:
+def _change(statement: Mapping[str, Any]) -> _Change:
     """Return what a statement of a request does. Raise Invalid where its parameters do not fit."""
     table, sets, removes, where = _parsed(statement["Statement"])
     values = list(statement.get("Parameters", ()))
     if len(values) != len(sets) + len(where or ()):
         raise Invalid("Number of parameters in request and statement don't match.")
     named = None if where is None else dict(zip(where, values[len(sets) :], strict=True))
-    return Change(table, dict(zip(sets, values, strict=False)), removes, named)
+    return _Change(table, dict(zip(sets, values, strict=False)), removes, named)
 
 
 @lru_cache(1_000)

@@ -97,7 +97,8 @@ def _values(aggregate: Aggregate, groups: _Groups) -> Sequence[Any]:
     """Return the aggregate's value for each group: of all groups at once where pandas can."""
     field, whole = aggregate.field, groups.whole
     if aggregate.where is None and aggregate.function == "count":
-        return np.bincount(groups.number).tolist()
+        sizes: list[int] = np.bincount(groups.number).tolist()
+        return sizes
     numbers = field is not None and pd.api.types.is_numeric_dtype(whole[field].dtype)
     if numbers and aggregate.where is None and aggregate.function in ("min", "max", "mean"):
         found = whole[field].groupby(groups.number).agg(aggregate.function)

@@ -4,14 +4,16 @@ What a snapshot contains is the business of `state`; this module only knows wher
 """
 
 import re
+from collections.abc import Sequence
 
-from headwater.ledger import ShardEntry
+from headwater.ledger import PendingFile, ShardEntry
 from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.bounds import pending_bytes
 from headwater.processors.engine.state import ShardState
 from headwater.stores import ObjectStore
 from headwater.stream import sequence
 
-__all__ = ["INLINE_STATE", "StateStore", "is_fresh"]
+__all__ = ["INLINE_STATE", "StateStore", "entry_bytes", "is_fresh"]
 
 INLINE_STATE = 64 * 1024
 """Bytes up to which a snapshot lives in the ledger item. A DynamoDB item holds 400 KB, pending files included."""
@@ -23,6 +25,11 @@ _OF_AN_OWNER = re.compile(r"(flushed-)?(\d{8})-[^/]*\.bin")
 def is_fresh(entry: ShardEntry) -> bool:
     """Tell whether the entry has no state of its own: what the shard begins with is the final states of its parents."""
     return entry.position == sequence.NONE and not entry.state and not entry.state_key
+
+
+def entry_bytes(files: Sequence[PendingFile]) -> int:
+    """Return at least the bytes that the files take in the ledger item, beside the state."""
+    return sum(pending_bytes(one.table, one.uri) for one in files)
 
 
 class StateStore:

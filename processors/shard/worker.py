@@ -31,7 +31,7 @@ from headwater.processors.shard.flushes import FlushJournal
 from headwater.processors.shard.letters import GatheredLetters
 from headwater.processors.shard.outgoing import Outgoing
 from headwater.processors.shard.slots import emptied, upsert
-from headwater.processors.shard.snapshots import StateStore
+from headwater.processors.shard.snapshots import StateStore, entry_bytes
 from headwater.processors.shard.traces import Traces
 from headwater.sinks.lake.buffer import LakeBuffer, LakeFile
 from headwater.stream import sequence
@@ -74,6 +74,7 @@ class ShardWorker:
         self._journal: FlushJournal | None = None
         if context.pipeline.pure and context.pipeline.views:  # else no slot is flushed ahead of its commit
             self._journal = FlushJournal(ports.ledger, ports.objects, place, shard.entry.epoch, shard.entry.position)
+        self._pause_ms = 0  # between flushes records are read for as long as the last one took
         self._carried = True
         """True while slots that wait for a flush may hold what is committed: nobody reads that again."""
         self._outgoing = Outgoing(context, shard.shard_id, shard.entry.epoch) if context.pipeline.streams else None
@@ -197,12 +198,12 @@ class ShardWorker:
         if self._outgoing is not None:
             self._outgoing.tick(self.position)
         before = self._looked_ms if self.is_saved else self._committed_ms
-        due = now - before >= settings.commit_seconds * 1000
+        due = now - before >= max(settings.commit_seconds * 1000, self._pause_ms)
         if due or self._buffer.approx_bytes >= settings.commit_mb * 1_000_000:
             self.commit()
         elif (
             self.pipeline.pure
-            and now - self._flushed_ms >= settings.view_flush_seconds * 1000
+            and now - self._flushed_ms >= max(settings.view_flush_seconds * 1000, self._pause_ms)
             and any(view.is_dirty for view in self.engine.state.views.values())
         ):
             self._flush_views()
@@ -265,7 +266,7 @@ class ShardWorker:
 
     def _write_commit(self, files: list[PendingFile], now: int, *, closed: bool) -> None:
         state = self.engine.state
-        pending = _entry_bytes([*self.entry.pending, *files])
+        pending = entry_bytes([*self.entry.pending, *files])
         body, key = self._states.store(self.entry, self.position, state.dumps(), inline=pending <= MAX_PENDING_BYTES)
         change = Commit(
             position=self.position,
@@ -308,7 +309,7 @@ class ShardWorker:
             )
 
     def _has_room(self, more: int) -> bool:
-        waiting = _entry_bytes(self.entry.pending)
+        waiting = entry_bytes(self.entry.pending)
         return not waiting or waiting + more <= MAX_PENDING_BYTES
 
     def _write_files(self) -> list[PendingFile]:
@@ -355,12 +356,13 @@ class ShardWorker:
             view.evict(self.engine.state.max_ts)
 
     def _flush_views(self) -> None:
-        views = self.engine.state.views
+        views, began_ms = self.engine.state.views, self._clock.now_ms()
         if self._carried and any(view.is_dirty for view in views.values()):
             self._check_owner()
         self._write_views({name: view.dirty() for name, view in views.items()})
         self._carried = not self.pipeline.pure or any(view.is_dirty for view in views.values())
         self._flushed_ms = self._clock.now_ms()
+        self._pause_ms = min(self._flushed_ms - began_ms, 60_000)
 
     def _check_owner(self) -> None:
         """Raise Fenced when another has claimed the shard: what it has forgotten must not come back."""
@@ -393,8 +395,3 @@ class ShardWorker:
             slots = [emptied(one, spec.aggregates, self.shard_id, self.entry.epoch, self.position) for one in found]
             if not self._ports.views.write(spec, slots).behind:
                 journal.wrote(name, found)
-
-
-def _entry_bytes(files: Sequence[PendingFile]) -> int:
-    """Return at least the bytes that the files take in the ledger item."""
-    return sum(pending_bytes(one.table, one.uri) for one in files)

@@ -127,7 +127,7 @@ class ViewStore(ViewRows):
         lasting = [(at, slots) for at, slots in rows.items() if not _has_expired(view, slots, now)]
 
         def write_some(some: Sequence[tuple[Place, Mapping[str, Upsert]]]) -> tuple[WriteReport, Known]:
-            return write_together(view, dict(some), self._table, self._cache)
+            return write_together(view, dict(some), self._table, self._cache, self._settings.max_item_bytes)
 
         report = WriteReport()
         for one, born in self._each(write_some, list(chunks(lasting, MAX_STATEMENTS))):
@@ -307,7 +307,8 @@ class ViewStore(ViewRows):
                 raise _SpreadChanged
             known = item or Item()
             newer = {name: one for name, one in wanted.items() if one.supersedes(known.version(name))}
-            planned, outside = known, list[str]()
+            planned: Item = known
+            outside: Sequence[str] = ()
             if newer:
                 planned, outside = place_slots(known, newer, self._settings.max_item_bytes, self._table.chance())
             try:

@@ -62,7 +62,7 @@ def place_slots(known: Item, newer: Mapping[str, Upsert], most_bytes: int, chanc
 
 
 def write_together(
-    view: ViewSpec, rows: Mapping[Place, Mapping[str, Upsert]], table: ViewTable, cache: RowCache
+    view: ViewSpec, rows: Mapping[Place, Mapping[str, Upsert]], table: ViewTable, cache: RowCache, most_bytes: int
 ) -> tuple[WriteReport, Known]:
     """Write rows with one request, each on condition that it is as the cache has it, or is not there.
 
@@ -75,7 +75,7 @@ def write_together(
         newer = {name: one for name, one in wanted.items() if one.supersedes(known.version(name))}
         if not newer or known.spread or known.more or len(at[0].encode()) > viewitems.MAX_KEY_BYTES:
             continue
-        item, outside = place_slots(known, newer, _LARGE, table.chance())
+        item, outside = place_slots(known, newer, most_bytes, table.chance())
         if outside or item.size > _LARGE:
             continue
         planned[at] = known, item

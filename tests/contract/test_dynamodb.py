@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from headwater.commands.local.embedded import EmbeddedAws
+from headwater.sinks.views.statements import insertion, replacement
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.items import MAX_ITEM_BYTES, item_size
 from tests.kcl_servers import dynamodb_local
@@ -300,6 +301,33 @@ def test_a_batch_answers_16_mb_at_most(dynamodb: Any, table: str) -> None:
     again = dynamodb.batch_get_item(RequestItems=answer["UnprocessedKeys"])
     found = [*answer["Responses"][table], *again["Responses"][table]]
     assert sorted(one["sk"]["S"] for one in found) == [key["sk"]["S"] for key in keys]
+
+
+def test_each_statement_of_a_batch_stands_for_itself(dynamodb: Any, table: str) -> None:
+    def run(*some: Any) -> list[Any]:
+        told = [one | {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"} for one in some]
+        answers = dynamodb.batch_execute_statement(Statements=told)["Responses"]
+        return [(one.get("Error", {}).get("Code"), one.get("Error", {}).get("Item")) for one in answers]
+
+    def new(key: str, **more: Any) -> Any:
+        return insertion(table, {"pk": {"S": key}, "sk": {"S": "1"}, "rev": {"N": "1"}, **more})
+
+    def change(key: str, known: int, **more: Any) -> Any:
+        stored = {"pk": {"S": key}, "sk": {"S": "1"}, "rev": {"N": str(known + 1)}, **more}
+        return replacement(table, stored, known, frozenset({"more", "events"}))
+
+    slots = {"M": {"s/0": {"M": {"v": {"S": "1"}, "p": {"B": b"\x00x"}}}}}
+    assert run(new("a", slots=slots, more={"S": "x"}), new("b")) == [(None, None)] * 2
+    assert run(new("a"), new("c")) == [("DuplicateItem", None), (None, None)]
+    found = run(change("a", 1, slots=slots, events={"N": "4"}), change("b", 9), change("z", 1))
+    b = {"pk": {"S": "b"}, "sk": {"S": "1"}, "rev": {"N": "1"}}
+    assert found == [(None, None), ("ConditionalCheckFailed", b), ("ConditionalCheckFailed", None)]
+    assert item(dynamodb, table) == {**A, "rev": {"N": "2"}, "slots": slots, "events": {"N": "4"}}
+    large = {"S": "x" * MAX_ITEM_BYTES}
+    assert run(change("a", 2, big=large), change("b", 1)) == [("ValidationError", None), (None, None)]
+    assert run(new("d", big=large), new("e" * 2_049), new("f")) == [("ValidationError", None)] * 2 + [(None, None)]
+    for wrong in ([new("g"), new("g")], [new(f"h{number}") for number in range(26)]):
+        assert refused(dynamodb.batch_execute_statement, Statements=wrong)[0] == "ValidationException"
 
 
 def test_a_transaction_is_all_or_nothing(dynamodb: Any, table: str) -> None:

@@ -42,7 +42,8 @@ def recorded(path: Path, deployed: Deployment, callers: Collection[str]) -> Iter
         if service == "s3":
             yield Call(who, *_s3(request))
         else:
-            yield Call(who, *_json(service, headers, request, deployed))
+            for action, resources in _json(service, headers, request, deployed):
+                yield Call(who, action, resources)
 
 
 def _requests(text: str) -> Iterator[dict[str, Any]]:
@@ -70,21 +71,24 @@ def _s3(request: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 def _json(
     service: str, headers: dict[str, str], request: dict[str, Any], deployed: Deployment
-) -> tuple[str, tuple[str, ...]]:
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     action = headers["x-amz-target"].rsplit(".", 1)[1]
     raw = request["body"]
     body = json.loads(base64.b64decode(raw) if request["body_encoded"] else raw or "{}")
     here = f"{deployed.region}:{deployed.account}"
     if service == "kinesis":
         # a call with an iterator alone is on the iterator's stream, and there is but one
-        return f"kinesis:{action}", (f"arn:aws:kinesis:{here}:stream/{body.get('StreamName', deployed.stream)}",)
-    if service == "dynamodb":
+        yield f"kinesis:{action}", (f"arn:aws:kinesis:{here}:stream/{body.get('StreamName', deployed.stream)}",)
+    elif service == "dynamodb" and "Statements" in body:
+        for one in body["Statements"]:
+            words, table = one["Statement"].split(), one["Statement"].split('"')[1]
+            yield f"dynamodb:PartiQL{words[0].capitalize()}", (f"arn:aws:dynamodb:{here}:table/{table}",)
+    elif service == "dynamodb":
         index = f"/index/{body['IndexName']}" if "IndexName" in body else ""
         tables = body["RequestItems"] if action.startswith("Batch") else [body["TableName"]]
-        return f"dynamodb:{action}", tuple(f"arn:aws:dynamodb:{here}:table/{table}{index}" for table in tables)
-    if service == "glue":
-        return f"glue:{action}", _glue(body, f"arn:aws:glue:{here}")
-    return f"{service}:{action}", ()
+        yield f"dynamodb:{action}", tuple(f"arn:aws:dynamodb:{here}:table/{table}{index}" for table in tables)
+    else:
+        yield f"{service}:{action}", _glue(body, f"arn:aws:glue:{here}") if service == "glue" else ()
 
 
 def _glue(body: dict[str, Any], arn: str) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ class Counted:
             return found
 
         def call(**request: Any) -> Any:
-            self.requests.update([request["TableName"]] if "TableName" in request else list(request["RequestItems"]))
+            several = {one["Statement"].split('"')[1] for one in request.get("Statements", ())}
+            tables = several or request.get("RequestItems") or [request["TableName"]]
+            self.requests.update(list(tables))
             return found(**request)
 
         return call
@@ -97,6 +99,23 @@ def test_no_more_is_written_than_at_each_interval(shard: Counting) -> None:
     passed_ms = shard.clock.now_ms() - began
     assert 2 <= len(positions) <= passed_ms // COMMIT_MS + 1
     assert passed_ms // FLUSH_MS // 2 < writes <= passed_ms // FLUSH_MS + 1
+
+
+def test_between_flushes_records_are_read_for_as_long_as_the_last_one_took(shard: Counting) -> None:
+    """A view of many rows, or a slow table: else it would be flushed all the time."""
+    took_ms, write = 3 * COMMIT_MS, shard.worker.context.ports.views.write
+    shard.worker.context.ports.views.write = lambda *some: (shard.clock.advance(took_ms), write(*some))[1]  # type: ignore[method-assign,func-returns-value]  # a slow table
+    shard.event()
+    shard.worker.tick()
+    assert shard.worker.is_saved
+    shard.event()
+    shard.clock.advance(took_ms - 1)
+    shard.counted.requests.clear()
+    shard.worker.tick()
+    assert not shard.counted.requests["v"]
+    shard.clock.advance(1)
+    shard.worker.tick()
+    assert shard.worker.is_saved
 
 
 def test_a_quiet_shard_asks_for_next_to_nothing(shard: Counting) -> None:

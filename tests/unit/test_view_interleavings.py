@@ -61,7 +61,7 @@ class Client:
             if chance < self.faults:
                 raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "-"}}, name)
             answer = getattr(self._client, name)(**request)
-            if name in ("put_item", "delete_item") and chance > 1 - self.faults:
+            if name in ("put_item", "batch_execute_statement", "delete_item") and chance > 1 - self.faults:
                 raise ReadTimeoutError(endpoint_url="lost")
             return answer
 
@@ -98,7 +98,9 @@ class Run:
         self.random, self.dynamodb, self.case = Random(seed), memory(), case
         self.client = Client(self.dynamodb, self.random, self.random.choice((0.0, case.faults)))
         bound, spread = self.random.choice(case.bounds), self.random.choice(case.spreads)
-        self._settings = ViewSettings(bound, self.random.choice(case.caches), attempts=3, races=60)
+        self._settings = ViewSettings(
+            bound, self.random.choice(case.caches), attempts=3, races=60, few_slots=self.random.choice((1, 16))
+        )
         self.stores = [self._store() for _ in range(case.processes)]
         odd = self.random.choice(case.spreads)
         self.views = [replace(VIEW, spread=self.random.choice((spread, spread, odd))) for _ in self.stores]
@@ -106,6 +108,7 @@ class Run:
     def _store(self) -> ViewStore:
         made = ViewStore(self.client, "views", self._settings, clock=ManualClock(), chance=self.random.random)
         made._cache = SharedCache(self._settings.cache_bytes)
+        made._turns.write = made._write  # type: ignore[method-assign]  # one thread cannot wait for itself
         return made
 
     def write(self, shard: int, number: int) -> None:
