@@ -36,7 +36,7 @@ def execute(
     return [_executed(one, table_of(one.table), tell, now_ms) for one, tell in zip(changes, told, strict=True)]
 
 
-def _executed(change: "_Change", table: ItemTable, tell: bool, now_ms: int) -> dict[str, Any]:
+def _executed(change: "_ItemChange", table: ItemTable, tell: bool, now_ms: int) -> dict[str, Any]:
     """Run one statement; return its part of the answer."""
     error = dict[str, Any]()
     try:
@@ -53,7 +53,7 @@ def _executed(change: "_Change", table: ItemTable, tell: bool, now_ms: int) -> d
 
 
 @dataclass(frozen=True)
-class _Change:
+class _ItemChange:
     """Hold what a statement does: the attributes that it sets and removes, on which values of which attributes."""
 
     table: str
@@ -81,14 +81,14 @@ class _Change:
         return changed
 
 
-def _change(statement: Mapping[str, Any]) -> _Change:
+def _change(statement: Mapping[str, Any]) -> _ItemChange:
     """Return what a statement of a request does. Raise Invalid where its parameters do not fit."""
     table, sets, removes, where = _parsed(statement["Statement"])
     values = list(statement.get("Parameters", ()))
     if len(values) != len(sets) + len(where or ()):
         raise Invalid("Number of parameters in request and statement don't match.")
     named = None if where is None else dict(zip(where, values[len(sets) :], strict=True))
-    return _Change(table, dict(zip(sets, values, strict=False)), removes, named)
+    return _ItemChange(table, dict(zip(sets, values, strict=False)), removes, named)
 
 
 @lru_cache(1_000)

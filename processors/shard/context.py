@@ -17,7 +17,7 @@ from headwater.sinks.lake.fieldids import FieldIds
 from headwater.sinks.streams import StreamBatch
 from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.slots import Upsert
-from headwater.sinks.views.store import WriteReport
+from headwater.sinks.views.writing import WriteReport
 from headwater.stores import DocumentStore, ObjectStore
 
 __all__ = ["Ports", "StreamWriter", "WorkerContext"]

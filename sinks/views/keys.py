@@ -16,7 +16,8 @@ from itertools import takewhile
 from typing import Any
 
 from headwater.sinks.views import items as viewitems
-from headwater.sinks.views.table import MAX_BATCH_GET, MAX_STATEMENTS, ConditionFailed, ViewTable, chunks
+from headwater.sinks.views.statements import MAX_STATEMENTS
+from headwater.sinks.views.table import MAX_BATCH_GET, ConditionFailed, ViewTable, chunks
 
 __all__ = ["ViewKeys"]
 

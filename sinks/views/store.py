@@ -34,10 +34,11 @@ from headwater.sinks.views.cache import RowCache
 from headwater.sinks.views.items import Item, ViewSpec
 from headwater.sinks.views.rows import Place, ViewRows, ViewSettings
 from headwater.sinks.views.slots import Upsert, slot_condition
-from headwater.sinks.views.table import MAX_STATEMENTS, ConditionFailed, ItemTooLarge, chunks
+from headwater.sinks.views.statements import MAX_STATEMENTS
+from headwater.sinks.views.table import ConditionFailed, ItemTooLarge, chunks
 from headwater.sinks.views.writing import Known, Turns, WriteReport, behind, place_slots, write_together
 
-__all__ = ["ViewStore", "WriteReport"]
+__all__ = ["ViewStore"]
 
 log = logging.getLogger("headwater.views")
 

@@ -16,7 +16,8 @@ from headwater.processors.shard.context import WorkerContext
 from headwater.processors.shard.worker import ShardWorker
 from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.slots import Upsert
-from headwater.sinks.views.store import ViewStore, WriteReport
+from headwater.sinks.views.store import ViewStore
+from headwater.sinks.views.writing import WriteReport
 from tests.rebuilding import Told
 from tests.unit.test_rebuild_seam import NEW, Files, services_of
 from tests.unit.test_rollups import PIPELINE, SETTINGS, World
