@@ -34,7 +34,7 @@ from tests.spark.server import VERSIONS
 
 DAY_MS, START_MS, DEVICES, DAYS = 86_400_000, 1_761_955_200_000, 5_000, 20
 COMMITS = 10
-"""Count a day's commits."""
+"""Commits of a day."""
 _FROM, _TO = "2025-11-03 10:00:00+00", "2025-11-03 11:00:00+00"
 _HOUR = And(GreaterThanOrEqual("ts", _FROM.replace(" ", "T") + ":00"), LessThan("ts", _TO.replace(" ", "T") + ":00"))
 QUERIES = (

@@ -4,7 +4,9 @@ boto3 itself reads AWS_ENDPOINT_URL, credentials and region; without AWS_ENDPOIN
 No other module makes a client, so that all of them share what follows.
 
 botocore takes an answer whose connection broke in its middle for a whole one: of a GetItem that found an item it then
-says that there is none. Clients made here look at each answer's length and send the request again.
+says that there is none. Clients made here look at each answer's length and send the request again. And where S3 says
+`100 Continue`, and the connection breaks before the empty line behind it, botocore looks for that line for ever: it is
+not asked for.
 """
 
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectionClosedError
+from botocore.handlers import add_expect_header
 
 from headwater.config import Settings
 from headwater.errors import UsageError
@@ -52,6 +55,7 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
         raise  # some are ValueErrors as well, and all say by themselves what is wrong
     except ValueError as error:
         raise UsageError(f"the endpoint of {service} cannot be used (AWS_ENDPOINT_URL): {error}") from None
+    made.meta.events.unregister("before-call.s3", add_expect_header)
     made.meta.events.register_first(f"needs-retry.{made.meta.service_model.service_id.hyphenize()}", _again_when_cut)
     return made
 

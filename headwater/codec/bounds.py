@@ -42,7 +42,8 @@ hundred times what a valid one does, in time and memory: its reason in words, an
 MAX_CONTAINERS = (1 << 20) + 1
 """Objects and lists in one JSON document that is read at once: as many events as a record may have, in one list."""
 MAX_VALUES = 500_000
-"""Objects, lists and named values in one event; each takes up to 200 bytes of memory."""
+"""Objects, lists and named values in one event, and a sixth of the values in lists; each takes up to 200 bytes of
+memory."""
 _LISTED = 6
 """Values of a list that count as one value: a number takes 32 bytes."""
 _MOST_LISTED = 4 << 20

@@ -55,7 +55,7 @@ def _anchor(*parts: str) -> str:
 
 
 def _link(anchor: str, text: str) -> str:
-    return f'<a href="#{quote(anchor, safe="")}">{text}</a>'
+    return f'<a href="#{anchor}">{text}</a>'
 
 
 def _contents(operations: Sequence[tuple[str, str, Any]], schemas: Iterable[str]) -> str:

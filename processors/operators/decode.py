@@ -131,7 +131,7 @@ def _gathered(records: Sequence[StreamRecord], contract: Contract, decoder: Deco
     in_json = json_row(contract)
 
     def end(at: int) -> None:
-        """Return what was gathered of the records up to this one."""
+        """Add what was gathered of the records up to this one."""
         nonlocal rows, first
         out.extend(_together(records[first:at], first, rows, contract, decoder))
         rows, first = Gathered(contract), at
@@ -144,6 +144,8 @@ def _gathered(records: Sequence[StreamRecord], contract: Contract, decoder: Deco
             if each is not None and rows.add(each):
                 continue
         for at, record in enumerate(records[start:stop], start):
+            if rows.total >= _AT_ONCE:  # a decoder may make many rows of few bytes
+                end(at)
             units = None
             if len(record.data) <= _SMALL:
                 data = record.data

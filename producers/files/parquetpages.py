@@ -83,7 +83,7 @@ def _header(source: IO[bytes], at: int) -> tuple[Struct, int]:
         except IndexError:  # more of it is to come
             if len(data) < size:
                 break
-            size *= 8
+            size *= 2
             continue
         return found, at + length
     raise ValueError(f"no header of a page at byte {at}")

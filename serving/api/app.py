@@ -42,7 +42,7 @@ _READS = 32
 _LONGEST_NEXT = 10_000
 """Characters: JSON writes a control character of a key as six, and base64 adds a third."""
 
-_LINKS = (("console", "/"), ("OpenAPI 3.1", "/openapi.json"))
+_CONSOLE, _DESCRIPTION = ("console", "/"), ("OpenAPI 3.1", "/openapi.json")
 
 Answer = Callable[[], Any]
 Answering = Callable[[Request, Answer], Awaitable[Response]]
@@ -88,7 +88,7 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     answered = _cached_answers(settings.cache_seconds, threads)
     streams = EventStreams(reader, settings.max_streams, allowed, threads)
 
-    _information(app)
+    _information(app, console=settings.console)
 
     @app.get("/v1/views", dependencies=guards, response_model=ViewList, name="views")
     async def views(request: Request) -> Any:
@@ -114,8 +114,9 @@ def create_app(reader: ViewReader, settings: ServeSettings, authenticator: Authe
     return app
 
 
-def _information(app: FastAPI) -> None:
+def _information(app: FastAPI, *, console: bool) -> None:
     """Add what needs no key."""
+    links = (_CONSOLE, _DESCRIPTION) if console else (_DESCRIPTION,)
 
     @app.get("/health", include_in_schema=False)
     async def health() -> dict[str, str]:
@@ -123,7 +124,7 @@ def _information(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return HTMLResponse(reference_page(app.openapi(), _LINKS), headers=PAGE_HEADERS)
+        return HTMLResponse(reference_page(app.openapi(), links), headers=PAGE_HEADERS)
 
 
 def _require_scope(authenticator: Authenticator | None, scope: str) -> Guard:

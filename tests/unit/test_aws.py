@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 from botocore.parsers import ResponseParserError
 
-from headwater.aws import client
+from headwater.aws import Objects, client
 from headwater.config import Settings
 
 WHOLE = b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{"Item":{"a":{"S":"no"}}}'
@@ -109,6 +110,33 @@ def test_a_request_whose_answer_in_xml_is_cut_is_sent_again(kept: int, monkeypat
         s3 = made(monkeypatch, "s3", url, retries={"mode": "standard", "total_max_attempts": 1})
         with pytest.raises(ConnectionClosedError):
             s3.delete_objects(Bucket="b", Delete={"Objects": [{"Key": "a"}]})
+
+
+STORED = b"HTTP/1.1 100 Continue\r\nConnection: keep-alive\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("kept", [0, 12, 23, 40, 49, 51, 70, 90])
+def test_a_file_is_stored_where_ever_the_answer_is_cut(
+    kept: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """botocore asks S3 whether to send a file, and looked for the end of a cut `100 Continue` for ever."""
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for answer in (STORED[:kept], STORED):
+                connection, _ = listener.accept()
+                with connection:
+                    asks = b"\r\nExpect:" in connection.recv(4096, socket.MSG_PEEK)
+                    _ = connection.recv(4096) if asks else _whole_request(connection)
+                    connection.sendall(answer)
+
+        s3 = made(monkeypatch, "s3", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        store = Thread(target=Objects(s3, "b").put_file, args=("k", tmp_path / "file"), daemon=True)
+        for thread in (Thread(target=serve, daemon=True), store):
+            thread.start()
+        store.join(30)
+        assert not store.is_alive()
 
 
 def test_an_answer_that_cannot_be_parsed_is_no_fault_of_the_service() -> None:
