@@ -45,6 +45,13 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
         raise UsageError("avro: schemas by name are for messages with the frame of a registry: say framing=...")
 
     def decode(data: bytes) -> list[Row]:
+        try:
+            return read(data)
+        except _BROKEN as error:
+            what = "no Avro that its schema can read: it was cut, or written with another schema"
+            raise InvalidRecord(f"{what} ({type(error).__name__})") from error
+
+    def read(data: bytes) -> list[Row]:
         if data.startswith(MAGIC):
             return _container(data, reader)
         if framing == "none":
@@ -56,9 +63,16 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
         writer = writers.get(name)
         if writer is None:
             raise InvalidRecord(f"written with the schema {name}, which the decoder does not have: add it to schemas")
-        return _messages(message, writer, reader)
+        found = _messages(message, writer, reader)
+        if len(found) > 1:  # a frame is of one message: what lies behind it would be read as others
+            raise InvalidRecord("a frame of a schema registry with something behind its message")
+        return found
 
     return decode
+
+
+_BROKEN = (EOFError, IndexError, UnicodeDecodeError, OverflowError)
+"""What fastavro raises for bytes that are none of the schema's, mostly without a word."""
 
 
 class _Schema(NamedTuple):
@@ -109,10 +123,13 @@ def _messages(data: bytes, writer: _Schema, reader: _Schema | None) -> list[Row]
 def _container(data: bytes, reader: _Schema | None) -> list[Row]:
     opened = open_container(data)
     recursive = _Schema(None, opened.judged.recursive)
-    read = _reads(recursive, reader).reader(io.BytesIO(opened.data), reader and reader.parsed)
-    found = list(islice(read, MAX_EVENTS + 1))
-    if len(found) > MAX_EVENTS:
-        raise InvalidRecord(f"more than {MAX_EVENTS} events")
+    found: list[Any] = []
+    for block in _reads(recursive, reader).block_reader(io.BytesIO(opened.data), reader and reader.parsed):
+        found += islice(block, MAX_EVENTS + 1 - len(found))
+        if len(found) > MAX_EVENTS:
+            raise InvalidRecord(f"more than {MAX_EVENTS} events")
+        if block.bytes_.read(1):  # fastavro leaves out what is more than the block's count
+            raise InvalidRecord("a block of an Avro container with something behind its records")
     return _rows(found)
 
 

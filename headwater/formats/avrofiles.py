@@ -25,6 +25,8 @@ __all__ = ["MAGIC", "Container", "open_container"]
 
 MAGIC = b"Obj\x01"
 _SYNC = 16
+_CHECKSUM = 4
+"""Bytes of zlib's checksum, of which fastavro leaves some behind a deflated block."""
 _MOST_KNOWN = 64 << 10
 """Bytes of a schema that is remembered."""
 _MOST_VALUES = 10_000
@@ -65,7 +67,7 @@ def open_container(data: bytes) -> Container:
         raise InvalidRecord(f"an Avro schema with {judged.values} values that take no bytes")
     limit = min(MAX_BYTES // max(1, judged.values), int(MOST_OBJECTS / judged.dense) if judged.dense else MAX_BYTES)
     made, left = [], limit
-    for count, block in _blocks(data, source.tell()):
+    for count, block in _blocks(data, source.tell(), header["sync"]):
         content = _INFLATE[codec](block, left) if codec != "null" else block
         left -= max(len(content), count)
         if left < 0:
@@ -95,13 +97,15 @@ def _new(schema: bytes) -> tuple[bytes, Judged]:
 _known = lru_cache(maxsize=64)(_new)
 
 
-def _blocks(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the number of records and the bytes of each block; where the file is cut, fastavro tells."""
+def _blocks(data: bytes, at: int, sync: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of records and the bytes of each block, which ends with the file's mark."""
     while at < len(data):
         count, at = _taken(data, at)
         size, at = _taken(data, at)
         if not 0 <= size <= len(data) - at - _SYNC:
             raise InvalidRecord("an Avro container that is cut")
+        if count < 0 or data[at + size : at + size + _SYNC] != sync:
+            raise InvalidRecord("a block of an Avro container that does not end with the file's mark")
         yield count, data[at : at + size]
         at += size + _SYNC
 
@@ -130,6 +134,8 @@ def _stdlib(make: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
             raise InvalidRecord(f"an Avro container of more than {limit} bytes more when decompressed")
         if not inflater.eof:
             raise InvalidRecord("a block of an Avro container that ends too early")
+        if len(inflater.unused_data) > _CHECKSUM:
+            raise InvalidRecord("a block of an Avro container with something behind its compressed bytes")
         return content
 
     return inflate

@@ -22,6 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = date(1970, 1, 1)
 _PRECISIONS = {"MILLISECOND": 1_000, "MICROSECOND": 1}
 """Microseconds in the unit of ApproximateCreationDateTime."""
+_OLDEST, _NEWEST = 946_684_800_000_000, 253_402_300_800_000_000  # microseconds: 2000, and the year 10000
 _TIME = Field("time", "time")
 
 
@@ -72,6 +73,8 @@ def _change(found: Any) -> tuple[Any, ...]:
     stamp = of("ApproximateCreationDateTime")
     if unit is None or type(stamp) is not int:
         raise InvalidRecord("no change record of DynamoDB: its time is none")
+    if not _OLDEST <= stamp * unit < _NEWEST:  # DynamoDB Streams count in seconds, and say nothing of it
+        raise InvalidRecord(f"a change of DynamoDB whose time {stamp} is counted in another unit than its record says")
     keys, new, old = of("Keys"), of("NewImage"), of("OldImage")
     keys, new, old = _image(keys) if keys else {}, _image(new) if new else {}, _image(old) if old else {}
     item, size = new or old or keys, of("SizeBytes")

@@ -1,9 +1,12 @@
 """No number, name or field is lost in silence on the way from a writer: it is kept as it was written, or refused."""
 
+import io
 import json
+import uuid
 from decimal import Decimal
 from typing import Any
 
+import fastavro
 import pytest
 from google.protobuf import descriptor_pb2
 from hypothesis import example, given
@@ -13,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from headwater import formats
 from headwater.codec import Decoder, encode_kpl
 from headwater.contract import Contract, load_contract
-from headwater.errors import UsageError
+from headwater.errors import InvalidRecord, UsageError
 from headwater.formats.framing import uvarint
 from tests.samples import MESSAGE, NOON, NOON_MS, contract, descriptors, encoded, lake, processed
 
@@ -174,3 +177,74 @@ def test_keys_of_a_map_are_as_json_has_them() -> None:
     found: Any = decoder(b"\x0a\x04\x08\x01\x10\x05")
     assert found == [{"on": {"true": 5}}]
     assert encoded(found[0]["on"]) == b'{"true": 5}'
+
+
+AVRO = {
+    "type": "record",
+    "name": "r",
+    "fields": [
+        {"name": "k", "type": "string"},
+        {"name": "ts", "type": "long"},
+        {"name": "x", "type": ["null", "string"]},
+    ],
+}
+GLUE = formats.avro(schemas={str(uuid.UUID(int=7)): AVRO}, framing="glue")
+FRAME = b"\3\0" + uuid.UUID(int=7).bytes
+
+
+def avro_message(name: str, more: str | None = None) -> bytes:
+    sink = io.BytesIO()
+    fastavro.schemaless_writer(sink, AVRO, {"k": name, "ts": NOON_MS, "x": more})
+    return sink.getvalue()
+
+
+def read_or_reason(decoder: Decoder, record: bytes) -> list[Any] | str:
+    try:
+        return list(decoder(record))
+    except InvalidRecord as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("behind", [b"\0", avro_message(""), avro_message("b"), FRAME + avro_message("b")])
+def test_nothing_behind_a_framed_message_is_read_as_another(behind: bytes) -> None:
+    assert isinstance(read_or_reason(GLUE, FRAME + avro_message("a")), list)
+    assert isinstance(read_or_reason(GLUE, FRAME + avro_message("a") + behind), str)
+
+
+@pytest.mark.parametrize("decoder", [GLUE, formats.avro(AVRO)])
+def test_each_cut_of_a_message_is_told_in_words(decoder: Decoder) -> None:
+    message = avro_message("a", "\u00e9")
+    frame = FRAME if decoder is GLUE else b""
+    odd = [message[:end] for end in range(1, len(message))] + [b"\2\xff" + message[2:], message[:-4] + b"\x08"]
+    for one in odd:
+        reason = read_or_reason(decoder, frame + one)
+        assert str(reason).startswith("no Avro that its schema can read"), one
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])
+def test_a_container_has_all_its_bytes_read_or_none(codec: str) -> None:
+    """A wrong count, a wrong mark, and bytes behind the records or behind what is compressed."""
+    header, block = io.BytesIO(), io.BytesIO()
+    mark = bytes(range(16))
+    fastavro.writer(header, AVRO, [], codec=codec, sync_marker=mark)
+    fastavro.writer(block, AVRO, [{"k": k, "ts": NOON_MS, "x": None} for k in "ab"], codec=codec, sync_marker=mark)
+    head, whole = header.getvalue(), block.getvalue()
+    assert whole.startswith(head + b"\4")  # two records
+    decoder = formats.avro(AVRO)
+    assert len(read_or_reason(decoder, whole)) == 2
+    size = uvarint((len(whole) - len(head) - 2 - 16 + 8) * 2)
+    longer = head + b"\4" + size + whole[len(head) + 2 : -16] + bytes(8) + mark
+    fewer = head + b"\2" + whole[len(head) + 1 :]
+    for odd in (fewer, longer, whole[:-1] + b"\0", head + b"\3" + whole[len(head) + 1 :], whole + whole):
+        assert isinstance(read_or_reason(decoder, odd), str), odd[len(head) :]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "precision"),
+    [(NOON_MS // 1000, None), (NOON_MS * 1000, None), (NOON_MS, "MICROSECOND"), (0, None), (10**30, "MICROSECOND")],
+)
+def test_a_change_whose_time_is_in_another_unit_is_no_event_of_1970(stamp: int, precision: str | None) -> None:
+    change = {"ApproximateCreationDateTime": stamp, "Keys": {"id": {"S": "a"}}}
+    change |= {"ApproximateCreationDateTimePrecision": precision} if precision else {}
+    record = json.dumps({"eventName": "INSERT", "dynamodb": change}).encode()
+    assert "counted in another unit" in read_or_reason(formats.dynamodb_changes(), record)

@@ -124,7 +124,7 @@ NO_NUMBERS: list[Any] = ["1_000", " 1 ", "\u0661", "", "NaN", "-Infinity", "0x1"
                                    {"B": "A A="}, {"BS": "AAAA"}], ids=str)  # fmt: skip
 def test_what_is_no_attribute_of_dynamodb_is_refused(image: Any) -> None:
     """Python reads some of these texts as numbers, and a text as a list of its characters."""
-    change = {"eventName": "INSERT", "dynamodb": {"ApproximateCreationDateTime": 1, "NewImage": {"v": image}}}
+    change = {"eventName": "INSERT", "dynamodb": {"ApproximateCreationDateTime": 10**12, "NewImage": {"v": image}}}
     with pytest.raises(InvalidRecord, match="cannot be read"):
         formats.dynamodb_changes()(json.dumps(change).encode())
 
