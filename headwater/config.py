@@ -148,7 +148,7 @@ class GatewaySettings(BaseSettings):
     jwt_id_prefix_claim: Text = "headwater_id_prefixes"
     """The claim that lists what the ids begin with that a token may write, of contracts with ids of their own."""
     max_body_bytes: Bytes = 16 << 20
-    max_decoded_bytes: Annotated[Bytes, Field(le=64 << 20)] = 32 << 20
+    max_decoded_bytes: Annotated[Bytes, Field(le=64 << 20)] = 16 << 20
     """Maximum size of a body decompressed; never above 64 MiB. Parsing takes up to ten times as much."""
     max_rows: Count = 100_000
     """Maximum size of a JSON or CSV body."""

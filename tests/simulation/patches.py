@@ -20,6 +20,8 @@ from headwater.processors.runners import embedded
 from headwater.processors.shard import snapshots
 from headwater.producers import background, direct, processes, producer, sender
 from headwater.producers.outbox import Outbox
+from headwater.sinks.views import rows as viewrows
+from headwater.sinks.views import writing
 from headwater.testing import streams as streams_module
 from tests.simulation.alerting import InlinePool
 from tests.simulation.quicker import quicker
@@ -126,6 +128,7 @@ def simulated(world: World) -> Iterator[None]:
         replace(background, "Thread", thread)
         replace(alert_service, "ThreadPoolExecutor", InlinePool)
         replace(sender, "Condition", condition)
+        replace(writing, "Lock", condition)
         # a simulated process ends within the world: at the end of the real one its senders would wait for ever
         replace(sender, "uuid4", lambda: uuid.UUID(int=world.random.getrandbits(128), version=4))
         replace(processes, "_PROCESS", SimpleNamespace(add=lambda _holder, _sender: None))
@@ -136,6 +139,8 @@ def simulated(world: World) -> Iterator[None]:
         names, clock = Random(world.seed), SimClock(world)
         replace(uuid, "uuid4", lambda: uuid.UUID(int=names.getrandbits(128), version=4))
         replace(iceberg_snapshots, "time", SimpleNamespace(time=lambda: clock.now_ms() / 1000))
+        if names.random() < 0.5:  # rows are few: else nearly all would be put one by one
+            replace(viewrows, "ViewSettings", partial(viewrows.ViewSettings, few_slots=1))
         clear_manifest_cache()
         if world.random.random() < 0.33:
             replace(snapshots, "INLINE_STATE", 16)

@@ -1,7 +1,7 @@
 """Many rows of a view with few requests: the same items as row by row, one write for what several threads bring."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -14,8 +14,10 @@ from headwater.clock import ManualClock
 from headwater.errors import UsageError
 from headwater.sinks.views.items import ViewSpec
 from headwater.sinks.views.rows import ViewSettings
+from headwater.sinks.views.slots import Upsert
 from headwater.sinks.views.statements import insertion, replacement
 from headwater.sinks.views.store import ViewStore
+from headwater.sinks.views.writing import Turns, WriteReport
 from headwater.testing.dynamodb import MemoryDynamoDB
 from tests.views import VIEW, memory, rows_of, store, upsert
 
@@ -178,6 +180,31 @@ def test_two_owners_of_a_slot_take_turns() -> None:
     first(VIEW, older)
     second(VIEW, newer)
     assert counts(client.inner) == {5 % 7 + 1}
+
+
+def test_two_versions_of_a_slot_never_go_together() -> None:
+    """However many wait for their turn: others of theirs do."""
+    held, go, written = Event(), Event(), list[list[str]]()
+
+    def write(_: object, upserts: Sequence[Upsert]) -> WriteReport:
+        written.append(sorted({one.slot for one in upserts}))
+        held.set()
+        assert go.wait(20)
+        return WriteReport(written=len(upserts))
+
+    turns = Turns(write)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(turns.write, VIEW, flush(1, SHARDS[0]))]
+        assert held.wait(20)
+        found += [
+            pool.submit(turns.write, VIEW, flush(at, shard)) for at, shard in enumerate((*SHARDS[1:3], SHARDS[1]))
+        ]
+        while len(turns._waiting) < 3:
+            ManualClock().sleep(0)
+        go.set()
+        assert all(one.result(20) for one in found)
+    assert len(written) == 3
+    assert [sum(shard in one for one in written) for shard in SHARDS[:3]] == [1, 2, 1]
 
 
 def test_an_item_with_an_odd_name_or_too_many_names_has_no_statement() -> None:
