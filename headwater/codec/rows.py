@@ -336,8 +336,15 @@ def unwrapped_flat(event: bytes) -> tuple[object, bool]:
 
 
 def one_line(error: str | Exception) -> str:
-    """Return an error's text fit for a log: one line, no half surrogates from hostile field names, not too long."""
-    text = str(error)
+    """Return an error's text fit for a log: one line, no half surrogates from hostile field names, not too long; and
+    what Python says to programmers in the words of data.
+
+    >>> one_line(RecursionError("maximum recursion depth exceeded"))
+    'nested too deeply'
+    """
+    text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if "set_int_max_str_digits" in text:
+        text = "a whole number of more than 4,300 digits"
     if not text.isprintable() or "  " in text or text[:1] == " " or text[-1:] == " ":
         text = " ".join(text.encode(errors="replace").decode().split())
     return text[:300]

@@ -6,7 +6,8 @@ Each row has the record's fields; logical types are Python's (decimal, date, tim
 import io
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
     writers = {str(name).lower(): _parsed(one) for name, one in (schemas or {}).items()}
     if framing == "none" and reader is None and writers:
         raise UsageError("avro: schemas by name are for messages with the frame of a registry: say framing=...")
+    if framing != "none":
+        _check_names(writers, framing)
 
     def decode(data: bytes) -> list[Row]:
         try:
@@ -71,6 +74,17 @@ def avro(schema: Any = None, *, schemas: Mapping[str, Any] | None = None, framin
     return decode
 
 
+def _check_names(names: Collection[str], framing: str) -> None:
+    """Raise UsageError where no message could name one of the schemas."""
+    what, shape = ("UUID", _UUID) if framing == "glue" else ("number", _NUMBER)
+    if not names:
+        raise UsageError(f"avro: framing {framing} needs schemas, by the {what} that messages have of them")
+    wrong = next((name for name in names if not shape.fullmatch(name)), None)
+    if wrong is not None:
+        raise UsageError(f"avro: framing {framing} has its schemas by {what}, and {wrong!r} is none")
+
+
+_UUID, _NUMBER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), re.compile(r"[0-9]{1,10}")
 _BROKEN = (EOFError, IndexError, UnicodeDecodeError, OverflowError)
 """What fastavro raises for bytes that are none of the schema's, mostly without a word."""
 

@@ -362,7 +362,8 @@ class ShardWorker:
         self._write_views({name: view.dirty() for name, view in views.items()})
         self._carried = not self.pipeline.pure or any(view.is_dirty for view in views.values())
         self._flushed_ms = self._clock.now_ms()
-        self._pause_ms = min(self._flushed_ms - began_ms, 60_000)
+        # an owner that does not commit for three intervals is taken for gone
+        self._pause_ms = min(self._flushed_ms - began_ms, round(2000 * self.context.settings.commit_seconds))
 
     def _check_owner(self) -> None:
         """Raise Fenced when another has claimed the shard: what it has forgotten must not come back."""

@@ -20,6 +20,7 @@ from headwater.codec.decoded import kept_rows
 from headwater.codec.inflate import gunzip, unzstd
 from headwater.codec.jsonrows import decode_payloads, decode_text, read_object
 from headwater.codec.jsonvalues import array_values
+from headwater.codec.rows import one_line
 from headwater.contract import Contract
 from headwater.errors import HeadwaterError, InvalidRecord, UsageError
 from headwater.producers.files.blocks import BLOCK_BYTES, CountedSource, csv_blocks
@@ -224,7 +225,7 @@ def _malformed() -> Iterator[None]:
             400, "malformed-body", f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         ) from None
     except ValueError as error:  # a number of more than 4,300 digits
-        raise Problem(400, "malformed-body", f"not JSON: {error}") from None
+        raise Problem(400, "malformed-body", f"not JSON: {one_line(error)}") from None
 
 
 def _read_lines(body: bytes, contract: Contract, limits: BodyLimits) -> ParsedBody:

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -50,10 +51,27 @@ def test_avro(decoder: Decoder, data: bytes, rows: int) -> None:
 
 def test_a_schema_that_is_not_there_is_named() -> None:
     """The letter says which, so that it can be added and the letter redriven."""
-    (letter,) = processed(formats.avro(schemas={}, framing="glue"), ORDERS, glue(avro_message())).letters
+    others = {"00000000-0000-0000-0000-000000000009": AVRO}
+    (letter,) = processed(formats.avro(schemas=others, framing="glue"), ORDERS, glue(avro_message())).letters
     assert str(VERSION) in letter.reason
     assert letter.payload == glue(avro_message())
     assert unframed(letter.payload, "glue").message == avro_message()
+
+
+@pytest.mark.parametrize(
+    ("framing", "schemas", "says"),
+    [
+        ("glue", {}, "needs schemas, by the UUID"),
+        ("glue", None, "needs schemas, by the UUID"),
+        ("confluent", {}, "needs schemas, by the number"),
+        ("glue", {"7": AVRO}, "by UUID, and '7' is none"),
+        ("confluent", {"orders": AVRO}, "by number, and 'orders' is none"),
+    ],
+)
+def test_a_frame_whose_schemas_no_message_can_name_is_refused_at_once(framing: str, schemas: Any, says: str) -> None:
+    """Else every record would be a dead letter."""
+    with pytest.raises(UsageError, match=says):
+        formats.avro(AVRO, schemas=schemas, framing=framing)
 
 
 @pytest.mark.parametrize(

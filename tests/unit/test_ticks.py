@@ -101,15 +101,19 @@ def test_no_more_is_written_than_at_each_interval(shard: Counting) -> None:
     assert passed_ms // FLUSH_MS // 2 < writes <= passed_ms // FLUSH_MS + 1
 
 
-def test_between_flushes_records_are_read_for_as_long_as_the_last_one_took(shard: Counting) -> None:
-    """A view of many rows, or a slow table: else it would be flushed all the time."""
-    took_ms, write = 3 * COMMIT_MS, shard.worker.context.ports.views.write
+@pytest.mark.parametrize(("took_ms", "pause_ms"), [(2 * COMMIT_MS - 1,) * 2, (9 * COMMIT_MS, 2 * COMMIT_MS)])
+def test_between_flushes_records_are_read_for_as_long_as_the_last_one_took(
+    shard: Counting, took_ms: int, pause_ms: int
+) -> None:
+    """A view of many rows, or a slow table: else it would be flushed all the time. No longer than others wait before
+    they take the owner for gone."""
+    write = shard.worker.context.ports.views.write
     shard.worker.context.ports.views.write = lambda *some: (shard.clock.advance(took_ms), write(*some))[1]  # type: ignore[method-assign,func-returns-value]  # a slow table
     shard.event()
     shard.worker.tick()
     assert shard.worker.is_saved
     shard.event()
-    shard.clock.advance(took_ms - 1)
+    shard.clock.advance(pause_ms - 1)
     shard.counted.requests.clear()
     shard.worker.tick()
     assert not shard.counted.requests["v"]
