@@ -43,6 +43,8 @@ def client(service: str, settings: Settings, **config: Any) -> Any:
         "max_pool_connections": max(32, settings.view_writers),
         "connect_timeout": 5,
         "read_timeout": 30,
+        # to look at the types of a request costs as much as to send it; the values of items are made here
+        "parameter_validation": service != "dynamodb",
     }
     core = botocore.session.Session()
     core.register_component("data_loader", _loader())

@@ -192,9 +192,7 @@ class Services:
     def views(self) -> ViewStore:
         """Return the store of the pipelines' views, with a pool of threads that write."""
         pool = ThreadPoolExecutor(self.settings.view_writers, thread_name_prefix="views")
-        # botocore's look at the types of a request costs as much as sending it, and all of these are ours
-        made = client("dynamodb", self.settings, parameter_validation=False)
-        return ViewStore(made, self.settings.views_table, pool=pool, clock=self.clock)
+        return ViewStore(self.client("dynamodb"), self.settings.views_table, pool=pool, clock=self.clock)
 
     @cached_property
     def alerts(self) -> AlertStore:

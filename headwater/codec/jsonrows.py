@@ -40,6 +40,8 @@ __all__ = [
     "split_objects",
 ]
 
+_MOST_LINES = 2 * MAX_EVENTS
+"""Lines, empty ones too, of objects one a line."""
 _PART = 4_096
 _PART_BYTES = 4 << 20
 """Text of the events that are read together: 4 MiB of small values take up to 180 MiB."""
@@ -102,10 +104,13 @@ def split_objects(text: bytes) -> list[bytes]:
     """Return the objects of stripped text, one each; what is no JSON stays a line, for its reader to refuse."""
     if b"\0" in text or b"\x1e" in text:
         text = _SEPARATORS.sub(b"}\n{", text)
-    lines = [line for line in map(bytes.strip, text.split(b"\n")) if line]
-    if len(lines) > 1 and not _parses(lines[0]):
-        return _sequence(text) or _separated(lines)
-    return _separated(lines)
+    first, more, _ = text.partition(b"\n")
+    found = None if not more or _parses(first.strip()) else _sequence(text)
+    if found is None:
+        if text.count(b"\n") > _MOST_LINES:
+            raise InvalidRecord(f"more than {_MOST_LINES} lines")
+        found = _separated([line for line in map(bytes.strip, text.split(b"\n")) if line])
+    return found
 
 
 def is_one_object(text: bytes) -> bool:

@@ -1,0 +1,108 @@
+"""What one record becomes in memory is bounded, whatever is in it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import zstandard
+
+from headwater.codec import encode_control
+from headwater.contract import load_contract
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.processors.engine.engine import Engine
+from headwater.processors.engine.state import ShardState
+from headwater.processors.operators.enrich import ReferenceTable
+from headwater.stream.record import StreamRecord
+from tests.typed import ipc
+
+SIZE = 64 << 20
+"""Bytes that a record may have when it is decompressed."""
+NOON = 1_772_366_400_000
+CONTRACT = load_contract("telemetry")
+EVENT = json.dumps({"device": "d", "metric": "m", "ts": NOON, "value": 1.5}).encode()
+ROWS = 600_000
+
+
+def filled(unit: bytes, head: bytes = b"", tail: bytes = b"") -> bytes:
+    return head + unit * ((SIZE - len(head) - len(tail)) // len(unit)) + tail
+
+
+def columns(value: float) -> bytes:
+    text = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), ROWS), pa.array(["d" * 50]))
+    times = pa.repeat(pa.scalar(NOON, pa.timestamp("ms", "UTC")), ROWS)
+    return ipc(pa.table({"device": text, "metric": text, "ts": times, "value": pa.repeat(pa.scalar(value), ROWS)}))
+
+
+def receipt() -> bytes:
+    intervals = {f"origin-{at:06d}": [[at, at + 1]] for at in range(40_000)}
+    return encode_control("receipt", {"contract": "telemetry", "intervals": intervals})
+
+
+RECORDS: dict[str, Callable[[], bytes]] = {
+    "events": lambda: filled(EVENT + b"\n"),
+    "an array of events": lambda: filled(EVENT + b",", b"[", EVENT + b"]"),
+    "empty objects": lambda: filled(b"{}"),
+    "empty objects, one a line": lambda: filled(b"{}\n"),
+    "lines without anything": lambda: filled(b"\n", b"{}", b"{}"),
+    "objects over two lines": lambda: filled(b"{\n}\n"),
+    "a list of numbers": lambda: filled(b"1.5,", b'{"x":[', b"1]}"),
+    "many fields": lambda: filled(b'"x":1,', b"{", b'"y":1}'),
+    "one text": lambda: filled(b"x", b'{"device":"', b'"}'),
+    "lists in lists": lambda: filled(b"["),
+    "columns": lambda: columns(1.5),
+    "columns that break the contract": lambda: columns(float("nan")),
+    "a receipt of 40,000 origins": receipt,
+}
+MOST_MIB = {"one text": 640}
+"""Of what has one long text: itself, its JSON, its letter."""
+
+
+def no_reference(name: str, uri: str) -> ReferenceTable:
+    raise LookupError(name, uri)
+
+
+def resident(what: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith(what))
+
+
+def measure(make: Callable[[], bytes]) -> tuple[int, float]:
+    """MiB at the peak of one engine step over the record, beyond what was there, and seconds of CPU."""
+    pipeline = Pipeline("p", CONTRACT).lake("p")
+    data = zstandard.compress(make())
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began = resident("VmRSS"), time.process_time()
+    engine = Engine(pipeline, "shard-0", ShardState(pipeline), no_reference)
+    engine.process([StreamRecord("shard-0", "1", NOON + 1_000, "k", data)])
+    return resident("VmHWM") - before, time.process_time() - began
+
+
+def main() -> None:
+    """Print a line for each record, each measured in a process of its own."""
+    for name, make in RECORDS.items():
+        if os.fork() == 0:
+            mib, seconds = measure(make)
+            print(name, mib, f"{seconds:.1f}", sep="|", flush=True)
+            os._exit(0)
+        os.wait()
+
+
+def test_no_record_takes_more_memory_than_a_processor_has() -> None:
+    """64 MiB of objects of two bytes, one a line, took 1.5 GB."""
+    command = [sys.executable, "-m", "tests.unit.test_record_memory"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True, timeout=500
+    )
+    found = dict(line.split("|", 1) for line in done.stdout.splitlines())
+    assert list(found) == list(RECORDS)
+    beyond = {name: one for name, one in found.items() if int(one.split("|")[0]) > MOST_MIB.get(name, 420)}
+    assert not beyond, "MiB, seconds of CPU"
+
+
+if __name__ == "__main__":
+    main()
