@@ -46,7 +46,10 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")) | st.from_regex(r"[a-z]*:?/*\[?[a-z0-9.:]*\]?"))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+    | st.from_regex(r"[a-z]*:?/*\[?[a-z0-9.:]*\]?", fullmatch=True)
+)
 @example("nonsense")
 @example("http://localhost:99999")
 @example("http://localhost:abc")
