@@ -86,7 +86,7 @@ def _check_names(names: Collection[str], framing: str) -> None:
 
 _UUID, _NUMBER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), re.compile(r"[0-9]{1,10}")
 _BROKEN = (EOFError, IndexError, UnicodeDecodeError, OverflowError)
-"""What fastavro raises for bytes that are none of the schema's, mostly without a word."""
+"""Name what fastavro raises for bytes that are none of the schema's, mostly without a word."""
 
 
 class _Schema(NamedTuple):

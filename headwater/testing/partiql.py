@@ -1,7 +1,7 @@
 """Run PartiQL's INSERT and UPDATE of one whole item each against an in-memory table, as a BatchExecuteStatement does.
 
-Here belong the grammar that headwater uses and the errors of single statements; another statement raises
-NotImplementedError.
+Here belong the grammar that headwater uses and the errors of single statements. Another statement raises
+NotImplementedError, as whatever the in-memory table does not know, rather than doing something else.
 """
 
 import re

@@ -108,7 +108,7 @@ def test_a_line_that_is_no_text_costs_no_other() -> None:
 
 
 def test_lines_that_look_alike() -> None:
-    """What stands before a text of UTF-8 is no part of a name, and an early time may be meant."""
+    """Leave out what stands before a text of UTF-8, and take an early time where it is meant."""
     ends = "m a=-9223372036854775808i,b=18446744073709551615u,A=T"
     row, second = lake(formats.influx(), LINES, f"\ufeff{ends} {NOON_MS}000000\nm,a=b a=1".encode())
     assert (row["k"], row["ts"], second["k"]) == ("m", NOON, "m")

@@ -84,7 +84,7 @@ def test_a_time_of_day_of_avro_outside_the_day_is_refused(kind: str, logical: st
 
 
 def test_a_field_that_the_writer_did_not_have_has_its_default() -> None:
-    """As a value of its type: bytes stand as characters in a schema, and times as numbers."""
+    """Read it as a value of its type: bytes stand as characters in a schema, and times as numbers."""
     cents = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
     reader = record(
         raw={"type": "bytes", "default": "AA\u00ff"},

@@ -163,7 +163,7 @@ LARGE: dict[str, Callable[[], tuple[str, bytes]]] = {
         within(1, within(1, within(1, b"\x0a\x08abcdefgh") * 1_500_000) + within(2, within(2, b""))),
     ),
 }
-"""As many bytes as the default settings take."""
+"""Allow as many bytes as the default settings take."""
 
 
 def columns() -> bytes:

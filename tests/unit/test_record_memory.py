@@ -1,4 +1,4 @@
-"""What one record becomes in memory is bounded, whatever is in it."""
+"""Hold what one record becomes in memory to its bound, whatever is in it."""
 
 import json
 import os
@@ -59,7 +59,7 @@ RECORDS: dict[str, Callable[[], bytes]] = {
     "a receipt of 40,000 origins": receipt,
 }
 MOST_MIB = {"one text": 640}
-"""Of what has one long text: itself, its JSON, its letter."""
+"""Allow more where there is one long text: itself, its JSON, its letter."""
 
 
 def no_reference(name: str, uri: str) -> ReferenceTable:

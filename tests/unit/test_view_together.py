@@ -124,7 +124,7 @@ def test_rows_that_another_process_has_changed_are_written_all_the_same() -> Non
 
 
 def _at_once(client: Client) -> list[Any]:
-    """What becomes of four shards' flushes, the first of which is held up until all are there."""
+    """Return what becomes of four shards' flushes, the first of which is held up until all are there."""
     held, go = Event(), Event()
 
     wrapped = client.before
@@ -157,7 +157,7 @@ def test_what_several_threads_bring_is_written_once() -> None:
 
 
 def test_each_thread_hears_of_the_failure() -> None:
-    """Of the write that had its rows, too."""
+    """Tell it, too, of the write that had its rows."""
     client = Client(memory())
 
     def gone(name: str) -> None:
