@@ -30,7 +30,7 @@ from tests.waiting import until
 METRICS, LOGS, SPANS = (load_contract(f"otel_{signal}") for signal in ("metrics", "logs", "spans"))
 SOURCE = Path(__file__).parents[1] / "collector"
 NOON_NS = 1_772_366_400_000_000_000
-BUILD_SECONDS = 280
+BUILD_SECONDS = 540
 CONFIGURATION = """
 receivers:
   otlp:
@@ -51,29 +51,25 @@ receivers:
     protocols:
       http: {{endpoint: "127.0.0.1:{port}"}}
 exporters:
-  awskinesis/proto:
-    aws: {{stream_name: proto, region: us-east-1, kinesis_endpoint: "{url}"}}
-    encoding: {{name: otlp_proto, compression: gzip}}
-  awskinesis/json:
-    aws: {{stream_name: json, region: us-east-1, kinesis_endpoint: "{url}"}}
-    encoding: {{name: otlp_json, compression: zlib}}
-  awskinesis/flate:
-    aws: {{stream_name: flate, region: us-east-1, kinesis_endpoint: "{url}"}}
-    encoding: {{name: otlp_proto, compression: flate}}
-  awskinesis/flate_json:
-    aws: {{stream_name: flate_json, region: us-east-1, kinesis_endpoint: "{url}"}}
-    encoding: {{name: otlp_json, compression: flate}}
-  awskinesis/plain:
-    aws: {{stream_name: plain, region: us-east-1, kinesis_endpoint: "{url}"}}
-    encoding: {{name: otlp_proto, compression: none}}
+{sinks}
 service:
   pipelines:
     traces: {{receivers: [otlp], exporters: &all [{exporters}]}}
     metrics: {{receivers: [otlp], exporters: *all}}
     logs: {{receivers: [otlp], exporters: *all}}
 """
-WRITTEN = {"proto": b"\x1f\x8b", "json": b"\x78", "flate": b"", "flate_json": b"", "plain": b"\n"}
-"""The first bytes on the stream of each name; a deflate stream has no mark."""
+SINK = """
+  awskinesis/{name}:
+    aws: {{stream_name: {name}, region: us-east-1, kinesis_endpoint: "{url}"}}
+    encoding: {{name: {encoding}, compression: {compression}}}"""
+WRITTEN = {
+    "proto": ("otlp_proto", "gzip", b"\x1f\x8b"),
+    "json": ("otlp_json", "zlib", b"\x78"),
+    "flate": ("otlp_proto", "flate", b""),
+    "flate_json": ("otlp_json", "flate", b""),
+    "plain": ("otlp_proto", "none", b"\n"),
+}
+"""Give for each stream its encoding, its compression and the first bytes on it; a deflate stream has no mark."""
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +190,13 @@ def test_what_its_awskinesis_exporter_puts_on_a_stream_is_read(collector: Path, 
         for stream in WRITTEN:
             kinesis.create_stream(StreamName=stream, ShardCount=1)
         exporters = ", ".join(f"awskinesis/{stream}" for stream in WRITTEN)
-        with exporting(collector, STREAMS.format(port=port, url=aws.endpoint, exporters=exporters), port, tmp_path, {}):
+        sinks = "".join(
+            SINK.format(name=name, encoding=encoding, compression=how, url=aws.endpoint)
+            for name, (encoding, how, _) in WRITTEN.items()
+        )
+        with exporting(collector, STREAMS.format(port=port, sinks=sinks, exporters=exporters), port, tmp_path, {}):
             until(lambda: all(len(datas(one)) == 3 for one in WRITTEN), 60, "the stream has not all")
-        for stream, mark in WRITTEN.items():
+        for stream, (_, _, mark) in WRITTEN.items():
             assert {data[: len(mark)] for data in datas(stream)} == {mark}
             found = [one for data in datas(stream) for one in read(data)]
             assert sorted(found) == ["load", "pay", "sold"]
