@@ -30,6 +30,8 @@ __all__ = [
 
 _PASSING = THROTTLED | SERVICE_FAILED | {"TransactionConflictException"}
 
+_NO_STATEMENTS = frozenset({"AccessDeniedException", "UnknownOperationException", "ValidationException"})
+"""Errors of a role without the permission, and of a service that has no such call or reads statements otherwise."""
 _OPTIONAL = frozenset({"more", EXPIRES})
 """Attributes that a row may have at one time and not at another."""
 
@@ -120,8 +122,7 @@ class ViewTable:
         try:
             answer = self._client.batch_execute_statement(Statements=list(asked.values()))
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code not in _PASSING:  # a role without the permission, or a service that has no such call
+            if error.response["Error"]["Code"] in _NO_STATEMENTS:
                 self._takes_statements = False
                 log.info("rows of views are put one by one", extra={"table": self._table, "reason": str(error)})
             return []

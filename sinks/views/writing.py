@@ -91,7 +91,7 @@ def write_together(
     return report, births
 
 
-@dataclass
+@dataclass(eq=False)
 class _Brought:
     """Hold what a thread has brought, and what became of it."""
 

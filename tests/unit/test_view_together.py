@@ -100,17 +100,19 @@ def test_a_request_that_fails_is_made_row_by_row(lost: bool) -> None:
     assert list(store(client.inner).keys(VIEW)) == DEVICES
 
 
-def test_a_role_that_may_not_is_asked_once() -> None:
+@pytest.mark.parametrize(("code", "asked"), [("AccessDeniedException", 1), ("ExpiredTokenException", 9)])
+def test_a_role_that_may_not_is_asked_once(code: str, asked: int) -> None:
+    """Count the requests: credentials that have expired are renewed, and say nothing of the role."""
     client = Client(memory())
 
     def refuse(name: str) -> None:
         if name == BATCH:
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "PartiQLInsert"}}, name)
+            raise ClientError({"Error": {"Code": code, "Message": "PartiQLInsert"}}, name)
 
     client.before = refuse
     writer = store(client)
     assert writer.write(VIEW, flush(1)).written == writer.write(VIEW, flush(2)).written == 60
-    assert client.asked[BATCH] == 1
+    assert client.asked[BATCH] == asked
     assert counts(client.inner) == {3}
 
 
