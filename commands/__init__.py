@@ -33,6 +33,7 @@ from headwater.commands import (
 )
 from headwater.commands import lake_query as lakequery
 from headwater.commands import lake_upkeep as lakecare
+from headwater.telemetry.logs import fall_silent, to_stderr
 
 __all__ = ["app", "main"]
 
@@ -91,6 +92,7 @@ def main() -> None:
     SIGTERM is as Ctrl-C, but for commands that say otherwise.
     """
     _prepare_streams()
+    to_stderr(_debugging)  # services write JSON lines in place of these
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     status = _run()
     try:
@@ -101,7 +103,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             sys.stdout.close()
         if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"headwater: the output cannot be written: {error.strerror}\n")
+            _say_last(f"headwater: the output cannot be written: {error.strerror}")
     _end(status)
 
 
@@ -117,6 +119,18 @@ def _end(status: int) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or it is closed
             stream.flush()
     os._exit(status)
+
+
+def _debugging() -> bool:
+    from headwater.config import debugging
+
+    return debugging()
+
+
+def _say_last(line: str) -> None:
+    """Write the line that says how it ended; threads that are still at work have no say behind it."""
+    fall_silent()
+    sys.stderr.write(f"{line}\n")
 
 
 def _cannot_flush() -> bool:
@@ -150,19 +164,18 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     except jobs.Interrupted as error:
-        sys.stderr.write(f"interrupted: {error}\n")
+        _say_last(f"interrupted: {error}")
         return _INTERRUPTED
     except Exception as error:
         from headwater.commands.failures import explain
-        from headwater.config import debugging
 
-        if debugging():
+        if _debugging():
             raise
         if isinstance(error, OSError) and _cannot_flush():
             return 1  # of the output: `main` says it when it tries once more
         text, status = explain(error)
         if text:
-            sys.stderr.write(f"headwater: {text}\n")
+            _say_last(f"headwater: {text}")
     if status == _INTERRUPTED:  # typer makes this of a KeyboardInterrupt
-        sys.stderr.write("interrupted\n")
+        _say_last("interrupted")
     return status if isinstance(status, int) else 0

@@ -104,7 +104,9 @@ def serving(app: Any, listener: socket.socket, limits: ConnectionLimits | None =
     """Serve on a bound socket, in a thread, while the block runs; yield what tells whether it does."""
     clock = SystemClock()
     server = uvicorn.Server(
-        uvicorn.Config(app, http=bounded_protocol(limits), log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app, http=bounded_protocol(limits), log_config=None, log_level="warning", timeout_graceful_shutdown=2
+        )
     )
     thread = Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
