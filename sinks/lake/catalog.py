@@ -29,6 +29,8 @@ from headwater.config import Settings
 from headwater.errors import Retryable, UsageError
 from headwater.sinks.lake.ancestry import Ancestry, named_files
 from headwater.sinks.lake.catalogs import open_catalog
+from headwater.sinks.lake.columns import put_back
+from headwater.sinks.lake.committing import begin
 from headwater.sinks.lake.datafiles import UNPARTITIONED, describe
 from headwater.sinks.lake.expiry import MAX_SNAPSHOTS, expire_oldest, oldest_beyond
 from headwater.sinks.lake.partitioning import Partitioning
@@ -42,8 +44,8 @@ PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
     "commit.manifest-merge.enabled": "true",
-    # A commit overtaken by another must fail and be decided anew, never be sent again on top: see `publisher.py`.
-    "commit.retry.num-retries": "0",
+    # Spark's own default fails beside every append that came meanwhile, and there is one every few seconds.
+    **{f"write.{change}.isolation-level": "snapshot" for change in ("delete", "update", "merge")},
 }
 log = logging.getLogger("headwater.lake")
 
@@ -71,7 +73,8 @@ def ensure_table(
     `was` has the earlier names of columns: a column of the table by such a name gets the new one, and files that have
     the old one go on being read. A table that is partitioned otherwise is partitioned so from now on; its files stay
     as they are. Several may call it at a time.
-    Raise UsageError when the table that is there cannot grow so, and Retryable when others keep changing it.
+    A column that others have dropped is put back. Raise UsageError when the table that is there cannot grow so, and
+    Retryable when others keep changing it.
     """
     catalog.create_namespace_if_not_exists(settings.database)
     spec = partition_spec(partitioning, schema)
@@ -84,6 +87,7 @@ def ensure_table(
     )
     for _ in range(_ATTEMPTS):
         try:
+            put_back(table, name, schema, was or {})
             _grow(table, name, schema, spec, was or {})
             return table
         except CommitFailedException:
@@ -190,7 +194,10 @@ class IcebergTable:
         try:
             self._table = table = self._catalog.load_table(self._identifier)
         except NoSuchTableError as error:
-            raise Retryable(f"table {self._name} is not in the catalog: {_one_line(error)}") from error
+            raise Retryable(
+                f"table {self._name} is not in the catalog. Register its newest metadata.json there, and it goes on; "
+                f"a publisher that starts anew makes an empty one: {_one_line(error)}"
+            ) from error
         snapshot = table.current_snapshot()
         manifests = snapshot.manifests(table.io) if snapshot else []
         known = {}
@@ -199,7 +206,7 @@ class IcebergTable:
             if manifest.content == ManifestContent.DATA:
                 known[path] = self._manifests[path] if path in self._manifests else _data_files(manifest, table.io)
         self._manifests = known
-        _warn_of_rollback(self._name, before, table)
+        _warn_of_replacement(self._name, before, table)
         sequence = table.metadata.last_sequence_number if table.metadata.format_version > 1 else 0
         return _CatalogState(set().union(*known.values()), sequence=sequence, table=table, ancestry=self._ancestry)
 
@@ -329,7 +336,7 @@ def append_files(table: Table, files: Sequence[DataFile], properties: Mapping[st
 
     Raise CommitFailedException when overtaken, ValueError for one not fit.
     """
-    with table.transaction() as change:
+    with begin(table) as change:
         if properties:
             change.set_properties(dict(properties))
         if change.table_metadata.name_mapping() is None:
@@ -349,8 +356,16 @@ def append_files(table: Table, files: Sequence[DataFile], properties: Mapping[st
                         append.append_data_file(file)
 
 
-def _warn_of_rollback(name: str, before: Table | None, now: Table) -> None:
-    """Say so when the state read before is none of the present one's ancestors, though the table still has it."""
+def _warn_of_replacement(name: str, before: Table | None, now: Table) -> None:
+    """Say so when the state read before is none of the present one's ancestors, though the table still has it, and when
+    it was of another table.
+    """
+    if before is not None and before.metadata.table_uuid != now.metadata.table_uuid:
+        log.warning(
+            "a table was dropped and made again: what was published before is not in it, and the audit names it",
+            extra={"table": name, "from_metadata": before.metadata_location},
+        )
+        return
     last = before.current_snapshot() if before is not None else None
     if last is None or now.snapshot_by_id(last.snapshot_id) is None:
         return

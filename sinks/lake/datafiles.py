@@ -59,7 +59,8 @@ def describe(io: FileIO, metadata: TableMetadata, path: str, partition: Record |
     ids = _column_ids(columns, schema, metadata.name_mapping() or schema.name_mapping)
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=footer,
-        stats_columns=compute_statistics_plan(schema, metadata.properties),
+        # whatever others set in `write.metadata.metrics`: partitions are told by the bounds, and queries prune by them
+        stats_columns=compute_statistics_plan(schema, {}),
         parquet_column_mapping=ids,
     )
     spec_id = metadata.default_spec_id
@@ -96,7 +97,9 @@ def _column_ids(arrow: pa.Schema, schema: Schema, mapping: NameMapping) -> dict[
     for one in found.fields:
         if not bare:
             _check_number(one, mapping)
-        wanted = schema.find_field(one.field_id)
+        wanted = next((column for column in schema.fields if column.field_id == one.field_id), None)
+        if wanted is None:
+            raise ValueError(f"column {one.name} (number {one.field_id}) is not in the table: was it dropped?")
         if not _fits(one.field_type, wanted.field_type):
             raise ValueError(f"column {one.name} is a {one.field_type}, not a {wanted.field_type}")
     there = {one.field_id for one in found.fields}

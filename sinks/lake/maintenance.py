@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.table import Table
+from pyiceberg.table import FileScanTask, Table
 
 from headwater.clock import HOUR_MS, Clock
 from headwater.errors import Retryable, UsageError
@@ -187,7 +187,13 @@ class Maintenance:
         if len(tasks) < len(wanted):
             return replace(report, overtaken=report.overtaken + 1)
         key = f"{self.prefix}data/compacted/{uuid.uuid4().hex}"
-        written = self._rewriter(table).rewrite(tasks, key, progress=progress)
+        try:
+            written = self._rewriter(table).rewrite(tasks, key, progress=progress)
+        except FileNotFoundError:
+            if _all_there(tasks, self.reload()):
+                raise
+            # others have rewritten the files, expired every snapshot that had them, and deleted them
+            return replace(report, overtaken=report.overtaken + 1)
         old, why = [task.file for task in tasks], {"headwater.compaction": str(len(tasks))}
         for _ in range(_ATTEMPTS):
             if self.clock.now_ms() - began > _SLOWEST_MS:
@@ -197,8 +203,7 @@ class Maintenance:
             except Retryable:
                 # only the group's own files matter: what others have added beside them is no reason to write it anew
                 table = self.reload()
-                now = plan(table)
-                if not all(unchanged(task, now) for task in tasks):
+                if not _all_there(tasks, table):
                     break
                 continue
             if {*written.files} <= {*data_files(self.reload())}:
@@ -294,6 +299,12 @@ def live_objects(table: Table) -> set[str]:
                 entries: Sequence[Any] = manifest.fetch_manifest_entry(table.io)
                 live |= {entry.data_file.file_path for entry in entries}
     return live | seen
+
+
+def _all_there(tasks: Sequence[FileScanTask], table: Table) -> bool:
+    """Tell whether the table still has the files, with the same delete files."""
+    now = plan(table)
+    return all(unchanged(task, now) for task in tasks)
 
 
 def _group_progress(advance: Advance, group: FileGroup, rows: int, done: int, progress: int) -> None:

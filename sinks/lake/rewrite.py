@@ -28,6 +28,7 @@ from pyiceberg.typedef import Record
 from headwater.contract.written import key_texts
 from headwater.errors import HeadwaterError, Retryable
 from headwater.sinks.lake.buffer import file_schema, parquet_writer
+from headwater.sinks.lake.committing import begin
 from headwater.sinks.lake.datafiles import describe
 from headwater.sinks.lake.reading import TableReader, empty_rows
 from headwater.sinks.lake.split import partition_conditions, quoted
@@ -294,7 +295,7 @@ def replace_files(
     if any(file.spec_id != table.metadata.default_spec_id for file in new):
         raise Retryable("the table has been partitioned otherwise since the files were written")
     try:
-        with table.transaction() as change:
+        with begin(table) as change:
             if properties:
                 change.set_properties(dict(properties))
             with change.update_snapshot(snapshot_properties=why).overwrite() as overwrite:
