@@ -5,7 +5,8 @@ import json
 import pyarrow as pa
 
 from headwater.codec import Decoded, decode_record, encode_batch
-from headwater.contract import Contract, conform, parse_contract, validate_row
+from headwater.contract import Contract, Field, conform, parse_contract, validate_row
+from headwater.contract.keyvalues import KeyValue
 from headwater.errors import InvalidEvent
 from headwater.producers.gateway.bodies import BodyLimits, parse_body
 from headwater.web.problems import Problem
@@ -93,3 +94,8 @@ def decoded(data: bytes, contract: Contract) -> object:
 
 def lines(value: object, count: int) -> list[bytes]:
     return [json.dumps(row).encode() for row in rows_of(value, count)]
+
+
+def a_key(column: str, text: str, kind: str = "string") -> KeyValue:
+    """A value of a contract's key."""
+    return KeyValue(Field(column, kind), text)

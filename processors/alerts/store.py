@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from headwater.aggregates.merging import iso_ms
+from headwater.contract.keyvalues import KeyValue
 from headwater.errors import Fenced
 from headwater.ledger import Ledger
 from headwater.processors.alerts.events import episode_id
@@ -112,10 +113,10 @@ class AlertStore:
                 raise
             raise Fenced(f"alert {entry.rule}: what is known of a key was changed by somebody else") from None
 
-    def having(self, rules: Iterable[str], column: str, value: str) -> list[Entry]:
-        """Return the entries whose key column has this value, compared as text."""
+    def having(self, rules: Iterable[str], key: KeyValue) -> list[Entry]:
+        """Return the entries whose key column has this value."""
         found = (entry for rule in rules for entry in self.entries(rule).values())
-        return [entry for entry in found if entry.parts.get(column) is not None and str(entry.parts[column]) == value]
+        return [entry for entry in found if key.matches(entry.parts.get(key.column))]
 
     def _ledger(self, rule: str) -> Ledger:
         # partitions of their own, so that many alerts at once leave the shards' commits their throughput

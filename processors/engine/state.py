@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import zstandard
 
 from headwater.arrays import Ints
+from headwater.contract.keyvalues import KeyValue
 from headwater.lineage.origins import HORIZON_MS, OriginSets
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine.controls import bound_version, owner_of
@@ -119,17 +120,17 @@ class ShardState:
         """Return True when the event with this id is in the dead letters and has not come again, put right."""
         return seq in self.dead.get(origin) and seq not in self.revived.get(origin)
 
-    def forget(self, column: str, value: str, *, is_origin: bool) -> int:
+    def forget(self, key: KeyValue, *, is_origin: bool) -> int:
         """Drop a key's slots of every view and, where the key itself is the origin of its events, its interval sets.
 
         Then an event of it that comes again is a new one.
         """
-        gone = sum(view.forget(column, value) for view in self.views.values())
+        gone = sum(view.forget(key) for view in self.views.values())
         if is_origin:
             for name in ("seen", *_WITH_SEEN):
                 sets: OriginSets = getattr(self, name)
                 table = sets.to_table()
-                kept = table.filter(pc.not_equal(table["origin"], value))
+                kept = table.filter(pc.not_equal(table["origin"], key.text))
                 gone += table.num_rows - kept.num_rows
                 setattr(self, name, OriginSets.from_table(kept, sets.horizon_ms))
         return gone

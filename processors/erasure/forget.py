@@ -9,12 +9,13 @@ have been read, or stop producing them first.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headwater.contract.keyvalues import KeyValue
 from headwater.errors import UsageError
 from headwater.processors.alerts.progress import known_rules
 from headwater.processors.alerts.store import Entry
 from headwater.processors.engine.state import ShardState
 from headwater.processors.erasure.excluded import ExcludedRows
-from headwater.processors.erasure.lake import STEP_BYTES, LakeErasure, check_key
+from headwater.processors.erasure.lake import STEP_BYTES, LakeErasure
 from headwater.processors.erasure.letters import KeyLetters
 from headwater.processors.erasure.ports import ErasurePorts, change_state, is_origin
 from headwater.processors.erasure.tables import drop_view_tables, left_in_view_tables
@@ -48,39 +49,39 @@ class Forgotten:
 
 def forget(
     ports: ErasurePorts,
-    key: str,
+    given: str,
     owner: str,
     publish: Callable[[], object],
     progress: Progress | None = None,
     step_bytes: int = STEP_BYTES,
 ) -> Forgotten:
-    """Remove the key (as text) everywhere. `publish` makes one publisher's step, or waits for another's.
+    """Remove the key, given as text, everywhere. `publish` makes one publisher's step, or waits for another's.
 
     The lake's files are replaced about `step_bytes` a commit. Killed, the same call goes on from there.
 
-    Raises UsageError while a view is being built or dropped, HeadwaterError for a key that is no text or integer, and
-    Retryable while a committed file is in no table, a quarantined one too: it may have rows of the key.
+    Raises UsageError while a view is being built or dropped, HeadwaterError for a text that no key of the contract can
+    have, and Retryable while a committed file is in no table, a quarantined one too: it may have rows of the key.
     """
-    progress, ledger = progress or NoProgress(), ports.stores.ledger
+    contract, ledger = ports.stores.pipeline.contract, ports.stores.ledger
+    key, progress = KeyValue(contract.field(contract.key), given), progress or NoProgress()
     _check_views(ports)
     progress.phase("waiting for the publisher")
     wait_until_published(ledger, pending_files(ledger), publish)
-    check_key(ports.open_table(), ports.stores.pipeline.contract.key, key)
     entries, slots = ledger.shards(), 0
     progress.phase("state of the shards", len(entries))
     for at, entry in enumerate(entries, 1):
         slots += _scrub(ports, entry.shard_id, key, owner)
         progress(0, at)
     wait_until_published(ledger, pending_files(ledger), publish)  # what they had committed until then
-    excluded = ExcludedRows(ports.stores, key, owner)
+    excluded = ExcludedRows(ports.stores, key.text, owner)
     lake = LakeErasure(ports, key, excluded, progress, step_bytes)
     lake.run()
     rows, tables = lake.rows, drop_view_tables(ports)
-    column, views = ports.stores.pipeline.contract.key, ports.stores.kept_pipeline().views
+    views = ports.stores.kept_pipeline().views
     progress.phase("views", len(views))
     view_rows = 0
     for at, view in enumerate(views, 1):
-        view_rows += ports.views.remove(view.spec, column, key)
+        view_rows += ports.views.remove(view.spec, key)
         progress(rows, at)
     _drop_unswept(ports)
     progress.phase("alerts and dead letters")
@@ -92,7 +93,7 @@ def forget(
     left = (*lake.left(), *left_in_view_tables(ports, key), *_look(ports, key, about))
     if not left:
         excluded.finish()
-    return Forgotten(key, rows, lake.files, view_rows, slots, letters, left, tuple(tables))
+    return Forgotten(key.text, rows, lake.files, view_rows, slots, letters, left, tuple(tables))
 
 
 def _check_views(ports: ErasurePorts) -> None:
@@ -117,35 +118,34 @@ def _drop_unswept(ports: ErasurePorts) -> None:
             drop(ports.views, Generation(number, 0).stored(name), lambda _: None)
 
 
-def _alerts(ports: ErasurePorts, key: str) -> list[Entry]:
+def _alerts(ports: ErasurePorts, key: KeyValue) -> list[Entry]:
     """Return what alerts keep of the key, also those that the pipeline no longer has."""
     rules = {*known_rules(ports.stores.ledger), *(rule.name for rule in ports.stores.pipeline.alerts)}
-    return ports.alerts.having(sorted(rules), ports.stores.pipeline.contract.key, key)
+    return ports.alerts.having(sorted(rules), key)
 
 
-def _scrub(ports: ErasurePorts, shard_id: str, key: str, owner: str) -> int:
+def _scrub(ports: ErasurePorts, shard_id: str, key: KeyValue, owner: str) -> int:
     def change(state: ShardState) -> int:
-        return state.forget(ports.stores.pipeline.contract.key, key, is_origin=is_origin(ports.stores))
+        return state.forget(key, is_origin=is_origin(ports.stores))
 
     gone = change_state(ports.stores, shard_id, owner, change)
     stores = ports.stores
     by = {view.name: view.by for view in stores.kept_pipeline().views}
-    forget_flushed(stores.ledger, stores.objects, shard_id, by, stores.pipeline.contract.key, key)
+    forget_flushed(stores.ledger, stores.objects, shard_id, by, key)
     return gone
 
 
-def _look(ports: ErasurePorts, key: str, about: KeyLetters) -> list[str]:
+def _look(ports: ErasurePorts, key: KeyValue, about: KeyLetters) -> list[str]:
     """Return where the key still is outside the lake, by reading everything again."""
     stores, left = ports.stores, list[str]()
-    column = stores.pipeline.contract.key
     document, _ = stores.ledger.document(DOCUMENT)
     kept = keeping(stores.pipeline, document)
-    left += [f"view {view.name}" for view in kept.views if ports.views.partitions(view.spec, column, key)]
+    left += [f"view {view.name}" for view in kept.views if ports.views.partitions(view.spec, key)]
     left += [f"view {name}, whose building has begun since" for name in building(stores.pipeline, document)]
     left += [f"alert {entry.rule}" for entry in _alerts(ports, key)]
     store = StateStore(kept, stores.objects)
     for entry in stores.ledger.shards():
-        if store.load(entry).forget(column, key, is_origin=is_origin(ports.stores)):
+        if store.load(entry).forget(key, is_origin=is_origin(ports.stores)):
             left.append(f"state of shard {entry.shard_id}")
     left += [f"dead letter {one.name}" for one in ports.letters.list(stores.pipeline.name) if about.has(one)][:_NAMED]
     doubtful = sorted(about.doubtful)

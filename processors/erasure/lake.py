@@ -15,8 +15,8 @@ from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.table import FileScanTask, Table
 
 from headwater.clock import HOUR_MS
-from headwater.contract.written import key_texts
-from headwater.errors import HeadwaterError, Retryable
+from headwater.contract.keyvalues import KeyValue
+from headwater.errors import Retryable
 from headwater.processors.erasure.excluded import ExcludedRows
 from headwater.processors.erasure.ports import ErasurePorts, is_origin
 from headwater.processors.jobs import Progress
@@ -25,7 +25,7 @@ from headwater.sinks.lake.maintenance import live_objects
 from headwater.sinks.lake.reading import TableReader, plan
 from headwater.sinks.lake.rewrite import Rewriter, RewriteResult, SortOrder, replace_files, unchanged
 
-__all__ = ["STEP_BYTES", "LakeErasure", "check_key"]
+__all__ = ["STEP_BYTES", "LakeErasure"]
 
 STEP_BYTES = 256 << 20
 """Files of one commit, about."""
@@ -34,28 +34,12 @@ _EVER = 1 << 62
 """Later than any snapshot, whatever clock it was made by."""
 
 
-def check_key(table: Table, column: str, key: str) -> None:
-    """Raise HeadwaterError for a key that is neither text nor a whole number, or that no such column can have."""
-    kind = str(table.schema().find_field(column).field_type)
-    if kind not in ("string", "int", "long"):
-        raise HeadwaterError(f"key {column} is a {kind}: only keys of text and whole numbers can be forgotten")
-    if kind != "string" and str(_number(key)) != key:
-        raise HeadwaterError(f"key {column} is a whole number, and {key!r} is none")
-
-
-def _number(key: str) -> int | None:
-    try:
-        return int(key)
-    except ValueError:
-        return None
-
-
 @dataclass
 class LakeErasure:
     """Take one key out of the table; `rows` and `files` count what has gone."""
 
     ports: ErasurePorts
-    key: str
+    key: KeyValue
     excluded: ExcludedRows
     progress: Progress
     step_bytes: int = STEP_BYTES
@@ -116,14 +100,11 @@ class LakeErasure:
         """Return how many rows of a data file have the key, those that delete files name too."""
         if not uri.endswith(".parquet"):
             return 0
-        column = self.ports.stores.pipeline.contract.key
+        column = self.key.column
         raw = FileScanTask(DataFile.from_args(file_path=uri, file_format=FileFormat.PARQUET))
         found = 0
         for batch in TableReader(table).batches(raw, [column], coded=[column]):
-            values = batch.column(column)
-            if pa.types.is_dictionary(values.type) and values.dictionary.index(self.key).as_py() < 0:
-                continue
-            found += pc.sum(pc.equal(key_texts(values), self.key)).as_py() or 0
+            found += pc.sum(self.key.among(batch.column(column))).as_py() or 0
         return found
 
     def _step(self, table: Table, tasks: Sequence[FileScanTask]) -> bool:
@@ -134,12 +115,12 @@ class LakeErasure:
         self.progress.phase("writing files without it", sum(2 * task.file.record_count for task in tasks))
         written, done = list[RewriteResult](), 0
         for task in tasks:
-            one = rewriter.rewrite([task], self._name(), self.key, partial(self._tell, done))
+            one = rewriter.rewrite([task], self._name(), self.key.among, partial(self._tell, done))
             done += 2 * task.file.record_count
             written.append(one)
             self._made |= {file.file_path for file in one.files}
         gone = pa.concat_tables([one.left_out for one in written])
-        counted = gone.filter(pc.not_equal(gone["_origin"], self.key)) if is_origin(stores) else gone
+        counted = gone.filter(pc.not_equal(gone["_origin"], self.key.text)) if is_origin(stores) else gone
         if counted.num_rows:  # what the key itself is the origin of has gone from the state: it was never there
             self.excluded.add(counted)
         if not self._replace(table, tasks, written, gone.num_rows):

@@ -7,6 +7,7 @@ be read nobody can say that; what may be about the key is told, for a person to 
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import pyarrow as pa
@@ -18,10 +19,9 @@ from headwater.codec.inflate import decompressed
 from headwater.codec.jsonrows import event_texts
 from headwater.codec.records import decode_columns
 from headwater.codec.rows import Arriving, Row, unwrapped_flat
-from headwater.contract.scalars import Refused
+from headwater.contract.keyvalues import KeyValue
 from headwater.contract.selection import select_value
 from headwater.contract.values import read_value
-from headwater.contract.written import key_texts
 from headwater.errors import HeadwaterError, InvalidEvent, InvalidRecord
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.sinks.deadletter import DeadLetter
@@ -30,23 +30,28 @@ __all__ = ["KeyLetters"]
 
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt]")
 _CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]")
+_TOKEN = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.,+Z-]*|[\w.:+-]+")
+"""What may be a key that is no text, within one."""
+_PLAIN = str | int | float | Decimal
 _BLANK = b"\xef\xbb\xbf \t\n\r\x0b\f\0\x1e"
 
 
 class KeyLetters:
-    """Find the letters of one key (as text) in a pipeline's; `doubtful` gathers the names of what may be about it.
+    """Find the letters of one key in a pipeline's; `doubtful` gathers the names of what may be about it.
 
     >>> from headwater.processors.definition.pipeline import Pipeline
-    >>> letters = KeyLetters(Pipeline("plant", contract="telemetry"), "d1")
+    >>> plant = Pipeline("plant", contract="telemetry")
+    >>> letters = KeyLetters(plant, KeyValue(plant.contract.field("device"), "d1"))
     >>> def letter(payload):
     ...     return DeadLetter("shardId-0", "7", 0, "no time", None, None, payload, "telemetry", 0)
     >>> [letters.has(letter(payload)) for payload in (b'{"device": "d1"}', b'{"device": "d17"}')]
     [True, False]
     """
 
-    def __init__(self, pipeline: Pipeline, key: str) -> None:
+    def __init__(self, pipeline: Pipeline, key: KeyValue) -> None:
         self._contract, self._decoder, self._key = pipeline.contract, pipeline.decoder, key
-        self._field = pipeline.contract.field(pipeline.contract.key)
+        # what the letter's event may be refused for is no matter here
+        self._field = replace(pipeline.contract.field(key.column), minimum=None, maximum=None, values=())
         self._names = (self._field.name, *pipeline.contract.others.get(self._field.name, ()))
         self.doubtful = set[str]()
 
@@ -86,15 +91,16 @@ class KeyLetters:
         value = None if flat else select_value(self._contract, row, self._field.name)
         if value is None:
             value = next((row[name] for name in self._names if row.get(name) is not None), None)
-        if isinstance(value, str | int | float | Decimal):
-            return self._key in (str(value), self._as_read(value))
-        return self._of_values(row)
+        return self._is_key(value) if isinstance(value, _PLAIN) else self._of_values(row)
 
-    def _as_read(self, value: object) -> str | None:
+    def _is_key(self, value: object) -> bool:
+        """Tell whether a value is the key: as it is written, or as the contract reads it (its units, its format)."""
+        if str(value) == self._key.text or self._key.matches(value):
+            return True
         try:
-            return str(read_value(self._field, value))
-        except (Refused, InvalidEvent, ValueError, OverflowError):
-            return None
+            return self._key.matches(read_value(self._field, value))
+        except (InvalidEvent, ValueError, OverflowError):
+            return False
 
     def _of_values(self, row: object) -> bool | None:
         """Return None when a value or a name in a row without a key is the key's text."""
@@ -105,12 +111,12 @@ class KeyLetters:
                 waiting += [*one, *one.values()]
             elif isinstance(one, list):
                 waiting += one
-            elif str(one) == self._key:
+            elif isinstance(one, _PLAIN) and self._is_key(one):
                 return None
         return False
 
     def _of_column(self, column: pa.ChunkedArray) -> bool:
-        return bool(pc.any(pc.equal(key_texts(column), self._key)).as_py())
+        return bool(pc.any(self._key.among(column)).as_py())
 
     def _of_unread(self, payload: bytes) -> bool | None:
         """Look for the key in what the reader refuses as a whole."""
@@ -146,9 +152,11 @@ class KeyLetters:
         except UnicodeDecodeError:
             text = ""
         if not text or _CONTROL.search(text):
-            return None if self._key.encode(errors="replace") in data else False
-        whole = re.compile(rf"(?<![\w-]){re.escape(self._key)}(?![\w-])")
-        return None if whole.search(text) or whole.search(_ESCAPE.sub(_unescaped, text)) else False
+            return None if self._key.text.encode(errors="replace") in data else False
+        whole = re.compile(rf"(?<![\w-]){re.escape(self._key.text)}(?![\w-])")
+        if whole.search(text) or whole.search(_ESCAPE.sub(_unescaped, text)):
+            return None
+        return None if not self._key.is_text and any(map(self._key.matches, _TOKEN.findall(text))) else False
 
 
 def _any(found: Sequence[bool | None]) -> bool | None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headwater.contract.written import key_texts
+from headwater.contract.keyvalues import KeyValue
 from headwater.processors.erasure.ports import ErasurePorts
 
 __all__ = ["drop_view_tables", "left_in_view_tables"]
@@ -28,13 +28,13 @@ def drop_view_tables(ports: ErasurePorts) -> list[str]:
     return names
 
 
-def left_in_view_tables(ports: ErasurePorts, key: str) -> list[str]:
+def left_in_view_tables(ports: ErasurePorts, key: KeyValue) -> list[str]:
     """Return which objects of these tables have the key, by decoding each: one that was written meanwhile may."""
-    objects, column, left = ports.stores.objects, ports.stores.pipeline.contract.key, list[str]()
+    objects, left = ports.stores.objects, list[str]()
     for name in ports.view_tables():
         for one in [one for one in objects.list(f"lake/{name}/data/") if one.endswith(".parquet")]:
             file = pq.ParquetFile(pa.BufferReader(objects.get(one)))
-            if column in file.schema_arrow.names:
-                rows = pc.sum(pc.equal(key_texts(file.read([column])[column]), key)).as_py()
+            if key.column in file.schema_arrow.names:
+                rows = pc.sum(key.among(file.read([key.column])[key.column])).as_py()
                 left += [f"{rows} rows in {objects.uri(one)}: call it again"] if rows else []
     return left

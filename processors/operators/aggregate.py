@@ -16,6 +16,7 @@ import pyarrow as pa
 from headwater.aggregates.columns import Columns
 from headwater.arrays import Ints, whole
 from headwater.clock import HOUR_MS
+from headwater.contract.keyvalues import KeyValue
 from headwater.errors import UsageError
 from headwater.processors.definition.parts import View
 from headwater.processors.operators import windowing
@@ -209,13 +210,13 @@ class ViewState:
         self._keep(np.flatnonzero(~done))
         return int(done.sum())
 
-    def forget(self, column: str, value: str) -> int:
-        """Drop the slots of rows whose key column has this value, as text; return how many there were."""
-        if column not in self.view.by or not len(self):
+    def forget(self, key: KeyValue) -> int:
+        """Drop the slots of rows whose key column has this value; return how many there were."""
+        if key.column not in self.view.by or not len(self):
             return 0
         group, _, _ = self._slots.columns()
-        at = self.view.by.index(column)
-        gone = np.array([key[at] is not None and str(key[at]) == value for key in self.groups.keys(group)], np.bool_)
+        at = self.view.by.index(key.column)
+        gone = np.array([key.matches(one[at]) for one in self.groups.keys(group)], np.bool_)
         if gone.any():
             self._keep(np.flatnonzero(~gone))
         return int(gone.sum())

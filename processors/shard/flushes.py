@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headwater.contract.keyvalues import KeyValue
 from headwater.errors import Fenced
 from headwater.processors.operators.aggregate import SlotName
 from headwater.processors.shard.snapshots import INLINE_STATE
@@ -131,7 +132,7 @@ def flush_document(shard_id: str) -> str:
 
 
 def forget_flushed(
-    ledger: DocumentStore, objects: ObjectStore, shard_id: str, by: Mapping[str, Sequence[str]], column: str, value: str
+    ledger: DocumentStore, objects: ObjectStore, shard_id: str, by: Mapping[str, Sequence[str]], key: KeyValue
 ) -> None:
     """Take a key's slots out of a shard's journal; `by` are the key columns of each view."""
 
@@ -139,7 +140,7 @@ def forget_flushed(
         kept = {}
         for at, one in _read(document, objects).items():
             columns = list(by.get(at[0], ()))
-            mine = column in columns and str(one.slot.key[columns.index(column)]) == value
+            mine = key.column in columns and key.matches(one.slot.key[columns.index(key.column)])
             if not mine:
                 kept[at] = one
         return {"epoch": document["epoch"], "slots": base64.b64encode(_pack(kept)).decode()} if document else None

@@ -38,6 +38,8 @@ __all__ = ["MEMORY", "FileStore", "RewriteResult", "Rewriter", "SortOrder", "dat
 MEMORY, _MOST_MEMORY = "160MB", "1GB"
 """Memory of DuckDB: a quarter of what joining files of 128 MB takes. Arrow and the imports have the rest."""
 _IDENTITY = ("_origin", "_seq")
+Choice = Callable[[pa.Array], pa.BooleanArray]
+"""Tells of each key of a column whether its row is chosen."""
 _GROUP_ROWS = 122_880
 """Rows of a row group: as many as DuckDB hands out at a time. A query for a key reads one group of a sorted file."""
 
@@ -85,10 +87,10 @@ class Rewriter:
         self,
         tasks: Sequence[FileScanTask],
         key: str,
-        without: object = None,
+        without: Choice | None = None,
         progress: Callable[[int], object] = lambda _: None,
     ) -> RewriteResult:
-        """Write new objects `key`-NNNN.parquet with the rows of the files, except those whose key column is `without`.
+        """Write new objects `key`-NNNN.parquet with the rows of the files, except those whose key `without` chooses.
 
         Nothing is written when no row is kept. The files are of one partition of one partitioning. `progress` is called
         with the rows done so far, each counted when read and when written; what it raises ends the rewrite. Raise
@@ -103,7 +105,7 @@ class Rewriter:
         self,
         tasks: Sequence[FileScanTask],
         key: str,
-        without: object,
+        without: Choice | None,
         progress: Callable[[int], object],
         memory: str,
     ) -> RewriteResult:
@@ -132,7 +134,7 @@ class Rewriter:
         db: duckdb.DuckDBPyConnection,
         tasks: Sequence[FileScanTask],
         place: Path,
-        without: object,
+        without: Choice | None,
         progress: Callable[[int], object],
     ) -> "_Bodies":
         """Write the rows of one file that stay, in their order."""
@@ -155,7 +157,7 @@ class Rewriter:
         self,
         db: duckdb.DuckDBPyConnection,
         task: FileScanTask,
-        without: object,
+        without: Choice | None,
         out: list[pa.Table],
         found: "_Bodies",
         progress: Callable[[int], object],
@@ -163,9 +165,7 @@ class Rewriter:
         """Yield the rows that stay, counted and hashed into `found`; those that go are put into `out`."""
         read = 0
         for batch in self._batches([task]):
-            goes = pc.fill_null(pc.equal(key_texts(batch.column(self._order.key)), str(without)), False)
-            out.append(pa.Table.from_batches([batch.select(_IDENTITY)]).filter(goes))
-            stays = pa.Table.from_batches([batch.filter(pc.invert(goes))])
+            stays = self._parted(batch, without, out)
             found.rows += stays.num_rows
             found.hashes += _hashes(db, stays)
             read += 2 * batch.num_rows
@@ -177,28 +177,35 @@ class Rewriter:
         db: duckdb.DuckDBPyConnection,
         tasks: Sequence[FileScanTask],
         place: Path,
-        without: object,
+        without: Choice | None,
         progress: Callable[[int], object],
     ) -> "_Bodies":
         """Write the rows of all files that stay, sorted, a file for each partition."""
-        read = self._read(db, tasks, progress)
-        left_out = self._leave_out(db, without)
+        out: list[pa.Table] = []
+        read = self._read(db, tasks, without, out, progress)
         parts = self._parts(db, tasks[0].file)
         bodies = [place / f"{number:04d}.parquet" for number in range(len(parts))]
         rows = 0
         for (_, where), body in zip(parts, bodies, strict=True):
             rows += self._sorted(db, where, body, partial(_offset, progress, read + rows))
-        return _Bodies(bodies, [part for part, _ in parts], rows, _hashes(db, "read"), left_out)
+        return _Bodies(bodies, [part for part, _ in parts], rows, _hashes(db, "read"), _identities(out))
 
     def _read(
-        self, db: duckdb.DuckDBPyConnection, tasks: Sequence[FileScanTask], progress: Callable[[int], object]
+        self,
+        db: duckdb.DuckDBPyConnection,
+        tasks: Sequence[FileScanTask],
+        without: Choice | None,
+        out: list[pa.Table],
+        progress: Callable[[int], object],
     ) -> int:
-        """Read all rows into the table `read` and return how many there are."""
+        """Read the rows that stay into the table `read`; those that go are put into `out`. Return how many were
+        read.
+        """
         db.register("none", empty_rows(_plain(self._schema)))
         db.execute("CREATE TABLE read AS SELECT * FROM none")
         rows = 0
         for batch in self._batches(tasks):
-            db.register("source", pa.Table.from_batches([batch]))
+            db.register("source", self._parted(batch, without, out))
             db.execute("INSERT INTO read SELECT * FROM source")
             rows += batch.num_rows
             progress(rows)
@@ -218,17 +225,14 @@ class Rewriter:
             for batch in reader.batches(task):
                 yield batch.cast(plain)
 
-    def _leave_out(self, db: duckdb.DuckDBPyConnection, without: object) -> pa.Table:
-        """Delete the rows whose key is `without` from `read` and return their identities."""
+    def _parted(self, batch: pa.RecordBatch, without: Choice | None, out: list[pa.Table]) -> pa.Table:
+        """Return the rows that stay, and put the identities of those that go into `out`."""
+        rows = pa.Table.from_batches([batch])
         if without is None:
-            return _identities([])
-        column = quoted(self._order.key)
-        names = ", ".join(_IDENTITY)
-        query = f"SELECT {names} FROM read WHERE CAST({column} AS VARCHAR) = ? ORDER BY ALL"
-        found: pa.Table = db.sql(query, params=[str(without)]).to_arrow_table()
-        if found.num_rows:
-            db.execute(f"DELETE FROM read WHERE CAST({column} AS VARCHAR) = ?", [str(without)])
-        return found
+            return rows
+        goes = without(batch.column(self._order.key))
+        out.append(rows.select(_IDENTITY).filter(goes))
+        return rows.filter(pc.invert(goes))
 
     def _sorted(self, db: duckdb.DuckDBPyConnection, where: str, body: Path, progress: Callable[[int], object]) -> int:
         """Write the rows that meet the condition into a Parquet file, sorted; return how many."""

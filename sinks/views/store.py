@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 from headwater.clock import Clock
+from headwater.contract.keyvalues import KeyValue
 from headwater.errors import Retryable
 from headwater.sinks.views import items as viewitems
 from headwater.sinks.views.cache import RowCache
@@ -64,7 +65,7 @@ class ViewStore(ViewRows):
     [1]
     >>> store.write(view, [Upsert(("d3",), 60_000, 120_000, "shard-0/0", "7", partial)]).skipped
     1
-    >>> store.remove(view, "device", "d3")
+    >>> store.remove(view, KeyValue(Field("device", "string"), "d3"))
     1
     """
 
@@ -157,13 +158,13 @@ class ViewStore(ViewRows):
             self._cache.mark_listed(at, birth)
         return report
 
-    def remove(self, view: ViewSpec, column: str, value: str) -> int:
-        """Delete every row whose key column has this value, as text, with its slots; return how many rows there were.
+    def remove(self, view: ViewSpec, key: KeyValue) -> int:
+        """Delete every row whose key column has this value, with its slots; return how many rows there were.
 
         After a crash, call it again. Raise Retryable when the key is written all the while.
         """
         removed = 0
-        for pk, parts in self._find_by_column(view, column, value).items():
+        for pk, parts in self._find_by_column(view, key).items():
             removed += self._clear(pk, parts)
             self._unlist(view, pk)
         self._cache.clear()
@@ -215,19 +216,19 @@ class ViewStore(ViewRows):
         """Delete the items and return how many they were."""
         return sum(1 for _ in self._each(self._table.delete, items))
 
-    def partitions(self, view: ViewSpec, column: str, value: str) -> set[str]:
-        """Return the `pk` of all rows, the expired too, whose key column has this value, as text."""
-        return set(self._find_by_column(view, column, value))
+    def partitions(self, view: ViewSpec, key: KeyValue) -> set[str]:
+        """Return the `pk` of all rows, the expired too, whose key column has this value."""
+        return set(self._find_by_column(view, key))
 
-    def _find_by_column(self, view: ViewSpec, column: str, value: str) -> dict[str, set[str]]:
+    def _find_by_column(self, view: ViewSpec, key: KeyValue) -> dict[str, set[str]]:
         """Return such rows, each with those of its parts that were found."""
-        if column not in view.by:
+        if key.column not in view.by:
             return {}
-        head, at = viewitems.partition(view.name, ""), view.by.index(column)
+        head, at = viewitems.partition(view.name, ""), view.by.index(key.column)
         found: dict[str, set[str]] = {}
         for item in self._table.scan(head, viewitems.parts_head(view.name)):
             row = viewitems.row_key(item)
-            if viewitems.key_parts(row.removeprefix(head))[at] == value:
+            if key.matches(viewitems.key_parts(row.removeprefix(head))[at]):
                 found.setdefault(row, set())
                 if viewitems.is_part(item):
                     found[row].add(item["pk"]["S"])

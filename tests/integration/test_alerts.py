@@ -33,6 +33,7 @@ from headwater.web.http_server import serve_in_thread
 from tests.cli import headwater, up
 from tests.integration.test_console import browser, section, shot
 from tests.integration.test_main_job import wait_for
+from tests.typed import a_key
 from tests.waiting import until
 
 __all__ = ["browser"]
@@ -58,6 +59,7 @@ DIES = """
 import os, signal
 from headwater.commands.services import open_services
 from headwater.processors.alerts.publishers import publish_to
+from tests.typed import a_key
 from headwater.processors.alerts.service import Alerts
 
 services = open_services()
@@ -242,7 +244,7 @@ def test_a_key_that_is_forgotten(aws: Mapping[str, str], tmp_path: Path) -> None
     said = headwater("alerts", "--once", environment=aws)
     assert json.loads(said.out)["raised"] == 2
     assert "alert hot raised for 'jane@example.org' at 2026-03-01T12:06:00.000Z: mean above 30" in said.err
-    assert len(services.alerts.having(["hot"], "device", "jane@example.org")) == 1
+    assert len(services.alerts.having(["hot"], a_key("device", "jane@example.org"))) == 1
     done = headwater("lake", "forget", "--key", "jane@example.org", "--json", environment=aws)
     assert json.loads(done.out)["left"] == [], done
     assert services.alerts.entries("hot").keys() == {"dev-2"}

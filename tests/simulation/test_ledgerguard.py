@@ -9,6 +9,7 @@ from headwater.sinks.views.slots import Upsert, slot_version
 from headwater.sinks.views.store import ViewStore
 from tests.simulation.ledgerguard import LEDGER, PIPELINE, VIEWS, GuardedDynamoDB
 from tests.simulation.world import Actor, World
+from tests.typed import a_key
 
 SPEC = ViewSpec("ever", ("device",), (agg.count("events"),))
 
@@ -35,7 +36,7 @@ def test_a_write_that_hung_while_the_shard_was_taken(calls: list[tuple[str, int]
     partial = agg.merging.nothing(SPEC.aggregates)
     views.write(SPEC, [Upsert(("d0",), None, None, f"{shard}/0", slot_version("7".zfill(56), 1), partial)])
     assert dynamodb.woken == ({"ever#d0"} if woken else set())
-    views.remove(SPEC, "device", "d0")
+    views.remove(SPEC, a_key("device", "d0"))
     assert not dynamodb.woken
     views.write(SPEC, [Upsert(("d0",), None, None, f"{shard}/0", slot_version("7".zfill(56), 2), partial)])
     assert not dynamodb.woken, "who has the shard may write"

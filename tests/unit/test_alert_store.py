@@ -18,6 +18,7 @@ from headwater.processors.alerts.store import Entry, alert_rows
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.definition.windows import tumbling
 from headwater.sinks.views.items import key_text
+from tests.typed import a_key
 from tests.unit.test_alert_leading import ONE
 from tests.unit.test_alert_service import MINUTE, START, Event, Memory, Plant, to
 
@@ -197,12 +198,10 @@ def test_a_removed_entry_is_written_by_nobody_who_knew_it() -> None:
     """As of a key that is forgotten."""
     plant = Plant(ONE)
     entry = plant.alerts.save(Entry("hot", "jane", {"device": "jane"}, State("firing", START, START)))
-    (found,) = plant.alerts.having(["hot", "gone"], "device", "jane")
-    assert (found, plant.alerts.having(["hot"], "device", "joe"), plant.alerts.having(["hot"], "metric", "jane")) == (
-        entry,
-        [],
-        [],
-    )
+    (found,) = plant.alerts.having(["hot", "gone"], a_key("device", "jane"))
+    assert found == entry
+    for another in (a_key("device", "joe"), a_key("metric", "jane")):
+        assert plant.alerts.having(["hot"], another) == []
     later = plant.alerts.save(entry)
     with pytest.raises(Fenced):
         plant.alerts.remove(entry)

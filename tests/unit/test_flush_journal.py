@@ -12,6 +12,7 @@ from headwater.processors.shard.flushes import FlushJournal, flush_document, for
 from headwater.stream import sequence
 from headwater.testing import MemoryDynamoDB
 from headwater.testing.objects import MemoryObjects
+from tests.typed import a_key
 
 SHARD = "shard-1"
 
@@ -142,15 +143,17 @@ def test_an_object_holds_what_the_document_cannot_and_only_the_last_one_stays(mo
 def test_a_key_that_is_forgotten_leaves_the_journal(world: World) -> None:
     """Of the views that have it in this column, and no other key's slots; twice is as once."""
     by = {"v": ["device", "more"], "w": ["site", "device"]}
-    forget_flushed(world.ledger, world.objects, SHARD, by, "device", "a")
+    forget_flushed(world.ledger, world.objects, SHARD, by, a_key("device", "a"))
     assert world.revision == 0, "nothing is made where there is none"
     world.owner(1).note({"v": [slot("a"), slot("b"), ALWAYS], "w": [slot("a")], "x": [slot("a")]}, pos(5))
     for column, value in (("device", "a"), ("more", "8"), ("device", "a")):
-        forget_flushed(world.ledger, world.objects, SHARD, by, column, value)
+        forget_flushed(
+            world.ledger, world.objects, SHARD, by, a_key(column, value, "long" if column == "more" else "string")
+        )
         assert world.objects.bodies == {}
         assert world.known(1) == [slot("b"), ALWAYS]
         assert world.known(1, view="w") == world.known(1, view="x") == [slot("a")]
-    forget_flushed(world.ledger, world.objects, SHARD, by, "device", "7")
+    forget_flushed(world.ledger, world.objects, SHARD, by, a_key("device", "7", "long"))
     assert (world.known(1, view="w"), len(world.known(1))) == ([], 2)
-    forget_flushed(world.ledger, world.objects, SHARD, by, "more", "7")
+    forget_flushed(world.ledger, world.objects, SHARD, by, a_key("more", "7", "long"))
     assert world.known(1) == []

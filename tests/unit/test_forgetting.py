@@ -16,6 +16,7 @@ from headwater.processors.published import pending_files, wait_until_published
 from headwater.processors.shard import snapshots
 from headwater.processors.shard.worker import ShardWorker
 from tests.lake import commit
+from tests.typed import a_key
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World
 from tests.unit.test_view_versions import SHARD, Deployments
@@ -55,7 +56,9 @@ def test_a_shard_that_has_committed_nothing_goes_on_with_what_its_parent_has_see
     assert seen() == 9
     stores = PipelineStores(parent.pipeline, world.ledger, world.objects, world.clock)  # type: ignore[arg-type]  # in memory
     for entry in world.ledger.shards():
-        change_state(stores, entry.shard_id, "forget", lambda state: state.forget("device", "e", is_origin=False))
+        change_state(
+            stores, entry.shard_id, "forget", lambda state: state.forget(a_key("device", "e"), is_origin=False)
+        )
     assert seen() == 9
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from headwater.codec import encode_batch, encode_kpl
 from headwater.codec.rows import event_record
 from headwater.contract import Contract, parse_contract
+from headwater.contract.keyvalues import KeyValue
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.erasure.letters import KeyLetters
 from headwater.sinks.deadletter import DeadLetter, DeadLetters
 from headwater.testing.objects import MemoryObjects
+from tests.typed import a_key
 
 PLAIN = parse_contract(
     """
@@ -90,7 +92,7 @@ def test_exactly_the_letters_of_the_key_go(kinds: list[tuple[str, list[str]]], g
         for at, (kind, keys) in enumerate(kinds)
     ]
     letters.write("p", written)
-    about = KeyLetters(Pipeline("p", contract=PLAIN), gone)
+    about = KeyLetters(Pipeline("p", contract=PLAIN), a_key("device", gone))
     removed = letters.remove("p", about.has)
     kept = [one for one, (_, keys) in zip(written, kinds, strict=True) if gone not in keys]
     assert list(letters.list("p")) == kept
@@ -100,7 +102,8 @@ def test_exactly_the_letters_of_the_key_go(kinds: list[tuple[str, list[str]]], g
 
 def found(pipeline: Pipeline, key: str, payload: bytes, index: int | None = 0) -> bool | None:
     """Return whether the letter has the key; None where a person is to decide."""
-    about = KeyLetters(pipeline, key)
+    contract = pipeline.contract
+    about = KeyLetters(pipeline, KeyValue(contract.field(contract.key), key))
     has = about.has(letter(1, payload, index))
     return None if about.doubtful else has
 

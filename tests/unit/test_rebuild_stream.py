@@ -20,6 +20,7 @@ from headwater.processors.shard.snapshots import StateStore
 from headwater.stream.hashkeys import HASH_SPACE
 from tests.kpl import aggregate
 from tests.rebuilding import Told
+from tests.typed import a_key
 from tests.unit.test_rebuild_seam import services_of
 from tests.unit.test_rollups import World
 
@@ -96,7 +97,7 @@ def test_a_key_that_is_itself_the_origin_and_was_forgotten_does_not_come_back() 
     world.put_owned("b", 0, 1)
     world.read_all()
     for at in range(2):
-        world.change(lambda state: state.forget("device", "a", is_origin=True), at)
+        world.change(lambda state: state.forget(a_key("device", "a"), is_origin=True), at)
     world.put_owned("a", 7, 8)
     world.read_all()
     assert world.rebuilt() == 4

@@ -14,6 +14,7 @@ from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.engine import state as module
 from headwater.processors.engine.state import ShardState
 from headwater.processors.operators.aggregate import ALWAYS
+from tests.typed import a_key
 
 CONTRACT = Contract("r", 1, (Field("k", "string"), Field("ts", "timestamp")), key="k", time="ts")
 ZONES, SITES = (Reference(name, "unused.csv", "k", {name: "string"}) for name in ("zones", "sites"))
@@ -155,13 +156,13 @@ def test_a_forgotten_keys_slots_go_and_its_sets_where_it_is_the_origin(is_origin
     state = full()
     for name in SETS:
         getattr(state, name).add_intervals("x", [(0, 1), (5, 6)], NOW)
-    assert state.forget("k", "x", is_origin=is_origin) == (11 if is_origin else 1)
+    assert state.forget(a_key("k", "x"), is_origin=is_origin) == (11 if is_origin else 1)
     assert len(state.views["ever"]) == 1
     wanted = ["o"] if is_origin else ["o", "x"]
     assert [sorted(getattr(state, name).origins()) for name in SETS] == [wanted] * 5
     assert state.seen.horizon_ms == HORIZON_MS
-    assert state.forget("k", "x", is_origin=is_origin) == 0
-    assert state.forget("other column", "y", is_origin=False) == 0
+    assert state.forget(a_key("k", "x"), is_origin=is_origin) == 0
+    assert state.forget(a_key("other", "y"), is_origin=False) == 0
 
 
 def bound(version: int, pipeline: str = "p") -> dict[str, object]:

@@ -9,6 +9,7 @@ from headwater.processors.erasure.ports import change_state
 from headwater.processors.ports import PipelineStores
 from headwater.processors.shard import flushes, snapshots
 from headwater.processors.shard.worker import ShardWorker
+from tests.typed import a_key
 from tests.unit.test_view_versions import SHARD, Deployments
 
 MOST = 3
@@ -92,7 +93,7 @@ def test_no_state_has_a_key_that_was_forgotten(world: Deployments) -> None:
         if at != 2:
             worker.commit()
     stores = PipelineStores(worker.pipeline, world.ledger, world.objects, world.clock)  # type: ignore[arg-type]  # objects in memory
-    change_state(stores, SHARD, "forget", lambda state: state.forget("device", "d", is_origin=False))
+    change_state(stores, SHARD, "forget", lambda state: state.forget(a_key("device", "d"), is_origin=False))
     (entry,) = world.ledger.shards()
     document, _ = world.ledger.document(flushes.flush_document(SHARD))
     assert set(states(world)) == {entry.state_key, document["key"]}

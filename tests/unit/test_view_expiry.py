@@ -19,6 +19,7 @@ from headwater.processors.definition.windows import tumbling
 from headwater.processors.services import Services
 from headwater.sinks.views.slots import Upsert
 from headwater.testing.dynamodb import MemoryDynamoDB
+from tests.typed import a_key
 from tests.views import AGGREGATES, VIEW, memory, rows_of, store, upsert
 
 KEEP_MS = 120_000
@@ -127,10 +128,10 @@ def test_an_expired_row_is_forgotten_too() -> None:
     writer.write(KEPT, [upsert(device, slot, 1) for device in "ab" for slot in ("s1/0", "s2/0")])
     clock.advance(ENDS_MS)
     dynamodb.delete_item(TableName="views", Key={"pk": {"S": "v#a"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})
-    assert writer.remove(KEPT, "device", "a") == 0
+    assert writer.remove(KEPT, a_key("device", "a")) == 0
     assert {item["pk"]["S"] for item in rows_of(dynamodb)} == {"v#b"}
     assert list(writer.keys(KEPT)) == ["b"]
-    assert writer.remove(KEPT, "device", "b") == 1
+    assert writer.remove(KEPT, a_key("device", "b")) == 1
     assert items(dynamodb) == []
 
 

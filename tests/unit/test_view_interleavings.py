@@ -21,6 +21,7 @@ from headwater.sinks.views.items import Item, part_key
 from headwater.sinks.views.rows import ViewSettings
 from headwater.sinks.views.store import ViewStore
 from headwater.testing.dynamodb import MemoryDynamoDB
+from tests.typed import a_key
 from tests.views import AGGREGATES, VIEW, memory, rows_of, store, upsert
 
 SHARDS = [f"shardId-{number:012d}/0" for number in range(4)]
@@ -125,7 +126,7 @@ class Run:
     def remove(self) -> None:
         for _ in range(100):
             try:
-                self._store().remove(VIEW, "device", "a")
+                self._store().remove(VIEW, a_key("device", "a"))
                 return
             except Retryable:
                 continue

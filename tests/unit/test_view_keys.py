@@ -13,6 +13,7 @@ from headwater.clock import ManualClock
 from headwater.errors import Throttled
 from headwater.sinks.views.items import MAX_KEY_BYTES, ViewSpec
 from headwater.testing.dynamodb import MemoryDynamoDB
+from tests.typed import a_key
 from tests.views import AGGREGATES, VIEW, memory, rows_of, store, upsert
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -162,7 +163,7 @@ def test_a_row_that_begins_while_its_key_is_forgotten_is_listed(before: bool, sp
     def other() -> None:
         (store(dynamodb) if new else known).write(view, [upsert("a", SHARDS[0], 2)])
 
-    assert store(Meanwhile(dynamodb, other, before=before)).remove(view, "device", "a") == 1
+    assert store(Meanwhile(dynamodb, other, before=before)).remove(view, a_key("device", "a")) == 1
     assert [row["n"] for row in store(dynamodb).windows(VIEW, ("a",))] == [3]
     assert list(store(dynamodb).keys(VIEW)) == ["a"]
 

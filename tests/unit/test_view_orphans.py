@@ -21,6 +21,7 @@ from headwater.processors.shard.worker import ShardWorker
 from headwater.sinks.deadletter import DeadLetters
 from headwater.sinks.views.store import ViewStore
 from headwater.stream.record import StreamRecord
+from tests.typed import a_key
 from tests.unit.test_view_versions import CONTRACT, SHARD, START, Deployments
 
 
@@ -237,6 +238,6 @@ def test_many_slots_lie_in_the_bucket() -> None:
     assert "slots" not in world.ledger.document(flush_document(SHARD))[0]
     next_ = FlushJournal(world.ledger, world.objects, ("t", SHARD), 2, "5")
     assert len(next_.orphans("minutes", "6")) == 5_000
-    forget_flushed(world.ledger, world.objects, SHARD, {"minutes": ["device"]}, "device", str(many[-1].key[0]))
+    forget_flushed(world.ledger, world.objects, SHARD, {"minutes": ["device"]}, a_key("device", str(many[-1].key[0])))
     again = FlushJournal(world.ledger, world.objects, ("t", SHARD), 3, "")
     assert len(again.orphans("minutes", "6")) == 20_000 - 1

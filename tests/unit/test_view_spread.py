@@ -15,6 +15,7 @@ from headwater.aggregates.merging import merge, values
 from headwater.errors import Throttled, UsageError
 from headwater.sinks.views.items import Item, ViewSpec, part_key, part_of
 from headwater.testing.dynamodb import MemoryDynamoDB
+from tests.typed import a_key
 from tests.views import AGGREGATES, SPREAD, VIEW, memory, rows_of, store, upsert
 
 SHARDS = [f"shardId-{number:012d}/0" for number in range(7)]
@@ -97,7 +98,7 @@ def forgetting(
     dynamodb, chance = memory(), Random(7).random
 
     def forget() -> None:
-        store(dynamodb).remove(VIEW, "device", "a")
+        store(dynamodb).remove(VIEW, a_key("device", "a"))
 
     events = {"forget": forget, "kill": killed, "throttle": throttled}
     steps = {number: [events[one] for one in what] for number, what in script.items()}
@@ -151,7 +152,7 @@ def test_a_row_that_was_removed_and_begins_again_is_not_taken_for_the_old_one() 
     one, other = (store(dynamodb, chance=random.random) for _ in range(2))
     one.write(VIEW, [upsert("a", "s1/0", 1)])
     other.write(VIEW, [upsert("a", "s1/0", 1)])
-    store(dynamodb).remove(VIEW, "device", "a")
+    store(dynamodb).remove(VIEW, a_key("device", "a"))
     one.write(VIEW, [upsert("a", "s2/0", 2)])
     other.write(VIEW, [upsert("a", "s1/0", 3)])
     (row,) = store(dynamodb).windows(VIEW, ("a",))
@@ -174,11 +175,11 @@ def test_a_key_is_removed_with_its_parts() -> None:
                 store(dynamodb).write(SPREAD, [upsert("a", SHARDS[1], 2)])
             return dynamodb.delete_item(**request)
 
-    assert store(Late()).remove(VIEW, "device", "a") == 1
+    assert store(Late()).remove(VIEW, a_key("device", "a")) == 1
     assert places(dynamodb) == ["v#b", "v@@1#b"]
     dynamodb.delete_item(TableName="views", Key={"pk": {"S": "v#b"}, "sk": {"S": "1970-01-01T00:01:00.000Z"}})
-    assert store(dynamodb).partitions(VIEW, "device", "b") == {"v#b"}
-    store(dynamodb).remove(VIEW, "device", "b")
+    assert store(dynamodb).partitions(VIEW, a_key("device", "b")) == {"v#b"}
+    store(dynamodb).remove(VIEW, a_key("device", "b"))
     assert dynamodb.scan(TableName="views", ConsistentRead=True)["Items"] == []
 
 

@@ -28,6 +28,7 @@ from headwater.sinks.views.store import ViewStore
 from headwater.stream.record import StreamRecord
 from headwater.testing.dynamodb import MemoryDynamoDB
 from headwater.testing.objects import MemoryObjects
+from tests.typed import a_key
 from tests.views import VIEW, memory, partial, store, version
 
 CONTRACT, SHARD, START = load_contract("telemetry"), "shardId-000000000000", 1_762_160_400_000
@@ -165,7 +166,7 @@ def test_a_process_that_was_replaced_brings_back_nothing_that_was_committed() ->
     assert any(view.is_dirty for view in second.engine.state.views.values())
     world.ledger.claim(SHARD, "forget", None, 0)
     store = ViewStore(world.db, "v", world.settings, clock=world.clock)
-    assert store.remove(second.pipeline.views[0].spec, "device", "d") == 3
+    assert store.remove(second.pipeline.views[0].spec, a_key("device", "d")) == 3
     with pytest.raises(Fenced):
         world.flush(second)
     assert world.view() == {}

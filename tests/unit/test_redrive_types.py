@@ -1,0 +1,153 @@
+"""A letter that is sent again is the same event, with the exact value of every type, whatever it was refused for."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pytest
+
+from headwater.clock import ManualClock
+from headwater.codec import encode_batch, encode_kpl, event_json
+from headwater.contract import Contract, conform, parse_contract
+from headwater.contract.types import TYPES
+from headwater.contract.written import EXACT
+from headwater.processors.definition.pipeline import Pipeline
+from headwater.producers.redriving import Redrive
+from headwater.sinks.deadletter import DeadLetters
+from headwater.testing.kinesis import MemoryKinesis
+from headwater.testing.objects import MemoryObjects
+from headwater.testing.pipelines import run_pipeline
+
+FINE = datetime(2026, 3, 1, 12, 0, 0, 5, UTC)
+VALUES: dict[str, list[Any]] = {
+    "string": ['é\n"\\\u2028', "1.50", ""],
+    "boolean": [True, False],
+    "int": [-(2**31)],
+    "long": [2**63 - 1, -(2**63)],
+    "float": [0.10000000149011612, -0.0, 3.4028234663852886e38],
+    "double": [0.1, -0.0, 5e-324, 1.7976931348623157e308, 2.0**60],
+    "timestamp": [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)],
+    "timestamp_us": [FINE, datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC)],
+    "date": [date(1, 1, 1), date(9999, 12, 31)],
+    "time": [time(0), time(23, 59, 59, 999_999)],
+    "uuid": [UUID(int=0), UUID(int=(1 << 128) - 1)],
+    "binary": [b"", b"\0\xff", b"True"],
+    "json": ['{"a":[1.50,0.1234567890123456789,1e400,-0.0,12345678901234567890123]}', '"text"', "[]", "null", "1.0"],
+    "decimal(38, 18)": [Decimal("12345678901234567890.012345678901234567"), Decimal("0E-18"), Decimal("-1.5")],
+    "decimal(38, 0)": [Decimal("9" * 38)],
+    "list<decimal(9, 2)?>": [[Decimal("1.20"), None], []],
+    "list<json>": [['{"a":0.1234567890123456789}', "1.50"]],
+    "struct<a: timestamp_us, b: struct<c: binary?, d: uuid>?>": [
+        {"a": FINE, "b": {"c": b"\xff", "d": UUID(int=7)}},
+        {"a": FINE, "b": None},
+    ],
+    "map<string, list<time>>": [{"k": [time(1, 2, 3, 4)], "": []}],
+    "map<string, double>": [{"k": 0.1, "l": 5e-324}],
+}
+
+
+def contract(kind: str, *, version: int = 1, path: bool = False) -> Contract:
+    bound = ", maximum: 5" if version == 1 else ""
+    where = ", from: deep.x" if path else ""
+    return parse_contract(
+        f"{{name: c, version: {version}, key: k, time: ts, fields: [{{name: k, type: string}}, "
+        f"{{name: ts, type: timestamp}}, {{name: n, type: long{bound}}}, {{name: x, type: '{kind}'{where}}}]}}",
+        "here",
+    )
+
+
+def table(of: Contract, values: list[Any], n: int) -> pa.Table:
+    found = conform(of, pa.Table.from_pylist([{"k": "k", "ts": FINE, "n": n, "x": one} for one in values], _given(of)))
+    assert not found.invalid
+    return found.table
+
+
+def _given(of: Contract) -> pa.Schema:
+    return pa.schema([pa.field(one.name, one.arrow_type) for one in of.fields])
+
+
+def fails(events: pa.Table) -> pa.Table:
+    """A function of a user's that cannot take any event."""
+    raise ValueError("unlucky")
+
+
+def relaxed(of: Contract, *, path: bool = False) -> Contract:
+    return contract(of.field("x").type, version=2, path=path)
+
+
+Way = Callable[[pa.Table, Contract], tuple[list[bytes], Callable[[bytes], Any] | None]]
+
+
+def _python(rows: pa.Table, of: Contract) -> tuple[list[bytes], Callable[[bytes], Any]]:
+    """What a decoder of a format with types of its own gives, such as Avro's."""
+    found = rows.to_pylist()
+    for row in found:
+        row["x"] = UUID(bytes=row["x"]) if of.field("x").type == "uuid" else row["x"]
+    return [str(at).encode() for at in range(len(found))], lambda data: [found[int(data)]]
+
+
+def _deep(rows: pa.Table) -> list[bytes]:
+    """Events as others write them, with the value at a path."""
+    found = [json.loads(line) for line in event_json(rows)]
+    return [json.dumps({"deep": {"x": row.pop("x")}, **row}).encode() for row in found]
+
+
+def _read(data: bytes) -> list[Mapping[str, Any]]:
+    found: Mapping[str, Any] = EXACT.decode(data.decode())
+    return [found]
+
+
+WAYS: dict[str, Way] = {
+    "batch": lambda rows, of: ([encode_batch(rows, of)], None),
+    "json": lambda rows, _: (event_json(rows), None),
+    "array": lambda rows, _: ([b"[" + b",".join(event_json(rows)) + b"]"], None),
+    "kpl": lambda rows, _: ([encode_kpl(event_json(rows), "k", None)], None),
+    "decoded": _python,
+    "decoded json": lambda rows, _: (event_json(rows), _read),
+    "path": lambda rows, _: (_deep(rows), None),
+}
+
+
+def again(run: Any, of: Contract) -> list[bytes]:
+    """Records that a redrive of all letters puts."""
+    kinesis, letters = MemoryKinesis(ManualClock()), DeadLetters(MemoryObjects())
+    kinesis.create_stream(StreamName="s", ShardCount=1)
+    letters.write("p", run.dead_letters)
+    assert letters.redrive("p", Redrive(kinesis, "s", of, ManualClock()).put) == len(run.dead_letters)
+    assert list(letters.list("p")) == []
+    (shard,) = kinesis.list_shards(StreamName="s")["Shards"]
+    at = kinesis.get_shard_iterator(StreamName="s", ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")
+    return [record["Data"] for record in kinesis.get_records(ShardIterator=at["ShardIterator"])["Records"]]
+
+
+def test_each_type_is_here() -> None:
+    kinds = " ".join(VALUES)
+    assert [kind for kind in [*TYPES, "decimal", "list", "map", "struct"] if kind not in kinds] == []
+
+
+@pytest.mark.parametrize("fault", ["a function", "a bound"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", VALUES)
+def test_what_is_sent_again_is_the_same_event(kind: str, way: str, fault: str) -> None:
+    of, path = contract(kind, path=way == "path"), way == "path"
+    rows = table(relaxed(of), VALUES[kind], 9 if fault == "a bound" else 1)
+    records, decoder = WAYS[way](rows, of)
+    pipeline = Pipeline("p", of).lake("p")
+    taking = Pipeline("p", relaxed(of, path=path)).lake("p")
+    if decoder is not None:
+        pipeline, taking = pipeline.decode(decoder), taking.decode(decoder)
+    if fault == "a function":
+        pipeline = pipeline.map(fails, adds={"y": "double"})
+    refused = run_pipeline(pipeline, records)
+    assert (refused.lake.num_rows, len(refused.dead_letters)) == (0, len(VALUES[kind]))
+    still = run_pipeline(pipeline, again(refused, of))
+    assert [one.reason for one in still.dead_letters] == [one.reason for one in refused.dead_letters]
+    taken = run_pipeline(taking, again(still, of))
+    assert taken.dead_letters == []
+    found = taken.lake.column("x")
+    assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, rows["x"].to_pylist()))
+    assert found.type == rows["x"].type
