@@ -15,7 +15,7 @@ from headwater.codec.bounds import MAX_INVALID
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.digest import in_order_of_appearance, rows_digest
 from headwater.codec.ipcguard import check_columns, check_messages, check_schema
-from headwater.codec.jsonrows import event_json
+from headwater.codec.jsonrows import event_bodies
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.errors import InvalidRecord
 
@@ -109,8 +109,11 @@ def is_sealed(data: bytes) -> bool:
     return _CONTRACT in data[:_SCHEMA_BYTES]
 
 
-def decode_batch(data: bytes, contract: Contract) -> Decoded | OtherContract:
-    """Read the Arrow stream of a batch (decompressed). One without our metadata is taken for rows of `contract`."""
+def decode_batch(data: bytes, contract: Contract, *, foreign: bool = False) -> Decoded | OtherContract:
+    """Read the Arrow stream of a batch (decompressed). One without our metadata is taken for rows of `contract`.
+
+    `foreign` as `event_bodies` has it.
+    """
     buffer = pa.py_buffer(data)
     total = check_messages(buffer)
     with pa.ipc.open_stream(buffer) as reader:
@@ -126,7 +129,7 @@ def decode_batch(data: bytes, contract: Contract) -> Decoded | OtherContract:
         version=head.version,
         table=conformed.table,
         rows=kept_rows(total, conformed.invalid),
-        invalid=_with_events(conformed.invalid, table),
+        invalid=_with_events(conformed.invalid, table, contract, foreign=foreign),
         total=total,
         origin=head.origin,
         first_seq=head.first_seq,
@@ -144,10 +147,12 @@ def read_columns(data: bytes) -> pa.Table:
         return check_columns(reader.read_all().replace_schema_metadata(None))
 
 
-def _with_events(invalid: tuple[InvalidRow, ...], table: pa.Table) -> tuple[InvalidRow, ...]:
+def _with_events(
+    invalid: tuple[InvalidRow, ...], table: pa.Table, contract: Contract, *, foreign: bool
+) -> tuple[InvalidRow, ...]:
     if not invalid:
         return ()
-    events = event_json(table.take(pa.array([row.index for row in invalid])))
+    events = event_bodies(table.take(pa.array([row.index for row in invalid])), contract, foreign=foreign)
     return tuple(InvalidRow(row.index, row.reason, event) for row, event in zip(invalid, events, strict=True))
 
 

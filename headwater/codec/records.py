@@ -20,7 +20,7 @@ from headwater.codec.decoded import Decoded, kept_rows, moved
 from headwater.codec.inflate import InflateBudget, is_compressed
 from headwater.codec.jsonrows import decode_payloads, event_texts, is_one_object, object_lines
 from headwater.codec.kpl import MAGIC, is_kpl, user_payloads
-from headwater.codec.rows import EVENT, MAX_EVENTS, Row, Unread, decode_rows, event_record, one_line
+from headwater.codec.rows import EVENT, MAX_EVENTS, Row, Unread, carried, decode_rows, event_record, one_line
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.contract.written import EXACT
 from headwater.errors import InvalidEvent, InvalidRecord
@@ -245,7 +245,7 @@ def _opened(data: bytes, contract: Contract, budget: InflateBudget, decoder: Dec
     if data[0] in _PACKED and is_compressed(data):
         data = budget.decompressed(data) if decoder is None else budget.tried(data)
     if is_arrow(data) and (decoder is None or is_sealed(data)):
-        return decode_batch(data, contract)
+        return decode_batch(data, contract, foreign=decoder is not None)
     text = data.removeprefix(_BOM).strip(_BLANK)
     if text[:1] == b"{" and is_control(text):
         return _control(text, contract)
@@ -263,7 +263,11 @@ def _control(text: bytes, contract: Contract) -> Content:
         return found
     if contract.exact:  # numbers as they are written
         found = decode_control(text, EXACT)
-    row, flat = found.body.get("row"), found.body.get("flat") is True
+    flat = found.body.get("flat") is True
+    try:
+        row = carried(found.body)
+    except RecursionError as error:
+        raise InvalidRecord(one_line(error)) from None
     return decode_rows([row if isinstance(row, dict) else Unread("not a JSON object", text)], contract, flat=flat)
 
 

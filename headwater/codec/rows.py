@@ -18,6 +18,7 @@ import pyarrow as pa
 from headwater.codec.bounds import TextBudget, TooLarge, bounded, row_bytes
 from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
+from headwater.codec.tagged import tagged, untagged
 from headwater.contract import Contract, InvalidRow
 from headwater.contract.rowcolumns import conform_columns, conform_events, conform_rows
 from headwater.contract.selection import select_columns, values_within
@@ -35,6 +36,7 @@ __all__ = [
     "RowColumns",
     "Unread",
     "Values",
+    "carried",
     "decode_rows",
     "event_record",
     "lacks_time",
@@ -300,7 +302,10 @@ def event_record(row: Row, *, flat: bool) -> bytes:
 
     `flat` is for the contract's own names, as when a user's function failed on a decoded event.
     """
-    body = {"row": dict(row), "flat": flat}
+    body: dict[str, Any] = {"row": dict(row), "flat": flat}
+    with suppress(ValueError, TypeError, RecursionError):
+        found, has_tags = tagged(body["row"])
+        body = {"row": found, "flat": flat, "typed": True} if has_tags else body
     with suppress(ValueError, TypeError, RecursionError):  # of what JSON lacks, as below
         return encode_control(EVENT, body)
     try:
@@ -331,8 +336,13 @@ def unwrapped_flat(event: bytes) -> tuple[object, bool]:
     """Return what `unwrapped` does, and whether that row has the contract's own names."""
     found = json.loads(event)
     if isinstance(found, dict) and isinstance(found.get("$headwater"), dict):
-        return found["$headwater"].get("row"), found["$headwater"].get("flat") is True
+        return carried(found["$headwater"]), found["$headwater"].get("flat") is True
     return found, False
+
+
+def carried(body: Mapping[str, Any]) -> object:
+    """Return the row in the body of what `event_record` wrote."""
+    return untagged(body.get("row")) if body.get("typed") is True else body.get("row")
 
 
 def one_line(error: str | Exception) -> str:

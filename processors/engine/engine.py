@@ -5,7 +5,6 @@ records were cut into calls: no I/O, no clock and no randomness may enter. It is
 ends in rows, in counts or in dead letters, and what it makes is bounded (`bounds`).
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.arrays import Ints, Mask, times
-from headwater.codec import Control, OtherContract, event_json
-from headwater.codec.rows import event_record
+from headwater.codec import Control, OtherContract, event_bodies
 from headwater.errors import InvalidRecord, UsageError
 from headwater.lineage.origins import sorted_rows
 from headwater.processors.definition.parts import Enrich, Map, Where
@@ -311,11 +309,9 @@ class Engine:
 
     def _bodies(self, table: pa.Table) -> list[bytes]:
         """Return each event as a record that `dlq redrive` can put."""
-        bodies = event_json(table.select(self.pipeline.contract.arrow_schema.names))
-        if self.pipeline.decoder is None and not self.pipeline.contract.selects:
-            return bodies
-        # the event in the contract's own names is not how the stream's writers write it
-        return [event_record(json.loads(body), flat=True) for body in bodies]
+        contract = self.pipeline.contract
+        own = table.select(contract.arrow_schema.names)
+        return event_bodies(own, contract, foreign=self.pipeline.decoder is not None)
 
     def _exclude(self, rows: EventRows) -> None:
         codes = rows.identities.codes

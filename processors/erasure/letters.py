@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date, time
 from decimal import Decimal
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +34,7 @@ _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt]")
 _CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]")
 _TOKEN = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.,+Z-]*|[\w.:+-]+")
 """What may be a key that is no text, within one."""
-_PLAIN = str | int | float | Decimal
+_PLAIN = str | int | float | Decimal | date | time | UUID
 _BLANK = b"\xef\xbb\xbf \t\n\r\x0b\f\0\x1e"
 
 

@@ -4,7 +4,6 @@ Every string column comes out dictionary-encoded with int32 codes and one dictio
 on codes. Whatever a record holds, it is decoded, a `Poison`, or a control record; nothing is raised.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -26,7 +25,7 @@ from headwater.codec import (
     decode_contents,
     decode_units,
     decoder_units,
-    event_json,
+    event_bodies,
     is_plain,
     is_plain_object,
     json_payloads,
@@ -34,7 +33,7 @@ from headwater.codec import (
     row_units,
 )
 from headwater.codec.decoded import moved
-from headwater.codec.rows import Arriving, Gathered, Row, Unread, event_record, lacks_time, rows_of_each, with_arrival
+from headwater.codec.rows import Arriving, Gathered, Row, Unread, lacks_time, rows_of_each, with_arrival
 from headwater.contract import Contract
 from headwater.contract.checks import long_texts
 from headwater.errors import InvalidRecord
@@ -244,9 +243,7 @@ def _sound(decoded: Decoded, arrived_ms: int, contract: Contract, *, foreign: bo
     reasons = dict[int, str]()
     for reason, mask in bad.items():
         reasons |= dict.fromkeys(np.flatnonzero(mask).tolist(), reason)
-    events = event_json(decoded.table.filter(pa.array(faulty)))
-    if foreign:
-        events = [event_record(json.loads(event), flat=True) for event in events]
+    events = event_bodies(decoded.table.filter(pa.array(faulty)), contract, foreign=foreign)
     places = np.asarray(decoded.rows, np.int64)
     more = [InvalidRow(int(places[at]), reasons[at], event) for at, event in zip(sorted(reasons), events, strict=True)]
     invalid = tuple(sorted([*decoded.invalid, *more], key=lambda row: row.index))

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +13,6 @@ from headwater.commands.local.embedded import EmbeddedAws
 from headwater.commands.local.provision import provision
 from headwater.config import Settings
 from headwater.contract import Contract, parse_contract
-from headwater.contract.types import NOT_KEYS, TYPES
 from headwater.processors.alerts import above
 from headwater.processors.alerts.machine import State
 from headwater.processors.alerts.store import Entry
@@ -27,34 +25,13 @@ from headwater.processors.viewtables.following import follow
 from headwater.sinks.lake.compaction import CompactionSizes
 from tests.integration.test_lake_users import process
 from tests.lake import aws
+from tests.unit.test_key_values import KEYS
 
 __all__ = ["aws"]
 """Fixtures."""
 
-KEYS: dict[str, tuple[list[Any], str]] = {
-    "string": (["a", "a ", "A"], "a"),
-    "boolean": ([True, False], "true"),
-    "int": ([7, 77, -7], "07"),
-    "long": ([2**62, 2**62 - 1, 0], "4611686018427387904"),
-    "float": ([0.1, 0.10000001, -0.1], "0.10"),
-    "double": ([1e22, 1.0000000000000002e22, 0.0], "1e22"),
-    "timestamp": ([1_790_000_000_001, 1_790_000_000_002, 1_790_000_000_000], "2026-09-21T15:13:20.001+00:00"),
-    "timestamp_us": (
-        ["2026-09-21T14:13:20.000001Z", "2026-09-21T14:13:20.000002Z", "2026-09-21T14:13:20Z"],
-        "2026-09-21T16:13:20.000001+02:00",
-    ),
-    "date": (["2026-03-01", "2026-03-02", "1969-12-31"], "2026-03-01"),
-    "time": (["12:00:00.5", "12:00:00.500001", "00:00:00"], "12:00:00.500"),
-    "uuid": (
-        ["00000000-0000-0000-0000-0000000000ff", "ff000000-0000-0000-0000-000000000000"],
-        "00000000-0000-0000-0000-0000000000FF",
-    ),
-    "decimal(38, 10)": (
-        ["1.5", "1.5000000001", "1234567890123456789012345678.0123456789"],
-        "1.50",
-    ),
-}
-"""Keys by type, the first of which is forgotten, and another way of writing it."""
+KINDS = ("timestamp", "time", "uuid", "decimal(38, 10)")
+"""Types of keys whose texts differ from place to place; all are in `tests/unit/test_key_values.py`."""
 
 
 def contract(kind: str) -> Contract:
@@ -70,11 +47,7 @@ def environment(aws: EmbeddedAws) -> Iterator[Mapping[str, str]]:
         yield aws.environment
 
 
-def test_each_type_that_a_key_can_have_is_here() -> None:
-    assert {kind.partition("(")[0] for kind in KEYS} == {*TYPES, "decimal"} - NOT_KEYS
-
-
-@pytest.fixture(params=KEYS)
+@pytest.fixture(params=KINDS)
 def services(request: pytest.FixtureRequest, environment: Mapping[str, str]) -> Services:
     """Two hours of events and of broken ones, in live and in compacted files, views, their tables and alerts.
 

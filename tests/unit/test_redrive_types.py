@@ -21,6 +21,7 @@ from headwater.sinks.deadletter import DeadLetters
 from headwater.testing.kinesis import MemoryKinesis
 from headwater.testing.objects import MemoryObjects
 from headwater.testing.pipelines import run_pipeline
+from tests.typed import ipc
 
 FINE = datetime(2026, 3, 1, 12, 0, 0, 5, UTC)
 VALUES: dict[str, list[Any]] = {
@@ -51,11 +52,13 @@ VALUES: dict[str, list[Any]] = {
 
 
 def contract(kind: str, *, version: int = 1, path: bool = False) -> Contract:
+    """A contract with a field of the type, and, where events come as others write them, times in a format of theirs."""
     bound = ", maximum: 5" if version == 1 else ""
     where = ", from: deep.x" if path else ""
+    ts = ", format: '%d.%m.%Y %H:%M:%S'" if path else ""
     return parse_contract(
         f"{{name: c, version: {version}, key: k, time: ts, fields: [{{name: k, type: string}}, "
-        f"{{name: ts, type: timestamp}}, {{name: n, type: long{bound}}}, {{name: x, type: '{kind}'{where}}}]}}",
+        f"{{name: ts, type: timestamp{ts}}}, {{name: n, type: long{bound}}}, {{name: x, type: '{kind}'{where}}}]}}",
         "here",
     )
 
@@ -93,7 +96,21 @@ def _python(rows: pa.Table, of: Contract) -> tuple[list[bytes], Callable[[bytes]
 def _deep(rows: pa.Table) -> list[bytes]:
     """Events as others write them, with the value at a path."""
     found = [json.loads(line) for line in event_json(rows)]
-    return [json.dumps({"deep": {"x": row.pop("x")}, **row}).encode() for row in found]
+    return [json.dumps({"deep": {"x": row.pop("x")}, **row, "ts": "01.03.2026 12:00:00"}).encode() for row in found]
+
+
+def _arrow(rows: pa.Table) -> bytes:
+    """An Arrow stream with other types for the same bytes."""
+    kind = rows.schema.field("x").type
+    if pa.types.is_fixed_size_binary(kind):
+        rows = rows.set_column(3, "x", rows["x"].cast(pa.binary()))
+    return ipc(rows)
+
+
+def _csv(data: bytes) -> list[Mapping[str, Any]]:
+    """What a decoder of lines makes of them, and of nothing else."""
+    k, ts, n, x = data.decode().split(",")
+    return [{"k": k, "ts": ts, "n": n, "x": x}]
 
 
 def _read(data: bytes) -> list[Mapping[str, Any]]:
@@ -108,6 +125,9 @@ WAYS: dict[str, Way] = {
     "kpl": lambda rows, _: ([encode_kpl(event_json(rows), "k", None)], None),
     "decoded": _python,
     "decoded json": lambda rows, _: (event_json(rows), _read),
+    "batch beside others": lambda rows, of: ([encode_batch(rows, of)], None),
+    "batch beside a decoder": lambda rows, of: ([encode_batch(rows, of)], _csv),
+    "arrow of others": lambda rows, _: ([_arrow(rows)], None),
     "path": lambda rows, _: (_deep(rows), None),
 }
 
@@ -133,7 +153,8 @@ def test_each_type_is_here() -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", VALUES)
 def test_what_is_sent_again_is_the_same_event(kind: str, way: str, fault: str) -> None:
-    of, path = contract(kind, path=way == "path"), way == "path"
+    path = way in ("path", "batch beside others")
+    of = contract(kind, path=path)
     rows = table(relaxed(of), VALUES[kind], 9 if fault == "a bound" else 1)
     records, decoder = WAYS[way](rows, of)
     pipeline = Pipeline("p", of).lake("p")
@@ -150,4 +171,4 @@ def test_what_is_sent_again_is_the_same_event(kind: str, way: str, fault: str) -
     assert taken.dead_letters == []
     found = taken.lake.column("x")
     assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, rows["x"].to_pylist()))
-    assert found.type == rows["x"].type
+    assert {*taken.lake.column("ts").to_pylist()} == {FINE.replace(microsecond=0)}

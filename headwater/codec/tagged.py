@@ -1,0 +1,99 @@
+"""Write values of Python that JSON has no type for into JSON, and read them back as they were. Pure.
+
+So that an event that a decoder gave is read the second time just as it was the first: bytes may be a UUID, a tuple a
+pair of a map, a number one of any digits.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from headwater.contract.scalars import DECIMAL_TEXT
+
+__all__ = ["tagged", "untagged"]
+
+_NUMBER = re.compile(DECIMAL_TEXT, re.ASCII)
+
+
+def tagged(value: Any) -> tuple[Any, bool]:
+    """Return a value with texts in place of what JSON lacks, and whether there are any.
+
+    >>> tagged({"a": [1, b"x"]})
+    ({'a': [1, {'$bytes': 'eA=='}]}, True)
+    """
+    found: list[str] = []
+    return _tagged(value, found), bool(found)
+
+
+def _tagged(value: Any, found: list[str]) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        made = {str(name): _tagged(one, found) for name, one in value.items()}
+        return {"$": made} if _is_tag(made) else made
+    if isinstance(value, list):
+        return [_tagged(one, found) for one in value]
+    if isinstance(value, tuple):
+        found.append("tuple")
+        return {"$tuple": [_tagged(one, found) for one in value]}
+    for name, (kinds, write, _) in _TAGS.items():
+        if isinstance(value, kinds):
+            found.append(name)
+            return {f"${name}": write(value)}
+    return value
+
+
+def untagged(value: Any) -> Any:
+    """Return what `tagged` was given. Of what it cannot have written the text stays.
+
+    >>> untagged({"a": [1, {"$bytes": "eA=="}]})
+    {'a': [1, b'x']}
+    """
+    if isinstance(value, list):
+        return [untagged(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if not _is_tag(value):
+        return {name: untagged(one) for name, one in value.items()}
+    ((name, held),) = value.items()
+    if name == "$" and isinstance(held, dict):
+        return {name: untagged(one) for name, one in held.items()}
+    if name == "$tuple" and isinstance(held, list):
+        return tuple(untagged(one) for one in held)
+    if name[1:] not in _TAGS or not isinstance(held, str):
+        return held
+    try:
+        return _TAGS[name[1:]][2](held)
+    except (ValueError, binascii.Error):
+        return held
+
+
+def _is_tag(value: Mapping[str, Any]) -> bool:
+    return len(value) == 1 and next(iter(value)).startswith("$")
+
+
+def _decimal(text: str) -> Decimal:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return Decimal(text)
+
+
+_Tag = tuple[type | tuple[type, ...], Callable[[Any], str], Callable[[str], object]]
+_TAGS: dict[str, _Tag] = {
+    "bytes": (
+        (bytes, bytearray, memoryview),
+        lambda value: base64.b64encode(value).decode(),
+        lambda text: base64.b64decode(text, validate=True),
+    ),
+    "decimal": (Decimal, str, _decimal),
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, time.isoformat, time.fromisoformat),
+    "uuid": (UUID, str, UUID),
+}
+"""The types, how each is written, and read. A datetime is a date, too, and comes first."""
