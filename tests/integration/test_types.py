@@ -13,6 +13,7 @@ from headwater.codec import Decoded, decode_record, encode_batch
 from headwater.config import Settings
 from headwater.contract import Contract, conform, parse_contract
 from headwater.contract.iceberg import iceberg_schema
+from headwater.contract.keyvalues import KeyValue
 from headwater.processors.replay.chunk import as_contract
 from headwater.sinks.lake.buffer import LakeBuffer
 from headwater.sinks.lake.catalog import IcebergTable, ensure_table, open_table
@@ -27,6 +28,8 @@ __all__ = ["aws", "settings"]
 """Fixtures."""
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OTHER = {"uuid": str(UUID(int=3)), "decimal(5, 2)": "1.21", "timestamp_us": "2026-03-01T12:00:00.000001Z"}
+"""Keys that no row has."""
 TYPES: dict[str, list[Any]] = {
     "decimal(9, 2)": [Decimal("-1.50"), None, Decimal("9999999.99")],
     "decimal(38, 10)": [Decimal("1234567890123456789012345678.0123456789"), None, Decimal("0E-10")],
@@ -127,9 +130,9 @@ def test_the_lake_has_what_was_put(settings: Settings, key: str) -> None:
     replace_files(table, [task.file for task in tasks], made.files, {})
     assert made.rows == 6
     assert read(settings, wider) == [2 * values for values in later]
-    text = str(keys) if key != "timestamp_us" else "2026-03-01 12:00:00.000000Z"
+    gone_key, another = KeyValue(of.field("k"), str(keys)), KeyValue(of.field("k"), OTHER[key])
     one = tasks[:1]
-    gone = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(one, "lake/types/d", without=text)
+    gone = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(one, "lake/types/d", without=gone_key.among)
     assert (gone.rows, gone.left_out.num_rows) == (0, 3)
-    kept = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(one, "lake/types/e", without="another")
+    kept = Rewriter(table, objects(settings), SortOrder("k", "ts")).rewrite(one, "lake/types/e", without=another.among)
     assert (kept.rows, kept.left_out.num_rows) == (3, 0)

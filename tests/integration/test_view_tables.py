@@ -36,6 +36,7 @@ from headwater.sinks.lake.reading import plan
 from tests.cli import headwater
 from tests.integration.test_lake_users import process, produce
 from tests.lake import NOON, aws, contract, delete_rows, settings
+from tests.typed import a_key
 from tests.viewtables import MINUTE, LakeWorld
 
 __all__ = ["aws", "settings"]
@@ -266,14 +267,14 @@ def test_a_forgotten_key_takes_the_tables_with_it(world: LakeWorld) -> None:
     ports: Any = SimpleNamespace(stores=world.reader.stores, view_tables=lambda: names, drop_table=dropped)
     (straggler, *_) = [one for one in world.objects.list("lake/minutes/data/") if one.endswith(".parquet")]
     body = world.objects.get(straggler)
-    assert left_in_view_tables(ports, "d1")
+    assert left_in_view_tables(ports, a_key("device", "d1"))
     assert drop_view_tables(ports) == names
     assert [one for name in names for one in world.objects.list(f"lake/{name}/")] == []
     world.objects.put(straggler, body)
-    (left,) = left_in_view_tables(ports, "d1")
+    (left,) = left_in_view_tables(ports, a_key("device", "d1"))
     assert left.endswith(f"{straggler}: call it again")
     drop_view_tables(ports)
-    assert left_in_view_tables(ports, "d1") == []
+    assert left_in_view_tables(ports, a_key("device", "d1")) == []
     assert [one.rows for one in world.follow()] == [6, 2]
     assert world.wrong() == []
 
