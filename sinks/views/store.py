@@ -65,6 +65,7 @@ class ViewStore(ViewRows):
     [1]
     >>> store.write(view, [Upsert(("d3",), 60_000, 120_000, "shard-0/0", "7", partial)]).skipped
     1
+    >>> from headwater.contract import Field
     >>> store.remove(view, KeyValue(Field("device", "string"), "d3"))
     1
     """
