@@ -41,15 +41,19 @@ def init(name: Annotated[str, typer.Argument(help="The project's name, and its f
         file.write_text(text.replace("starter", plain), encoding="utf-8")
     sys.stdout.write(
         f"{folder} is made. Go there, and then:\n\n"
-        "  headwater check pipeline.py --sample sample.ndjson    does the pipeline fit its events?\n"
-        "  pytest                                                its tests, in memory\n"
-        "  HEADWATER_PIPELINE=pipeline.py headwater up           all of it on this machine\n"
+        "does the pipeline fit its events?\n    headwater check pipeline.py --sample sample.ndjson\n"
+        "its tests, in memory:\n    pytest\n"
+        "all of it on this machine:\n    HEADWATER_PIPELINE=pipeline.py headwater up\n"
     )
 
 
 def check(
     pipeline: Annotated[
-        str | None, typer.Argument(help="file.py, file.py:object or module:object; HEADWATER_PIPELINE by default.")
+        str | None,
+        typer.Argument(
+            help="file.py, file.py:object or module:object; by default HEADWATER_PIPELINE, else ./pipeline.py, "
+            "else the example that is shipped."
+        ),
     ] = None,
     sample: Annotated[
         str | None, typer.Option(help="Events to try it on: NDJSON, CSV or Parquet, - is stdin; 100,000 at most.")
@@ -66,7 +70,9 @@ def check(
     from headwater.processors.references import check_sources
     from headwater.testing.pipelines import function_faults
 
-    made = load(pipeline or read_settings().pipeline)
+    settings = read_settings()
+    here = "pipeline" not in settings.model_fields_set and Path("pipeline.py").is_file()
+    made = load(pipeline or ("pipeline.py" if here else settings.pipeline))
     check_sources(made)
     if faults := function_faults(made):
         raise UsageError(f"pipeline {made.name}: {'; '.join(faults)}")

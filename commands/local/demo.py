@@ -134,7 +134,8 @@ class Demo:
     def __init__(self, pipeline: Pipeline, settings: Settings, demo: DemoSettings, clock: Clock) -> None:
         _check(pipeline)
         self._pipeline = pipeline
-        self._settings = settings.model_copy(update={"commit_seconds": 3.0, "view_flush_seconds": 3.0})
+        # views are looked at in the end: flushed with each commit alone, they leave the machine to the events
+        self._settings = settings.model_copy(update={"view_flush_seconds": settings.commit_seconds})
         self._demo = demo
         self._clock = clock
         self.progress = DemoProgress()

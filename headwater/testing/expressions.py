@@ -134,7 +134,8 @@ def updated(item: Item, options: Values) -> Item:
 def copied(value: Any) -> Any:
     """Return a copy of a value in wire format: several times faster than deepcopy, which knows no such shape."""
     if isinstance(value, dict):
-        return {name: copied(one) for name, one in value.items()}
+        # most of it are texts, which are their own copies: a call for each would take half of the time
+        return {name: one if isinstance(one, str | bytes) else copied(one) for name, one in value.items()}
     if isinstance(value, list):
         return [copied(one) for one in value]
     return value

@@ -4,7 +4,7 @@ A row that a request does not put is left to the caller, who puts it by itself a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from operator import add
 from threading import Lock
 
@@ -53,7 +53,8 @@ def place_slots(known: Item, newer: Mapping[str, Upsert], most_bytes: int, chanc
     """Return the item with the new slots in it, and the names of those that go into items of their own."""
     slots = dict(known.slots) | {n: Slot(u.version, u.partial) for n, u in newer.items() if n not in known.more}
     more = dict(known.more) | {n: u.version for n, u in newer.items() if n in known.more}
-    planned = Item(known.rev + 1 if known.rev else viewitems.first_rev(chance), slots, more)
+    rev = known.rev + 1 if known.rev else viewitems.first_rev(chance)
+    planned = Item(rev, slots, more, key_is_listed=known.key_is_listed)
     for name in sorted((n for n in newer if n in slots), key=lambda n: (-len(slots[n].partial), n)):
         if planned.size <= most_bytes:
             break
@@ -80,15 +81,15 @@ def write_together(
             continue
         planned[at] = known, item
         puts[at] = viewitems.row_item(view, next(iter(newer.values())), item, ()), known.rev
-    report, births = WriteReport(), Known()
+    births, left_behind = Known(), 0
     for at in table.put_together(puts):
         known, item = planned[at]
         if not known.rev:
             cache.drop(at)
-        cache.put(at, replace(item, key_is_listed=known.key_is_listed))
+        cache.put(at, item)
         births[at] = item.birth
-        report += WriteReport(written=1, behind=behind(known, rows[at]))
-    return report, births
+        left_behind += behind(known, rows[at])
+    return WriteReport(written=len(births), behind=left_behind), births
 
 
 @dataclass(eq=False)

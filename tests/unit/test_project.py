@@ -41,6 +41,16 @@ def test_what_init_makes_fits_itself(project: Path) -> None:
     assert "tried on no events" in called("check", str(project / "pipeline.py")).out
 
 
+def test_check_without_a_file_is_of_the_one_that_is_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the settings name another; where neither is, of the example that is shipped."""
+    shipped = called("check").out.splitlines()[0]
+    assert "fits contract telemetry" in shipped
+    monkeypatch.chdir(project)
+    assert called("check").out.startswith("pipeline plant fits")
+    (project / "other.py").write_text(HEAD + "made = made.lake('p')\n")
+    assert called("check", environment={"HEADWATER_PIPELINE": "other.py:made"}).out.startswith("pipeline p fits")
+
+
 @pytest.mark.parametrize("name", ["plant", "Bad", "a b", "-a", "ä", "x" * 65])
 def test_a_name_that_cannot_be_and_a_folder_that_is_there(name: str, project: Path) -> None:
     """Nothing is overwritten."""
