@@ -34,7 +34,6 @@ def main() -> None:
         ".s3.access-key-id": "x",
         ".s3.secret-access-key": "x",
         ".client.region": "us-east-1",
-        ".cache-enabled": "false",
     }
     own = {
         "spark.jars": jars,
@@ -47,7 +46,10 @@ def main() -> None:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
     }
     builder = SparkSession.builder.master("local[1]")
-    for name, value in [*own.items(), *((f"spark.sql.catalog.lake{key}", one) for key, one in lake.items())]:
+    # `beside` is as Spark makes it: a statement goes on with the table that it has begun with
+    catalogs = {"lake": lake | {".cache-enabled": "false"}, "beside": lake}
+    of = [(f"spark.sql.catalog.{name}{key}", one) for name, options in catalogs.items() for key, one in options.items()]
+    for name, value in [*own.items(), *of]:
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     for line in sys.stdin:

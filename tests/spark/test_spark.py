@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from threading import Event, Thread
 
 import pytest
 
 from headwater.aws import client
 from headwater.commands.local.embedded import EmbeddedAws
 from headwater.config import Settings
+from headwater.errors import Retryable
 from tests.integration.test_readers import compare
 from tests.kcl_servers import rest_catalog
 from tests.lake import Between, aws
@@ -89,3 +92,35 @@ def test_what_spark_rewrites_and_deletes_between_two_sightings_stays_so(
     lake.publish(6)
     session.run(f"CALL lake.system.rollback_to_snapshot('{name}', {kept['snapshot_id']})")
     assert lake.settle() == whole + Counter(range(36, 42))
+
+
+def test_spark_deletes_merges_and_rewrites_while_a_publisher_commits(
+    session: Spark, settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    """Each statement gets through, though files are added to the rows that it looks at all the while."""
+    own = settings.model_copy(update={"database": f"r{abs(hash(request.node.name)) % 10**8}"})
+    lake, table, name = Between(own), f"beside.{own.database}.metric", f"{own.database}.metric"
+    lake.publish(1)
+    stop, published = Event(), [1]
+
+    def go_on() -> None:
+        while not stop.wait(0.3):
+            with suppress(Retryable):
+                lake.publish(published[-1] + 1)
+            published.append(published[-1] + 1)
+
+    going = Thread(target=go_on)
+    going.start()
+    try:
+        session.run(f"DELETE FROM {table} WHERE status IN (6, 7)")
+        session.run(f"UPDATE {table} SET device = 'other' WHERE status = 9")
+        merged = "ON t.status = u.status WHEN MATCHED THEN DELETE"
+        session.run(f"MERGE INTO {table} t USING (SELECT 8 AS status) u {merged}")
+        session.run(f"CALL beside.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))")
+        during = len(published)
+    finally:
+        stop.set()
+        going.join()
+    assert during > 4
+    assert lake.settle() == Counter(range(9, 6 * published[-1] + 6))
+    assert lake.readded == 0
