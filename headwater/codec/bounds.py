@@ -67,15 +67,15 @@ def container_count(text: bytes) -> int:
     return text.count(b"{") + text.count(b"[")
 
 
-def check_containers(text: bytes) -> None:
-    """Raise InvalidRecord for JSON of more than `MAX_CONTAINERS` objects and lists, before it is read."""
-    if len(text) > _SMALL and container_count(text) > MAX_CONTAINERS:
-        raise InvalidRecord(f"JSON of more than {MAX_CONTAINERS} objects and lists")
+def check_containers(text: bytes, most: int = MAX_CONTAINERS) -> None:
+    """Raise InvalidRecord for JSON of more than `most` objects and lists, before it is read."""
+    if len(text) > _SMALL and container_count(text) > most:
+        raise InvalidRecord(f"JSON of more than {most} objects and lists")
 
 
-def check_values(text: bytes) -> None:
+def check_values(text: bytes, most: int = MAX_CONTAINERS) -> None:
     """Raise InvalidRecord for JSON of too many values of any kind, of all of which there are objects at once."""
-    check_containers(text)
+    check_containers(text, most)
     if len(text) <= _SMALL:
         return
     if text.count(b",") > _MOST_LISTED or text.count(b":") > MAX_VALUES + _MOST_NAMED * container_count(text):

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import chain
+from itertools import chain, count
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.json_format import ParseDict, ParseError
@@ -59,14 +59,16 @@ _IDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "p
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
-_PART = 1_000
+_PART = 500
 """Items of a large body in JSON that are read at once; each is there three times meanwhile."""
-_LARGE = 4 << 20
+_LARGE = 1 << 20
+_MOST_CONTAINERS = 700_000
+"""Objects and lists of a body in JSON, all of which are there at once: 16 MiB of short attributes have 650,000."""
 _MOST_POINTS = 4_096
 _PART_BYTES = 1 << 20
 """Bytes of a body in protobuf that are read at once."""
 _MOST_VALUES = 100_000
-"""Values of one item: each takes half a kilobyte until it is text."""
+"""Values of one item, in JSON of the items that are read at once: each takes half a kilobyte until it is text."""
 _LIST, _ITEMS = 1, 2
 """The numbers of a request's list of resources, and of the list within a resource and within a scope."""
 
@@ -117,7 +119,7 @@ def parse_json(body: bytes, contract: str, nesting: int) -> Iterator[Message | U
     """
     signal = SIGNALS[contract]
     try:
-        check_values(body)
+        check_values(body, _MOST_CONTAINERS)
         found = json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not an OTLP request in JSON: {one_line(error)}") from None
@@ -128,7 +130,7 @@ def parse_json(body: bytes, contract: str, nesting: int) -> Iterator[Message | U
     for part in _parts(found, signal, _PART) if len(body) > _LARGE else [found]:
         try:
             yield _from_json(part, signal, nesting)
-        except InvalidRecord:
+        except InvalidRecord:  # of one of its items, or all together have too many values
             yield from _json_items(part, signal, nesting)
     yield from _unknown_parts(found, signal)
 
@@ -142,23 +144,28 @@ def _from_json(found: dict[str, Any], signal: Signal, nesting: int) -> Message:
     made: Message = signal.request()
     try:
         ParseDict(
-            _with_ids(found, 2 * nesting + 20), made, ignore_unknown_fields=True, max_recursion_depth=2 * nesting + 20
+            _with_ids(found, 2 * nesting + 20, count()),
+            made,
+            ignore_unknown_fields=True,
+            max_recursion_depth=2 * nesting + 20,
         )
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, ParseError) as error:
         raise InvalidRecord(f"not an OTLP request in JSON: {one_line(error)[:200]}") from None
     return made
 
 
-def _with_ids(value: Any, depth: int) -> Any:
-    """Return the value with hexadecimal ids in base64, as protobuf's own JSON has bytes."""
+def _with_ids(value: Any, depth: int, made: Iterator[int]) -> Any:
+    """Return the value with hexadecimal ids in base64, as protobuf's own JSON has bytes; count what is made."""
+    if not isinstance(value, (dict, list)):
+        return value
     if not depth:
         raise ValueError("nested too deeply")
+    if next(made) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_VALUES} values")
     if isinstance(value, list):
-        return [_with_ids(one, depth - 1) for one in value]
-    if not isinstance(value, dict):
-        return value
+        return [_with_ids(one, depth - 1, made) for one in value]
     return {
-        name: _id(name, one) if name in _IDS and isinstance(one, str) else _with_ids(one, depth - 1)
+        name: _id(name, one) if name in _IDS and isinstance(one, str) else _with_ids(one, depth - 1, made)
         for name, one in value.items()
     }
 
