@@ -21,9 +21,9 @@ from headwater.config import GatewaySettings
 from headwater.errors import InvalidRecord
 from headwater.formats.framing import uvarint
 from tests.gateway import event, served
+from tests.memory import MIB, resident
 from tests.typed import ipc
 
-MIB = 1 << 20
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 ARROW, OTLP, PROTOBUF = "application/vnd.apache.arrow.stream", "application/json", "application/x-protobuf"
 LOGS = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":['
@@ -67,14 +67,8 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
             process.wait(60)
 
 
-def resident(process: object, what: str) -> int:
-    """A process's memory now (VmRSS), or the most so far (VmHWM), in bytes."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(what))
-
-
 def peak(process: int) -> int:
-    return resident(process, "VmHWM")
+    return resident("VmHWM", process)
 
 
 def post(
@@ -229,8 +223,9 @@ from headwater.producers.gateway.bodies import BodyLimits, event_bytes, format_o
 from headwater.producers.gateway.otlpbodies import export_bytes, parse_export
 from headwater.web.problems import Problem
 from tests.gateway import TELEMETRY
+from tests.memory import resident
 from tests.unit import test_gateway_memory
-from tests.unit.test_gateway_memory import LOGS, WARM, resident
+from tests.unit.test_gateway_memory import LOGS, WARM
 
 settings, logs = GatewaySettings(), load_contract("otel_logs")
 for kind, body in WARM:  # what is imported once
@@ -242,7 +237,7 @@ for name, make in getattr(test_gateway_memory, sys.argv[1]).items():
         otlp = name.startswith("OTLP")
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
-        before = resident("self", "VmRSS")
+        before = resident("VmRSS")
         needs = export_bytes(body, 100_000) if otlp else event_bytes(body, format_of(kind), 100_000)
         try:
             if otlp:
@@ -251,7 +246,7 @@ for name, make in getattr(test_gateway_memory, sys.argv[1]).items():
                 parse_body(body, format_of(kind), TELEMETRY, BodyLimits())
         except (Problem, TooLarge):
             pass
-        taken = resident("self", "VmHWM") - before
+        taken = resident("VmHWM") - before
         print(name, taken >> 20, needs >> 20, sep="|", flush=True)
         os._exit(0)
     os.wait()

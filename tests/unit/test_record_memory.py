@@ -1,12 +1,8 @@
 """Hold what one record becomes in memory to its bound, whatever is in it."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pyarrow as pa
 import zstandard
@@ -18,6 +14,7 @@ from headwater.processors.engine.engine import Engine
 from headwater.processors.engine.state import ShardState
 from headwater.processors.operators.enrich import ReferenceTable
 from headwater.stream.record import StreamRecord
+from tests.memory import measured, tell
 from tests.typed import ipc
 
 SIZE = 64 << 20
@@ -66,43 +63,21 @@ def no_reference(name: str, uri: str) -> ReferenceTable:
     raise LookupError(name, uri)
 
 
-def resident(what: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith(what))
-
-
-def measure(make: Callable[[], bytes]) -> tuple[int, float]:
-    """MiB at the peak of one engine step over the record, beyond what was there, and seconds of CPU."""
+def step_over(make: Callable[[], bytes]) -> Callable[[], object]:
+    """One engine step over the record."""
     pipeline = Pipeline("p", CONTRACT).lake("p")
     data = zstandard.compress(make())
-    Path("/proc/self/clear_refs").write_text("5")
-    before, began = resident("VmRSS"), time.process_time()
     engine = Engine(pipeline, "shard-0", ShardState(pipeline), no_reference)
-    engine.process([StreamRecord("shard-0", "1", NOON + 1_000, "k", data)])
-    return resident("VmHWM") - before, time.process_time() - began
-
-
-def main() -> None:
-    """Print a line for each record, each measured in a process of its own."""
-    for name, make in RECORDS.items():
-        if os.fork() == 0:
-            mib, seconds = measure(make)
-            print(name, mib, f"{seconds:.1f}", sep="|", flush=True)
-            os._exit(0)
-        os.wait()
+    return lambda: engine.process([StreamRecord("shard-0", "1", NOON + 1_000, "k", data)]) and ""
 
 
 def test_no_record_takes_more_memory_than_a_processor_has() -> None:
     """64 MiB of objects of two bytes, one a line, took 1.5 GB."""
-    command = [sys.executable, "-m", "tests.unit.test_record_memory"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True, timeout=500
-    )
-    found = dict(line.split("|", 1) for line in done.stdout.splitlines())
+    found = measured("tests.unit.test_record_memory")
     assert list(found) == list(RECORDS)
-    beyond = {name: one for name, one in found.items() if int(one.split("|")[0]) > MOST_MIB.get(name, 420)}
+    beyond = {name: one for name, one in found.items() if one[0] > MOST_MIB.get(name, 420)}
     assert not beyond, "MiB, seconds of CPU"
 
 
 if __name__ == "__main__":
-    main()
+    tell({name: partial(step_over, make) for name, make in RECORDS.items()})
