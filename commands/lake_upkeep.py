@@ -103,6 +103,7 @@ def maintain(
     from botocore.exceptions import BotoCoreError, ClientError
 
     from headwater.errors import HeadwaterError
+    from headwater.memory import return_memory
     from headwater.sinks.lake.unreadable import UNREADABLE
     from headwater.telemetry.logs import to_stdout
 
@@ -133,6 +134,7 @@ def maintain(
                 log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
             if stop.is_set():
                 return
+        return_memory()
         stop.wait(every_seconds)
 
 

@@ -11,6 +11,7 @@ from headwater.clock import Clock
 from headwater.config import Settings
 from headwater.errors import Fenced, Retryable, UsageError
 from headwater.ledger import ShardEntry
+from headwater.memory import return_memory
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.ports import StreamClient
 from headwater.processors.runners.pages import ReaderSettings
@@ -108,6 +109,7 @@ class EmbeddedRunner:
         if now - self._checked_ms >= _CHECK_MS or any(self._failures.values()):
             self._facts = check_stream(self._source, self._ports.ledger, self._clock)
             self._checked_ms = now
+            return_memory()
         self._start_ready(list_shards(self._source.kinesis, self._source.stream), stop)
 
     def _start_ready(self, shards: Sequence[Shard], stop: Event) -> None:

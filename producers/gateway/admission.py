@@ -8,29 +8,18 @@ module.
 """
 
 import asyncio
-import ctypes
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
-
-import pyarrow as pa
 
 from headwater.web.problems import Problem
 
-__all__ = ["MINIMUM_BYTES", "MemoryBudget", "NeedsMore", "Reservation", "return_memory"]
+__all__ = ["MINIMUM_BYTES", "MemoryBudget", "NeedsMore", "Reservation"]
 
 MINIMUM_BYTES = 32 << 10
 """Memory that a request holds at least until it is answered: its connection, its headers and its task."""
 
 T = TypeVar("T")
-
-
-def return_memory() -> None:
-    """Give the operating system back what allocators keep of freed memory, where they can. Takes milliseconds."""
-    pa.default_memory_pool().release_unused()
-    with suppress(AttributeError, OSError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class NeedsMore(Exception):

@@ -22,13 +22,8 @@ from headwater.codec.bounds import TooLarge
 from headwater.config import GatewaySettings
 from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
-from headwater.producers.gateway.admission import (
-    MINIMUM_BYTES,
-    MemoryBudget,
-    NeedsMore,
-    Reservation,
-    return_memory,
-)
+from headwater.memory import return_memory
+from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, NeedsMore, Reservation
 from headwater.producers.gateway.bodies import ParsedBody, inflate
 from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation, when_all_are_done
 from headwater.producers.gateway.metrics import Metrics
