@@ -7,7 +7,7 @@ second does; the rules are with each check.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.jsonvalues import ValueEnds, array_values, check_utf8, space_end
 from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, event_record, one_line
 from headwater.contract import Contract, InvalidRow, conform
+from headwater.contract.conform import too_many_invalid
 from headwater.contract.rowcolumns import conform_rows
 from headwater.contract.written import EXACT, STRICT, json_values, read_number
 from headwater.errors import InvalidEvent, InvalidRecord
@@ -153,13 +154,16 @@ def _sequence(text: bytes) -> list[bytes] | None:
     return found
 
 
-def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
-    """Decode one JSON object each. What is none, or breaks the contract, is an InvalidRow; the others are kept."""
+def decode_payloads(payloads: Sequence[bytes], contract: Contract, most: int = MAX_EVENTS) -> Decoded:
+    """Decode one JSON object each. What is none, or breaks the contract, is an InvalidRow; the others are kept.
+
+    Raise InvalidRecord for more than `MAX_EVENTS`, and once more than `most` are invalid.
+    """
     if len(payloads) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
     if contract.selects:
-        return _selected(payloads, contract)
-    parts = _in_parts(payloads, contract)
+        return _selected(payloads, contract, most)
+    parts = _in_parts(payloads, contract, most)
     invalid = tuple(row for part in parts for row in part.invalid)
     return Decoded(
         contract=contract.name,
@@ -171,11 +175,11 @@ def decode_payloads(payloads: Sequence[bytes], contract: Contract) -> Decoded:
     )
 
 
-def _selected(payloads: Sequence[bytes], contract: Contract) -> Decoded:
+def _selected(payloads: Sequence[bytes], contract: Contract, most: int) -> Decoded:
     """Decode events whose fields are to be looked for; a dead letter has the event as it was written."""
     read = [read_object(payload, exact=contract.exact) for payload in payloads]
     rows = [Unread(row, payload) if isinstance(row, str) else row for row, payload in zip(read, payloads, strict=True)]
-    found = decode_rows(rows, contract)
+    found = decode_rows(rows, contract, most=most)
     return replace(found, invalid=tuple(row._replace(event=payloads[row.index]) for row in found.invalid))
 
 
@@ -184,28 +188,33 @@ class _ParsedRows(NamedTuple):
     invalid: list[InvalidRow]
 
 
-def _in_parts(payloads: Sequence[bytes], contract: Contract) -> list[_ParsedRows]:
+def _in_parts(payloads: Sequence[bytes], contract: Contract, most: int) -> list[_ParsedRows]:
     """Read events in parts, which bound the memory; in one pass each, or where that cannot be in smaller parts.
 
     A smaller part is tried in one pass when the one before it was all right: no event goes through Arrow more than
     twice.
     """
-    parts, start = list[_ParsedRows](), 0
+    parts, start, invalid = list[_ParsedRows](), 0, 0
     for part in list(in_parts(payloads, len, MAX_EVENTS, _PART_BYTES)) or [[]]:
         found = _at_once(part, contract, start)
-        parts += _in_small_parts(part, contract, start) if found is None else [found]
+        for made in _in_small_parts(part, contract, start) if found is None else [found]:
+            parts.append(made)
+            invalid += len(made.invalid)
+            if invalid > most:
+                first = next(row for one in parts for row in one.invalid)
+                raise InvalidRecord(too_many_invalid(most, len(payloads), first.index, first.reason))
         start += len(part)
     return parts
 
 
-def _in_small_parts(payloads: Sequence[bytes], contract: Contract, start: int) -> list[_ParsedRows]:
-    parts = list[_ParsedRows]()
+def _in_small_parts(payloads: Sequence[bytes], contract: Contract, start: int) -> Iterator[_ParsedRows]:
+    made: _ParsedRows | None = None
     for at in range(0, len(payloads) or 1, _PART):
         part = payloads[at : at + _PART]
         first = start + at
-        made = _at_once(part, contract, first) if parts and not parts[-1].invalid else None
-        parts.append(made or _apart(part, contract, range(first, first + len(part))))
-    return parts
+        at_once = _at_once(part, contract, first) if made is not None and not made.invalid else None
+        made = at_once or _apart(part, contract, range(first, first + len(part)))
+        yield made
 
 
 def _array(text: bytes) -> list[bytes]:

@@ -124,10 +124,10 @@ def decode_columns(data: bytes) -> pa.Table:
 
 
 def decode_units(units: Sequence[Unit], contract: Contract) -> Decoded:
-    """Decode one event from each unit; all are of one kind."""
+    """Decode one event from each unit; all are of one kind. Raise InvalidRecord once `MAX_INVALID` and more are bad."""
     if units and not isinstance(units[0], bytes):
-        return decode_rows(cast("Sequence[Row | Unread]", units), contract)
-    return decode_payloads(cast(Sequence[bytes], units), contract)
+        return decode_rows(cast("Sequence[Row | Unread]", units), contract, most=MAX_INVALID)
+    return decode_payloads(cast(Sequence[bytes], units), contract, MAX_INVALID)
 
 
 def decoder_units(data: bytes, contract: Contract, decoder: Decoder) -> list[Unit] | None:

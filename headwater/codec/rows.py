@@ -20,6 +20,7 @@ from headwater.codec.control import encode_control
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.tagged import tagged, untagged
 from headwater.contract import Contract, InvalidRow
+from headwater.contract.conform import too_many_invalid
 from headwater.contract.rowcolumns import conform_columns, conform_events, conform_rows
 from headwater.contract.selection import select_columns, values_within
 from headwater.contract.values import jsonable
@@ -259,13 +260,15 @@ def rows_of_each(
     return found
 
 
-def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool = False) -> Decoded:
+def decode_rows(
+    rows: Sequence[Row | Unread], contract: Contract, *, flat: bool = False, most: int = MAX_EVENTS
+) -> Decoded:
     """Decode one event from each row.
 
     What breaks the contract is an InvalidRow whose event is a record that may be sent again (`event_record`), or the
     bytes that could not be read. `flat` rows have the contract's own names, others are looked through by the contract's
-    paths. Raise InvalidRecord for more than `MAX_EVENTS`, TooLarge when their texts come to more than 64 MiB: many may
-    share one.
+    paths. Raise InvalidRecord for more than `MAX_EVENTS`, and once more than `most` are invalid; TooLarge when their
+    texts come to more than 64 MiB: many may share one.
     """
     if len(rows) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
@@ -274,7 +277,10 @@ def decode_rows(rows: Sequence[Row | Unread], contract: Contract, *, flat: bool 
         read = [row for row in rows if not isinstance(row, Unread)]
     if contract.unknown not in ("refuse", "ignore"):  # what no field takes becomes a text of its own
         read = list(bounded(read, row_bytes))
-    tables, broken = _in_parts(read, contract, flat=flat)
+    if len(rows) - len(read) > most:
+        first, reason = next((at, row.reason) for at, row in enumerate(rows) if isinstance(row, Unread))
+        raise InvalidRecord(too_many_invalid(most, len(rows), first, reason))
+    tables, broken = _in_parts(read, contract, most, flat=flat)
     faults = {}
     if broken or len(read) < len(rows):
         faults = {at: row.reason for at, row in enumerate(rows) if isinstance(row, Unread)}
@@ -360,7 +366,9 @@ def one_line(error: str | Exception) -> str:
     return text[:300]
 
 
-def _in_parts(rows: Sequence[Row], contract: Contract, *, flat: bool) -> tuple[list[pa.Table], dict[int, str]]:
+def _in_parts(
+    rows: Sequence[Row], contract: Contract, most: int, *, flat: bool
+) -> tuple[list[pa.Table], dict[int, str]]:
     """Hold all rows to the contract, in parts that bound the memory."""
     tables, reasons = list[pa.Table](), dict[int, str]()
     conform, budget = conform_rows if flat else conform_events, TextBudget()
@@ -371,4 +379,7 @@ def _in_parts(rows: Sequence[Row], contract: Contract, *, flat: bool) -> tuple[l
         for at, fault in faults.items():
             line = one_line(fault)
             reasons[start + at] = line if isinstance(fault, str | InvalidEvent) else f"cannot be read: {line}"
+        if len(reasons) > most:
+            first = min(reasons)
+            raise InvalidRecord(too_many_invalid(most, len(rows), first, reasons[first]))
     return tables, reasons

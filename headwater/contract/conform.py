@@ -20,7 +20,7 @@ from headwater.contract.types import NESTED, Kind
 from headwater.contract.values import missing, read_value, shown, too_long
 from headwater.errors import InvalidEvent
 
-__all__ = ["Conformed", "Fault", "InvalidRow", "check_length", "conform", "conformed"]
+__all__ = ["Conformed", "Fault", "InvalidRow", "check_length", "conform", "conformed", "too_many_invalid"]
 
 Fault = str | Exception
 """Why an event is none: the reason, or an error that its values raise when they are read."""
@@ -46,6 +46,11 @@ class Conformed:
     invalid: tuple[InvalidRow, ...] = ()
 
 
+def too_many_invalid(most: int, total: int, first: int, reason: object) -> str:
+    """Return why events are refused together: each invalid one costs a hundred times what a valid one does."""
+    return f"more than {most:,} of {total:,} events break the contract; the first: row {first}: {reason}"
+
+
 class _CountedFaults(dict[int, Fault]):
     """Hold the reason for each invalid row; of one row the first counts. InvalidEvent for more than so many rows."""
 
@@ -57,10 +62,7 @@ class _CountedFaults(dict[int, Fault]):
         kept = super().setdefault(index, reason)
         if len(self) > self._most:
             first = min(self)
-            raise InvalidEvent(
-                f"more than {self._most:,} of {self._rows:,} events break the contract; the first: row {first}: "
-                f"{self[first]}"
-            )
+            raise InvalidEvent(too_many_invalid(self._most, self._rows, first, self[first]))
         return kept
 
 

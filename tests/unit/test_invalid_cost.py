@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.codec import decode_record
+from headwater.codec import decode_record, jsonrows, rows
 from headwater.codec.decoded import Decoded
-from headwater.contract import load_contract, parse_contract
+from headwater.codec.records import Decoder, decode_contents
+from headwater.codec.rows import Unread
+from headwater.contract import Contract, load_contract, parse_contract
 from headwater.errors import InvalidRecord
 from headwater.lineage.origins import OriginSets
 from headwater.processors.definition.pipeline import Pipeline
@@ -162,3 +164,39 @@ def test_no_batch_takes_memory_for_each_of_its_invalid_rows(broken: dict[str, pa
         return most
 
     assert peak(150_000) - peak(30_000) < 120_000 * 40
+
+
+LOOKED_FOR = parse_contract(
+    "{name: t, version: 1, key: d, time: ts, fields: [{name: d, type: long, from: x.d}, {name: ts, type: timestamp}]}",
+    "t.yaml",
+)
+WAYS: dict[str, tuple[Contract, bytes, Decoder | None]] = {
+    "JSON, a text for a number": (CONTRACT, json.dumps(EVENT | {"value": "x"}).encode(), None),
+    "JSON, an unknown field": (CONTRACT, json.dumps(EVENT | {"more": 1}).encode(), None),
+    "JSON that is broken": (CONTRACT, b'{"device":1,}', None),
+    "JSON, fields that are looked for": (LOOKED_FOR, b'{"x":{"d":"a"},"ts":0}', None),
+    "rows": (CONTRACT, b"", lambda data: [EVENT | {"value": "x"}] * len(data)),
+    "rows that cannot be read": (CONTRACT, b"", lambda data: [Unread("it is none", b"x")] * len(data)),
+}
+
+
+@pytest.mark.parametrize(("contract", "event", "decoder"), WAYS.values(), ids=WAYS)
+def test_no_record_is_judged_far_beyond_its_first_10000_invalid_events(
+    monkeypatch: pytest.MonkeyPatch, contract: Contract, event: bytes, decoder: Decoder | None
+) -> None:
+    """It becomes one letter as a whole: 64 MiB of them were all judged in words first, which took 16 s of CPU."""
+    judged = 0
+
+    def counted(real: Any) -> Any:
+        def conform(contract: Contract, part: Any, *more: Any) -> Any:
+            nonlocal judged
+            judged += len(part)
+            return real(contract, part, *more)
+
+        return conform
+
+    for module, name in ((jsonrows, "conform_rows"), (rows, "conform_rows"), (rows, "conform_events")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    with pytest.raises(InvalidRecord, match="more than 10,000 of 200,000 events break the contract; the first: row 0:"):
+        decode_contents((event + b"\n") * 200_000, contract, decoder)
+    assert judged <= 70_000
