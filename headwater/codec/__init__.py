@@ -7,7 +7,8 @@ Pure: bytes in, Arrow tables out, and back. Whatever the bytes are, `decode_cont
 from headwater.codec.columnar import OtherContract, encode_batch
 from headwater.codec.control import Control, encode_control
 from headwater.codec.decoded import Decoded
-from headwater.codec.jsonrows import decode_payloads, event_bodies, event_json, json_row
+from headwater.codec.jsonbodies import event_bodies, event_json
+from headwater.codec.jsonrows import decode_payloads, json_row
 from headwater.codec.kpl import UserRecord, encode_kpl, is_kpl, user_records
 from headwater.codec.records import (
     Content,

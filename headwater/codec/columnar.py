@@ -15,7 +15,7 @@ from headwater.codec.bounds import MAX_INVALID
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.digest import in_order_of_appearance, rows_digest
 from headwater.codec.ipcguard import check_columns, check_messages, check_schema
-from headwater.codec.jsonrows import event_bodies
+from headwater.codec.jsonbodies import event_bodies
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.errors import InvalidRecord
 

@@ -8,7 +8,6 @@ second does; the rules are with each check.
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,11 +18,11 @@ import pyarrow.json as pj
 from headwater.codec.bounds import MAX_VALUES, check_containers, has_many
 from headwater.codec.decoded import Decoded, kept_rows
 from headwater.codec.jsonvalues import ValueEnds, array_values, check_utf8, space_end
-from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, event_record, one_line
+from headwater.codec.rows import MAX_EVENTS, Row, Unread, decode_rows, one_line
 from headwater.contract import Contract, InvalidRow, conform
 from headwater.contract.conform import too_many_invalid
 from headwater.contract.rowcolumns import conform_rows
-from headwater.contract.written import EXACT, STRICT, json_values, read_number
+from headwater.contract.written import EXACT, STRICT, read_number
 from headwater.errors import InvalidEvent, InvalidRecord
 from headwater.parts import in_parts
 
@@ -31,8 +30,6 @@ __all__ = [
     "MAX_EVENTS",
     "decode_payloads",
     "decode_text",
-    "event_bodies",
-    "event_json",
     "event_texts",
     "is_one_object",
     "json_objects",
@@ -361,47 +358,3 @@ def json_row(contract: Contract) -> Callable[[bytes], list[Row]]:
         return [found]
 
     return decode
-
-
-def event_bodies(table: pa.Table, contract: Contract, *, foreign: bool = False) -> list[bytes]:
-    """Return each event of a table of the contract's own names as a record that can be sent again.
-
-    `foreign` is for streams whose writers use other names: these events are in a record of ours then, as they are where
-    the contract looks for its fields, or reads times in a format of their own.
-    """
-    table = _bytes_as_declared(table, contract)
-    events = event_json(table)
-    formatted = [
-        one.name
-        for one in contract.fields
-        if one.format and one.name in table.column_names and pa.types.is_timestamp(table.schema.field(one.name).type)
-    ]
-    if not foreign and not contract.selects and not formatted:
-        return events
-    rows = list(map(json.loads, events))
-    for name in formatted:
-        column = table.column(name)
-        times = column.cast(pa.timestamp("us", column.type.tz), safe=False).to_pylist()
-        for row, value in zip(rows, times, strict=True):
-            row[name] = value
-    return [event_record(row, flat=True) for row in rows]
-
-
-def _bytes_as_declared(table: pa.Table, contract: Contract) -> pa.Table:
-    """Return the table with bytes in the types of their fields: as text, those of a UUID differ from others."""
-    for field in contract.fields:
-        at = table.schema.get_field_index(field.name)
-        if at >= 0 and field.type in ("uuid", "binary") and table.schema.field(at).type != field.arrow_type:
-            with suppress(pa.ArrowException):  # what does not fit is what the event is refused for
-                table = table.set_column(at, field.name, table.column(at).cast(field.arrow_type))
-    return table
-
-
-def event_json(table: pa.Table) -> list[bytes]:
-    """Write each row as one JSON object on one line; what JSON has no type for is text (`json_values`)."""
-    names = table.column_names
-    columns = [json_values(column) for column in table.columns]
-    return [
-        json.dumps(dict(zip(names, row, strict=True)), separators=(",", ":"), ensure_ascii=False, default=str).encode()
-        for row in zip(*columns, strict=True)
-    ]

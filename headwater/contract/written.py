@@ -16,7 +16,17 @@ from headwater.arrays import whole
 from headwater.contract.scalars import JsonNumber, decimal_text
 from headwater.contract.types import UUID
 
-__all__ = ["EXACT", "STRICT", "as_json", "as_text", "exact_json", "json_values", "key_texts", "read_number"]
+__all__ = [
+    "EXACT",
+    "STRICT",
+    "as_json",
+    "as_text",
+    "bytes_as_json",
+    "exact_json",
+    "json_values",
+    "key_texts",
+    "read_number",
+]
 
 
 def _refuse(token: str) -> NoReturn:
@@ -117,6 +127,26 @@ def as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.string())
 
 
+def bytes_as_json(column: pa.ChunkedArray, field_type: str) -> pa.ChunkedArray:
+    """Return a column of any type of bytes as a field of the type has them in JSON; any other column as it is.
+
+    >>> bytes_as_json(pa.chunked_array([[b"0123456789abcdef", b"x"]]), "uuid").to_pylist()
+    ['30313233-3435-3637-3839-616263646566', 'eA==']
+    """
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not _is_bytes(column.type):
+        return column
+    column = column.cast(pa.binary())
+    texts = as_json(column)
+    if field_type != "uuid":
+        return texts
+    sixteen = pc.if_else(pc.equal(pc.binary_length(column), UUID.byte_width), column, None)
+    return pc.coalesce(as_json(sixteen.cast(UUID)), texts)
+
+
 def as_text(column: pa.Array, *, decimals: bool = True) -> pa.Array:
     """Return a column of UUIDs, times of day, times in microseconds or `decimals` as text; any other as it is.
 
@@ -142,8 +172,11 @@ def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def _is_written(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    of_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-    return bool(of_bytes or pa.types.is_decimal(kind) or pa.types.is_time(kind))
+    return bool(_is_bytes(kind) or pa.types.is_decimal(kind) or pa.types.is_time(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from headwater.clock import ManualClock
-from headwater.codec import encode_batch, encode_kpl, event_json
+from headwater.codec import decode_record, encode_batch, encode_kpl, event_bodies, event_json
+from headwater.codec.decoded import Decoded
 from headwater.contract import Contract, conform, parse_contract
 from headwater.contract.types import TYPES
 from headwater.contract.written import EXACT
@@ -172,3 +173,53 @@ def test_what_is_sent_again_is_the_same_event(kind: str, way: str, fault: str) -
     found = taken.lake.column("x")
     assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, rows["x"].to_pylist()))
     assert {*taken.lake.column("ts").to_pylist()} == {FINE.replace(microsecond=0)}
+
+
+SIXTEEN, NONE = b"abcdefghijklmnop", b"abc"
+COLUMNS = {
+    "bytes": pa.array([SIXTEEN, NONE, None, b""], pa.binary()),
+    "large bytes": pa.array([SIXTEEN, NONE], pa.large_binary()),
+    "viewed bytes": pa.array([SIXTEEN, NONE], pa.binary_view()),
+    "coded bytes": pa.array([SIXTEEN, NONE, SIXTEEN]).dictionary_encode(),
+    "sixteen bytes": pa.array([SIXTEEN, None], pa.binary(16)),
+    "UUIDs": pa.array([SIXTEEN], pa.binary(16)).cast(pa.uuid()),
+    "a text": pa.array(["abcdefghijklmnop"]),
+    "text": pa.array(["eA==", "abcdefghijklmnop", "abc", str(UUID(int=7)), str(UUID(int=7)).upper(), ""]),
+    "viewed text": pa.array(["eA==", "abcdefghijklmnop"], pa.string_view()),
+    "coded text": pa.array(["eA==", "abcdefghijklmnop"]).dictionary_encode(),
+}
+"""Columns that others may send, with values that are right and such that are not, side by side."""
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("kind", ["uuid", "binary"])
+def test_bytes_and_texts_of_a_batch_are_in_its_letters_what_they_were(kind: str, column: str) -> None:
+    of, given = contract(kind), COLUMNS[column]
+    rows = pa.table({"k": ["k"] * len(given), "ts": [FINE] * len(given), "n": [1] * len(given), "x": given})
+    bodies = event_bodies(rows, of)
+    found = []
+    for record in [*[ipc(rows.slice(at, 1)) for at in range(len(given))], *bodies]:
+        decoded = decode_record(record, of)
+        assert type(decoded) is Decoded
+        found.append("refused" if decoded.invalid else decoded.table["x"].to_pylist())
+    assert found[: len(given)] == found[len(given) :]
+
+
+UNITS = ["s", "ms", "us", "ns"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", ["ts", "at"])
+def test_times_of_a_batch_stay_what_they_were_where_texts_have_a_format(name: str, unit: str) -> None:
+    """By an earlier name, too, and those that no datetime holds."""
+    of = parse_contract(
+        "{name: c, version: 1, key: k, time: ts, fields: [{name: k, type: string}, {name: n, type: long, maximum: 5}, "
+        "{name: ts, type: timestamp, format: '%d.%m.%Y', was: [at]}]}",
+        "here",
+    )
+    seconds = [1_772_366_400, 0 if unit == "ns" else 10**12, None]
+    given = pa.array([at if at is None else at * 1_000 ** UNITS.index(unit) for at in seconds], pa.int64())
+    rows = pa.table({"k": ["k"] * 3, "n": [1] * 3, name: given.cast(pa.timestamp(unit))})
+    found = [decode_record(body, of) for body in event_bodies(rows, of)]
+    known = [one.table["ts"].cast(pa.int64()).to_pylist() or None for one in found if type(one) is Decoded]
+    assert known == [[1_772_366_400_000], [0] if unit == "ns" else None, None]
