@@ -3,12 +3,17 @@
 uvicorn reads headers of any size, waits for their end for ever, and keeps a response for a client that does not read.
 All that happens before any route sees the request, so it is bounded here, below routes and credentials. The body of a
 request is bounded by whoever reads it; here only that it ends at all.
+
+Nor may a request be read in two ways, by a proxy in front and here. A request that asks for another protocol
+(`Upgrade`) has its body all the same, where uvicorn's parser takes the body for the next request; trailers are no
+headers; and Host and Authorization are said once.
 """
 
 import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["ConnectionLimits", "bounded_protocol"]
@@ -45,6 +50,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._silent_bytes = 0
         """Bytes since the parser last came to the end of the headers or a piece of a body."""
         self._refusal = ""
+        self._has_headers = False
+        """Whether the headers of the message that is being read have ended: what comes behind them are trailers."""
+        self._is_read_again = False
+        """Whether the message that is being read comes again, without the upgrade that it asked for."""
         self._receive_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
 
@@ -65,12 +74,55 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._receive_timer is None:
             self._await_head()
         self._silent_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         # after parsing, so that a large read with the end of the headers in it is not held against them
         if self._silent_bytes > self.limits.head_bytes and not self.transport.is_closing():
             self._refuse("431 Request Header Fields Too Large", "The headers are too large.")
 
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser as uvicorn does, but read what asks for a protocol that is not spoken as if it did not.
+
+        The parser ends such a message with its headers. A client may ask for HTTP/2 in this way and send a body, which
+        would be taken for a request of its own, where a proxy in front takes it for a body.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+            except HttpParserError:
+                self.logger.warning("Invalid HTTP request received.")
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def on_message_begin(self) -> None:
+        self._has_headers = self._is_read_again = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._has_headers:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._has_headers = True
+        names = [name for name, _ in self.headers]
+        if max(names.count(b"host"), names.count(b"authorization")) > 1 or self.parser.get_method() == b"CONNECT":
+            raise ValueError("the request can be read in two ways, or asks for a tunnel")
+        if self._should_upgrade() and not {b"content-length", b"transfer-encoding"}.isdisjoint(names):
+            raise ValueError("a socket's handshake has no body")
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self._is_read_again = True
+            return
         self._silent_bytes = 0
         self._stop_receive_timer()
         self._receive_timer = self.loop.call_later(
@@ -83,6 +135,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._is_read_again:
+            return
         self._silent_bytes = 0
         # from here on uvicorn's keep-alive timeout runs, until data of the next request comes
         self._stop_receive_timer()

@@ -231,7 +231,7 @@ class Gateway:
         """Yield the body as it came; its memory is reserved until the block ends. Problem 408, 413 or 503."""
         limit = self.settings.max_body_bytes
         length = request.headers.get("content-length", "")
-        expected = int(length) if length.isdigit() and len(length) < 19 else 0
+        expected = int(length[:19]) if length.isdecimal() else 0  # one of more digits is too large by its first ones
         if expected > limit:
             raise _too_large(limit)
         reservation = await self._body_memory.reserve(expected)

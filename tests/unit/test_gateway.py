@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +145,16 @@ def test_refusals_are_problem_details(
     assert found["type"] == f"urn:headwater:problem:{kind}"
     assert words in found["detail"]
     assert gateway.stream.records == []
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1])
+def test_any_length_that_is_too_large_is_refused_at_once(gateway: Served, length: int) -> None:
+    """And not when the time for a body is over."""
+    url = gateway.client.base_url
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        head = "POST /v1/events/telemetry HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        connection.sendall(f"{head}content-length: {length}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 def test_other_methods_and_paths(gateway: Served) -> None:
