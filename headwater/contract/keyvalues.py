@@ -1,5 +1,6 @@
 """Tell whether a value, or which values of a column, are one key, however it is written or stored. Pure."""
 
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -38,6 +39,8 @@ class KeyValue:
             self._value = read_value(self._field, given if value is None else value)
         except Refused as refused:
             raise HeadwaterError(f"key: {refused}") from None
+        if isinstance(self._value, float):
+            self._value += 0.0  # one zero, which has no sign, lest it have two texts
         self.text: str = as_json(pa.chunked_array([self._array(field.arrow_type)])).cast(pa.string())[0].as_py()
 
     @property
@@ -56,18 +59,24 @@ class KeyValue:
         except Refused:
             return False
 
-    def among(self, column: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
-        """Return for each value of a column whether it is this key: of the field's type, or of another that has it."""
+    def among(
+        self, column: pa.Array | pa.ChunkedArray, is_key: Callable[[object], bool] | None = None
+    ) -> pa.BooleanArray:
+        """Return for each value of a column whether it is this key: of the field's type, or of another that has it.
+
+        `is_key` tells it of each value of another type; `matches` does by default. Raise ArrowException, ValueError or
+        OverflowError for a column whose values Python cannot have.
+        """
         column = whole(column)
         if isinstance(column.type, pa.BaseExtensionType):
             column = column.cast(column.type.storage_type)
         if pa.types.is_dictionary(column.type):
-            found = self.among(column.dictionary)
+            found = self.among(column.dictionary, is_key)
             return pc.fill_null(found.take(column.indices), False)
         if self._is_own(column.type):
             return pc.fill_null(pc.equal(column, self._array(column.type)[0]), False)
         coded = column.dictionary_encode()
-        found = pa.array([self.matches(one) for one in coded.dictionary.to_pylist()], pa.bool_())
+        found = pa.array([(is_key or self.matches)(one) for one in coded.dictionary.to_pylist()], pa.bool_())
         return pc.fill_null(found.take(coded.indices), False)
 
     def _is_own(self, kind: pa.DataType) -> bool:

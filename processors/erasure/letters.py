@@ -6,7 +6,7 @@ be read nobody can say that; what may be about the key is told, for a person to 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, time
 from decimal import Decimal
@@ -117,8 +117,8 @@ class KeyLetters:
                 return None
         return False
 
-    def _of_column(self, column: pa.ChunkedArray) -> bool:
-        return bool(pc.any(self._key.among(column)).as_py())
+    def _of_column(self, column: pa.ChunkedArray, is_key: Callable[[object], bool] | None = None) -> bool:
+        return bool(pc.any(self._key.among(column, is_key)).as_py())
 
     def _of_unread(self, payload: bytes) -> bool | None:
         """Look for the key in what the reader refuses as a whole."""
@@ -130,9 +130,12 @@ class KeyLetters:
             try:
                 table = decode_columns(data)
                 name = next(name for name in self._names if name in table.column_names)
-                return self._of_column(table.column(name))
             except (InvalidRecord, StopIteration, pa.ArrowException):
                 return self._of_text(data)
+            try:  # the contract may refuse the record for the column's type
+                return self._of_column(table.column(name), self._is_key)
+            except (pa.ArrowException, ValueError, OverflowError):
+                return self._of_text(data) if self._key.is_text else None
         found = self._of_lines(data)
         return self._of_text(data) if found is None else found
 

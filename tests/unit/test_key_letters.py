@@ -18,7 +18,7 @@ from headwater.processors.definition.pipeline import Pipeline
 from headwater.processors.erasure.letters import KeyLetters
 from headwater.sinks.deadletter import DeadLetter, DeadLetters
 from headwater.testing.objects import MemoryObjects
-from tests.typed import a_key
+from tests.typed import a_key, ipc
 
 PLAIN = parse_contract(
     """
@@ -165,3 +165,34 @@ def test_a_letter_whose_key_cannot_be_read_stays_and_is_named(payload: bytes, ma
 def test_escapes_hide_no_key(payload: bytes) -> None:
     """A broken text is searched as it is written and as it is meant."""
     assert found(Pipeline("p", contract=PLAIN), "dé", payload) is None
+
+
+TIMED = parse_contract(
+    "{name: c, version: 1, key: at, time: ts, fields: [{name: at, type: timestamp, epoch: s}, "
+    "{name: ts, type: timestamp}]}",
+    "here",
+)
+NOON, FAR = 1_772_366_400, 10**12
+
+
+@pytest.mark.parametrize(
+    ("contract", "key", "column", "has"),
+    [
+        (PLAIN, "1", pa.array([1, 2]), True),
+        (PLAIN, "3", pa.array([1, 2]), False),
+        (PLAIN, "1", pa.array([[1], [2]]), False),
+        (PLAIN, "2026-03-01", pa.array([FAR], pa.timestamp("s")), False),
+        (TIMED, "2026-03-01T12:00Z", pa.array([NOON, None]), True),
+        (TIMED, "2026-03-01T12:00Z", pa.array([NOON + 1, None]), False),
+        (TIMED, "2026-03-01T12:00Z", pa.array([str(NOON)]), False),
+        (TIMED, "2026-03-01T12:00Z", pa.array(["2026-03-01 13:00+01:00"]).dictionary_encode(), True),
+        (TIMED, "2026-03-01T12:00Z", pa.array([NOON, FAR], pa.timestamp("s")), None),
+        (TIMED, "2026-03-01T12:00Z", pa.array([[NOON]]), None),
+    ],
+)
+def test_a_refused_batch_has_the_key_as_one_of_its_events_would(
+    contract: Contract, key: str, column: pa.Array, has: bool | None
+) -> None:
+    """Whatever the type of its column: where its values are none that can be looked at, a person decides."""
+    batch = ipc(pa.table({contract.key: column, "no such field": [1] * len(column)}))
+    assert found(Pipeline("p", contract=contract), key, batch, None) is has

@@ -155,3 +155,8 @@ def test_any_text_is_a_key_or_refused(kind: str, text: str, other: str) -> None:
     assert key.matches(text)
     assert key.matches(key.text)
     assert key.matches(other) in (True, False)
+
+
+def test_zero_has_one_text() -> None:
+    """By it a call that was interrupted finds what it had begun."""
+    assert {KeyValue(Field("k", "double"), text).text for text in ("0", "-0", "-0.0", "0e5")} == {"0"}
