@@ -311,7 +311,8 @@ def event_record(row: Row, *, flat: bool) -> bytes:
     body: dict[str, Any] = {"row": dict(row), "flat": flat}
     with suppress(ValueError, TypeError, RecursionError):
         found, has_tags = tagged(body["row"])
-        body = {"row": found, "flat": flat, "typed": True} if has_tags else body
+        # under a name of its own, lest a version that knows no tags take them for values
+        body = {"typed": found, "flat": flat} if has_tags else body
     with suppress(ValueError, TypeError, RecursionError):  # of what JSON lacks, as below
         return encode_control(EVENT, body)
     try:
@@ -348,7 +349,7 @@ def unwrapped_flat(event: bytes) -> tuple[object, bool]:
 
 def carried(body: Mapping[str, Any]) -> object:
     """Return the row in the body of what `event_record` wrote."""
-    return untagged(body.get("row")) if body.get("typed") is True else body.get("row")
+    return untagged(body["typed"]) if "typed" in body else body.get("row")
 
 
 def one_line(error: str | Exception) -> str:

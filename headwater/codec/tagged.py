@@ -6,6 +6,7 @@ pair of a map, a number one of any digits.
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
@@ -13,7 +14,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from headwater.contract.scalars import DECIMAL_TEXT
+import numpy as np
+
+from headwater.contract.scalars import DECIMAL_TEXT, JsonNumber, Refused
+from headwater.contract.values import python_value
 
 __all__ = ["tagged", "untagged"]
 
@@ -31,10 +35,15 @@ def tagged(value: Any) -> tuple[Any, bool]:
 
 
 def _tagged(value: Any, found: list[str]) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, np.generic):
+        found.append("number")
+        value = _of_numpy(value)
+    if value is None or isinstance(value, str | bool | int | JsonNumber):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping):
-        made = {str(name): _tagged(one, found) for name, one in value.items()}
+        made = {name: _tagged(one, found) for name, one in value.items()}
         return {"$": made} if _is_tag(made) else made
     if isinstance(value, list):
         return [_tagged(one, found) for one in value]
@@ -73,14 +82,27 @@ def untagged(value: Any) -> Any:
         return held
 
 
-def _is_tag(value: Mapping[str, Any]) -> bool:
-    return len(value) == 1 and next(iter(value)).startswith("$")
+def _is_tag(value: Mapping[Any, Any]) -> bool:
+    return len(value) == 1 and str(next(iter(value))).startswith("$")
+
+
+def _of_numpy(value: np.generic) -> Any:
+    try:
+        return python_value(value)
+    except Refused:  # a time that no datetime is: its text is refused as well
+        return str(value)
 
 
 def _decimal(text: str) -> Decimal:
     if not _NUMBER.fullmatch(text):
         raise ValueError(text)
     return Decimal(text)
+
+
+def _no_number(text: str) -> float:
+    if text not in ("nan", "inf", "-inf"):
+        raise ValueError(text)
+    return float(text)
 
 
 _Tag = tuple[type | tuple[type, ...], Callable[[Any], str], Callable[[str], object]]
@@ -91,7 +113,9 @@ _TAGS: dict[str, _Tag] = {
         lambda text: base64.b64decode(text, validate=True),
     ),
     "decimal": (Decimal, str, _decimal),
-    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "float": (float, lambda value: str(float(value)), _no_number),
+    # by their own methods: what is no time in pandas is a datetime whose text by Python's is a time of the year 1
+    "datetime": (datetime, lambda value: value.isoformat(), datetime.fromisoformat),
     "date": (date, date.isoformat, date.fromisoformat),
     "time": (time, time.isoformat, time.fromisoformat),
     "uuid": (UUID, str, UUID),

@@ -32,6 +32,7 @@ __all__ = [
     "json_text",
     "jsonable",
     "missing",
+    "python_value",
     "read_value",
     "reason_of",
     "shown",
@@ -83,7 +84,7 @@ def read_value(field: Field, value: object) -> object:
     """Read the value as the field's type; `value` is not None. Raise Refused with the whole reason."""
     try:
         if isinstance(value, np.generic):
-            value = _python(value)
+            value = python_value(value)
         read = _read(field, value)
     except Refused as refused:
         refused.args = (worded(field, value, str(refused)),)
@@ -111,7 +112,7 @@ def _read(field: Field, value: object) -> object:
 
 def _read_part(kind: Kind, value: object) -> object:
     """Read a value within another, which has no bounds and no unit of its own."""
-    return _read(_part_field(kind.text), _python(value) if isinstance(value, np.generic) else value)
+    return _read(_part_field(kind.text), python_value(value) if isinstance(value, np.generic) else value)
 
 
 @lru_cache(maxsize=1024)
@@ -158,7 +159,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
-def _python(value: np.generic) -> object:
+def python_value(value: np.generic) -> object:
+    """Return a value of numpy's as Python has it. Raise Refused for a time outside the years of its datetime."""
     if not isinstance(value, np.datetime64):
         return cast(object, value.item())
     if np.isnat(value):
@@ -302,7 +304,7 @@ def jsonable(value: object) -> object:
         return number if math.isfinite(number) and Decimal(repr(number)) == value else decimal_text(value)
     if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()
-    return str(value)
+    return python_value(value) if isinstance(value, np.generic) else str(value)
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=jsonable)

@@ -1,18 +1,22 @@
 """A letter that is sent again is the same event, with the exact value of every type, whatever it was refused for."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from headwater.clock import ManualClock
 from headwater.codec import decode_record, encode_batch, encode_kpl, event_bodies, event_json
 from headwater.codec.decoded import Decoded
+from headwater.codec.rows import decode_rows, event_record
 from headwater.contract import Contract, conform, parse_contract
 from headwater.contract.types import TYPES
 from headwater.contract.written import EXACT
@@ -173,6 +177,47 @@ def test_what_is_sent_again_is_the_same_event(kind: str, way: str, fault: str) -
     found = taken.lake.column("x")
     assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, rows["x"].to_pylist()))
     assert {*taken.lake.column("ts").to_pylist()} == {FINE.replace(microsecond=0)}
+
+
+GIVEN: list[tuple[str, Any]] = [
+    ("long", np.int64(5)),
+    ("boolean", np.bool_(1)),
+    ("float", np.float32(0.1)),
+    ("double", np.float64(0.1)),
+    ("double", math.nan),
+    ("double", np.float32("inf")),
+    ("string", math.nan),
+    ("json", [-math.inf]),
+    ("json", {"a": np.int32(5)}),
+    ("json", {"a": Decimal("1.5"), "$bytes": {"$bytes": "eA=="}}),
+    ("json", {"$": {"$decimal": "1"}, True: b"x"}),
+    ("list<long>", (np.int64(5), np.int8(6))),
+    ("map<string, long>", [("a", 1), ("a", 2)]),
+    ("timestamp", pd.NaT),
+    ("timestamp", pd.Timestamp("2026-01-01T00:00:00.123456789Z")),
+    ("timestamp_us", np.datetime64("2026-01-01T00:00:00.123456789")),
+    ("timestamp_us", np.datetime64("NaT")),
+    ("timestamp_us", np.datetime64("30000-01-01")),
+]
+"""Values that a decoder may give, by the type of their field; some are none of it."""
+
+
+@pytest.mark.parametrize(("kind", "given"), GIVEN)
+def test_what_a_decoder_gave_is_read_the_second_time_as_the_first(kind: str, given: Any) -> None:
+    of = contract(kind)
+    row = {"k": "k", "ts": FINE, "n": 1, "x": given}
+    first = decode_rows([row], of, flat=True)
+    again = decode_record(event_record(row, flat=True), of)
+    assert isinstance(again, Decoded)
+    assert again.table.equals(first.table)
+    assert again.total == first.total == 1
+
+
+def test_a_version_that_knows_no_tags_finds_no_row() -> None:
+    """It read them as values of json fields; so the event is in its letters, whole, until it is of a newer version."""
+    plain, typed = (json.loads(event_record({"x": one}, flat=True))["$headwater"] for one in ("eA==", b"x"))
+    assert plain == {"kind": "event", "row": {"x": "eA=="}, "flat": True}
+    assert typed == {"kind": "event", "typed": {"x": {"$bytes": "eA=="}}, "flat": True}
 
 
 SIXTEEN, NONE = b"abcdefghijklmnop", b"abc"
