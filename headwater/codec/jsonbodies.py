@@ -1,14 +1,18 @@
 """Events as JSON again: the lines of a table's rows, and records of them that can be sent again."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from headwater.codec.rows import event_record
-from headwater.contract import Contract
+from headwater.contract import Contract, Field
 from headwater.contract.conversion import unviewed
+from headwater.contract.scalars import Refused
+from headwater.contract.values import read_value
 from headwater.contract.written import bytes_as_json, json_values
 
 __all__ = ["event_bodies", "event_json"]
@@ -18,24 +22,54 @@ def event_bodies(table: pa.Table, contract: Contract, *, foreign: bool = False) 
     """Return each event of a table of the contract's own names as a record that can be sent again.
 
     `foreign` is for streams whose writers use other names: these events are in a record of ours then, as they are where
-    the contract looks for its fields, or reads times in a format of their own.
+    the contract looks for its fields, or reads another value from what JSON makes of one.
     """
     table = _bytes_as_declared(table, contract)
     events = event_json(table)
-    own = contract.all_names
-    formatted = [
-        one.name
+    odd = [_Column(field, name, table.column(name)) for name, field in _fields(table, contract).items()]
+    foreign = foreign or contract.selects
+    return [_body(event, at, odd, foreign=foreign) for at, event in enumerate(events)] if foreign or odd else events
+
+
+class _Column(NamedTuple):
+    field: Field
+    name: str
+    values: pa.ChunkedArray
+
+
+def _fields(table: pa.Table, contract: Contract) -> dict[str, Field]:
+    """Return the fields, without their bounds, of the columns whose values JSON may not have."""
+    fields = {name: contract.field(own) for name, own in contract.all_names.items()}
+    return {
+        one.name: replace(fields[one.name], minimum=None, maximum=None, values=())
         for one in table.schema
-        if pa.types.is_timestamp(one.type) and one.name in own and contract.field(own[one.name]).format
-    ]
-    if not foreign and not contract.selects and not formatted:
-        return events
-    rows = list(map(json.loads, events))
-    for row in rows:
-        for name in formatted:
-            with suppress(ValueError, TypeError):  # null, or outside the years of a datetime: refused as the text it is
-                row[name] = datetime.fromisoformat(row[name])
-    return [event_record(row, flat=True) for row in rows]
+        if one.name in fields and _may_differ(one.type, fields[one.name])
+    }
+
+
+def _may_differ(kind: pa.DataType, field: Field) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_nested(kind):
+        return True
+    return (field.type == "json" or bool(field.format)) and not pa.types.is_string(kind)
+
+
+def _body(event: bytes, at: int, odd: Sequence[_Column], *, foreign: bool) -> bytes:
+    row: dict[str, Any] = json.loads(event)
+    for field, name, values in odd:
+        with suppress(ValueError, OverflowError):  # outside the years of a datetime: refused as the text it is
+            value = values[at].as_py()
+            if value is not None and _read(field, value) != _read(field, row[name]):
+                row[name], foreign = value, True
+    return event_record(row, flat=True) if foreign else event
+
+
+def _read(field: Field, value: object) -> object:
+    """Return the value that the field has then; of what it refuses, none."""
+    try:
+        return read_value(field, value)
+    except Refused:
+        return None
 
 
 def _bytes_as_declared(table: pa.Table, contract: Contract) -> pa.Table:
