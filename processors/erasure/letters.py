@@ -34,7 +34,7 @@ _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt]")
 _CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]")
 _TOKEN = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.,+Z-]*|[\w.:+-]+")
 """What may be a key that is no text, within one."""
-_PLAIN = str | int | float | Decimal | date | time | UUID
+_PLAIN = str | bytes | int | float | Decimal | date | time | UUID
 _BLANK = b"\xef\xbb\xbf \t\n\r\x0b\f\0\x1e"
 
 
@@ -111,7 +111,7 @@ class KeyLetters:
             one = waiting.pop()
             if isinstance(one, dict):
                 waiting += [*one, *one.values()]
-            elif isinstance(one, list):
+            elif isinstance(one, list | tuple):
                 waiting += one
             elif isinstance(one, _PLAIN) and self._is_key(one):
                 return None

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -165,6 +166,28 @@ def test_a_letter_whose_key_cannot_be_read_stays_and_is_named(payload: bytes, ma
 def test_escapes_hide_no_key(payload: bytes) -> None:
     """A broken text is searched as it is written and as it is meant."""
     assert found(Pipeline("p", contract=PLAIN), "dé", payload) is None
+
+
+SEVEN = UUID(int=7)
+
+
+@pytest.mark.parametrize("given", [SEVEN, SEVEN.bytes, str(SEVEN).upper()])
+def test_a_decoders_row_has_the_key_in_whatever_type_it_gave(given: object) -> None:
+    """In its place, and, where that is empty, in another of the row's, which a person looks at."""
+    of = parse_contract(
+        "{name: c, version: 1, key: id, time: ts, fields: [{name: id, type: uuid}, {name: ts, type: timestamp}]}",
+        "here",
+    )
+    rows: list[dict[str, object]] = [
+        {"id": given},
+        {"x": given},
+        {"x": [given]},
+        {"x": (1, given)},
+        {"x": {"y": given}},
+    ]
+    has = [found(Pipeline("p", contract=of), str(SEVEN), event_record(row, flat=False)) for row in rows]
+    assert has == [True, None, None, None, None]
+    assert found(Pipeline("p", contract=of), str(UUID(int=8)), event_record(rows[0], flat=False)) is False
 
 
 TIMED = parse_contract(
