@@ -6,7 +6,7 @@ be read nobody can say that; what may be about the key is told, for a person to 
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, time
 from decimal import Decimal
@@ -23,6 +23,7 @@ from headwater.codec.records import decode_columns
 from headwater.codec.rows import Arriving, Row, unwrapped_flat
 from headwater.contract.keyvalues import KeyValue
 from headwater.contract.selection import select_value
+from headwater.contract.text import text_value
 from headwater.contract.values import read_value
 from headwater.errors import HeadwaterError, InvalidEvent, InvalidRecord
 from headwater.processors.definition.pipeline import Pipeline
@@ -32,8 +33,9 @@ __all__ = ["KeyLetters"]
 
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt]")
 _CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]")
-_TOKEN = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.,+Z-]*|[\w.:+-]+")
-"""What may be a key that is no text, within one."""
+_TOKENS = re.compile(r"(?=(\d{4}-\d\d-\d\d[T ][\d:.+Z-]*(?:,\d+[\d:+Z-]*)?))"), re.compile(r"[\w.+-]+(?::[\w.+-]+)*")
+_NAMED = re.compile(r"[A-Za-z]\w*:")
+"""What may be a key that is no text, within one: a time, a word, or the value behind a name."""
 _PLAIN = str | bytes | int | float | Decimal | date | time | UUID
 _BLANK = b"\xef\xbb\xbf \t\n\r\x0b\f\0\x1e"
 
@@ -161,11 +163,22 @@ class KeyLetters:
         whole = re.compile(rf"(?<![\w-]){re.escape(self._key.text)}(?![\w-])")
         if whole.search(text) or whole.search(_ESCAPE.sub(_unescaped, text)):
             return None
-        return None if not self._key.is_text and any(map(self._key.matches, _TOKEN.findall(text))) else False
+        return None if not self._key.is_text and any(map(self._is_written, _tokens(text))) else False
+
+    def _is_written(self, token: str) -> bool:
+        value = text_value(self._field, token)
+        return value is not None and self._is_key(value)
 
 
 def _any(found: Sequence[bool | None]) -> bool | None:
     return True if True in found else None if None in found else False
+
+
+def _tokens(text: str) -> Iterator[str]:
+    for pattern in _TOKENS:
+        for token in pattern.findall(text):
+            # a comma may stand before the fraction of a second, or the next value; a point may end a sentence
+            yield from {token, token.partition(",")[0], token.rstrip("."), _NAMED.sub("", token, count=1)}
 
 
 def _unescaped(escape: "re.Match[str]") -> str:

@@ -219,3 +219,29 @@ def test_a_refused_batch_has_the_key_as_one_of_its_events_would(
     """Whatever the type of its column: where its values are none that can be looked at, a person decides."""
     batch = ipc(pa.table({contract.key: column, "no such field": [1] * len(column)}))
     assert found(Pipeline("p", contract=contract), key, batch, None) is has
+
+
+AT = parse_contract(
+    "{name: c, version: 1, key: at, time: ts, fields: [{name: at, type: timestamp}, {name: ts, type: timestamp}]}",
+    "here",
+)
+
+
+@pytest.mark.parametrize(
+    ("contract", "key", "broken", "may"),
+    [
+        (NUMBERED, "7", '{"id":7.0,', True),
+        (NUMBERED, "7", "id:7.0 and more", True),
+        (NUMBERED, "7", "at 12:07:00 id=8", False),
+        (AT, "2026-03-01T12:00Z", "2026-03-01T12:00:00Z,5.3", True),
+        (AT, "2026-03-01T12:00Z", "at:2026-03-01 13:00+01:00.", True),
+        (AT, "2026-03-01T12:00:00.5Z", "x,2026-03-01T12:00:00,5Z,x", True),
+        (AT, "2026-03-01T12:00Z", "2026-03-01T12:00:00,5,x", True),
+        (AT, "2026-03-01T12:00Z", '{"at":1772366400000,', True),
+        (AT, "2026-03-01T12:00Z", '{"at":1772366401000,"date":"2026-03-01"', False),
+        (TIMED, "2026-03-01T12:00Z", '{"at":1772366400,', True),
+    ],
+)
+def test_a_key_that_is_no_text_is_seen_in_a_broken_one(contract: Contract, key: str, broken: str, may: bool) -> None:
+    """However it is written there, and whatever stands around it."""
+    assert found(Pipeline("p", contract=contract), key, broken.encode(), None) is (None if may else False)
