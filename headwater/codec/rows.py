@@ -273,19 +273,20 @@ def decode_rows(
     if len(rows) > MAX_EVENTS:
         raise InvalidRecord(f"more than {MAX_EVENTS} events")
     read: Sequence[Any] = rows
+    places: Sequence[int] = range(len(rows))
+    faults = dict[int, str]()
     if set(map(type, rows)) != {dict}:
-        read = [row for row in rows if not isinstance(row, Unread)]
+        faults = {at: row.reason for at, row in enumerate(rows) if isinstance(row, Unread)}
+        places = [at for at in places if at not in faults]
+        read = [rows[at] for at in places]
     if contract.unknown not in ("refuse", "ignore"):  # what no field takes becomes a text of its own
         read = list(bounded(read, row_bytes))
-    if len(rows) - len(read) > most:
-        first, reason = next((at, row.reason) for at, row in enumerate(rows) if isinstance(row, Unread))
-        raise InvalidRecord(too_many_invalid(most, len(rows), first, reason))
-    tables, broken = _in_parts(read, contract, most, flat=flat)
-    faults = {}
-    if broken or len(read) < len(rows):
-        faults = {at: row.reason for at, row in enumerate(rows) if isinstance(row, Unread)}
-        places = [at for at in range(len(rows)) if at not in faults]
+    tables = list[pa.Table]()
+    for table, broken in _in_parts(read, contract, flat=flat):
+        tables.append(table)
         faults |= {places[at]: reason for at, reason in broken.items()}
+        if len(faults) > most:
+            raise InvalidRecord(too_many_invalid(most, len(rows), min(faults), faults[min(faults)]))
     events = (
         row.raw if isinstance(row, Unread) else event_record(row, flat=flat)
         for row in map(rows.__getitem__, sorted(faults))
@@ -367,20 +368,15 @@ def one_line(error: str | Exception) -> str:
     return text[:300]
 
 
-def _in_parts(
-    rows: Sequence[Row], contract: Contract, most: int, *, flat: bool
-) -> tuple[list[pa.Table], dict[int, str]]:
-    """Hold all rows to the contract, in parts that bound the memory."""
-    tables, reasons = list[pa.Table](), dict[int, str]()
+def _in_parts(rows: Sequence[Row], contract: Contract, *, flat: bool) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Hold all rows to the contract, in parts that bound the memory; yield tables, and reasons by place."""
     conform, budget = conform_rows if flat else conform_events, TextBudget()
     for start in range(0, len(rows) or 1, _PART):
         part = rows if len(rows) <= _PART else rows[start : start + _PART]
         table, faults = conform(contract, part, budget.take)
-        tables.append(table)
-        for at, fault in faults.items():
-            line = one_line(fault)
-            reasons[start + at] = line if isinstance(fault, str | InvalidEvent) else f"cannot be read: {line}"
-        if len(reasons) > most:
-            first = min(reasons)
-            raise InvalidRecord(too_many_invalid(most, len(rows), first, reasons[first]))
-    return tables, reasons
+        yield table, {start + at: _reason(fault) for at, fault in faults.items()}
+
+
+def _reason(fault: str | Exception) -> str:
+    line = one_line(fault)
+    return line if isinstance(fault, str | InvalidEvent) else f"cannot be read: {line}"

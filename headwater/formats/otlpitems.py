@@ -68,7 +68,8 @@ _MOST_POINTS = 4_096
 _PART_BYTES = 1 << 20
 """Bytes of a body in protobuf that are read at once."""
 _MOST_VALUES = 100_000
-"""Values of one item, in JSON of the items that are read at once: each takes half a kilobyte until it is text."""
+"""Values of one item; in JSON objects and lists of the items that are read at once. Each takes half a kilobyte until it
+is text."""
 _LIST, _ITEMS = 1, 2
 """The numbers of a request's list of resources, and of the list within a resource and within a scope."""
 
@@ -161,7 +162,7 @@ def _with_ids(value: Any, depth: int, made: Iterator[int]) -> Any:
     if not depth:
         raise ValueError("nested too deeply")
     if next(made) > _MOST_VALUES:
-        raise ValueError(f"more than {_MOST_VALUES} values")
+        raise ValueError(f"more than {_MOST_VALUES:,} objects and lists")
     if isinstance(value, list):
         return [_with_ids(one, depth - 1, made) for one in value]
     return {

@@ -200,3 +200,12 @@ def test_no_record_is_judged_far_beyond_its_first_10000_invalid_events(
     with pytest.raises(InvalidRecord, match="more than 10,000 of 200,000 events break the contract; the first: row 0:"):
         decode_contents((event + b"\n") * 200_000, contract, decoder)
     assert judged <= 70_000
+
+
+def test_events_that_a_decoder_cannot_read_count_with_the_others() -> None:
+    """Towards the most that may be invalid, and in the number of the first."""
+    good, broken, unread = EVENT, EVENT | {"value": "x"}, Unread("torn", b"x")
+    assert len(rows.decode_rows([unread, good, broken, unread], CONTRACT, most=3).invalid) == 3
+    for mixed, first in (([good, unread, broken], "row 1: torn"), ([good, broken, unread, good], "row 1: field value")):
+        with pytest.raises(InvalidRecord, match=f"more than 1 of {len(mixed)} events .* the first: {first}"):
+            rows.decode_rows(mixed, CONTRACT, most=1)
