@@ -26,7 +26,7 @@ def event_bodies(table: pa.Table, contract: Contract, *, foreign: bool = False) 
     """
     table = _bytes_as_declared(table, contract)
     events = event_json(table)
-    odd = [_Column(field, name, table.column(name)) for name, field in _fields(table, contract).items()]
+    odd = [_Column(field, name, _values(table.column(name))) for name, field in _fields(table, contract).items()]
     foreign = foreign or contract.selects
     return [_body(event, at, odd, foreign=foreign) for at, event in enumerate(events)] if foreign or odd else events
 
@@ -34,7 +34,7 @@ def event_bodies(table: pa.Table, contract: Contract, *, foreign: bool = False) 
 class _Column(NamedTuple):
     field: Field
     name: str
-    values: pa.ChunkedArray
+    values: list[Any]
 
 
 def _fields(table: pa.Table, contract: Contract) -> dict[str, Field]:
@@ -54,14 +54,32 @@ def _may_differ(kind: pa.DataType, field: Field) -> bool:
     return (field.type == "json" or bool(field.format)) and not pa.types.is_string(kind)
 
 
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values; none for a time outside the years of a datetime, which is refused as the text it is."""
+    try:
+        found: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        found = [None] * len(column)
+        for at, one in enumerate(column):
+            with suppress(ValueError, OverflowError):
+                found[at] = one.as_py()
+    return found
+
+
 def _body(event: bytes, at: int, odd: Sequence[_Column], *, foreign: bool) -> bytes:
     row: dict[str, Any] = json.loads(event)
     for field, name, values in odd:
-        with suppress(ValueError, OverflowError):  # outside the years of a datetime: refused as the text it is
-            value = values[at].as_py()
-            if value is not None and _read(field, value) != _read(field, row[name]):
-                row[name], foreign = value, True
+        value = values[at]
+        if value is not None and not _is_same(field, value, row[name]):
+            row[name], foreign = value, True
     return event_record(row, flat=True) if foreign else event
+
+
+def _is_same(field: Field, value: Any, written: Any) -> bool:
+    """Tell whether the field reads the same from what JSON makes of a value; most often it is the value itself."""
+    if value == written or (isinstance(written, dict) and field.kind.name == "map" and value == [*written.items()]):
+        return True
+    return _read(field, value) == _read(field, written)
 
 
 def _read(field: Field, value: object) -> object:

@@ -254,6 +254,7 @@ PAIRS = pa.map_(pa.string(), pa.int64())
 MADE: list[tuple[str, pa.Array]] = [
     ("map<string, long>", pa.array([[("a", 1), ("a", 2)], [("a", 1), ("b", 2)]], PAIRS)),
     ("map<string, long>", pa.array([[(1, 1)]], pa.map_(pa.int64(), pa.int64()))),
+    ("map<string, long>", pa.array([[1], []])),
     ("json", pa.array([[("a", 1), ("a", 2)]], PAIRS)),
     ("list<double>", pa.array([[Decimal("1.5")]])),
     ("list<string>", pa.array([[Decimal("1.5")]])),
