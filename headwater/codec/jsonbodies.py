@@ -26,12 +26,12 @@ def event_bodies(table: pa.Table, contract: Contract, *, foreign: bool = False) 
     """
     table = _bytes_as_declared(table, contract)
     events = event_json(table)
-    odd = [_Column(field, name, _values(table.column(name))) for name, field in _fields(table, contract).items()]
+    odd = [_OddColumn(field, name, _values(table.column(name))) for name, field in _fields(table, contract).items()]
     foreign = foreign or contract.selects
     return [_body(event, at, odd, foreign=foreign) for at, event in enumerate(events)] if foreign or odd else events
 
 
-class _Column(NamedTuple):
+class _OddColumn(NamedTuple):
     field: Field
     name: str
     values: list[Any]
@@ -66,7 +66,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return found
 
 
-def _body(event: bytes, at: int, odd: Sequence[_Column], *, foreign: bool) -> bytes:
+def _body(event: bytes, at: int, odd: Sequence[_OddColumn], *, foreign: bool) -> bytes:
     row: dict[str, Any] = json.loads(event)
     for field, name, values in odd:
         value = values[at]
