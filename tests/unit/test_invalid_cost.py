@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headwater.codec import decode_record, jsonrows, rows
 from headwater.codec.decoded import Decoded
 from headwater.codec.records import Decoder, decode_contents
-from headwater.codec.rows import Unread
+from headwater.codec.rows import Row, Unread
 from headwater.contract import Contract, load_contract, parse_contract
 from headwater.errors import InvalidRecord
 from headwater.lineage.origins import OriginSets
@@ -206,6 +206,10 @@ def test_events_that_a_decoder_cannot_read_count_with_the_others() -> None:
     """Towards the most that may be invalid, and in the number of the first."""
     good, broken, unread = EVENT, EVENT | {"value": "x"}, Unread("torn", b"x")
     assert len(rows.decode_rows([unread, good, broken, unread], CONTRACT, most=3).invalid) == 3
-    for mixed, first in (([good, unread, broken], "row 1: torn"), ([good, broken, unread, good], "row 1: field value")):
+    cases: list[tuple[list[Row | Unread], str]] = [
+        ([good, unread, broken], "row 1: torn"),
+        ([good, broken, unread, good], "row 1: field value"),
+    ]
+    for mixed, first in cases:
         with pytest.raises(InvalidRecord, match=f"more than 1 of {len(mixed)} events .* the first: {first}"):
             rows.decode_rows(mixed, CONTRACT, most=1)
