@@ -1,4 +1,4 @@
-"""Define the commands that read the lake: query, shell, tables, describe, sample."""
+"""Define the commands that read the lake: query, queries, shell, tables, describe, sample."""
 
 import sys
 from collections.abc import Iterator
@@ -77,6 +77,29 @@ def describe_(table: TableName, as_json: Json = False) -> None:
 
     session = _session()
     print_rows(session.columns(table), as_json=as_json, empty=f"table {table} has no columns")
+
+
+@lake.command("queries")
+def queries_(
+    name: Annotated[str, typer.Argument(help="Print this one's SQL, for Athena and Trino.")] = "", as_json: Json = False
+) -> None:
+    """List what is usually asked of the pipeline's table, or print one as SQL; each ? is a parameter."""
+    from headwater.commands.output import print_rows
+    from headwater.config import Settings
+    from headwater.processors.definition.loading import load
+    from headwater.sinks.lake.queries import named_queries
+
+    pipeline = load(Settings().pipeline)
+    found = named_queries(pipeline.lake_to.table, pipeline.contract)
+    chosen = found.get(name.replace("_", " "))
+    if name and chosen is None:
+        raise UsageError(f"no query {name!r}; `headwater lake queries` names them")
+    if chosen and not as_json:
+        sys.stdout.write(f"{chosen.sql}\n")
+        return
+    rows = [chosen] if chosen else found.values()
+    shown = ("name", "description", *(["sql"] if as_json else []))
+    print_rows(({one: getattr(row, one) for one in shown} for row in rows), as_json=as_json, empty="no queries")
 
 
 @lake.command("sample")

@@ -1,4 +1,4 @@
-"""Define the command `serve`: open what the query API and the console read, and serve them."""
+"""Define the commands `serve`, which opens what the query API and the console read, and `dashboard`."""
 
 import sys
 from collections.abc import Callable
@@ -21,8 +21,16 @@ __all__ = ["open_console", "open_reader", "open_service", "open_sources", "regis
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Add the commands to the program."""
     app.command()(serve)
+    app.command()(dashboard)
+
+
+def dashboard() -> None:
+    """Print a dashboard for Grafana, to be imported there, over Prometheus and the query API."""
+    from importlib.resources import files
+
+    sys.stdout.write((files("headwater.serving") / "grafana.json").read_text())
 
 
 def serve() -> None:

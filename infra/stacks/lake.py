@@ -10,8 +10,8 @@ from aws_cdk import aws_s3 as s3
 from headwater.contract.iceberg import iceberg_schema
 from headwater.processors.definition.loading import load
 from headwater.processors.definition.pipeline import Pipeline
+from headwater.sinks.lake.queries import named_queries
 from headwater.sinks.lake.specs import partition_spec
-from infra.queries import named_queries
 from infra.settings import Deployment
 from infra.stacks.checks import explain
 from infra.stacks.data import removal
@@ -141,7 +141,7 @@ def _athena(stack: Any, deployed: Deployment, pipeline: Pipeline, key: Any) -> N
             ),
         ),
     )
-    for name, asked in named_queries(pipeline).items():
+    for name, asked in named_queries(pipeline.lake_to.table, pipeline.contract).items():
         query = athena.CfnNamedQuery(
             stack,
             f"Query{name.title().replace(' ', '')}",

@@ -23,11 +23,11 @@ from headwater.config import Settings
 from headwater.processors.definition.loading import load
 from headwater.processors.services import Services
 from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.queries import named_queries
 from headwater.sinks.lake.query import lake_query
 from headwater.testing.fleet import Fleet
 from headwater.web.keys import KeyStore
 from infra.permissions import ROLES, statements
-from infra.queries import named_queries
 from infra.stacks.watch import PATTERNS
 from tests.cli import headwater
 from tests.infra.calls import Call, allowed, recorded
@@ -216,7 +216,8 @@ def test_the_template_s_iceberg_table_is_the_publisher_s(run: Run) -> None:
 
 def test_named_queries_answer(run: Run) -> None:
     """In DuckDB, where it can."""
-    queries = named_queries(load(run.settings.pipeline))
+    pipeline = load(run.settings.pipeline)
+    queries = named_queries(pipeline.lake_to.table, pipeline.contract)
     assert {one["Properties"]["Name"] for _, one in run.made.of("AWS::Athena::NamedQuery")} == set(queries)
     answers = {
         name: lake_query(run.settings, local_sql(query.sql, parameters(name, "x", "2026-01-01", "2027-01-01")))

@@ -12,8 +12,8 @@ import sqlglot
 
 from headwater.processors.services import Services
 from headwater.sinks.lake.catalog import open_table
+from headwater.sinks.lake.queries import named_queries
 from headwater.sinks.lake.query import lake_query
-from infra.queries import named_queries
 from tests.integration.test_lake_users import SETTINGS, aws, services
 from tests.named_queries import TRINO_ONLY, UNBOUNDED, local_sql, parameters
 
@@ -49,7 +49,7 @@ def rows(services: Services) -> pd.DataFrame:
 
 def test_named_queries_answer_as_pandas_does(services: Services, rows: pd.DataFrame) -> None:
     device = rows["device"].min()
-    queries = named_queries(services.pipeline)
+    queries = named_queries(services.pipeline.lake_to.table, services.pipeline.contract)
     assert {name for name, query in queries.items() if "?" not in query.sql} == UNBOUNDED
     assert set(queries) > TRINO_ONLY
     answers: dict[str, pa.Table] = {}

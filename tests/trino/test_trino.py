@@ -16,8 +16,8 @@ from headwater.contract.types import parse_type
 from headwater.processors.services import Services
 from headwater.sinks.lake.catalog import open_table
 from headwater.sinks.lake.partitioning import Partitioning
+from headwater.sinks.lake.queries import named_queries
 from headwater.sinks.lake.query import lake_query
-from infra.queries import named_queries
 from tests.cli import headwater
 from tests.integration.test_lake_users import SETTINGS, aws, names, process, produce, services
 from tests.integration.test_readers import compare
@@ -59,7 +59,7 @@ def rows() -> pd.DataFrame:
 
 def test_named_queries_answer_as_duckdb_does(server: Trino, services: Services) -> None:
     device = names(services)[0]
-    for name, query in named_queries(services.pipeline).items():
+    for name, query in named_queries(services.pipeline.lake_to.table, services.pipeline.contract).items():
         values = parameters(name, device, "2026-09-21T14:00:00Z", now())
         found = server.run(as_of(query.sql, now()), *values)
         if name in TRINO_ONLY:
@@ -92,7 +92,7 @@ def test_a_day_s_partition_is_all_that_is_read(server: Trino) -> None:
 def test_time_travel_compaction_evolution_and_forgetting(
     server: Trino, services: Services, aws: Mapping[str, str]
 ) -> None:
-    queries = named_queries(services.pipeline)
+    queries = named_queries(services.pipeline.lake_to.table, services.pipeline.contract)
     before, then = server.run(COUNT).rows[0], now()
     produce(services, 300, start_ms=1_790_000_000_000 + 4 * DAY_MS)
     process(services, 300)

@@ -1,4 +1,4 @@
-"""The dashboard of docs/operations/grafana.json against what the services say: each metric, label, path and column."""
+"""The dashboard for Grafana (serving/grafana.json) against what the services say: metrics, labels, paths, columns."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from headwater.processors.runners.kcl.status import FleetStatus
 from tests.gateway import event, served
 from tests.unit.serving_world import World
 
-DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "operations" / "grafana.json").read_text())
+DASHBOARD = json.loads((Path(__file__).parents[2] / "serving" / "grafana.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 PROMQL = {"by", "sum", "max", "rate", "increase", "histogram_quantile", "le"}
 

@@ -1,5 +1,6 @@
 """One import root: every name a user needs, loaded when used, whatever folders lie beside the user's program."""
 
+import json
 import subprocess
 import sys
 import sysconfig
@@ -143,7 +144,8 @@ def sources() -> set[str]:
         for path in (ROOT / folder).rglob("*"):
             shown = path.relative_to(ROOT)
             linked = folder == "headwater" and (ROOT / "headwater" / shown.parts[1]).is_symlink()
-            if path.suffix in (".py", ".yaml", ".csv") and not linked and "__pycache__" not in shown.parts:
+            shipped = path.suffix in (".py", ".yaml", ".csv", ".sql", ".json")
+            if shipped and not linked and "__pycache__" not in shown.parts:
                 found.add(f"{prefix}{shown.as_posix()}")
     return found
 
@@ -183,6 +185,13 @@ def test_a_project_of_one_s_own_runs_from_the_installed_wheel(wheel: Path, tmp_p
     run([command, "init", "plant"], tmp_path)
     project = tmp_path / "plant"
     assert "4 rows" in run([command, "check", "pipeline.py", "--sample", "sample.ndjson"], project)
+    queries = ["env", "HEADWATER_PIPELINE=pipeline.py", command, "lake", "queries"]
+    listed = [json.loads(line) for line in run([*queries, "--json"], project).splitlines()]
+    assert {"one key", "gaps", "as of"} <= {one["name"] for one in listed}
+    (one_key,) = (one for one in listed if one["name"] == "one key")
+    assert run([*queries, "one_key"], project) == one_key["sql"] + "\n"
+    assert "FROM plant" in one_key["sql"]
+    assert json.loads(run([command, "dashboard"], project))["panels"]
     where = "import headwater.testing; print(headwater.testing.__file__)"
     assert run([python, "-c", where], project).startswith(str(packages))
     assert "3 passed" in run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider"], project)

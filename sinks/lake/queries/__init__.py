@@ -1,4 +1,4 @@
-"""Load Athena's named queries: the .sql files here for any pipeline, those of a folder for the contract of its name.
+"""Load the named queries in Athena's dialect: the .sql files here for any table, those of a folder for its contract.
 
 The first line says what is asked. {table}, {key} and {time} are filled in; each ? is a parameter of the execution.
 """
@@ -6,7 +6,7 @@ The first line says what is asked. {table}, {key} and {time} are filled in; each
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwater.processors.definition.pipeline import Pipeline
+from headwater.contract import Contract
 
 __all__ = ["NamedQuery", "named_queries"]
 
@@ -22,10 +22,9 @@ class NamedQuery:
     sql: str
 
 
-def named_queries(pipeline: Pipeline) -> dict[str, NamedQuery]:
-    """Return what an analyst asks first of the pipeline's table, by name."""
-    contract = pipeline.contract
-    given = {"table": pipeline.lake_to.table, "key": contract.key, "time": contract.time}
+def named_queries(table: str, contract: Contract) -> dict[str, NamedQuery]:
+    """Return what an analyst asks first of a pipeline's table, by name."""
+    given = {"table": table, "key": contract.key, "time": contract.time}
     paths = sorted(_HERE.glob("*.sql")) + sorted((_HERE / contract.name).glob("*.sql"))
     found = {}
     for path in paths:
