@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pyarrow as pa
 import pytest
@@ -39,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 FOREIGN = """
 import sys, time
 import pyarrow as pa
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, ValidationException
 from headwater.config import Settings
 from headwater.sinks.lake.catalog import open_table
 from tests.chaos.events import events
@@ -53,13 +54,14 @@ while True:
         table.append(rows)
         acknowledged += 1
         print(acknowledged, flush=True)
-    except CommitFailedException:
+    except (CommitFailedException, ValidationException):
         pass
     time.sleep(0.3)
     table.refresh()
 """
-"""A plain pyiceberg program: appends a row, and tries again when the catalog says that another was faster. It pauses:
-one that never does may win every race, as its commits take less time than a publisher's look at the history."""
+"""A plain pyiceberg program: appends a row, and tries again when the catalog says that another was faster, or when the
+snapshot that it began with is gone, as this catalog loses commits that it has acknowledged. It pauses: one that never
+does may win every race, as its commits take less time than a publisher's look at the history."""
 
 MORTAL = """
 import os, signal, sys
@@ -130,12 +132,19 @@ def foreign_writer(environment: Mapping[str, str]) -> Iterator[list[int]]:
     """Appends throughout the block; afterwards the list holds how many commits it was told had succeeded."""
     acknowledged: list[int] = []
     command = [sys.executable, "-c", FOREIGN]
-    with subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with (
+        TemporaryFile("w+") as said,
+        subprocess.Popen(
+            command, env=dict(environment), stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT
+        ) as process,
+    ):
         assert process.stdout is not None
         acknowledged.append(int(process.stdout.readline()))
         try:
             yield acknowledged
-            assert process.poll() is None, "the foreign writer has ended"
+            if process.poll() is not None:
+                said.seek(0)
+                pytest.fail(f"the foreign writer has ended: {said.read()[-4000:]}")
         finally:
             process.kill()
             acknowledged[:] = [int(line) for line in process.stdout.read().split() or acknowledged][-1:]
