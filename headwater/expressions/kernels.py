@@ -130,6 +130,11 @@ def _root(values: Any) -> Any:
     return finite(pc.sqrt(values))
 
 
+def _rounded(values: Any) -> Any:
+    """Round halves away from zero; of a negative number by its amount, as Arrow makes -1 of the one above -0.5."""
+    return pc.multiply(pc.round(pc.abs(values), 0, "half_towards_infinity"), pc.sign(values))
+
+
 def _part(of: str, **options: Any) -> Callable[..., Any]:
     function = getattr(pc, of)
     return lambda values: function(values, **options).cast(pa.int64())
@@ -143,7 +148,7 @@ FUNCTIONS: dict[str, tuple[dict[str, tuple[str, Callable[..., Any]]], str]] = {
     "round()": (
         {
             "long": ("long", lambda values: values),
-            "double": ("double", lambda values: pc.round(values, 0, "half_towards_infinity")),
+            "double": ("double", _rounded),
         },
         "a number",
     ),

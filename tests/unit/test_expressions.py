@@ -247,6 +247,11 @@ class TestRules:
         assert answers("abs(n) - 1", n=[-(2**63), 5]) == [None, 4]
         assert answers("n % -1", n=[-(2**63), 5]) == [0, 0]
 
+    def test_halves_are_rounded_away_from_zero_and_nothing_else_is(self) -> None:
+        below = 0.49999999999999994
+        given = [below, 0.5, 1.5, 2.5, -below, -0.5, -1.5, -2.5, None]
+        assert answers("round(v)", v=given) == [0, 1, 2, 3, 0, -1, -2, -3, None]
+
     def test_text_that_is_no_number_is_null(self) -> None:
         texts = ["12", "+7", "-0", " 1", "1e3", "9223372036854775808", "1.5", "0x1", "nan", "inf", "", None, "1e999"]
         longs = [12, 7, 0, *[None] * 10]
