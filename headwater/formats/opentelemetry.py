@@ -8,7 +8,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from headwater.codec.bounds import bounded
@@ -53,7 +53,8 @@ def otlp(contract: str) -> Decoder:
         raise UsageError(f"otlp: {contract} is none of {', '.join(SIGNALS)}")
 
     def read(data: bytes) -> list[Row | Unread]:
-        return list(otlp_rows(data, contract, in_json=data.lstrip().startswith(b"{"), nesting=MAX_NESTING))
+        rows = otlp_rows(data, contract, in_json=data.lstrip().startswith(b"{"), nesting=MAX_NESTING)
+        return list(islice(rows, MAX_EVENTS + 1))  # whoever reads the record refuses so many
 
     def decode(data: bytes) -> list[Row | Unread]:
         try:

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from headwater.codec.bounds import TextBudget, check_messages, check_values
+from headwater.codec.bounds import TextBudget, TooLarge, check_messages, check_values
 from headwater.codec.rows import Unread, one_line
 from headwater.errors import InvalidRecord
 from headwater.formats.framing import take_uvarint, uvarint
@@ -64,6 +64,8 @@ _PART = 500
 _LARGE = 1 << 20
 _MOST_CONTAINERS = 700_000
 """Objects and lists of a body in JSON, all of which are there at once: 16 MiB of short attributes have 650,000."""
+_MOST_FIELDS = 700_000
+"""Resources, scopes and items of a large body in protobuf, with what stands beside them; each takes 2 µs."""
 _MOST_POINTS = 4_096
 _PART_BYTES = 1 << 20
 """Bytes of a body in protobuf that are read at once."""
@@ -311,20 +313,36 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 def _protobuf_parts(body: bytes, most: int) -> Iterator[bytes]:
     """Yield requests of at most so many bytes, or of one item, that together have the items of a body.
 
-    Raise TooLarge once what they share comes to too many bytes, that of each request counted.
+    Raise TooLarge once what they share comes to too many bytes, that of each request counted, or for too many fields.
     """
     if 0 < len(body) <= most:
         yield body
     else:
-        yield from _split(memoryview(body), _LIST, 3, most, TextBudget())
+        yield from _split(memoryview(body), _LIST, 3, most, _WalkBudget())
 
 
-def _split(message: memoryview, number: int, levels: int, most: int, budget: TextBudget) -> Iterator[bytes]:
+class _WalkBudget(TextBudget):
+    """Bound what the requests of one body share, and how many fields are walked over for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._walked = 0
+
+    def counted(self, message: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """Yield a message's fields; TooLarge once those of all messages are too many."""
+        for one in _fields(message):
+            self._walked += 1
+            if self._walked > _MOST_FIELDS:
+                raise TooLarge(f"protobuf of more than {_MOST_FIELDS} resources, scopes and items")
+            yield one
+
+
+def _split(message: memoryview, number: int, levels: int, most: int, budget: _WalkBudget) -> Iterator[bytes]:
     """Yield messages with some of a message's list each, whose field has this number, and all of its other fields.
 
     `levels` is how many lists there are within one another: those of resources, of scopes, of items.
     """
-    shared = b"".join(_field(at, one) for at, one in _fields(message) if at != number)
+    shared = b"".join(_field(at, one) for at, one in budget.counted(message) if at not in (0, number))
     some, size = list[bytes](), len(shared)
     for at, one in _fields(message):
         if at != number:
@@ -350,7 +368,7 @@ def checked(message: Any) -> Any:
 
 
 def _fields(data: Data) -> Iterator[tuple[int, Data]]:
-    """Yield the number and content of each length-delimited field of a message; numbers of other kinds are passed over.
+    """Yield the number and content of each length-delimited field of a message; others are 0 and nothing.
 
     Raise InvalidRecord where it is no message.
     """
@@ -366,8 +384,10 @@ def _fields(data: Data) -> Iterator[tuple[int, Data]]:
             at += length
         elif kind == 0:
             _, at = take_uvarint(data, at)
+            yield 0, data[at:at]
         elif kind in _FIXED and at + _FIXED[kind] <= len(data):
             at += _FIXED[kind]
+            yield 0, data[at:at]
         else:
             raise InvalidRecord("not an OTLP request in protobuf")
 
