@@ -97,9 +97,9 @@ def unzstd(data: bytes, limit: int = MAX_BYTES) -> bytes:
         size = zstandard.frame_content_size(data)
         if size > limit:
             raise _too_large(limit)
-        if size >= 0:
+        if size > 0:  # a first frame without content would be taken for all of it, whatever is behind it
             try:
-                content: bytes = decompressor.decompress(data, max_output_size=max(size, 1), allow_extra_data=False)
+                content: bytes = decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
             except zstandard.ZstdError:
                 pass  # broken, or several frames: the loop tells
             else:

@@ -13,6 +13,7 @@ from headwater.codec import (
     decode_record,
     encode_batch,
 )
+from headwater.codec.inflate import unzstd
 from headwater.errors import InvalidRecord
 from tests.codecs import CONTRACT, FLEET, decode, fleet, lines, plain, rows, stream, table, versioned
 
@@ -220,3 +221,13 @@ def test_what_comes_behind_the_end_of_a_stream_is_not_dropped() -> None:
     for more in (data, b"x", b"\0" * 8 + b"x"):
         with pytest.raises(InvalidRecord, match="behind its end mark"):
             decode_record(data + more, CONTRACT)
+
+
+@pytest.mark.parametrize(
+    "first", [zstandard.compress(b""), b"\x50\x2a\x4d\x18\x01\x00\x00\x00x"], ids=["empty", "skipped"]
+)
+def test_what_is_behind_a_frame_without_content_is_read(first: bytes) -> None:
+    """Else it is lost in silence: an export without items is answered 200."""
+    assert unzstd(first + zstandard.compress(b"abc")) == b"abc"
+    with pytest.raises(InvalidRecord, match="behind it"):
+        unzstd(zstandard.compress(b"") + b"junk")
