@@ -27,20 +27,23 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
 
 
-def init(name: Annotated[str, typer.Argument(help="The project's name, and its folder's.")]) -> None:
-    """Make a project in a new folder: a contract, a pipeline, a sample, a test and a compose file, all of which run."""
+def init(
+    name: Annotated[str, typer.Argument(help="Its folder, new or without files; its name is the project's.")],
+) -> None:
+    """Make a project in a folder: a contract, a pipeline, a sample, a test and a compose file, all of which run."""
     folder = Path(name)
-    if not _NAME.fullmatch(folder.name):
-        raise UsageError(f"a project cannot be named {folder.name!r}: small letters, digits, _ and -, a letter first")
-    if folder.exists():
-        raise UsageError(f"{folder} is there already")
-    plain = folder.name.replace("-", "_")
-    shutil.copytree(_STARTER, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for file in folder.iterdir():
+    called = folder.resolve().name if name else ""
+    if not _NAME.fullmatch(called):
+        raise UsageError(f"a project cannot be named {called!r}: small letters, digits, _ and -, a letter first")
+    if folder.is_file() or (folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir())):
+        raise UsageError(f"{folder} is there already, and not empty")
+    plain = called.replace("-", "_")
+    shutil.copytree(_STARTER, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"), dirs_exist_ok=True)
+    for file in (folder / one.name for one in _STARTER.iterdir() if one.is_file()):
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace("starter", plain), encoding="utf-8")
     sys.stdout.write(
-        f"{folder} is made. Go there, and then:\n\n"
+        f"{called} is made{'' if folder.samefile('.') else f' in {folder}; go there'}. Then:\n\n"
         "does the pipeline fit its events?\n    headwater check pipeline.py --sample sample.ndjson\n"
         "its tests, in memory:\n    pytest\n"
         "all of it on this machine:\n    HEADWATER_PIPELINE=pipeline.py headwater up\n"

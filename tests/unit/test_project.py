@@ -57,6 +57,16 @@ def test_a_name_that_cannot_be_and_a_folder_that_is_there(name: str, project: Pa
     called("init", "--", str(project.parent / name)).failed(2)
 
 
+def test_a_folder_that_is_there_is_taken_while_it_has_no_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But hidden ones, such as those of git, which stay as they are."""
+    (project.parent / "elsewhere" / ".git").mkdir()
+    (project.parent / "elsewhere" / ".env").write_text("starter")
+    assert called("init", ".").out.startswith("elsewhere is made. Then:")
+    assert called("check").out.startswith("pipeline elsewhere fits")
+    assert (project.parent / "elsewhere" / ".env").read_text() == "starter"
+    called("init", ".").failed(2, "there already")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
