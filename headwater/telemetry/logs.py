@@ -11,6 +11,8 @@ from typing import TextIO
 
 __all__ = ["JsonLines", "PlainLines", "fall_silent", "to_stderr", "to_stdout"]
 
+_OUTSPOKEN = ("engineio.server", "socketio.server")
+"""Loggers whose libraries, while they have no level, give them a handler of their own: plain lines on stderr."""
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -115,6 +117,9 @@ def _handle(handler: logging.Handler, formatter: logging.Formatter) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    for one in map(logging.getLogger, _OUTSPOKEN):
+        one.handlers.clear()
+        one.setLevel(logging.ERROR)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -8,7 +8,7 @@ codes of one protocol and the formats of bodies do not belong here; they are in 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -217,10 +217,15 @@ class Gateway:
         return writer
 
     @asynccontextmanager
-    async def admit(self, body: bytes) -> AsyncIterator[ReceivedBody]:
-        """Yield a body that has arrived already; its memory is reserved until the block ends. Problem 503."""
-        reservation = await self._body_memory.reserve(len(body))
+    async def admit(self, receive: Callable[[], Awaitable[bytes]]) -> AsyncIterator[ReceivedBody]:
+        """Yield a body of which nothing is known until all of it is here; its memory is reserved until the block ends.
+
+        While it comes that is the memory of the largest there may be. Problem 408 or 503.
+        """
+        reservation = await self._body_memory.reserve(self.settings.max_body_bytes)
         try:
+            body = await self._in_time(receive())
+            reservation.settle(len(body))
             async with _holding(ReceivedBody(body, "")) as received:
                 yield received
         finally:
@@ -237,16 +242,20 @@ class Gateway:
         reservation = await self._body_memory.reserve(expected)
         try:
             try:
-                async with asyncio.timeout(self.settings.body_seconds):
-                    body = await _read_body(request, reservation, limit)
-            except TimeoutError:
-                raise Problem(408, "timeout", f"the body took more than {self.settings.body_seconds:g} s") from None
+                body = await self._in_time(_read_body(request, reservation, limit))
             except NeedsMore:
                 raise self._body_memory.exhausted() from None
             async with _holding(ReceivedBody(body, request.headers.get("content-encoding", ""))) as received:
                 yield received
         finally:
             reservation.close()
+
+    async def _in_time(self, receiving: Awaitable[bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                return await receiving
+        except TimeoutError:
+            raise Problem(408, "timeout", f"the body took more than {self.settings.body_seconds:g} s") from None
 
     async def parse(
         self, body: ReceivedBody, needs: Callable[[bytes], int], parse: Callable[[bytes, int], Submission]

@@ -1,6 +1,5 @@
 """OTLP over gRPC: the same three signals as over HTTP, by the same steps. The protocol alone."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,7 @@ class _SignalService:
             if len([name for name, _ in pairs if name == "authorization"]) > 1:
                 raise Problem(401, "unauthorized", "send one API key or token")
             caller = await self._gateway.authenticate(headers)
-            body = await self._receive(requests)
-            async with self._gateway.admit(body) as received:
+            async with self._gateway.admit(lambda: _first(requests)) as received:
                 traceparent = parse_traceparent(headers.get("traceparent"))
                 answer = await self._endpoint.export(caller, received, PROTOBUF, traceparent)
                 return bytes(answer.SerializeToString())
@@ -52,15 +50,11 @@ class _SignalService:
             await context.abort(code, problem.detail.encode("ascii", "backslashreplace").decode())
             raise  # not reached: abort raises
 
-    async def _receive(self, requests: AsyncIterator[bytes]) -> bytes:
-        seconds = self._gateway.settings.body_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                async for body in requests:
-                    return body
-        except TimeoutError:
-            raise Problem(408, "timeout", f"the message took more than {seconds:g} s") from None
-        raise Problem(400, "malformed-body", "the call has no message")
+
+async def _first(requests: AsyncIterator[bytes]) -> bytes:
+    async for body in requests:
+        return body
+    raise Problem(400, "malformed-body", "the call has no message")
 
 
 async def start_grpc(gateway: Gateway) -> tuple[Any, int]:

@@ -1,5 +1,6 @@
 """What the command logs on a terminal: whole lines with their fields, and none behind the reason why it ended."""
 
+import json
 import logging
 import signal
 import subprocess
@@ -64,3 +65,14 @@ def test_nothing_is_said_behind_an_interrupt() -> None:
         process.send_signal(signal.SIGINT)
         said = process.stderr.read().splitlines()
     assert (process.returncode, said[-1]) == (130, "interrupted")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_what_libraries_say_is_a_line_of_ours(first: bool) -> None:
+    """The console's sockets had a handler of their own: plain lines with what a caller sent, in the midst of JSON."""
+    steps = ["from headwater.telemetry.logs import to_stdout; to_stdout('info')", "import nicegui.nicegui"]
+    speak = "import logging; logging.getLogger('engineio.server').error('no client %s', 'a\\nb')"
+    code = "\n".join([*(steps if first else reversed(steps)), speak])
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stderr == ""
+    assert [json.loads(line)["message"] for line in ran.stdout.splitlines()] == ["no client a\nb"]
