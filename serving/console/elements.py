@@ -7,7 +7,7 @@ from nicegui import ui
 
 from headwater.serving.console.formatting import legible
 
-__all__ = ["BY_NUMBER", "KEPT", "PHONE", "Cell", "card", "fill_table", "replace_options", "set_busy", "table"]
+__all__ = ["BY_NUMBER", "PHONE", "Cell", "card", "fill_table", "replace_options", "set_busy", "table"]
 
 BY_NUMBER = """
 window.byNumber = (a, b) => {
@@ -20,18 +20,6 @@ window.byNumber = (a, b) => {
 };
 """
 """Script of the page that sorts figures with their units; text without a figure comes first."""
-KEPT = """
-const kept = new Map();
-let drawn;
-Object.defineProperty(window, "Vue", {
-  get: () => drawn,
-  set(found) {
-    const keep = (type) => kept.get(type.template) || kept.set(type.template, type).get(type.template);
-    drawn = { ...found, h: (type, ...more) => found.h(type?.template ? keep(type) : type, ...more) };
-  },
-});
-"""
-"""Script of the page that keeps one component a template: NiceGUI makes one a redraw, whose elements lose focus."""
 _CHOOSE = """<q-checkbox v-model="props.selected" dense :aria-label="'choose ' + props.key" />"""
 _CHOOSE_ALL = """<q-checkbox v-model="props.selected" dense aria-label="choose all that are shown" />"""
 _TEXT = """<a v-if="props.row._links[%(name)s]" class="inward" :href="props.row._links[%(name)s]">{{ %(value)s }}</a>

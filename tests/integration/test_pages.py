@@ -146,26 +146,6 @@ def test_headings_sort_by_keyboard(world: dict[str, Any], page: Page) -> None:
     expect(section(page, "shards").locator("tbody tr").first).to_contain_text("shard1")
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-def test_what_has_the_focus_keeps_it(world: dict[str, Any], page: Page, size: Any) -> None:
-    """The page is drawn anew every second with the elements that it has: headings, links, boxes, what takes focus."""
-    page.set_viewport_size(size)
-    page.goto(world["console"] + ("/" + link_to("shards") if size == PHONE else ""))
-    for name in ("shards", "audit", "letters", "jobs"):
-        expect(section(page, name).locator(".q-table__container").first).not_to_contain_text("reading …")
-    link = section(page, "shards").locator(".q-table__container a.inward").first
-    expect(link).to_be_visible()
-    expect(section(page, "letters").locator(".q-checkbox").last).to_be_attached()
-    page.evaluate("window.had = [...document.querySelectorAll('a, button, input, [tabindex]')]")
-    held = link if size == PHONE else section(page, "shards").locator("button.sorts").first
-    held.focus()
-    age = page.get_by_text(" ago)")
-    for _ in range(20):
-        expect(age).not_to_have_text(age.inner_text())
-    expect(held).to_be_focused()
-    assert page.evaluate("had.filter(one => !one.isConnected).map(one => one.outerHTML)") == []
-
-
 def test_what_cannot_be_read_says_so(world: dict[str, Any], page: Page) -> None:
     """In its section, in one line, while all others are shown."""
     page.goto(world["console"])
