@@ -26,7 +26,8 @@ _OF_EXTRAS = {
     "formats": "fastavro",
     "local": "moto",
     "kcl": "amazon_kclpy",
-    "web": "fastapi starlette uvicorn uvloop jwt prometheus_client opentelemetry grpc google sse_starlette nicegui",
+    "web": "fastapi starlette uvicorn uvloop httptools jwt prometheus_client opentelemetry grpc google sse_starlette "
+    "nicegui",
 }
 _EXTRAS = {module: extra for extra, modules in _OF_EXTRAS.items() for module in modules.split()}
 """The extra that brings each module; several bring `opentelemetry`."""

@@ -18,6 +18,7 @@ OF_ANOTHER = {
     "pydantic": "pydantic-settings",
     "starlette": "fastapi",
     "uvloop": "uvicorn",
+    "httptools": "uvicorn",
     "botocore": "boto3",
     "google": "protobuf",
 }
