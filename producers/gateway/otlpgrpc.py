@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 
 from headwater.errors import UsageError
 from headwater.producers.gateway.app import Gateway

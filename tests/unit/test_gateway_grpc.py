@@ -6,7 +6,7 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 import pytest
 
 from headwater.config import GatewaySettings

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 import pytest
 from google.protobuf.json_format import MessageToJson
 from hypothesis import HealthCheck, given, settings

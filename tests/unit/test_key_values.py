@@ -103,7 +103,7 @@ def state_of(kind: str) -> ShardState:
     rows = pa.table({"k": column(kind), "ts": pa.array([0] * len(KEYS[kind][0]), pa.timestamp("ms", "UTC"))})
     data = encode_batch(rows.append_column("n", pa.array([1] * rows.num_rows)), pipeline.contract)
     state = ShardState(pipeline)
-    Engine(pipeline, "shardId-000000000000", state, lambda *_: None).process(  # type: ignore[arg-type]  # no references
+    Engine(pipeline, "shardId-000000000000", state, lambda *_: pytest.fail("no references")).process(
         [StreamRecord("shardId-000000000000", "1", 1_790_000_000_000, "k", data)]
     )
     return state

@@ -74,7 +74,8 @@ class Reader:
         self.letters: list[Any] = []
 
     def read(self, records: Sequence[StreamRecord]) -> "Reader":
-        effects = Engine(PIPELINE, "shardId-000000000000", self.state, lambda *_: None).process(records)  # type: ignore[arg-type]  # there are no references to load
+        engine = Engine(PIPELINE, "shardId-000000000000", self.state, lambda *_: pytest.fail("no references"))
+        effects = engine.process(records)
         self.lake += effects.lake
         self.letters += [(x.sequence_number, x.index, x.reason, x.payload) for x in effects.letters]
         return self
