@@ -25,6 +25,8 @@ __all__ = ["EmbeddedRunner", "is_held"]
 
 LEASE_COMMITS = 3
 """An owner that has not committed for so many commit intervals is taken for gone."""
+_LONGEST_LEASE_MS = 120_000
+"""A lease grows to this where commits take longer than a lease."""
 _CHECK_MS = 60_000
 """Time between comparisons of the stream with the ledger while it is read."""
 _LONGEST_PAUSE = 60.0
@@ -44,7 +46,8 @@ class EmbeddedRunner:
     """Read all shards until stopped. An error of one shard restarts that shard from the ledger, and no other.
 
     A second process is a stand-by: it claims what it finds, and a runner that is fenced leaves the shard alone for as
-    long as the other goes on committing.
+    long as the other goes on committing. Where no commit of anybody comes in between, as one takes longer than a lease,
+    the runner waits for twice as long each time: else two would take a shard from each other for ever.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class EmbeddedRunner:
         self._wait_until: dict[str, int] = {}
         self._failures: dict[str, int] = {}
         """Failures in a row of each shard's reader, without a commit in between."""
+        self._lost: dict[str, int] = {}
+        """How often in a row each shard was lost to another owner, without a commit of anybody in between."""
         self._facts = StreamFacts()
         self._checked_ms = 0
         self._lock = Lock()
@@ -131,8 +136,14 @@ class EmbeddedRunner:
             thread.start()
 
     def _is_held(self, shard_id: str) -> bool:
-        lease_ms = round(1000 * LEASE_COMMITS * self._settings.commit_seconds)
-        return is_held(self._ports.ledger.shard(shard_id), self._owner, self._clock.now_ms(), lease_ms)
+        entry = self._ports.ledger.shard(shard_id)
+        if entry is not None and entry.position > self._status[shard_id].committed:
+            self._lost[shard_id] = 0
+        return is_held(entry, self._owner, self._clock.now_ms(), self._lease_ms(shard_id))
+
+    def _lease_ms(self, shard_id: str) -> int:
+        usual = round(1000 * LEASE_COMMITS * self._settings.commit_seconds)
+        return max(usual, min(_LONGEST_LEASE_MS, usual << min(self._lost.get(shard_id, 0), 20)))
 
     def _running(self, shard_id: str) -> bool:
         thread = self._threads.get(shard_id)
@@ -167,9 +178,9 @@ class EmbeddedRunner:
             self._failures[shard_id] = 0
         except Fenced as error:
             status.state, status.error = "fenced", str(error)
+            self._lost[shard_id] = 0 if status.committed > before else self._lost.get(shard_id, 0) + 1
             # The other owner is alive: leave it the shard for as long as it may take to commit a few times.
-            lease_ms = round(1000 * LEASE_COMMITS * self._settings.commit_seconds)
-            self._wait_until[shard_id] = self._clock.now_ms() + lease_ms
+            self._wait_until[shard_id] = self._clock.now_ms() + self._lease_ms(shard_id)
             log.warning("fenced", extra={"shard": shard_id, "reason": str(error)})
         except Exception as error:  # anything else: the shard starts again from its last commit
             status.state, status.error = "restarting", f"{type(error).__name__}: {error}"

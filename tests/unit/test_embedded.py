@@ -1,12 +1,13 @@
 """The embedded runner's view of other owners, and its pauses between restarts."""
 
 import logging
+import time
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from headwater.clock import ManualClock
+from headwater.clock import ManualClock, SystemClock
 from headwater.ledger import ShardEntry
 from headwater.processors.runners.embedded import EmbeddedRunner, is_held
 from headwater.testing.faults import client_error
@@ -74,3 +75,29 @@ def test_the_pause_before_a_restart_is_short_again_after_a_commit(caplog: pytest
             thread.join(30)
     said = [record for record in caplog.records if record.getMessage() == "stopped"]
     assert [(vars(one)["shards"], vars(one)["unfinished"]) for one in said] == [(1, [])]
+
+
+def test_two_runners_whose_commits_take_longer_than_a_lease_get_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine each would take the shard before the other has committed, for ever: a lease grows meanwhile."""
+    world = World(SystemClock())
+    stream = world.stream()
+    put, lease = world.objects.put, 3 * world.settings.commit_seconds
+
+    def slow(key: str, body: bytes) -> str:
+        time.sleep(7 * lease)
+        return put(key, body)
+
+    monkeypatch.setattr(world.objects, "put", slow)
+    world.put(stream, *range(40))
+    stop, threads = Event(), list[Thread]()
+    try:
+        for owner in ("one", "two"):
+            runner = EmbeddedRunner(PIPELINE, stream, world.context.ports, world.settings, world.clock, owner)
+            threads.append(Thread(target=runner.run, args=(stop, 0.02)))
+            threads[-1].start()
+            time.sleep(3 * lease)
+        until(lambda: world.numbers() == list(range(40)), 30, lambda: [entry.epoch for entry in world.ledger.shards()])
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
