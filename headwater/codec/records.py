@@ -266,8 +266,8 @@ def _control(text: bytes, contract: Contract) -> Content:
     flat = found.body.get("flat") is True
     try:
         row = carried(found.body)
-    except RecursionError as error:
-        raise InvalidRecord(one_line(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecord(f"an event that cannot be read: {one_line(error)}") from None
     return decode_rows([row if isinstance(row, dict) else Unread("not a JSON object", text)], contract, flat=flat)
 
 

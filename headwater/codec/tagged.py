@@ -58,7 +58,7 @@ def _tagged(value: Any, found: list[str]) -> Any:
 
 
 def untagged(value: Any) -> Any:
-    """Return what `tagged` was given. Of what it cannot have written the text stays.
+    """Return what `tagged` was given. Raise ValueError for a type of a later version.
 
     >>> untagged({"a": [1, {"$bytes": "eA=="}]})
     {'a': [1, b'x']}
@@ -75,10 +75,10 @@ def untagged(value: Any) -> Any:
     if name == "$tuple" and isinstance(held, list):
         return tuple(untagged(one) for one in held)
     if name[1:] not in _TAGS or not isinstance(held, str):
-        return held
+        raise ValueError(f"{name[:40]!r} is no type that this version writes down")
     try:
         return _TAGS[name[1:]][2](held)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error):  # such as a time that is none
         return held
 
 

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 
 from headwater.clock import ManualClock
-from headwater.codec import decode_record, encode_batch, encode_kpl, event_bodies, event_json
+from headwater.codec import decode_record, encode_batch, encode_control, encode_kpl, event_bodies, event_json
 from headwater.codec.decoded import Decoded
 from headwater.codec.rows import decode_rows, event_record
 from headwater.contract import Contract, conform, parse_contract
 from headwater.contract.types import TYPES
 from headwater.contract.written import EXACT
+from headwater.errors import InvalidRecord
 from headwater.processors.definition.pipeline import Pipeline
 from headwater.producers.redriving import Redrive
 from headwater.sinks.deadletter import DeadLetters
@@ -218,6 +219,14 @@ def test_a_version_that_knows_no_tags_finds_no_row() -> None:
     plain, typed = (json.loads(event_record({"x": one}, flat=True))["$headwater"] for one in ("eA==", b"x"))
     assert plain == {"kind": "event", "row": {"x": "eA=="}, "flat": True}
     assert typed == {"kind": "event", "typed": {"x": {"$bytes": "eA=="}}, "flat": True}
+
+
+@pytest.mark.parametrize("value", [{"$interval": "P1D"}, [{"$bytes": 7}], {"a": {"$tuple": {}}}, {"$": []}])
+def test_a_type_of_a_later_version_is_no_text(value: Any) -> None:
+    """After a roll back: the record stays a letter, whole, until a version reads it that knows the type."""
+    record = encode_control("event", {"typed": {"k": "k", "ts": FINE.isoformat(), "n": 1, "x": value}, "flat": True})
+    with pytest.raises(InvalidRecord, match="no type that this version writes"):
+        decode_record(record, contract("json"))
 
 
 SIXTEEN, NONE = b"abcdefghijklmnop", b"abc"
