@@ -7,7 +7,7 @@ from nicegui import ui
 
 from headwater.serving.console.formatting import legible
 
-__all__ = ["BY_NUMBER", "PHONE", "Cell", "card", "fill_table", "replace_options", "set_busy", "table"]
+__all__ = ["BY_NUMBER", "FOCUS", "PHONE", "Cell", "card", "fill_table", "replace_options", "set_busy", "table"]
 
 BY_NUMBER = """
 window.byNumber = (a, b) => {
@@ -20,6 +20,27 @@ window.byNumber = (a, b) => {
 };
 """
 """Script of the page that sorts figures with their units; text without a figure comes first."""
+FOCUS = """
+{
+  let held, place;
+  const name = (one) => [one.tagName, one.getAttribute("aria-label"), one.getAttribute("href"), one.textContent].join();
+  const alike = (one) => [...document.getElementsByTagName(one.tagName)].filter((other) => name(other) === name(one));
+  addEventListener("focusin", (event) => {
+    held = event.target;
+    place = alike(held).indexOf(held);
+  });
+  addEventListener("focusout", (event) => {
+    const left = event.target;
+    queueMicrotask(() => left === held && left.isConnected && (held = null));
+  });
+  addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
+    if (held && !held.isConnected && document.activeElement === document.body) {
+      alike(held)[place]?.focus({ preventScroll: true });
+    }
+  }).observe(document.body, { childList: true, subtree: true }));
+}
+"""
+"""Script of the page that gives the focus back: tables make their headings, links and boxes anew at each redraw."""
 _CHOOSE = """<q-checkbox v-model="props.selected" dense :aria-label="'choose ' + props.key" />"""
 _CHOOSE_ALL = """<q-checkbox v-model="props.selected" dense aria-label="choose all that are shown" />"""
 _TEXT = """<a v-if="props.row._links[%(name)s]" class="inward" :href="props.row._links[%(name)s]">{{ %(value)s }}</a>

@@ -14,7 +14,7 @@ from headwater.serving.console import theme
 from headwater.serving.console.actions import AccessCheck, PageActions
 from headwater.serving.console.alerts import AlertsPanel, count_firing
 from headwater.serving.console.audit import AuditPanel, audit_badge
-from headwater.serving.console.elements import BY_NUMBER, PHONE
+from headwater.serving.console.elements import BY_NUMBER, FOCUS, PHONE
 from headwater.serving.console.flow import FlowPanel, RatesPanel
 from headwater.serving.console.formatting import age, clock_time, legible
 from headwater.serving.console.jobs import JobsPanel
@@ -81,7 +81,7 @@ class Page:
             self._letters = LettersPanel(state, self._actions)
             self._jobs = JobsPanel(state, self._actions)
             self._views = ViewsPanel(state, self._actions)
-        ui.add_head_html(f"<script>{BY_NUMBER}{_PLACES}</script>")
+        ui.add_head_html(f"<script>{BY_NUMBER}{FOCUS}{_PLACES}</script>")
         ui.on("moved", lambda event: self._open(event.args))
         ui.on("phone", self._fit)
         ui.run_javascript(_AT_FIRST)

@@ -146,6 +146,27 @@ def test_headings_sort_by_keyboard(world: dict[str, Any], page: Page) -> None:
     expect(section(page, "shards").locator("tbody tr").first).to_contain_text("shard1")
 
 
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_what_has_the_focus_keeps_it(world: dict[str, Any], page: Page, size: Any) -> None:
+    """While the page is drawn anew every second; whoever leaves it alone is not called back."""
+    page.set_viewport_size(size)
+    page.goto(world["console"] + "/" + link_to("shards"))
+    shards = section(page, "shards")
+    expect(shards.locator(".q-table__container a.inward")).to_have_count(2)
+    links = shards.locator(".q-table__container a.inward")
+    for held in [links.last] if size == PHONE else [shards.locator("button.sorts").nth(2), links.last]:
+        held.focus()
+        page.evaluate("window.had = document.activeElement")
+        page.wait_for_function("!had.isConnected")
+        for _ in range(20):
+            expect(held).to_be_focused()
+            page.wait_for_timeout(200)
+    page.evaluate("document.activeElement.blur(); window.had = document.querySelector('.q-table__container a.inward')")
+    page.wait_for_function("!had.isConnected")
+    page.wait_for_timeout(1_000)
+    assert page.evaluate("document.activeElement === document.body")
+
+
 def test_what_cannot_be_read_says_so(world: dict[str, Any], page: Page) -> None:
     """In its section, in one line, while all others are shown."""
     page.goto(world["console"])
