@@ -3,11 +3,22 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nicegui import ui
+from nicegui import ElementFilter, app, ui
 
 from headwater.serving.console.formatting import legible
 
-__all__ = ["BY_NUMBER", "FOCUS", "PHONE", "Cell", "card", "fill_table", "replace_options", "set_busy", "table"]
+__all__ = [
+    "BY_NUMBER",
+    "FOCUS",
+    "PHONE",
+    "Cell",
+    "card",
+    "fill_table",
+    "fit_tables",
+    "replace_options",
+    "set_busy",
+    "table",
+]
 
 BY_NUMBER = """
 window.byNumber = (a, b) => {
@@ -59,6 +70,7 @@ _PHONE_ROW = """<div class="q-table__grid-item col-12"><div class="q-table__grid
 """A row on a phone, without what is empty: what chooses it, and a value."""
 PHONE = "Quasar.Screen.lt.sm"
 """Script that says whether the page is on a phone."""
+_ROWS_ON_A_PHONE = 4
 
 Cell = str | tuple[str, str] | tuple[str, str, str]
 """A cell's text; or the text shown and the whole text; or both and the link of a place."""
@@ -102,7 +114,21 @@ def table(columns: Sequence[str], key: str, *, empty: str = "nothing", cards: bo
     if more.get("selection") == "multiple":
         made.add_slot("body-selection", _CHOOSE)
         made.add_slot("header-selection", _CHOOSE_ALL)
+    if app.storage.client.get("phone"):
+        _fit(made)
     return made
+
+
+def fit_tables() -> None:
+    """Show fewer rows a table from now on, as the page is on a phone, where a few fill the screen."""
+    app.storage.client["phone"] = True
+    for made in ElementFilter(kind=ui.table):
+        _fit(made)
+
+
+def _fit(made: Any) -> None:
+    if made.pagination["rowsPerPage"]:
+        made.pagination = {**made.pagination, "rowsPerPage": _ROWS_ON_A_PHONE}
 
 
 def fill_table(where: Any, rows: Iterable[Sequence[Cell]]) -> None:

@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable
 from functools import partial
 
-from nicegui import ElementFilter, ui
+from nicegui import ui
 
 from headwater.serving.console import theme
 from headwater.serving.console.actions import AccessCheck, PageActions
 from headwater.serving.console.alerts import AlertsPanel, count_firing
 from headwater.serving.console.audit import AuditPanel, audit_badge
-from headwater.serving.console.elements import BY_NUMBER, FOCUS, PHONE
+from headwater.serving.console.elements import BY_NUMBER, FOCUS, PHONE, fit_tables
 from headwater.serving.console.flow import FlowPanel, RatesPanel
 from headwater.serving.console.formatting import age, clock_time, legible
 from headwater.serving.console.jobs import JobsPanel
@@ -28,7 +28,6 @@ from headwater.serving.console.views import ViewsPanel
 __all__ = ["console_page"]
 
 _TICK_SECONDS = 1.0
-_ROWS_ON_A_PHONE = 4
 _SIGN_OUT = "fetch('/logout', {method: 'POST'}).finally(() => location.assign('/login'))"
 _TO_LOGIN = """
 const go = (found) => found.redirected && location.assign(found.url + location.hash);
@@ -83,7 +82,7 @@ class Page:
             self._views = ViewsPanel(state, self._actions)
         ui.add_head_html(f"<script>{BY_NUMBER}{FOCUS}{_PLACES}</script>")
         ui.on("moved", lambda event: self._open(event.args))
-        ui.on("phone", self._fit)
+        ui.on("phone", fit_tables)
         ui.run_javascript(_AT_FIRST)
         ui.timer(_TICK_SECONDS, self._tick)
         if keys:
@@ -108,12 +107,6 @@ class Page:
                     if section != "alerts" or self._state.collector.pipeline.alerts:
                         ui.link(title, link_to(section))
                 ui.link("Query API", "/docs")
-
-    def _fit(self) -> None:
-        """Show fewer rows a table on a phone, where a few fill the screen."""
-        for table in ElementFilter(kind=ui.table):
-            if table.pagination["rowsPerPage"]:
-                table.pagination = {**table.pagination, "rowsPerPage": _ROWS_ON_A_PHONE}
 
     def _open(self, fragment: object) -> None:
         """Open what the page's URL names behind `#`."""

@@ -211,8 +211,10 @@ TOO_FAINT = (Path(__file__).parent / "test_console_contrast.js").read_text()
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_on_a_phone(up: dict[str, Any], browser: Browser, scheme: Any) -> None:
+def test_on_a_phone(up: dict[str, Any], browser: Browser, kinesis: Any, scheme: Any) -> None:
     """Nothing is wider than the screen, the sections are there, the policy names no other host, and all can be read."""
+    with Producer(up["stream"], "telemetry", client=kinesis) as producer:
+        producer.put_batch(next(Fleet(devices=5).batches(400, 400)))
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     answer = page.goto(up["console"])
     assert answer is not None
@@ -231,6 +233,13 @@ def test_on_a_phone(up: dict[str, Any], browser: Browser, scheme: Any) -> None:
         page.wait_for_function(f"document.documentElement.scrollHeight <= {4 * 844}", timeout=WAIT_MS)
         assert page.evaluate(TOO_FAINT) == []
         shot(page, f"phone-{scheme}-{name}")
+    page.goto(up["console"] + "/" + link_to("views"))
+    for view in ("fleet_1m", "device_10m", "fleet_1m"):  # each has a table of its own, which is made when it is read
+        choose(page, section(page, "Views"), "view", view)
+        page.wait_for_url(f"**{link_to('views', view)}**")
+        rows = section(page, "Views").locator(".q-table__grid-item")
+        expect(rows).to_have_count(4)
+    page.goto(up["console"] + "/" + link_to("flow"))
     boxes = [section(page, "Flow").get_by_role("listitem", name=name).bounding_box() for name in ("stream", "table")]
     assert boxes[0]["y"] < boxes[1]["y"]
     assert all(box["width"] > 250 for box in boxes)
