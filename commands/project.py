@@ -45,7 +45,7 @@ def init(
     sys.stdout.write(
         f"{called} is made{'' if folder.samefile('.') else f' in {folder}; go there'}. Then:\n\n"
         "does the pipeline fit its events?\n    headwater check pipeline.py --sample sample.ndjson\n"
-        "its tests, in memory:\n    pytest\n"
+        "its tests, in memory:\n    python -m pytest\n"
         "all of it on this machine:\n    HEADWATER_PIPELINE=pipeline.py headwater up\n"
     )
 

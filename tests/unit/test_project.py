@@ -1,5 +1,9 @@
 """A project of one's own: what `check` refuses, where paths lead, and a pipeline over events in one call."""
 
+import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from headwater.testing import Fleet, run_pipeline
 from headwater.testing.plugin import run_pipeline_file as run_pipeline_file  # a fixture
 from tests.called import called
 
+ROOT = Path(__file__).parents[2]
 HEAD = """
 import pyarrow as pa, pyarrow.compute as pc
 from headwater import Pipeline, Reference, count, first, max, mean, quantile, sum, tumbling
@@ -39,6 +44,18 @@ def test_what_init_makes_fits_itself(project: Path) -> None:
     assert "view site_1m: site, events, mean, most; 3 rows" in ran.out
     assert "starter" not in "".join(file.read_text() for file in project.iterdir() if file.is_file())
     assert "tried on no events" in called("check", str(project / "pipeline.py")).out
+
+
+def test_what_init_says_comes_next_can_be_run(project: Path) -> None:
+    """By who has installed `local`, and nothing else: the first two commands; the third has tests of its own."""
+    said = re.findall("^    (.+)", called("init", "other").out, re.MULTILINE)
+    assert said[2] == "HEADWATER_PIPELINE=pipeline.py headwater up"
+    for command in said[:2]:
+        module = command.removeprefix("python ").replace("headwater", "-m headwater", 1)
+        ran = subprocess.run([sys.executable, *module.split()], cwd="other", capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    local = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["local"]
+    assert any(one.startswith("pytest>") for one in local)
 
 
 def test_check_without_a_file_is_of_the_one_that_is_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
