@@ -24,7 +24,7 @@ from headwater.contract import Contract
 from headwater.errors import BufferFull, HeadwaterError
 from headwater.memory import return_memory
 from headwater.producers.gateway.admission import MINIMUM_BYTES, MemoryBudget, NeedsMore, Reservation
-from headwater.producers.gateway.bodies import ParsedBody, inflate
+from headwater.producers.gateway.bodies import EXPANSION, ParsedBody, inflate
 from headwater.producers.gateway.confirmation import Confirmation, wait_for_confirmation, when_all_are_done
 from headwater.producers.gateway.metrics import Metrics
 from headwater.producers.gateway.writer import ContractWriter
@@ -42,13 +42,8 @@ _DRAIN_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02
 _USUAL_RATIO = 16
 """Factor by which a compressed body usually grows at most: telemetry as JSON shrinks to about a tenth."""
-
 _LARGE_BYTES = 8 << 20
 """Bytes reserved from which on a request's memory is given back to the operating system behind it."""
-_EXPANSION = 4
-"""Bytes of memory for each byte of the texts that an export's rows have once they are in a table."""
-_USUAL_TEXTS = 4 << 20
-"""Bytes of such texts that are not reserved apart."""
 
 T = TypeVar("T")
 
@@ -282,8 +277,8 @@ class Gateway:
                 raise NeedsMore(whole) from None
             try:
                 held.grow(await self.compute(needs, text))
-                every = _EXPANSION * limit
-                usual = limit if held.covers(every) else min(limit, max(_USUAL_TEXTS, held.size // _EXPANSION))
+                every = EXPANSION * limit
+                usual = limit if held.covers(every) else min(limit, held.size // EXPANSION)
                 try:
                     return await self.compute(parse, text, usual)
                 except TooLarge:

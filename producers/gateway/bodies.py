@@ -28,6 +28,7 @@ from headwater.producers.files.csv import CsvReader
 from headwater.web.problems import Problem
 
 __all__ = [
+    "EXPANSION",
     "FORMATS",
     "BodyLimits",
     "ParsedBody",
@@ -52,6 +53,8 @@ PARSE_FACTORS = {"json": 7, "ndjson": 6, "csv": 6, "arrow": 6}
 
 Too low a factor lets memory grow beyond `max_inflight_bytes`; too high a one only lets fewer bodies in together.
 """
+EXPANSION = 4
+"""Bytes of memory for each byte of the texts that an export's rows have once they are in a table."""
 _ROW_BYTES, _LISTED_BYTES = 1_000, 32
 _CONTAINER_BYTES = 200
 """Bytes of memory for each object and list in JSON beyond what `PARSE_FACTORS` says: `{},` has three bytes of text."""

@@ -15,7 +15,7 @@ from headwater.config import GatewaySettings
 from headwater.contract import Contract, InvalidRow
 from headwater.errors import InvalidRecord
 from headwater.formats.opentelemetry import otlp_rows
-from headwater.producers.gateway.bodies import ParsedBody, parse_bytes
+from headwater.producers.gateway.bodies import EXPANSION, ParsedBody, parse_bytes
 from headwater.producers.settings import ProducerSettings
 from headwater.web.problems import Problem
 
@@ -29,13 +29,17 @@ _PARSE_FACTOR = 8
 """Bytes of memory at the peak of parsing for each byte of an export, measured on 30 MB in JSON and in protobuf."""
 _ROW_TEXT = 16
 """Bytes of a row in protobuf, at least: its time alone has nine."""
+_USUAL_TEXTS = 4 << 20
+"""Bytes of such texts that rows come to without being read twice: each has what its resource and scope say once."""
 _ROWS = 4_096
 """Rows that are there at once: each takes a kilobyte before it is in a table."""
 
 
 def export_bytes(body: bytes, most_rows: int) -> int:
-    """Return the bytes of memory that parsing a decompressed export takes at its peak."""
-    return parse_bytes(body, _PARSE_FACTOR, min(most_rows, 1 + max(body.count(b"{"), len(body) // _ROW_TEXT)))
+    """Return the bytes of memory that parsing a decompressed export takes at its peak, with its usual texts."""
+    rows = min(most_rows, 1 + max(body.count(b"{"), len(body) // _ROW_TEXT))
+    texts = min(_USUAL_TEXTS, 2 * rows * len(body))
+    return parse_bytes(body, _PARSE_FACTOR, rows) + EXPANSION * texts
 
 
 def parse_export(
