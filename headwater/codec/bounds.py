@@ -5,7 +5,7 @@ of its events. What is decompressed is bounded in `inflate`; nothing here reads 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -67,18 +67,51 @@ def container_count(text: bytes) -> int:
     return text.count(b"{") + text.count(b"[")
 
 
+class _Marks(NamedTuple):
+    containers: int
+    colons: int
+    commas: int
+
+
+def _marks(text: bytes) -> _Marks:
+    return _Marks(container_count(text), text.count(b":"), text.count(b","))
+
+
+def _marks_outside(text: bytes) -> _Marks:
+    """Return how many of these marks stand outside of texts: of JSON that is right, or as far as it is, just so many.
+
+    >>> _marks_outside(b'{"a{": [1, "[:,"]}')
+    _Marks(containers=2, colons=1, commas=1)
+    """
+    plain = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    codes, found, within = np.frombuffer(plain, np.uint8), np.zeros(256, np.int64), False
+    for at in range(0, len(codes), _SMALL):
+        some = codes[at : at + _SMALL]
+        inside = np.logical_xor.accumulate(some == ord('"')) ^ within
+        found += np.bincount(some[~inside], minlength=256)
+        within = bool(inside[-1])
+    return _Marks(*(int(sum(found[code] for code in codes)) for codes in (b"{[", b":", b",")))
+
+
+def _has_too_many(text: bytes, may_have: Callable[[_Marks], bool], has: Callable[[_Marks], bool] | None = None) -> bool:
+    """Tell whether a text has too many marks outside of texts; only where it may have, as all together are too many."""
+    return len(text) > _SMALL and may_have(_marks(text)) and (has or may_have)(_marks_outside(text))
+
+
 def check_containers(text: bytes, most: int = MAX_CONTAINERS) -> None:
     """Raise InvalidRecord for JSON of more than `most` objects and lists, before it is read."""
-    if len(text) > _SMALL and container_count(text) > most:
+    if _has_too_many(text, lambda marks: marks.containers > most):
         raise InvalidRecord(f"JSON of more than {most} objects and lists")
 
 
 def check_values(text: bytes, most: int = MAX_CONTAINERS) -> None:
     """Raise InvalidRecord for JSON of too many values of any kind, of all of which there are objects at once."""
     check_containers(text, most)
-    if len(text) <= _SMALL:
-        return
-    if text.count(b",") > _MOST_LISTED or text.count(b":") > MAX_VALUES + _MOST_NAMED * container_count(text):
+    if _has_too_many(
+        text,
+        lambda marks: marks.commas > _MOST_LISTED or marks.colons > MAX_VALUES,
+        lambda marks: marks.commas > _MOST_LISTED or marks.colons > MAX_VALUES + _MOST_NAMED * marks.containers,
+    ):
         raise InvalidRecord("JSON of too many values to be read at once")
 
 
@@ -100,9 +133,7 @@ def check_messages(data: bytes, most: int = MAX_CONTAINERS) -> None:
 
 def has_many(event: bytes) -> bool:
     """Tell whether one event's JSON has more than `MAX_VALUES` values, so that it is not to be read."""
-    if len(event) <= _SMALL:
-        return False
-    return container_count(event) + event.count(b":") + event.count(b",") // _LISTED > MAX_VALUES
+    return _has_too_many(event, lambda marks: sum(marks[:2]) + marks.commas // _LISTED > MAX_VALUES)
 
 
 def bounded(items: Iterable[T], size: Callable[[T], int], limit: int = MAX_BYTES) -> Iterator[T]:

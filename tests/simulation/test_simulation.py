@@ -16,7 +16,6 @@ SEEDS = 60
 """A seed takes about a second of CPU; `make simulate` and `make nightly` have the long forms."""
 QUICK = (
     "a commit does not wait for what goes on",
-    "a compaction leaves out one of its files",
     "a forgetting counts nothing as excluded",
     "a target's request that failed counts as accepted",
     "an outbox takes up its numbers again",
