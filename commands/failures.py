@@ -1,5 +1,6 @@
 """Explain an error to the person at the terminal: one line, and the exit code."""
 
+from traceback import walk_tb
 from typing import Any
 
 from headwater.errors import HeadwaterError, UsageError
@@ -31,6 +32,8 @@ _OF_EXTRAS = {
 }
 _EXTRAS = {module: extra for extra, modules in _OF_EXTRAS.items() for module in modules.split()}
 """The extra that brings each module; several bring `opentelemetry`."""
+_PLAIN = frozenset({"builtins", "json", "pydantic_core", "struct", "zlib"})
+"""Modules of errors that do not say whose they are."""
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -54,6 +57,8 @@ def _of_library(error: Exception) -> tuple[str, int]:
         name = str(error.name).split(".")[0]
         return f"this needs {name}: pip install 'headwater[{_EXTRAS[name]}]'", 1
     module = type(error).__module__.split(".")[0]
+    if module in _PLAIN and _is_within(error, "pyiceberg"):  # of bytes that are cut it raises anything
+        return f"a file of the lake cannot be read: {type(error).__name__}: {_line(error)}; try again", 1
     if module == "pydantic_core":
         from headwater.config import setting_faults
 
@@ -65,6 +70,11 @@ def _of_library(error: Exception) -> tuple[str, int]:
     if module in ("pyiceberg", "pyarrow", "duckdb") or isinstance(error, OSError):
         return f"{type(error).__name__}: {_line(error)}", 1
     return f"unexpected {type(error).__name__}: {_line(error)} (HEADWATER_DEBUG=1 shows where)", 1
+
+
+def _is_within(error: Exception, package: str) -> bool:
+    names = (str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__))
+    return any(name.split(".")[0] == package for name in names)
 
 
 def _aws(error: Any) -> str:

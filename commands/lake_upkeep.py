@@ -100,11 +100,7 @@ def maintain(
     """
     import logging
 
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from headwater.errors import HeadwaterError
     from headwater.memory import return_memory
-    from headwater.sinks.lake.unreadable import UNREADABLE
     from headwater.telemetry.logs import to_stdout
 
     services, maintenance = _open_maintenance(target_mb, small_mb, fewest)
@@ -130,12 +126,23 @@ def maintain(
         for job in jobs:
             try:
                 job()
-            except (HeadwaterError, ClientError, BotoCoreError, OSError, *UNREADABLE) as error:  # each by itself
+            except Exception as error:  # each by itself
+                if not _may_pass(error):
+                    raise
                 log.warning("will try again", extra={"reason": f"{type(error).__name__}: {error}"})
             if stop.is_set():
                 return
         return_memory()
         stop.wait(every_seconds)
+
+
+def _may_pass(error: Exception) -> bool:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from headwater.errors import HeadwaterError
+    from headwater.sinks.lake.unreadable import is_unreadable
+
+    return isinstance(error, HeadwaterError | ClientError | BotoCoreError | OSError) or is_unreadable(error)
 
 
 @lake.command("views")

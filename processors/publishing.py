@@ -13,7 +13,7 @@ from headwater.config import Settings
 from headwater.errors import Retryable
 from headwater.lease import Stop, run_service
 from headwater.sinks.lake.publisher import Publisher
-from headwater.sinks.lake.unreadable import UNREADABLE
+from headwater.sinks.lake.unreadable import is_unreadable
 
 __all__ = ["PublishLoop"]
 
@@ -47,7 +47,9 @@ class PublishLoop:
         settings, clock = self._settings, self._clock
         try:
             report = self.prepare().step()
-        except UNREADABLE as error:
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
             raise Retryable(f"the lake's table cannot be read: {type(error).__name__}: {error}") from error
         log.info("step", extra=asdict(report))
         if report.published or report.readded:

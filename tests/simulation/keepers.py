@@ -14,7 +14,7 @@ from headwater.sinks.deadletter import DeadLetters
 from headwater.sinks.lake.compaction import CompactionSizes
 from headwater.sinks.lake.maintenance import Maintenance, MaintenanceSettings
 from headwater.sinks.lake.rewrite import SortOrder
-from headwater.sinks.lake.unreadable import UNREADABLE
+from headwater.sinks.lake.unreadable import is_unreadable
 from headwater.sinks.views.items import key_parts
 from tests.simulation.catalog import CatalogSession
 from tests.simulation.ledgerguard import LEDGER
@@ -70,7 +70,9 @@ class Keeper:
             self.left -= 1
             try:
                 done = care.step(2, world.random.choice([10_000, _DAY_MS]), _HOUR_MS)
-            except (*PASSING, *UNREADABLE, OSError) as error:
+            except Exception as error:
+                if not (isinstance(error, (*PASSING, OSError)) or is_unreadable(error)):
+                    raise
                 world.note(f"the table's upkeep will try again: {type(error).__name__}: {error}")
             else:
                 world.note(f"* {done}")
@@ -112,7 +114,9 @@ class Eraser:
 
             try:
                 found = forget(self._ports(), self.key, owner, publish, step_bytes=world.random.choice([1, 1 << 20]))
-            except (*PASSING, *UNREADABLE, OSError) as error:
+            except Exception as error:
+                if not (isinstance(error, (*PASSING, OSError)) or is_unreadable(error)):
+                    raise
                 world.note(f"forgetting {self.key} again: {type(error).__name__}: {error}")
                 if isinstance(error, Retryable) and system.quarantined() & system.pending():
                     return  # the call waits for every file, and this one waits for a person
