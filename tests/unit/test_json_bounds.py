@@ -35,7 +35,7 @@ def test_the_marks_outside_of_texts_are_those_of_its_values(value: Any, part: in
     """However it is cut into parts, with whatever is escaped."""
     text = json.dumps(value, ensure_ascii=plain).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bounds, "_SMALL", part)
+        patch.setattr(bounds, "_CHUNK", part)
         assert tuple(bounds._marks_outside(text)) == counted(value)
 
 
