@@ -26,7 +26,7 @@ __all__ = ["EmbeddedRunner", "is_held"]
 LEASE_COMMITS = 3
 """An owner that has not committed for so many commit intervals is taken for gone."""
 _LONGEST_LEASE_MS = 120_000
-"""A lease grows to this where commits take longer than a lease."""
+"""Bound what a lease grows to where commits take longer than one."""
 _CHECK_MS = 60_000
 """Time between comparisons of the stream with the ledger while it is read."""
 _LONGEST_PAUSE = 60.0
@@ -74,7 +74,7 @@ class EmbeddedRunner:
         self._failures: dict[str, int] = {}
         """Failures in a row of each shard's reader, without a commit in between."""
         self._lost: dict[str, int] = {}
-        """How often in a row each shard was lost to another owner, without a commit of anybody in between."""
+        """Count how often in a row each shard was lost to another owner, without a commit of anybody in between."""
         self._facts = StreamFacts()
         self._checked_ms = 0
         self._lock = Lock()

@@ -30,7 +30,7 @@ _PARSE_FACTOR = 8
 _ROW_TEXT = 16
 """Bytes of a row in protobuf, at least: its time alone has nine."""
 _USUAL_TEXTS = 4 << 20
-"""Bytes of such texts that rows come to without being read twice: each has what its resource and scope say once."""
+"""Bytes of the texts of all rows up to which an export is read once; each row has what its resource and scope say."""
 _ROWS = 4_096
 """Rows that are there at once: each takes a kilobyte before it is in a table."""
 

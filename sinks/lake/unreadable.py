@@ -13,7 +13,7 @@ from pyiceberg import exceptions
 __all__ = ["is_unreadable"]
 
 _TYPES = (ValidationError, exceptions.ValidationError, zlib.error, pa.ArrowInvalid, EOFError)
-_READERS = frozenset({"pyiceberg", "pyarrow", "fsspec", "pydantic", "pydantic_core"})
+_READERS = frozenset({"pyiceberg", "pyarrow", "pydantic"})
 _HELPERS = frozenset({"json", "struct", "gzip", "codecs", "encodings", "uuid", "decimal", "datetime", "enum"})
 """Modules of Python's own that readers call."""
 _SAID = frozenset({"botocore", "boto3", "headwater"})

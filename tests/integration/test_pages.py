@@ -148,7 +148,7 @@ def test_headings_sort_by_keyboard(world: dict[str, Any], page: Page) -> None:
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_what_has_the_focus_keeps_it(world: dict[str, Any], page: Page, size: Any) -> None:
-    """While the page is drawn anew every second; whoever leaves it alone is not called back."""
+    """Draw the page anew every second; whoever has left an element is not called back."""
     page.set_viewport_size(size)
     page.goto(world["console"] + "/" + link_to("shards"))
     shards = section(page, "shards")

@@ -78,7 +78,7 @@ def test_the_pause_before_a_restart_is_short_again_after_a_commit(caplog: pytest
 
 
 def test_two_runners_whose_commits_take_longer_than_a_lease_get_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow machine each would take the shard before the other has committed, for ever: a lease grows meanwhile."""
+    """Let a lease grow: on a slow machine each would take the shard before the other has committed, for ever."""
     world = World(SystemClock())
     stream = world.stream()
     put, lease = world.objects.put, 3 * world.settings.commit_seconds

@@ -1,4 +1,4 @@
-"""What is counted in JSON before it is read: all of its values, and nothing that is written within its texts."""
+"""Hold the count of what JSON has, made before it is read, to its values; what its texts have is none."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def counted(value: Any) -> tuple[int, int, int]:
-    """Objects and lists, names, and commas of a value."""
+    """Return how many objects and lists, names, and commas a value has."""
     if not isinstance(value, list | dict):
         return 0, 0, 0
     inner = [counted(one) for one in (value.values() if isinstance(value, dict) else value)]
@@ -32,7 +32,7 @@ def counted(value: Any) -> tuple[int, int, int]:
 
 @given(VALUES, st.sampled_from([1, 7, 1 << 20]), st.booleans())
 def test_the_marks_outside_of_texts_are_those_of_its_values(value: Any, part: int, plain: bool) -> None:
-    """However it is cut into parts, with whatever is escaped."""
+    """Cut it into parts of any size, with whatever is escaped."""
     text = json.dumps(value, ensure_ascii=plain).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bounds, "_CHUNK", part)
@@ -48,7 +48,7 @@ def test_brackets_within_texts_are_no_values() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"[" * (2 << 20)], ids=["plain", "with a text of brackets"])
 def test_a_text_makes_no_room_for_names(text: bytes) -> None:
-    """An object has few names on average; what stands in a text is no object."""
+    """Take no bracket in a text for an object, of which each has few names on average."""
     body = b'{"text":"%s",%s}' % (text, b",".join(b'"%d":1' % at for at in range(600_000)))
     with pytest.raises(InvalidRecord, match="too many"):
         check_values(body)

@@ -47,7 +47,7 @@ def test_what_init_makes_fits_itself(project: Path) -> None:
 
 
 def test_what_init_says_comes_next_can_be_run(project: Path) -> None:
-    """By who has installed `local`, and nothing else: the first two commands; the third has tests of its own."""
+    """Run the first two as they are printed, with `local` alone installed; the third has tests of its own."""
     said = re.findall("^    (.+)", called("init", "other").out, re.MULTILINE)
     assert said[2] == "HEADWATER_PIPELINE=pipeline.py headwater up"
     for command in said[:2]:

@@ -223,7 +223,7 @@ def test_a_version_that_knows_no_tags_finds_no_row() -> None:
 
 @pytest.mark.parametrize("value", [{"$interval": "P1D"}, [{"$bytes": 7}], {"a": {"$tuple": {}}}, {"$": []}])
 def test_a_type_of_a_later_version_is_no_text(value: Any) -> None:
-    """After a roll back: the record stays a letter, whole, until a version reads it that knows the type."""
+    """Keep the record a letter, whole, after a roll back, until a version reads it that knows the type."""
     record = encode_control("event", {"typed": {"k": "k", "ts": FINE.isoformat(), "n": 1, "x": value}, "flat": True})
     with pytest.raises(InvalidRecord, match="no type that this version writes"):
         decode_record(record, contract("json"))

@@ -1,4 +1,4 @@
-"""Metadata and manifests of which a read brought only the beginning, or other bytes: a service reads them again."""
+"""Cut metadata and manifests, and change their bytes: whatever a reader raises is told apart from other errors."""
 
 import json
 from collections.abc import Callable
